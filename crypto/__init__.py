@@ -1,0 +1,1 @@
+"""Exact encrypted sums, encrypted inner products, keys and signed messages. Knows no torch."""

@@ -1,0 +1,92 @@
+"""Real values to integer levels to slots, and sums of slots back to sums of values. numpy only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securepfl.crypto.parameters import MAX_BITS, MIN_BITS, Layout, top_level
+from securepfl.randomness import RandomStream
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """`levels` in [0, 2^bits - 2], one a value; `clipped` counts the values that lay beyond the limit."""
+
+    levels: NDArray[np.uint64]
+    clipped: int
+
+
+def _check_grid(bits: int, limit: float) -> None:
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be in [{MIN_BITS}, {MAX_BITS}], not {bits}")
+    if not (np.isfinite(limit) and limit > 0):
+        raise ValueError(f"limit must be positive and finite, not {limit}")
+
+
+def quantise(values: NDArray[np.float64], bits: int, limit: float, stream: RandomStream) -> Quantised:
+    """Unbiased stochastic rounding of `values` onto 2^bits - 1 levels of [-limit, limit]; beyond it,
+    clipping.
+
+    The grid is symmetric with an odd number of levels, so 0.0 and both limits are levels and stay exact.
+    Raises ValueError for NaN, infinity, a limit that is not positive, or bits out of range.
+    """
+    _check_grid(bits, limit)
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite: found NaN or infinity")
+    half = top_level(bits) // 2
+    positions: NDArray[np.float64] = (np.clip(values / limit, -1.0, 1.0) + 1.0) * half
+    floors = np.floor(positions)
+    levels = floors + (stream.uniform(values.size).reshape(values.shape) < positions - floors)
+    clipped = int(np.count_nonzero(np.abs(values) > limit))
+    return Quantised(np.minimum(levels, 2 * half).astype(np.uint64), clipped)
+
+
+def dequantise_sum(
+    levels_sum: NDArray[np.uint64], weight: int, bits: int, limit: float
+) -> NDArray[np.float64]:
+    """The weighted sum of real values (not their mean) from the sum of levels and the sum of weights.
+
+    Raises ValueError where `weight` is below 1 or the grid makes no sense.
+    """
+    _check_grid(bits, limit)
+    if weight < 1:
+        raise ValueError(f"weight must be at least 1, not {weight}")
+    half = top_level(bits) // 2
+    centred = (levels_sum.astype(np.int64) - weight * half).astype(np.float64)
+    return centred * (limit / half)
+
+
+def dequantise(levels: NDArray[np.uint64], bits: int, limit: float) -> NDArray[np.float64]:
+    """The real values that `levels` stand for: what a hospital subtracts to know its rounding residue."""
+    return dequantise_sum(levels, 1, bits, limit)
+
+
+def pack(levels: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
+    """`layout.value_slots` slots of mixed-radix digits, shape (values,) in.
+
+    Raises ValueError where the shape is wrong or a level exceeds the grid.
+    """
+    if levels.shape != (layout.values,):
+        raise ValueError(f"levels must have shape ({layout.values},), not {levels.shape}")
+    if int(levels.max()) > top_level(layout.bits):
+        raise ValueError(f"levels must be at most {top_level(layout.bits)}, found {int(levels.max())}")
+    padded = np.zeros(layout.fields * layout.value_slots, dtype=np.uint64)
+    padded[: layout.values] = levels
+    slots = np.zeros(layout.value_slots, dtype=np.uint64)
+    for digits in padded.reshape(layout.fields, layout.value_slots)[::-1]:
+        slots = slots * np.uint64(layout.base) + digits
+    return slots
+
+
+def unpack(slots: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
+    """Sums of levels, shape (values,), from sums of `layout.value_slots` slots. Raises ValueError for a
+    wrong shape.
+    """
+    if slots.shape != (layout.value_slots,):
+        raise ValueError(f"slots must have shape ({layout.value_slots},), not {slots.shape}")
+    fields = np.empty((layout.fields, layout.value_slots), dtype=np.uint64)
+    rest = slots.astype(np.uint64)
+    for field in fields:
+        rest, field[:] = np.divmod(rest, np.uint64(layout.base))
+    return fields.reshape(-1)[: layout.values]

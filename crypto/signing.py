@@ -1,0 +1,46 @@
+"""How a hospital signs its budget ledger: the signer that securepfl.privacy is handed."""
+
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from securepfl.crypto.identity import Identity
+
+_DOMAIN = b"securepfl ledger signature 1"
+
+
+@dataclass(frozen=True)
+class LedgerSigner:
+    """Signs with an identity's Ed25519 key: 64 bytes a line, where both signatures would be 3,373.
+
+    `trusting`: earlier sessions may have had any key. A simulation makes new identities for every run and
+    trusts any; a real hospital trusts its own key only.
+    """
+
+    identity: Identity
+    trusting: bool
+
+    @property
+    def algorithm(self) -> str:
+        """What the session line states."""
+        return "Ed25519"
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that verifies what `sign` returns: 32 bytes."""
+        return self.identity.public.ed25519
+
+    def sign(self, message: bytes) -> bytes:
+        """A signature over `message`: 64 bytes."""
+        return self.identity.sign_classical(_DOMAIN + message)
+
+    def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether the signature holds and the key is one to trust."""
+        if algorithm != self.algorithm or not (self.trusting or public_key == self.public_key):
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _DOMAIN + message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True

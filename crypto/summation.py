@@ -1,0 +1,162 @@
+"""The coordinator's half of an encrypted sum: numpy on packed words, no key, and no SEAL.
+
+The words of the first polynomials are added modulo the prime as contributions arrive; of the uniform halves
+only the 64-byte seeds are kept, which receivers expand. Memory is one aggregate and the seeds.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from securepfl.crypto.parameters import SEED_BYTES, Layout
+from securepfl.crypto.versions import STAMP_BYTES, without_stamp
+from securepfl.crypto.words import Words, add, pack_words, packed_bytes, scale, unpack_words
+from securepfl.errors import MessageError
+
+Scheme = Literal["bfv", "none"]
+"""Encrypted, or `--plaintext`: slots travel in clear, packed alike."""
+
+_WEIGHT: Final = struct.Struct(">I")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The fixed form of contributions and answers for a layout: how many seeds, how many words, modulo
+    what.
+    """
+
+    layout: Layout
+    scheme: Scheme
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("bfv", "none"):
+            raise ValueError(f"scheme must be 'bfv' or 'none', not {self.scheme!r}")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether there are seeds and a version stamp."""
+        return self.scheme == "bfv"
+
+    @property
+    def modulus(self) -> int:
+        """What words are added under: the ciphertext prime, or the plain modulus."""
+        parameters = self.layout.parameters
+        return parameters.data_primes[0] if self.encrypted else parameters.plain_modulus
+
+    @property
+    def words(self) -> int:
+        """Words of one contribution."""
+        layout = self.layout
+        return layout.ciphertexts * layout.parameters.poly_modulus_degree if self.encrypted else layout.slots
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of those words, packed."""
+        return packed_bytes(self.words, self.modulus.bit_length())
+
+    @property
+    def stamp_bytes(self) -> int:
+        """Bytes of the version stamp."""
+        return STAMP_BYTES if self.encrypted else 0
+
+    @property
+    def seed_bytes(self) -> int:
+        """Bytes of one contribution's seeds."""
+        return SEED_BYTES * self.layout.ciphertexts if self.encrypted else 0
+
+    @property
+    def contribution_bytes(self) -> int:
+        """Exact length of every contribution."""
+        return self.stamp_bytes + self.seed_bytes + self.word_bytes
+
+    def answer_bytes(self, contributions: int) -> int:
+        """Exact length of an answer with that many contributions in it."""
+        return (
+            self.stamp_bytes
+            + _WEIGHT.size
+            + contributions * (_WEIGHT.size + self.seed_bytes)
+            + self.word_bytes
+        )
+
+    def pack(self, words: Words) -> bytes:
+        """Words to bytes."""
+        return pack_words(words, self.modulus.bit_length())
+
+    def unpack(self, data: bytes) -> Words:
+        """Bytes to words. Raises MessageError for a wrong length or words out of range."""
+        return unpack_words(data, self.words, self.modulus.bit_length(), self.modulus)
+
+
+class Aggregate:
+    """A running weighted sum of contributions. `add` what arrives, then `answer`."""
+
+    def __init__(self, layout: Layout, scheme: Scheme) -> None:
+        self._wire = Wire(layout, scheme)
+        self._sum: Words = np.zeros(self._wire.words, dtype=np.uint64)
+        self._stamp = b""
+        self._seeds: list[bytes] = []
+        self._weights: list[int] = []
+
+    @property
+    def contributions(self) -> int:
+        """How many have been added."""
+        return len(self._weights)
+
+    def add(self, contribution: bytes, weight: int = 1) -> None:
+        """Add authenticated bytes, `weight` times.
+
+        Raises MessageError for bytes that do not fit the layout, or were made with another SEAL than the
+        first's; ValueError for a weight below 1, or more contributions or weight than the layout was proven
+        for.
+        """
+        layout, wire = self._wire.layout, self._wire
+        if weight < 1 or sum(self._weights) + weight > layout.total_weight:
+            raise ValueError(
+                f"weight {weight} must be at least 1 and the total at most {layout.total_weight}"
+            )
+        if self.contributions == layout.clients:
+            raise ValueError(f"contributions must be at most {layout.clients}")
+        if len(contribution) != wire.contribution_bytes:
+            raise MessageError(
+                f"contribution of {len(contribution)} bytes where {wire.contribution_bytes} belong; "
+                "all parties must run the same settings"
+            )
+        stamp = contribution[: wire.stamp_bytes]
+        body = without_stamp(contribution, self._stamp or stamp, "contribution") if stamp else contribution
+        words = wire.unpack(body[wire.seed_bytes :])
+        self._sum = add(self._sum, scale(words, weight, wire.modulus), wire.modulus)
+        self._stamp = stamp
+        self._seeds.append(body[: wire.seed_bytes])
+        self._weights.append(weight)
+
+    def answer(self) -> bytes:
+        """Stamp, count, weights, seeds and the packed sum. Raises ValueError where nothing was added."""
+        if not self._weights:
+            raise ValueError("contributions must be at least 1 to form a sum, not 0")
+        numbers = [len(self._weights), *self._weights]
+        head = self._stamp + b"".join(_WEIGHT.pack(number) for number in numbers)
+        return head + b"".join(self._seeds) + self._wire.pack(self._sum)
+
+
+def read_answer(data: bytes, wire: Wire, stamp: bytes) -> tuple[list[int], list[bytes], Words]:
+    """Weights, each contribution's seeds, and the summed words. The inverse of `Aggregate.answer`.
+
+    `stamp` is this machine's. Raises MessageError for a wrong length, version, weight or count.
+    """
+    body = without_stamp(data, stamp, "answer") if wire.encrypted else data
+    count = _WEIGHT.unpack_from(body)[0] if len(body) >= _WEIGHT.size else 0
+    if not 1 <= count <= wire.layout.clients or len(data) != wire.answer_bytes(count):
+        raise MessageError(
+            f"answer of {len(data)} bytes does not fit {count} contributions; ask for it again"
+        )
+    weights = [number for (number,) in _WEIGHT.iter_unpack(body[_WEIGHT.size : _WEIGHT.size * (count + 1)])]
+    if min(weights) < 1 or sum(weights) > wire.layout.total_weight:
+        raise MessageError(
+            f"answer with total weight {sum(weights)}, at most {wire.layout.total_weight} was agreed"
+        )
+    seeds_at = _WEIGHT.size * (count + 1)
+    words_at = seeds_at + count * wire.seed_bytes
+    seeds = [body[at : at + wire.seed_bytes] for at in range(seeds_at, words_at, wire.seed_bytes or 1)]
+    return weights, seeds, wire.unpack(body[words_at:])

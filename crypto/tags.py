@@ -1,0 +1,44 @@
+"""A homomorphic tag: which contributions are in a sum, with which weights, and that nothing else is.
+
+An affine linear MAC over the integers modulo the prime t (after Agrawal and Boneh, Homomorphic MACs, ACNS
+2009): tag_j = sum_k alpha_jk m_k + beta_ij. alpha and beta are uniform modulo t, derived from a key that
+only hospitals hold and from the context, so a tag made in another round or for another purpose fails. The
+tag of a weighted sum is known in advance up to its values: sum_k alpha_jk M_k + sum_i w_i beta_ij. A sum
+that was altered, or that holds a contribution dropped, doubled or weighted otherwise, passes with
+probability 1/t a slot.
+"""
+
+import numpy as np
+
+from securepfl.crypto.parameters import Layout
+from securepfl.crypto.words import Words, dot
+from securepfl.randomness import RandomStream, derive_key
+
+
+def _alpha(layout: Layout, tag_key: bytes, context: bytes, slot: int) -> Words:
+    modulus = layout.parameters.plain_modulus
+    key = derive_key(tag_key, "tag alpha", context.hex(), modulus, slot)
+    return RandomStream(key).integers(layout.value_slots, modulus)
+
+
+def _beta(layout: Layout, tag_key: bytes, context: bytes, client_index: int) -> Words:
+    modulus = layout.parameters.plain_modulus
+    key = derive_key(tag_key, "tag beta", context.hex(), modulus, client_index)
+    return RandomStream(key).integers(layout.tag_slots, modulus)
+
+
+def expected_tag(
+    values: Words, layout: Layout, weights: dict[int, int], tag_key: bytes, context: bytes
+) -> Words:
+    """The `layout.tag_slots` tag slots of value slots `values` contributed by client indexes with weights.
+
+    One contribution's tag is that with weights {index: 1}.
+    """
+    modulus = layout.parameters.plain_modulus
+    totals = [
+        dot(_alpha(layout, tag_key, context, slot), values, modulus) for slot in range(layout.tag_slots)
+    ]
+    for index, weight in weights.items():
+        betas = _beta(layout, tag_key, context, index).tolist()
+        totals = [(total + weight * beta) % modulus for total, beta in zip(totals, betas, strict=True)]
+    return np.array(totals, dtype=np.uint64)

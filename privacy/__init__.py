@@ -1,0 +1,1 @@
+"""Differential privacy: training, accounting and the ledger. Knows no encryption."""

@@ -1,0 +1,357 @@
+"""A data set's budget ledger: written ahead, hash-chained, signed, composed over all runs on the data.
+
+Before the first noisy step a reservation is on disk; afterwards a settlement says what was released in fact.
+Whatever a crash leaves unsettled counts in full. `privacy` knows no encryption, so the ledger is handed the
+signer; what the lines hold is in lines.py.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import msgspec
+
+from securepfl.errors import BudgetError, LedgerError, StorageError
+from securepfl.privacy.accounting import Release, epsilon
+from securepfl.privacy.lines import (
+    AnyLine,
+    Budget,
+    ExpertRelease,
+    History,
+    LedgerSummary,
+    Reservation,
+    Session,
+    Settlement,
+    Torn,
+    Verifier,
+    damaged,
+    decode_line,
+    encode_line,
+    replay,
+    reservation_id,
+    signed_message,
+    split_lines,
+    summary,
+)
+
+__all__ = ["Budget", "Ledger", "LedgerSummary", "Signer", "Verifier", "verify_ledger"]
+
+
+class Signer(Protocol):
+    """Signs lines, and verifies those of earlier sessions, whose keys may differ."""
+
+    @property
+    def algorithm(self) -> str:
+        """Name that the session line states, e.g. "Ed25519"."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The key that verifies what `sign` returns."""
+
+    def sign(self, message: bytes) -> bytes:
+        """A signature over `message`."""
+
+    def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether the signature holds and the key is one to trust. Raises nothing for malformed input."""
+
+
+class Ledger:
+    """An open ledger, the file's only writer until it is closed. Use Ledger.open, best in a `with`."""
+
+    def __init__(self, path: Path, file: FileIO, signer: Signer, history: History, size: int) -> None:
+        self._path, self._file, self._signer, self._history, self._size = path, file, signer, history, size
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        site: str,
+        data_set: str,
+        budget: Budget,
+        signer: Signer,
+        simulation: bool,
+        seeded: bool,
+        run: str | None = None,
+    ) -> Self:
+        """Creates the ledger at `path` or continues it, and appends this session's line.
+
+        data_set: name or fingerprint of the data the ledger belongs to. run: name of the run; a resumed run
+        gives its old one, so that it cannot reserve a round twice; None is a new run. A last line torn by a
+        crash is dropped, and a line says so.
+
+        Raises LedgerError where the file is damaged, in use, or about another site, data set or kind of run,
+        and StorageError where it cannot be read or written. The budget may already be spent.
+        """
+        file, data = _open_locked(path)
+        try:
+            lines, torn = split_lines(data)
+            history = History()
+            for _ in replay(str(path), lines, signer.verify, history):
+                pass
+            _check_owner(path, history, site, data_set, simulation)
+            ledger = cls(path, file, signer, history, sum(len(line) + 1 for line in lines))
+            if len(data) < ledger._size:  # whole but for its newline, see split_lines
+                ledger._write(b"\n", ledger._size - 1)
+            ledger._append(
+                Session(
+                    **ledger._common_fields(epsilon(history.releases(), budget.delta)),
+                    site=site,
+                    simulation=simulation,
+                    seeded=seeded,
+                    run=run or secrets.token_hex(8),
+                    data_set=data_set,
+                    budget=budget,
+                    algorithm=signer.algorithm,
+                    public_key=signer.public_key.hex(),
+                    recovered=Torn(len(torn), hashlib.sha256(torn).hexdigest()) if torn else None,
+                )
+            )
+        except BaseException:
+            file.close()
+            raise
+        return ledger
+
+    @property
+    def head(self) -> str:
+        """SHA-256 of the last line, in hex: who holds it notices when later lines are cut off or replaced."""
+        return self._history.head
+
+    @property
+    def run(self) -> str:
+        """Name of this run: hand it to Ledger.open to resume."""
+        return self._session.run
+
+    def releases(self) -> tuple[Release, ...]:
+        """All that counts: settled reservations as settled, unsettled ones in full."""
+        return tuple(self._history.releases())
+
+    def spent(self) -> float:
+        """Epsilon of all releases composed, zero-out, at this session's delta."""
+        return epsilon(self.releases(), self._session.budget.delta)
+
+    def spent_replace_one(self) -> float:
+        """The same under replace-one adjacency."""
+        return epsilon(self.releases(), self._session.budget.delta, "replace-one")
+
+    def would_exceed(self, release: Release) -> bool:
+        """Whether reserving `release` would be refused. Inf, where delta is too small to account, exceeds."""
+        return self._spent_with(release) > self._session.budget.epsilon
+
+    def has_reserved(self, *, federation: str, round: int, attempt: int) -> bool:  # noqa: A002
+        """Whether this run has reserved this round and attempt before, settled or not."""
+        return reservation_id(self._session.run, federation, round, attempt) in self._history.reserved
+
+    def reserve(self, release: Release, *, federation: str, round: int, attempt: int) -> str:  # noqa: A002
+        """Writes that `release` is about to happen; the reservation's id. Call it before training.
+
+        federation: its digest in hex. Raises BudgetError where the budget would be exceeded; the file is then
+        as it was. Raises LedgerError where this run has reserved this round and attempt before: send the
+        stored message again, never fresh noise. Raises StorageError where it cannot be written.
+        """
+        if release.steps < 1:
+            raise ValueError(f"steps must be at least 1 to reserve, not {release.steps!r}")
+        run, budget = self._session.run, self._session.budget
+        id_ = reservation_id(run, federation, round, attempt)
+        if id_ in self._history.reserved:
+            raise LedgerError(
+                f"{self._path}: round {round}, attempt {attempt} is already reserved in run {run}: "
+                "send the stored message again, or start a new attempt"
+            )
+        if self.would_exceed(release):
+            raise BudgetError(
+                f"{self._session.site}: round {round} would bring the spend to epsilon "
+                f"{self._spent_with(release):.4g} at delta {budget.delta:g}, over the budget of "
+                f"{budget.epsilon:.4g} ({self._path}); raise the budget or stop here"
+            )
+        self._append(
+            Reservation(
+                **self._session_fields([*self.releases(), release]),
+                id=id_,
+                run=run,
+                federation=federation,
+                round=round,
+                attempt=attempt,
+                release=release,
+            )
+        )
+        return id_
+
+    def settle(self, id: str, actual: Release) -> None:  # noqa: A002
+        """Writes what reservation `id` released in fact; from then on it counts as `actual`.
+
+        Raises ValueError where there is no such open reservation or `actual` is more than it in any field,
+        StorageError where it cannot be written.
+        """
+        releases = self._history.releases(settling={id: actual})
+        self._append(Settlement(**self._session_fields(releases), id=id, actual=actual))
+
+    def record(self, kind: Literal["expert-release"], details: Mapping[str, Any]) -> None:
+        """Writes that something left the hospital which costs nothing beyond the lines above.
+
+        details: JSON values. Raises ValueError for another kind, ValueError or TypeError for other values,
+        StorageError where it cannot be written.
+        """
+        if kind != "expert-release":
+            raise ValueError(f"kind must be 'expert-release', not {kind!r}")
+        self._append(ExpertRelease(**self._session_fields(self.releases()), details=dict(details)))
+
+    @property
+    def _session(self) -> Session:
+        if self._history.session is None:
+            raise ValueError("ledger has no session: use Ledger.open")
+        return self._history.session
+
+    def _spent_with(self, release: Release) -> float:
+        return epsilon([*self.releases(), release], self._session.budget.delta)
+
+    def _common_fields(self, spent: float) -> dict[str, Any]:
+        """Of any next line. The signature is put in by _append."""
+        return {
+            "schema": 1,
+            "index": self._history.lines,
+            "previous": self._history.head,
+            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "epsilon": spent,
+            "signature": "",
+        }
+
+    def _session_fields(self, releases: Sequence[Release]) -> dict[str, Any]:
+        """Of a next line of this session after which `releases` are what counts."""
+        session = self._session
+        flags = {"site": session.site, "simulation": session.simulation, "seeded": session.seeded}
+        return self._common_fields(epsilon(releases, session.budget.delta)) | flags
+
+    def _append(self, line: AnyLine) -> None:
+        """Signs, checks and writes `line`. What could not be read back is never written."""
+        signature = self._signer.sign(signed_message(line)).hex()
+        data = encode_line(msgspec.structs.replace(line, signature=signature))
+        written = decode_line(data)
+        self._history.check(written)
+        self._write(data + b"\n", self._size)
+        self._size += len(data) + 1
+        self._history.add(written, data)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        """Ends the file with `data` at `offset`, on disk when it returns; at `offset` alone if it raises."""
+        try:
+            self._file.truncate(offset)
+            self._file.seek(offset)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(offset)
+            raise _storage_error(self._path, error) from error
+
+    def close(self) -> None:
+        """Lets others open the ledger. This one cannot be written any more."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def verify_ledger(path: Path, verify: Verifier) -> LedgerSummary:
+    """Recomputes all that the ledger at `path` claims: form, order, hash chain, signatures, spends, budgets.
+
+    verify: also decides which public keys to trust; one that accepts any valid signature leaves comparing
+    the summary's keys to the caller. Lines cut off at the end show only against a head known from elsewhere.
+    Raises LedgerError naming the file and the line, StorageError where it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    lines, torn = split_lines(data)
+    if torn or not data.endswith(b"\n"):
+        number = max(1, len(lines) + bool(torn))
+        raise LedgerError(
+            f"{path}: line {number} is missing or unfinished; the hospital's next run mends that"
+        )
+    history = History()
+    for line in replay(str(path), lines, verify, history):
+        _check_spend(path, line, history)
+    return summary(history)
+
+
+def _check_spend(path: Path, line: AnyLine, history: History) -> None:
+    """`history` ends with `line`."""
+    session = history.session
+    if session is None:
+        return
+    spent = epsilon(history.releases(), session.budget.delta)
+    # Another version of the accountant may differ in the last digits, not in what the budget means.
+    if not math.isclose(spent, line.epsilon, rel_tol=1e-6, abs_tol=1e-9):
+        raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
+    if isinstance(line, Reservation) and spent > session.budget.epsilon * (1 + 1e-6):
+        raise damaged(
+            str(path), line.index + 1, f"reserves more than its budget of {session.budget.epsilon!r}"
+        )
+
+
+def _open_locked(path: Path) -> tuple[FileIO, bytes]:
+    """The file at `path`, created if need be and locked until it is closed, and its bytes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sync_folder(path.parent)
+        return file, file.readall()
+    except BlockingIOError:
+        file.close()
+        raise LedgerError(f"{path}: another process has this ledger open; wait for its run to end") from None
+    except OSError as error:
+        file.close()
+        raise _storage_error(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new file's name survive a crash: fsync of the file alone does not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_owner(path: Path, history: History, site: str, data_set: str, simulation: bool) -> None:
+    last = history.session
+    if last is None:
+        return
+    for name, theirs, ours in (("site", last.site, site), ("data set", last.data_set, data_set)):
+        if theirs != ours:
+            raise LedgerError(
+                f"{path}: belongs to {name} {theirs!r}, not {ours!r}; give that {name}'s own ledger"
+            )
+    if last.simulation != simulation:
+        kinds = ("real runs", "simulations")
+        raise LedgerError(
+            f"{path}: holds {kinds[last.simulation]}, and this run is one of {kinds[simulation]}; "
+            "keep a ledger for each"
+        )
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: {error.strerror or error}; make room or choose a folder that can be written"
+    )

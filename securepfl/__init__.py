@@ -1,0 +1,49 @@
+"""Personalised federated learning for hospitals: encrypted sums, private training, budgets that hold."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from securepfl.client import Client, Keyring, Simulation
+    from securepfl.coordinator import Coordinator
+    from securepfl.crypto.keys import FederationKey, Identity, PublicIdentity
+    from securepfl.federation import Federation
+    from securepfl.learning.routing import RoutedModel
+    from securepfl.runtime.local import Hospital, local_parties, simulate
+
+__all__ = [
+    "Client",
+    "Coordinator",
+    "Federation",
+    "FederationKey",
+    "Hospital",
+    "Identity",
+    "Keyring",
+    "PublicIdentity",
+    "RoutedModel",
+    "Simulation",
+    "local_parties",
+    "simulate",
+]
+
+_HOMES = {
+    "Client": "securepfl.client",
+    "Coordinator": "securepfl.coordinator",
+    "Federation": "securepfl.federation",
+    "FederationKey": "securepfl.crypto.keys",
+    "Hospital": "securepfl.runtime.local",
+    "Identity": "securepfl.crypto.keys",
+    "Keyring": "securepfl.client",
+    "PublicIdentity": "securepfl.crypto.keys",
+    "RoutedModel": "securepfl.learning.routing",
+    "Simulation": "securepfl.client",
+    "local_parties": "securepfl.runtime.local",
+    "simulate": "securepfl.runtime.local",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used: torch and Opacus take seconds, `securepfl --help` should not."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'securepfl' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

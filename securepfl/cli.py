@@ -1,0 +1,135 @@
+"""The command line. Progress goes to stderr, results to stdout; 0 done, 2 the user can mend it, 1 our defect."""
+
+import json
+import sys
+import traceback
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from securepfl.errors import SecurePFLError
+from securepfl.federation import Federation
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("securepfl"), prog_name="securepfl")
+def cli() -> None:
+    """Personalised federated learning for hospitals: encrypted sums, private training, budgets that hold."""
+
+
+@cli.command()
+@click.argument("config", type=_EXISTING, required=False)
+@click.option("--data", type=_PATH, help="One CSV or Parquet file with a site column, or a folder with one file a site.")
+@click.option("--rounds", type=int, help="Rounds, in place of the configuration's.")
+@click.option("--epsilon", type=float, help="Epsilon of the whole run, in place of the configuration's.")
+@click.option("--plaintext", is_flag=True, help="No encryption: same sums, and the coordinator can read updates.")
+@click.option("--out", type=_PATH, help="Folder of the run. [default: runs/NAME-TIME]")
+@click.option("--ledgers", type=_PATH, help="Folder of the hospitals' budget ledgers. [default: DATA.ledgers]")
+@click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for simulation only, protects nobody.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout in place of the tables.")
+def run(
+    config: Path | None,
+    data: Path | None,
+    rounds: int | None,
+    epsilon: float | None,
+    plaintext: bool,
+    out: Path | None,
+    ledgers: Path | None,
+    seed: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a federation, all parties in this process (a simulation).
+
+    Without CONFIG: four simulated hospitals from scikit-learn's breast-cancer data.
+    """
+    from securepfl.report.console import closing_output, live_display
+    from securepfl.runtime.run import demo_federation, execute, plan_demo, plan_tables
+
+    if (config is None) != (data is None):
+        raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
+    federation = demo_federation() if config is None else Federation.read(config)
+    federation = _overridden(federation, rounds, epsilon, plaintext)
+    plan = plan_demo(federation, seed, ledgers) if data is None else plan_tables(federation, data, seed, ledgers)
+    out = out or Path("runs") / f"{federation.name.replace(' ', '-')}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    display = partial(live_display, Console(stderr=True))
+    result = execute(plan, out, seed=seed, device=device, display=display)
+    if as_json:
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        closing_output(_stdout(), result)
+    click.echo(f"wrote {out}", err=True)
+
+
+def _overridden(federation: Federation, rounds: int | None, epsilon: float | None, plaintext: bool) -> Federation:
+    """The federation with the command line's settings in place of its own. Raises ConfigError."""
+    if rounds is not None:
+        federation = federation.replace(rounds=rounds)
+    if epsilon is not None:
+        federation = federation.changed("privacy", epsilon=epsilon)
+    return federation.changed("encryption", scheme="none") if plaintext else federation
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=_EXISTING)
+@click.option("--data", type=_PATH, required=True, help="CSV or Parquet with the unseen hospital's rows; no label needed.")
+@click.option("--out", type=_PATH, help="CSV file of predictions. [default: stdout]")
+@click.option("--passes", type=click.IntRange(min=0), default=10, show_default=True, help="Passes over the rows.")
+def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
+    """Fit RUN's released experts to an unseen hospital's unlabelled rows, and predict them."""
+    from securepfl.runtime.route import route_rows, write_predictions
+
+    routed = route_rows(run_folder / "experts", data, passes)
+    write_predictions(routed, out)
+    for line in routed.summary():
+        click.echo(line, err=True)
+
+
+@cli.group()
+def data() -> None:
+    """Help with declaring data."""
+
+
+@data.command()
+@click.argument("path", type=_EXISTING)
+@click.option("--site", required=True, help="The hospital whose columns to list.")
+@click.option("--site-column", help="The column that names the hospital, where PATH is one file for all.")
+def ranges(path: Path, site: str, site_column: str | None) -> None:
+    """List a hospital's columns and print a [data] table to fill in from public knowledge."""
+    from securepfl.data.ranges import describe_columns
+
+    click.echo(describe_columns(path, site, site_column))
+
+
+def _stdout() -> Console:
+    """Tables keep their width where the output is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def main() -> None:
+    """Entry point: maps errors to exit codes."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as request:
+        sys.exit(request.exit_code)
+    except click.Abort:
+        click.echo("securepfl: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SecurePFLError as error:
+        click.echo(f"securepfl: {error}", err=True)
+        sys.exit(2)
+    except Exception:  # noqa: BLE001 - the last line of defence: a defect of ours, said so
+        traceback.print_exc()
+        click.echo("securepfl: this is a defect in securepfl, please report the lines above", err=True)
+        sys.exit(1)

@@ -1,0 +1,234 @@
+"""The coordinator: invites, adds ciphertexts as they arrive, answers. It never holds a key that opens a sum."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from securepfl.crypto.aggregation import Aggregate
+from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.keys import Identity, PublicIdentity
+from securepfl.crypto.parameters import Layout
+from securepfl.crypto.similarity import Multiplier, PlainMultiplier, SealMultiplier
+from securepfl.errors import ConfigError, MessageError
+from securepfl.exchange import Layouts
+from securepfl.federation import Federation
+from securepfl.messages import Answer, Contribution, Decline, Invitation, decode, encode
+
+MOST_WEIGHT = 2
+"""Neighbour weights are 1 or 2: larger ratios would single a neighbour out."""
+
+
+@dataclass
+class _Round:
+    """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts."""
+
+    number: int
+    total: Aggregate
+    replied: dict[str, bytes] = field(default_factory=dict)
+    survivors: list[str] = field(default_factory=list)
+    personal: dict[str, bytes] = field(default_factory=dict)
+    sketches: dict[str, bytes] = field(default_factory=dict)
+    neighbours: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+class Coordinator:
+    """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers.
+
+    `hospitals` maps every name of the federation's roster to its public identity; `public_key` is the
+    federation's public encryption key, which encrypts and can't decrypt. `heads` keeps each hospital's latest
+    ledger hash, `evidence` the bytes refused because they contradict earlier ones.
+
+    Raises ConfigError where identities and roster differ.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        identity: Identity,
+        hospitals: Mapping[str, PublicIdentity],
+        public_key: bytes,
+        *,
+        deadline_seconds: float = 3600.0,
+    ) -> None:
+        if set(hospitals) != set(federation.roster):
+            raise ConfigError("the coordinator's hospitals are not the federation's roster; enrol exactly those")
+        self.federation = federation
+        self.heads: dict[str, str] = {}
+        self.evidence: list[bytes] = []
+        self.seconds = 0.0
+        self.parts = {"updates": 0, "personal": 0, "similarity": 0}
+        self._identity, self._hospitals = identity, dict(hospitals)
+        self._layouts = Layouts.of(federation)
+        self._most_bytes = self._layouts.most_bytes(federation)
+        self._names = {public.fingerprint: name for name, public in hospitals.items()}
+        self._multiplier: Multiplier = SealMultiplier(public_key) if public_key else PlainMultiplier()
+        self._deadline_seconds = deadline_seconds
+        self._round: _Round | None = None
+        self._closed = 0
+
+    def invite(self) -> dict[str, bytes]:
+        """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open."""
+        if self._round is not None:
+            raise MessageError(f"round {self._round.number} is open: close it before inviting again")
+        self._round = _Round(self._closed + 1, self._sum(self._layouts.update))
+        deadline = time.time() + self._deadline_seconds
+        body = encode(Invitation(round=self._round.number, roster=self.federation.roster, deadline=deadline))
+        return {name: self._seal(Kind.INVITATION, name, body) for name in self.federation.roster}
+
+    def receive(self, message: bytes) -> str:
+        """Take one hospital's message and add what it holds; return the hospital's name.
+
+        The same bytes again change nothing; other bytes from the same hospital are refused and kept in
+        `evidence`. Raises MessageError for anything that is not a whole, authentic message of this round.
+        """
+        if self._round is None:
+            raise MessageError("no round is open: the message came before an invitation or after the close")
+        started = time.perf_counter()
+        kinds = (Kind.CONTRIBUTION, Kind.DECLINE)
+        header, data = open_message(
+            message,
+            self._identity,
+            self._hospitals,
+            kinds=kinds,
+            federation_digest=self.federation.digest,
+            round=self._round.number,
+            max_bytes=self._most_bytes,
+        )
+        sender, fingerprint = self._names[header.sender], hashlib.sha256(message).digest()
+        earlier = self._round.replied.get(sender)
+        if earlier is not None and earlier != fingerprint:
+            self.evidence.append(message)
+            raise MessageError(f"{sender}: sent other bytes for round {header.round} before; refused and kept")
+        if earlier is None:
+            if header.kind == Kind.CONTRIBUTION:
+                self._add(sender, decode(data, Contribution))
+            else:
+                decode(data, Decline)
+            self._round.replied[sender] = fingerprint
+        self.seconds += time.perf_counter() - started
+        return sender
+
+    def close(self) -> dict[str, bytes]:
+        """End the round: one sealed answer for each hospital of the roster, also those that sent nothing.
+
+        Where fewer than the federation's minimum contributed, no sum leaves. Raises MessageError where no
+        round is open.
+        """
+        if self._round is None:
+            raise MessageError("no round is open: invite first")
+        started = time.perf_counter()
+        current = self._round
+        formed = len(current.survivors) >= self.federation.minimum
+        total = current.total.answer() if formed else None
+        consensus = self._consensus(current) if formed else None
+        answers = {name: self._answer(name, current, total, consensus) for name in self.federation.roster}
+        sealed = {name: self._seal(Kind.ANSWER, name, encode(answer)) for name, answer in answers.items()}
+        self._round, self._closed = None, current.number
+        self.seconds += time.perf_counter() - started
+        return sealed
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """The hospitals whose contributions are in the open round's sum so far."""
+        return () if self._round is None else tuple(sorted(self._round.survivors))
+
+    def _sum(self, layout: Layout) -> Aggregate:
+        return Aggregate(layout, self.federation.encryption.scheme)
+
+    def _add(self, sender: str, body: Contribution) -> None:
+        """Check every part before any is added, so that a refused message leaves no trace in the sum."""
+        current = self._open_round()
+        self._check_neighbours(sender, body.neighbours)
+        if body.sketch is not None:
+            every = self.federation.similarity.every
+            if not every or current.number % every:
+                raise MessageError(f"{sender}: sent a sketch in round {current.number}, where none is due")
+            self._multiplier.check(body.sketch)
+        if body.personal is not None:
+            if self._layouts.personal is None:
+                raise MessageError(f"{sender}: sent a personal component, but this federation has none")
+            self._sum(self._layouts.personal).add(body.personal)
+        current.total.add(body.update)
+        current.survivors.append(sender)
+        current.neighbours[sender] = body.neighbours
+        self.heads[sender] = body.head
+        self.parts["updates"] += len(body.update)
+        if body.personal is not None:
+            current.personal[sender] = body.personal
+            self.parts["personal"] += len(body.personal)
+        if body.sketch is not None:
+            current.sketches[sender] = body.sketch
+            self.parts["similarity"] += len(body.sketch)
+
+    def _check_neighbours(self, sender: str, weights: Mapping[str, int]) -> None:
+        others = set(self.federation.roster) - {sender}
+        known = set(weights) <= others and all(1 <= weight <= MOST_WEIGHT for weight in weights.values())
+        if weights and not (known and len(weights) >= 3):
+            raise MessageError(f"{sender}: a neighbourhood is at least 3 other hospitals with weights 1 to {MOST_WEIGHT}")
+
+    def _answer(self, name: str, current: _Round, total: bytes | None, consensus: bytes | None) -> Answer:
+        products = self._row(name, current) if total is not None else {}
+        weights, neighbourhood = self._neighbourhood(name, current)
+        self.parts["updates"] += len(total or b"")
+        self.parts["personal"] += len(neighbourhood or b"") + len(consensus or b"")
+        self.parts["similarity"] += sum(len(product) for product in products.values())
+        return Answer(
+            survivors=tuple(sorted(current.survivors)),
+            aggregate=total,
+            products=products,
+            neighbourhood=neighbourhood,
+            neighbours=weights,
+            consensus=consensus,
+        )
+
+    def _row(self, name: str, current: _Round) -> dict[str, bytes]:
+        """The receiver's own row of encrypted inner products; a stored sketch enters one product per receiver."""
+        own = current.sketches.get(name)
+        if own is None:
+            return {}
+        others = {other: data for other, data in current.sketches.items() if other != name}
+        return {other: self._multiplier.product(own, data) for other, data in others.items()}
+
+    def _neighbourhood(self, name: str, current: _Round) -> tuple[dict[str, int], bytes | None]:
+        """The sum that `name` asked for, over the neighbours present; none below 3 of them.
+
+        None in the last round either: its average over all, less this sum, could show a single hospital.
+        """
+        if current.number == self.federation.rounds:
+            return {}, None
+        asked = current.neighbours.get(name, {})
+        present = {other: weight for other, weight in asked.items() if other in current.personal}
+        if len(present) < 3 or self._layouts.personal is None:
+            return {}, None
+        return present, self._weighted_sum(current, present)
+
+    def _consensus(self, current: _Round) -> bytes | None:
+        """In the last round, the sum of all survivors' personal components."""
+        if current.number != self.federation.rounds or set(current.personal) != set(current.survivors):
+            return None
+        return self._weighted_sum(current, dict.fromkeys(current.survivors, 1))
+
+    def _weighted_sum(self, current: _Round, weights: Mapping[str, int]) -> bytes:
+        if self._layouts.personal is None:
+            raise ValueError("this federation has no personal parameters to sum")
+        total = self._sum(self._layouts.personal)
+        for name, weight in weights.items():
+            total.add(current.personal[name], weight)
+        return total.answer()
+
+    def _open_round(self) -> _Round:
+        if self._round is None:
+            raise MessageError("no round is open: invite first")
+        return self._round
+
+    def _seal(self, kind: Kind, receiver: str, body: bytes) -> bytes:
+        header = Header(
+            kind=kind,
+            federation_digest=self.federation.digest,
+            round=self._open_round().number,
+            attempt=0,
+            sender=self._identity.public.fingerprint,
+            receiver=self._hospitals[receiver].fingerprint,
+        )
+        return seal_message(header, body, self._identity, self._hospitals[receiver])

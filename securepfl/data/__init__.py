@@ -1,0 +1,1 @@
+"""Tables by site, and the data sets of the demonstrations."""

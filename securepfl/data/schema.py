@@ -1,0 +1,257 @@
+"""What a federation declares about its tables: `[data]` and the tables under it in the federation's TOML.
+
+Nothing here is fitted on rows. One patient's row moves every mean and every list of observed levels, so a
+fitted scaler would void the bound that differential privacy's clip rests on; centres, spreads, limits and
+levels are declared from public knowledge instead. The number and order of features follow from the
+declaration alone.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal, Self, TypeVar, get_type_hints
+
+import msgspec
+
+from securepfl.errors import ConfigError
+
+Value = str | int | float
+"""A cell's value as TOML writes it. A number matches cells of equal value, a text those of equal text."""
+
+_COMPARISON = re.compile(r"(>=|<=|>|<)\s*(\S+)")
+_T = TypeVar("_T")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _require_values(key: str, values: Iterable[Value]) -> None:
+    values = list(values)
+    finite = all(isinstance(value, str) or math.isfinite(value) for value in values)
+    _require(finite, f"{key}: nan and inf cannot be declared; leave them out")
+    _require(len(set(values)) == len(values), f"{key}: a value stands twice; list each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """`[data.ranges]`: how a numeric column becomes clip((value - centre) / spread, -limit, limit).
+
+    `centre` and `spread` are in the column's own unit, `limit` counts spreads. `missing_values` are codes by
+    which this column alone says "not recorded" (a cholesterol of 0). Raises ValueError.
+    """
+
+    centre: float
+    spread: float
+    limit: float = 3.0
+    unit: str = ""
+    missing_values: tuple[Value, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.centre), f"centre = {self.centre}: must be a finite number")
+        _require(0 < self.spread < math.inf, f"spread = {self.spread}: must be positive and finite")
+        _require(
+            0 < self.limit < math.inf,
+            f"limit = {self.limit}: must be positive and finite (try 3)",
+        )
+        _require_values("missing_values", self.missing_values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """`[data.split]`: which rows test. `test` is their share; another `random_state` gives another split.
+
+    "hash" decides each patient (each row, where no patient column is declared) by its own SHA-256 alone, so
+    the share is met on average and no other row matters. "stratified" is scikit-learn's train_test_split on
+    the label, site by site: exact shares, but it looks at private labels. Raises ValueError.
+    """
+
+    method: Literal["hash", "stratified"] = "hash"
+    test: float = 0.34
+    random_state: int = 43
+
+    def __post_init__(self) -> None:
+        known = self.method in ("hash", "stratified")
+        _require(known, f'method = "{self.method}": hash or stratified')
+        _require(0 < self.test < 1, f"test = {self.test}: must be between 0 and 1 (try 0.34)")
+        _require(0 <= self.random_state < 2**32, f"random_state = {self.random_state}: must be in [0, 2^32)")
+
+    @property
+    def note(self) -> str:
+        """One line for a run's output: how rows were split, and what that is good for."""
+        if self.method == "stratified":
+            return "stratified split: it looks at private labels, so it is for benchmarks only"
+        return "split by a hash of each patient or row alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """`[data]`: the label, what the other columns are, and how missing cells and the split are treated.
+
+    `positive` says which labels count as 1: a comparison ("> 0"), a value or a list of them; without it
+    labels are 0 and 1 already. `columns` names the columns of files without a header. `files` names each
+    site's file in a folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and
+    NaN are always missing; under "indicator" a missing value takes the centre (0 once scaled) and sets a
+    feature of its own, under "drop-rows" its row is left out. Raises ValueError; `from_mapping` raises
+    ConfigError instead.
+    """
+
+    label: str
+    positive: str | int | float | tuple[Value, ...] | None = None
+    site: str | None = None
+    patient: str | None = None
+    drop: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    missing_values: tuple[Value, ...] = ()
+    missing: Literal["indicator", "drop-rows"] = "indicator"
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    categories: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    split: Split = Split()
+
+    def __post_init__(self) -> None:
+        known = self.missing in ("indicator", "drop-rows")
+        _require(known, f'missing = "{self.missing}": indicator or drop-rows')
+        _require_values("missing_values", self.missing_values)
+        _check_positive(self.positive)
+        _check_columns(self)
+        _check_files(self)
+        for column, levels in self.categories.items():
+            _check_levels(column, levels)
+        spans = self.split.method == "stratified" and self.patient is not None
+        _require(not spans, 'split: a stratified split may part a patient\'s rows; use method = "hash"')
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
+        """Build from the mapping that TOML's `[data]` gives. Raises ConfigError naming file and key."""
+        ranges = _table(mapping.get("ranges", {}), "data.ranges", where)
+        levels = _table(mapping.get("categories", {}), "data.categories", where)
+        ready = {
+            "ranges": {
+                name: _build(Range, entry, f"data.ranges.{name}", where) for name, entry in ranges.items()
+            },
+            "categories": {
+                name: _convert(entry, tuple[Value, ...], f"[data.categories] {name}", where)
+                for name, entry in levels.items()
+            },
+            "split": _build(Split, mapping.get("split", {}), "data.split", where),
+        }
+        return _build(cls, {**mapping, **ready}, "data", where, ready=frozenset(ready))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The declaration as plain dicts, lists, texts and numbers; `from_mapping` reads it back as equal."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return {key: _listed(value) for key, value in plain.items() if value is not None}
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the feature columns, in order: numbers, levels, then indicators of missing values.
+
+        Sorted by column, because the order of a mapping's keys does not survive canonical JSON and all
+        parties must agree.
+        """
+        names = sorted(self.ranges)
+        for column in sorted(self.categories):
+            names += [f"{column}={level}" for level in self.categories[column][1:]]
+        if self.missing == "indicator":
+            names += [f"{name} (missing)" for name in sorted([*self.ranges, *self.categories])]
+        return tuple(names)
+
+
+def comparison(text: str) -> tuple[str, float] | None:
+    """("> 0") as (">", 0.0), or None where `text` is no comparison. Raises ValueError for a bad threshold."""
+    found = _COMPARISON.fullmatch(text.strip())
+    if found is None:
+        return None
+    try:
+        return found[1], float(found[2])
+    except ValueError:
+        mend = 'compare with a number, as in "> 0", or put a text that starts so in a list'
+        raise ValueError(f'positive = "{text}": {mend}') from None
+
+
+def _check_positive(positive: str | int | float | tuple[Value, ...] | None) -> None:
+    if isinstance(positive, str):
+        comparison(positive)
+    elif isinstance(positive, tuple):
+        _require(bool(positive), "positive: an empty list makes no label positive; name at least one value")
+        _require_values("positive", positive)
+    elif positive is not None:
+        _require(math.isfinite(positive), f"positive = {positive}: must be finite")
+
+
+def _check_columns(spec: DataSpec) -> None:
+    roles = [name for name in (spec.label, spec.site, spec.patient) if name is not None]
+    used = [*roles, *spec.drop, *spec.ranges, *spec.categories]
+    _require(all(used), "a column's name is empty; name it as the file does")
+    twice = next((name for name in used if used.count(name) > 1), None)
+    _require(twice is None, f"column `{twice}` has two roles; declare each column once")
+    features = bool(spec.ranges or spec.categories)
+    _require(features, "no feature is declared; declare columns in [data.ranges] or [data.categories]")
+    names = spec.feature_names
+    _require(len(set(names)) == len(names), "two features would share a name; rename a column")
+    if spec.columns is not None:
+        _require(len(set(spec.columns)) == len(spec.columns), "columns: a name stands twice; list each once")
+        absent = next((name for name in used if name not in spec.columns), None)
+        _require(absent is None, f"columns: lacks `{absent}`; list every column of the files in order")
+
+
+def _check_files(spec: DataSpec) -> None:
+    for site, name in spec.files.items():
+        plain = bool(name) and PurePath(name).name == name and "\\" not in name
+        _require(plain, f'files: {site} = "{name}" must be the plain name of a file in the data folder')
+    _require(len(set(spec.files.values())) == len(spec.files), "files: two sites share a file; name one each")
+    both = bool(spec.files) and spec.site is not None
+    _require(not both, "files and site are both declared; a site column belongs to a single file")
+
+
+def _check_levels(column: str, levels: tuple[Value, ...]) -> None:
+    _require(len(levels) >= 2, f"categories: {column} has fewer than two levels; declare all of them")
+    kinds = {isinstance(level, str) for level in levels}
+    _require(len(kinds) == 1, f"categories: {column} mixes texts and numbers; write all its levels alike")
+    _require_values(f"categories: {column}", levels)
+
+
+def _table(entry: object, place: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: {place} must be a table, written [{place}] or {{ ... }}")
+    return entry
+
+
+def _convert(value: object, kind: Any, place: str, where: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {place}: {str(error).split(' - at')[0]}; mend the value") from None
+
+
+def _build(kind: type[_T], entry: object, place: str, where: str, ready: frozenset[str] = frozenset()) -> _T:
+    """A dataclass from a TOML table; keys in `ready` hold converted values. Raises ConfigError."""
+    mapping = _table(entry, place, where)
+    hints = get_type_hints(kind)
+    for key in mapping:
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; known are {', '.join(hints)}")
+    for declared in dataclasses.fields(kind):  # type: ignore[arg-type]
+        bare = declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
+        if bare and declared.name not in mapping:
+            raise ConfigError(f"{where}: [{place}] lacks `{declared.name}`; declare it")
+    values = {
+        key: value if key in ready else _convert(value, hints[key], f"[{place}] {key}", where)
+        for key, value in mapping.items()
+    }
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [{place}] {error}") from None
+
+
+def _listed(value: Any) -> Any:
+    """`value` with every tuple as a list, as JSON and TOML know it."""
+    if isinstance(value, dict):
+        return {key: _listed(entry) for key, entry in value.items()}
+    return [_listed(entry) for entry in value] if isinstance(value, list | tuple) else value

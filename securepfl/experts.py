@@ -1,0 +1,63 @@
+"""Released experts: personal models that left their hospitals, each with its audit record and its inputs' ranges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from securepfl.data.schema import DataSpec
+from securepfl.errors import StorageError
+from securepfl.federation import ModelSettings
+from securepfl.learning.models import build_model
+from securepfl.runtime.storage import read_arrays, write_arrays
+
+SHARED = "shared"
+"""The name of the expert made of the shared parameters and the hospitals' average personal ones."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Models of one architecture by name, and how their inputs were scaled."""
+
+    models: Mapping[str, nn.Module]
+    spec: DataSpec
+    records: Mapping[str, Mapping[str, Any]]
+
+
+def write_expert(path: Path, model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: DataSpec) -> None:
+    """Write one expert as safetensors: parameters, audit record, architecture, declared ranges."""
+    arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    meta = {"record": dict(record), "model": msgspec.to_builtins(settings), "data": spec.to_mapping()}
+    write_arrays(path, arrays, meta)
+
+
+def read_experts(folder: Path) -> Experts:
+    """Read all experts of a run's `experts` folder. Raises StorageError where there are none or they differ."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise StorageError(f"{folder}: holds no released expert; run with [release] experts = true")
+    models, records = {}, {}
+    first: dict[str, Any] | None = None
+    for path in paths:
+        arrays, meta = read_arrays(path)
+        first = first or meta
+        if (meta["model"], meta["data"]) != (first["model"], first["data"]):
+            raise StorageError(f"{path}: another model or other ranges than {paths[0].name}; keep one run's experts")
+        models[path.stem] = _model(arrays, meta)
+        records[path.stem] = meta["record"]
+    return Experts(models, DataSpec.from_mapping((first or {})["data"], where=str(paths[0])), records)
+
+
+def _model(arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> nn.Module:
+    settings = msgspec.convert(meta["model"], type=ModelSettings)
+    features = len(DataSpec.from_mapping(meta["data"]).feature_names)
+    if settings.kind == "own":
+        raise StorageError("the experts are of the pipeline's own model; route them with securepfl.RoutedModel")
+    model = build_model(settings.kind, features, settings.hidden)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return model.eval()

@@ -1,0 +1,344 @@
+"""The settings that all parties of a federation share: frozen, validated, read from TOML.
+
+Every party computes `Federation.digest` over all of them; a message made under other settings is refused.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import msgspec
+import rfc8785
+import torch
+from torch import nn
+
+from securepfl.data.schema import DataSpec
+from securepfl.errors import ConfigError
+from securepfl.learning.partition import Partition
+
+FULL_BATCH_UNITS = 2000
+"""Up to this many training records a hospital takes the full batch: least noise, exact accounting."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of one TOML table: frozen, typed, no unknown keys."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+class ModelSettings(Settings, frozen=True):
+    """`[model]`: the architecture and which parameters are personal.
+
+    `kind` is "mlp" (Linear-ReLU-Linear, parameters body.* and head.*), "logistic" (parameters linear.*), or
+    "own" where the pipeline brings its own torch module. `personal` are fnmatch patterns of parameter names.
+    """
+
+    kind: Literal["mlp", "logistic", "own"] = "mlp"
+    hidden: int = 8
+    personal: tuple[str, ...] = ("head.*",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
+        _require(0 <= self.seed < 2**63, f"seed = {self.seed}: must be in [0, 2^63)")
+
+
+class TrainingSettings(Settings, frozen=True):
+    """`[training]`: local steps of a round, and SGD's learning rate on the mean clipped gradient."""
+
+    steps: int = 1
+    learning_rate: float = 1.0
+    physical_batch: int = 256
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")
+        _require(self.learning_rate > 0, f"learning_rate = {self.learning_rate}: must be positive")
+        _require(self.physical_batch >= 1, f"physical_batch = {self.physical_batch}: must be at least 1")
+
+
+class PrivacySettings(Settings, frozen=True):
+    """`[privacy]`: what each hospital spends on all rounds together, and the most it may ever spend.
+
+    `epsilon` is the cost of the whole run at `delta` for zero-out adjacency; `budget` (default: epsilon) is
+    the ceiling that a hospital's ledger enforces over all runs on its data. `sample_rate` is the declared
+    Poisson rate of hospitals with more than 2,000 training records; smaller ones take the full batch.
+    """
+
+    epsilon: float = 4.0
+    delta: float = 1e-5
+    clip: float = 1.0
+    unit: Literal["record"] = "record"
+    sample_rate: float = 0.1
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.epsilon > 0, f"epsilon = {self.epsilon}: must be positive (try 4.0)")
+        _require(0 < self.delta < 1, f"delta = {self.delta}: must be between 0 and 1 (try 1e-5)")
+        _require(self.clip > 0, f"clip = {self.clip}: must be positive")
+        _require(0 < self.sample_rate <= 1, f"sample_rate = {self.sample_rate}: must be in (0, 1]")
+        _require(self.budget is None or self.budget > 0, f"budget = {self.budget}: must be positive")
+
+    def rate_for(self, units: int) -> float:
+        """The declared sample rate of a hospital with `units` training records."""
+        return 1.0 if units <= FULL_BATCH_UNITS else self.sample_rate
+
+
+class SparsitySettings(Settings, frozen=True):
+    """`[sparsity]`: the share of shared coordinates that a round trains and sends, in blocks."""
+
+    density: float = 1.0
+    block: int = 8
+    exploration: float = 0.25
+
+    def __post_init__(self) -> None:
+        _require(0 < self.density <= 1, f"density = {self.density}: must be in (0, 1]")
+        _require(self.block >= 1, f"block = {self.block}: must be at least 1")
+        _require(0 <= self.exploration <= 1, f"exploration = {self.exploration}: must be in [0, 1]")
+
+
+class EncryptionSettings(Settings, frozen=True):
+    """`[encryption]`: the scheme, and the grid on which values travel.
+
+    Shared updates are clipped to +-`limit`, personal parameters to +-`personal_limit` around their start;
+    what is clipped is counted, and stays in the error feedback of the update.
+    """
+
+    scheme: Literal["bfv", "none"] = "bfv"
+    bits: int = 10
+    limit: float = 0.5
+    personal_limit: float = 4.0
+
+    def __post_init__(self) -> None:
+        _require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
+        _require(self.limit > 0, f"limit = {self.limit}: must be positive")
+        _require(self.personal_limit > 0, f"personal_limit = {self.personal_limit}: must be positive")
+
+
+class SimilaritySettings(Settings, frozen=True):
+    """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never)."""
+
+    every: int = 0
+    dimensions: int = 2048
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, f"every = {self.every}: must be 0 (never) or more")
+        _require(2 <= self.dimensions <= 2048, f"dimensions = {self.dimensions}: must be 2 to 2048")
+
+
+class CouplingSettings(Settings, frozen=True):
+    """`[coupling]`: the pull of personal parameters toward the neighbourhood mean, 0 (off) to 1."""
+
+    strength: float = 0.0
+    neighbours: int = 3
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.strength <= 1, f"strength = {self.strength}: must be in [0, 1]")
+        _require(self.neighbours >= 3, f"neighbours = {self.neighbours}: at least 3, or a sum shows too few")
+
+
+class TrajectorySettings(Settings, frozen=True):
+    """`[trajectory]`: alpha weighs history in the personal model's average over rounds, in [0, 1)."""
+
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.alpha < 1, f"alpha = {self.alpha}: must be in [0, 1)")
+
+
+class ReleaseSettings(Settings, frozen=True):
+    """`[release]`: whether hospitals release their personal models as experts for hospitals outside."""
+
+    experts: bool = False
+
+
+class SiteSettings(Settings, frozen=True):
+    """`[sites.NAME]`: a hospital's declared weight (a public constant, no sample count) and its budget."""
+
+    weight: int = 1
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.weight <= 1000, f"weight = {self.weight}: must be 1 to 1000")
+        _require(self.budget is None or self.budget > 0, f"budget = {self.budget}: must be positive")
+
+
+class ModelShape(Settings, frozen=True):
+    """What every party must agree on about the model: sizes, and a hash of names, shapes and shared start."""
+
+    shared: int
+    personal: int
+    digest: str
+
+
+class Federation(Settings, frozen=True):
+    """All shared settings. Read them with `Federation.read`, fix them to parties with `bound`.
+
+    Raises ConfigError (from the readers) for a value out of range, an unknown key, too few hospitals.
+    """
+
+    name: str = "federation"
+    rounds: int = 20
+    minimum: int = 3
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    sparsity: SparsitySettings = SparsitySettings()
+    encryption: EncryptionSettings = EncryptionSettings()
+    similarity: SimilaritySettings = SimilaritySettings()
+    coupling: CouplingSettings = CouplingSettings()
+    trajectory: TrajectorySettings = TrajectorySettings()
+    release: ReleaseSettings = ReleaseSettings()
+    sites: dict[str, SiteSettings] = {}
+    data: dict[str, Any] | None = None
+    shape: ModelShape | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
+        _require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
+        coupled = self.coupling.strength > 0
+        _require(not coupled or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a TOML file. Raises ConfigError naming the file and the key."""
+        try:
+            mapping = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML ({error}); mend that line") from None
+        return cls.from_mapping(mapping, where=str(path))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
+        """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key."""
+        if "shape" in mapping:
+            raise ConfigError(f"{where}: key `shape` is computed from the model, not declared; remove it")
+        try:
+            federation = msgspec.convert(mapping, type=cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{where}: {_readable(str(error))}") from None
+        if federation.data is not None:
+            DataSpec.from_mapping(federation.data, where=where)
+        return federation
+
+    def replace(self, **changes: Any) -> Self:
+        """A checked copy with some settings changed. Raises ConfigError where a value is out of range."""
+        try:
+            return msgspec.structs.replace(self, **changes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def changed(self, table: str, **changes: Any) -> Self:
+        """A checked copy with some settings of one table changed. Raises ConfigError where one is out of range."""
+        try:
+            return self.replace(**{table: msgspec.structs.replace(getattr(self, table), **changes)})
+        except ValueError as error:
+            raise ConfigError(f"[{table}] {error}") from None
+
+    def bound(self, sites: Iterable[str], build_model: Callable[[], nn.Module]) -> Self:
+        """Fix the roster and the model: what parties compare before the first round.
+
+        `sites` are all hospitals' names. `[sites.NAME]` of an absent hospital is an error.
+        """
+        names = sorted(sites)
+        for name in self.sites:
+            if name not in names:
+                raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name")
+        check_roster(names, self.minimum)
+        model = initial_model(build_model, self.model.seed)
+        partition = Partition.of(model, self.model.personal)
+        if partition.shared_size == 0:
+            raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")
+        shape = ModelShape(
+            shared=partition.shared_size,
+            personal=partition.personal_size,
+            digest=_model_digest(model, partition),
+        )
+        roster = {name: self.sites.get(name, SiteSettings()) for name in names}
+        return msgspec.structs.replace(self, sites=roster, shape=shape)
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """The hospitals' names, sorted; a hospital's index here is its index in sums."""
+        return tuple(sorted(self.sites))
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 over all settings as canonical JSON (RFC 8785). 32 bytes.
+
+        Budgets are left out: each hospital keeps its own to itself.
+        """
+        plain = msgspec.to_builtins(self)
+        plain["privacy"].pop("budget")
+        for site in plain["sites"].values():
+            site.pop("budget")
+        return hashlib.sha256(rfc8785.dumps(plain)).digest()
+
+    @property
+    def data_spec(self) -> DataSpec | None:
+        """What `[data]` declares about the tables, or None."""
+        return None if self.data is None else DataSpec.from_mapping(self.data, where="federation")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether sums are encrypted; False only under `--plaintext`."""
+        return self.encryption.scheme == "bfv"
+
+    def without_budgets(self) -> Self:
+        """A copy for the coordinator: budgets are each hospital's own business. The digest is the same."""
+        sites = {name: msgspec.structs.replace(site, budget=None) for name, site in self.sites.items()}
+        return msgspec.structs.replace(
+            self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None)
+        )
+
+    def budget_of(self, site: str) -> float:
+        """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
+        own = self.sites[site].budget
+        return next(value for value in (own, self.privacy.budget, self.privacy.epsilon) if value is not None)
+
+    def weight_share(self, site: str) -> float:
+        """The declared weight of `site` over the largest one: in (0, 1]."""
+        return self.sites[site].weight / max(settings.weight for settings in self.sites.values())
+
+
+def check_roster(names: list[str], minimum: int) -> None:
+    """Raise ConfigError for too few hospitals or names that cannot be file names."""
+    if len(names) < 2:
+        raise ConfigError(f"{len(names)} hospital(s) found: a federation needs at least two; add a site to the data")
+    if len(names) < minimum:
+        raise ConfigError(
+            f"{len(names)} hospitals, but a sum needs {minimum}: with two, each reads off the other's update; "
+            "add a hospital, or set minimum = 2 in the TOML to accept that"
+        )
+    for name in names:
+        if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:\0\n"'):
+            raise ConfigError(f"hospital name {name!r}: cannot be a file name; rename the site")
+
+
+def initial_model(build_model: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The model at its public start, the same at every hospital; the global generator is left untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model()
+
+
+def _model_digest(model: nn.Module, partition: Partition) -> str:
+    shapes = [[name, list(parameter.shape)] for name, parameter in model.named_parameters()]
+    start = partition.flatten_shared(model).detach().cpu().numpy().astype("<f4").tobytes()
+    return hashlib.sha256(rfc8785.dumps([shapes, list(partition.personal)]) + start).hexdigest()
+
+
+def _readable(message: str) -> str:
+    """msgspec's words in ours: the key's place first, as it stands in the TOML."""
+    text, _, place = message.partition(" - at `$")
+    key = place.rstrip("`").lstrip(".")
+    if text.startswith("Object contains unknown field"):
+        field = text.split("`")[1]
+        return f"unknown key `{field}` in {f'[{key}]' if key else 'the top level'}; remove it or mend its spelling"
+    return f"[{key}] {text}" if key else text

@@ -1,0 +1,1 @@
+"""The methods: plain torch, no encryption, no budget."""

@@ -1,0 +1,128 @@
+"""Which parameters are shared and which personal: the selectors M and N of x = Mx + Nz, by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from securepfl.errors import ModelError
+
+_NAMES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A model's trainable parameters split in two, each part in `named_parameters` order.
+
+    Either part may be empty: no personal parameters is plain federated averaging, no shared ones is local
+    training. Raises ValueError where a name stands in both parts or `shapes` does not cover exactly them.
+    """
+
+    shared: tuple[str, ...]
+    personal: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        names = self.shared + self.personal
+        if len(set(names)) != len(names):
+            raise ValueError(f"a parameter is named twice in shared={self.shared}, personal={self.personal}")
+        if set(names) != set(self.shapes):
+            raise ValueError(f"shapes name {sorted(self.shapes)}, the two parts {sorted(names)}")
+
+    @classmethod
+    def of(cls, model: nn.Module, personal_patterns: Sequence[str]) -> "Partition":
+        """Split the trainable parameters of `model`: personal is what a shell-style pattern matches.
+
+        Raises ModelError where a pattern matches no trainable parameter or the model has none, ValueError
+        where one string is given in place of a sequence of patterns.
+        """
+        if isinstance(personal_patterns, str):
+            raise ValueError(f"personal_patterns must be a sequence of patterns, not {personal_patterns!r}")
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+        if not shapes:
+            raise ModelError("the model has no trainable parameter: give one with requires_grad=True")
+        for pattern in personal_patterns:
+            if not any(fnmatchcase(name, pattern) for name in shapes):
+                raise ModelError(_unmatched(pattern, list(shapes)))
+        personal = tuple(name for name in shapes if any(fnmatchcase(name, p) for p in personal_patterns))
+        shared = tuple(name for name in shapes if name not in personal)
+        return cls(shared=shared, personal=personal, shapes=shapes)
+
+    @property
+    def shared_size(self) -> int:
+        """Number of shared coordinates, d."""
+        return self._size(self.shared)
+
+    @property
+    def personal_size(self) -> int:
+        """Number of personal coordinates."""
+        return self._size(self.personal)
+
+    def flatten_shared(self, model: nn.Module) -> Tensor:
+        """A copy of the shared parameters as one float32 vector [shared_size] on the model's device."""
+        return self._flatten(model, self.shared)
+
+    def flatten_personal(self, model: nn.Module) -> Tensor:
+        """A copy of the personal parameters as one float32 vector [personal_size] on the model's device."""
+        return self._flatten(model, self.personal)
+
+    def load_shared(self, model: nn.Module, vector: Tensor) -> None:
+        """Write `vector` [shared_size] into the shared parameters, in place, on the model's device."""
+        self._load(model, self.shared, vector)
+
+    def load_personal(self, model: nn.Module, vector: Tensor) -> None:
+        """Write `vector` [personal_size] into the personal parameters, in place, on the model's device."""
+        self._load(model, self.personal, vector)
+
+    def mask_from_support(self, support: NDArray[np.bool_]) -> dict[str, Tensor]:
+        """The support [shared_size] as one float32 0/1 mask per shared parameter, in its shape, on the CPU.
+
+        Personal parameters are not named: they always train. Raises ValueError for another shape or type.
+        """
+        if support.shape != (self.shared_size,) or support.dtype != np.bool_:
+            raise ValueError(
+                f"support must be bool [{self.shared_size}], not {support.dtype} {support.shape}"
+            )
+        flat = torch.from_numpy(support.astype(np.float32))
+        return self._cut(flat, self.shared)
+
+    def _size(self, names: Sequence[str]) -> int:
+        return sum(prod(self.shapes[name]) for name in names)
+
+    def _cut(self, vector: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        pieces = torch.split(vector, [prod(self.shapes[name]) for name in names])
+        return {name: piece.reshape(self.shapes[name]) for name, piece in zip(names, pieces, strict=False)}
+
+    def _parameters(self, model: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
+        found = dict(model.named_parameters())
+        for name in names:
+            if name not in found or tuple(found[name].shape) != self.shapes[name]:
+                shape = tuple(found[name].shape) if name in found else "missing"
+                raise ModelError(
+                    f'parameter "{name}" is {shape} in this model but {self.shapes[name]} in the partition: '
+                    "use the model the partition was made from"
+                )
+        return [found[name] for name in names]
+
+    def _flatten(self, model: nn.Module, names: Sequence[str]) -> Tensor:
+        pieces = [p.detach().reshape(-1).to(torch.float32) for p in self._parameters(model, names)]
+        device = next(model.parameters()).device
+        return torch.cat(pieces).clone() if pieces else torch.empty(0, device=device)
+
+    def _load(self, model: nn.Module, names: Sequence[str], vector: Tensor) -> None:
+        if tuple(vector.shape) != (self._size(names),):
+            raise ValueError(f"vector must have shape ({self._size(names)},), not {tuple(vector.shape)}")
+        parameters = self._parameters(model, names)
+        with torch.no_grad():
+            for parameter, piece in zip(parameters, self._cut(vector, names).values(), strict=True):
+                parameter.copy_(piece)
+
+
+def _unmatched(pattern: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return f'personal pattern "{pattern}" matches no trainable parameter: mend it; parameters are {shown}'

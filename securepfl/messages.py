@@ -1,0 +1,79 @@
+"""What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/envelope.py)."""
+
+from typing import TypeVar
+
+import msgspec
+
+from securepfl.errors import MessageError
+
+SCHEMA = 1
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every body. `schema` is the version of this file's layouts."""
+
+    schema: int = SCHEMA
+
+
+class Invitation(Body, frozen=True):
+    """Coordinator to hospital: take part in `round`. `deadline` is in seconds since the epoch."""
+
+    round: int
+    roster: tuple[str, ...]
+    deadline: float
+
+
+class Contribution(Body, frozen=True):
+    """Hospital to coordinator, one a round.
+
+    `update`: the encrypted slots of the sparse shared update. `personal`: the encrypted personal component, or
+    None. `sketch`: encrypted similarity operands, or None. `neighbours`: the weights with which this hospital
+    wants the others' personal components summed. `head`: the latest hash of its budget ledger.
+    """
+
+    update: bytes
+    personal: bytes | None
+    sketch: bytes | None
+    neighbours: dict[str, int]
+    head: str
+
+
+class Decline(Body, frozen=True):
+    """Hospital to coordinator: not this round. No reason: budgets are nobody else's business."""
+
+
+class Answer(Body, frozen=True):
+    """Coordinator to hospital. `aggregate` is None where too few hospitals contributed to form a sum.
+
+    `products`: this hospital's own row of encrypted inner products by other hospital's name.
+    `neighbourhood`: the encrypted sum it asked for, with `neighbours` the weights that went in.
+    `consensus`: in the last round, the encrypted sum of all survivors' personal components.
+    """
+
+    survivors: tuple[str, ...]
+    aggregate: bytes | None
+    products: dict[str, bytes]
+    neighbourhood: bytes | None
+    neighbours: dict[str, int]
+    consensus: bytes | None
+
+
+_Body = TypeVar("_Body", bound=Body)
+
+
+def encode(body: Body) -> bytes:
+    """MessagePack bytes of `body`."""
+    return msgspec.msgpack.encode(body)
+
+
+def decode(data: bytes, kind: type[_Body]) -> _Body:
+    """Read authenticated bytes as `kind`. Raises MessageError where they don't fit or are of another version."""
+    try:
+        body = msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        raise MessageError(f"{kind.__name__}: malformed body; both sides must run the same securepfl") from None
+    if body.schema != SCHEMA:
+        raise MessageError(
+            f"{kind.__name__}: schema {body.schema}, but this securepfl reads {SCHEMA}; upgrade the older side"
+        )
+    return body

@@ -1,0 +1,113 @@
+"""The terminal: a live display while a run goes (stderr), the closing tables (stdout)."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from securepfl.runtime.outcome import MODELS, Observer, RoundEvent
+
+
+@contextmanager
+def live_display(console: Console, budgets: Mapping[str, float]) -> Iterator[Observer]:
+    """Yield an observer that redraws round, hospitals, epsilon spent and bytes on `console`."""
+    with Live(Text("hospitals take the model ..."), console=console, auto_refresh=False) as live:
+        yield lambda event: live.update(_frame(event, budgets), refresh=True)
+
+
+def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("hospital", "", "epsilon spent", "budget", "bytes up", "bytes down"):
+        table.add_column(heading, justify="left" if heading in ("hospital", "") else "right")
+    for name, budget in budgets.items():
+        state = "trained" if name in event.trained else "sat out"
+        table.add_row(
+            name,
+            Text(state, style="green" if state == "trained" else "yellow"),
+            f"{event.epsilon[name]:.3f}",
+            f"{budget:g}",
+            f"{event.upload_bytes[name]:,}",
+            f"{event.download_bytes[name]:,}",
+        )
+    head = Table.grid(padding=(0, 2))
+    head.add_row(f"round {event.round}/{event.rounds}", ProgressBar(total=event.rounds, completed=event.round, width=40))
+    return Group(head, table)
+
+
+def closing_output(console: Console, result: dict[str, Any]) -> None:
+    """Print the closing tables and everything that the reader must know about them."""
+    console.print(_metrics_table(result))
+    console.print(_privacy_table(result))
+    if any(site["similarity"] for site in result["sites"].values()):
+        console.print(_similarity_table(result))
+    console.print(_communication(result["communication"], result["seconds"]))
+    for note in result["notes"]:
+        console.print(Text(f"note: {note}"))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _metrics_table(result: dict[str, Any]) -> Table:
+    table = Table(title="Test metrics: accuracy / balanced accuracy / AUROC", title_justify="left")
+    table.add_column("hospital")
+    table.add_column("train/test", justify="right")
+    for model in MODELS:
+        table.add_column("local, same epsilon" if model == "local" else model, justify="right")
+    for name, site in result["sites"].items():
+        table.add_row(name, f"{site['train']}/{site['test']}", *_cells(site["metrics"]))
+    table.add_section()
+    table.add_row("mean", "", *_cells(result["mean"]))
+    return table
+
+
+def _cells(metrics: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    return [" / ".join(_number(value) for value in metrics[model].values()) for model in MODELS]
+
+
+def _privacy_table(result: dict[str, Any]) -> Table:
+    table = Table(title="Privacy, over everything released from each hospital's data", title_justify="left")
+    for heading in ("hospital", "epsilon", "replace-one", "delta", "unit", "budget", "rounds sat out"):
+        table.add_column(heading, justify="left" if heading in ("hospital", "unit") else "right")
+    for name, site in result["sites"].items():
+        privacy = site["privacy"]
+        table.add_row(
+            name,
+            _number(privacy["epsilon"]),
+            _number(privacy["epsilon_replace_one"]),
+            f"{privacy['delta']:g}",
+            privacy["unit"],
+            f"{privacy['budget']:g}",
+            str(len(site["sat_out"]) or "none"),
+        )
+    return table
+
+
+def _similarity_table(result: dict[str, Any]) -> Table:
+    names = list(result["sites"])
+    table = Table(title="Cosine similarity, computed on ciphertexts (each hospital sees its own row)", title_justify="left")
+    table.add_column("hospital")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name in names:
+        row = result["sites"][name]["similarity"]
+        table.add_row(name, *(f"{row[other]:+.2f}" if other in row else "" for other in names))
+    return table
+
+
+def _communication(communication: dict[str, Any], seconds: dict[str, float]) -> Table:
+    table = Table(title="Communication and time, all hospitals and rounds", title_justify="left", show_header=False, box=None)
+    for way in ("upload", "download"):
+        sent, dense = communication[f"{way}_bytes"], communication[f"float32_{way}_bytes"]
+        table.add_row(f"{way}", f"{sent:,} bytes", f"{sent / dense:.2f} x dense float32 ({dense:,})")
+    parts = ", ".join(f"{name} {size:,}" for name, size in communication["parts"].items())
+    table.add_row("of which", "", parts)
+    table.add_row("clipped values", f"{communication['clipped_values']:,}", "kept in the error feedback")
+    table.add_row("seconds", f"{seconds['total']:.1f}", ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total"))
+    return table

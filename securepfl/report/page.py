@@ -1,0 +1,100 @@
+"""report.html: result.json as one page that needs no network, no script and no other file."""
+
+from html import escape
+from typing import Any
+
+from securepfl.runtime.outcome import METRICS, MODELS
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --muted: #777; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+.wide { overflow-x: auto; } .warning { border-left: 4px solid #c80; padding: .2rem .8rem; }
+small, .muted { color: var(--muted); }
+"""
+
+
+def page_of(result: dict[str, Any]) -> str:
+    """The whole page as HTML. Everything that came from outside is escaped."""
+    federation = result["federation"]
+    parts = [
+        f"<h1>{escape(federation['name'])}</h1>",
+        "".join(f'<p class="warning">{escape(note)}</p>' for note in result["notes"]),
+        "<h2>Test metrics</h2>",
+        _metrics(result),
+        "<h2>Privacy</h2>",
+        _privacy(result),
+        _similarity(result),
+        "<h2>Communication and time</h2>",
+        _communication(result),
+        f"<p class='muted'><small>settings {escape(federation['digest'])}<br>{escape(_versions(result))}</small></p>",
+    ]
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{escape(federation['name'])}</title>"
+    return f"<!doctype html><html lang='en'><head>{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _metrics(result: dict[str, Any]) -> str:
+    rows = {name: (f"{site['train']}/{site['test']}", site["metrics"]) for name, site in result["sites"].items()}
+    rows["mean"] = ("", result["mean"])
+    tables = []
+    for metric in METRICS:
+        cells = [[name, size, *(_number(found[model][metric]) for model in MODELS)] for name, (size, found) in rows.items()]
+        tables.append(_table([metric.replace("_", " "), "train/test", "personalised", "shared", "local, same epsilon", "majority"], cells))
+    return "<br>".join(tables)
+
+
+def _privacy(result: dict[str, Any]) -> str:
+    headings = ["hospital", "epsilon (zero-out)", "epsilon (replace-one)", "delta", "unit", "budget", "rounds sat out"]
+    rows = [
+        [
+            name,
+            _number(site["privacy"]["epsilon"]),
+            _number(site["privacy"]["epsilon_replace_one"]),
+            f"{site['privacy']['delta']:g}",
+            site["privacy"]["unit"],
+            f"{site['privacy']['budget']:g}",
+            str(len(site["sat_out"])),
+        ]
+        for name, site in result["sites"].items()
+    ]
+    return _table(headings, rows)
+
+
+def _similarity(result: dict[str, Any]) -> str:
+    names = list(result["sites"])
+    found = {name: result["sites"][name]["similarity"] for name in names}
+    if not any(found.values()):
+        return ""
+    rows = [[name, *(f"{found[name][other]:+.2f}" if other in found[name] else "" for other in names)] for name in names]
+    return "<h2>Cosine similarity, computed on ciphertexts</h2>" + _table(["hospital", *names], rows)
+
+
+def _communication(result: dict[str, Any]) -> str:
+    sent = result["communication"]
+    rows = [
+        [way, f"{sent[f'{way}_bytes']:,}", f"{sent[f'float32_{way}_bytes']:,}", f"{sent[f'{way}_bytes'] / sent[f'float32_{way}_bytes']:.2f}"]
+        for way in ("upload", "download")
+    ]
+    times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result["seconds"].items())
+    parts = ", ".join(f"{name} {size:,}" for name, size in sent["parts"].items())
+    return (
+        _table(["all hospitals and rounds", "bytes", "dense float32", "ratio"], rows)
+        + f"<p>Bytes by purpose: {escape(parts)}. Clipped values: {sent['clipped_values']:,}. Seconds: {escape(times)}.</p>"
+    )
+
+
+def _versions(result: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in result["versions"].items())

@@ -1,0 +1,55 @@
+"""result.json: the record of a run, whose names are a contract (DESIGN, Command line)."""
+
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from securepfl.federation import Federation
+from securepfl.runtime.outcome import Outcome, SiteOutcome
+
+SCHEMA = 1
+VERSIONED = ("securepfl", "torch", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy")
+
+
+def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
+    """The whole run as JSON-able values. A metric that can't be computed is None (null)."""
+    communication = outcome.communication
+    return {
+        "schema": SCHEMA,
+        "simulation": True,
+        "seed": outcome.seed,
+        "versions": {name: version(name) for name in VERSIONED},
+        "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
+        "sites": {name: _site(federation, site) for name, site in outcome.sites.items()},
+        "mean": outcome.mean(),
+        "communication": {
+            "rounds": communication.rounds,
+            "upload_bytes": communication.upload_bytes,
+            "download_bytes": communication.download_bytes,
+            "float32_upload_bytes": communication.float32_upload_bytes,
+            "float32_download_bytes": communication.float32_download_bytes,
+            "clipped_values": communication.clipped_values,
+            "parts": dict(communication.parts),
+        },
+        "seconds": {name: round(seconds, 4) for name, seconds in outcome.seconds.items()},
+    }
+
+
+def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
+    return {
+        "train": site.train,
+        "test": site.test,
+        "metrics": {model: dict(metrics) for model, metrics in site.metrics.items()},
+        "privacy": {
+            "epsilon": site.epsilon,
+            "delta": federation.privacy.delta,
+            "unit": federation.privacy.unit,
+            "adjacency": "zero-out",
+            "epsilon_replace_one": site.epsilon_replace_one,
+            "budget": site.budget,
+        },
+        "sat_out": list(site.sat_out),
+        "similarity": dict(site.similarity),
+        "notes": list(site.notes),
+    }

@@ -1,0 +1,1 @@
+"""Who moves the bytes, and the folder in which a party keeps its state."""

@@ -1,0 +1,72 @@
+"""What a run tells: one event a round while it goes, one outcome at its end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Metrics = Mapping[str, float | None]
+
+MODELS = ("personalised", "shared", "local", "majority")
+METRICS = ("accuracy", "balanced_accuracy", "auroc")
+
+
+@dataclass(frozen=True)
+class RoundEvent:
+    """After each round. `epsilon`, `upload_bytes` and `download_bytes` are running totals by hospital."""
+
+    round: int
+    rounds: int
+    trained: tuple[str, ...]
+    epsilon: Mapping[str, float]
+    upload_bytes: Mapping[str, int]
+    download_bytes: Mapping[str, int]
+
+
+Observer = Callable[[RoundEvent], None]
+
+
+@dataclass(frozen=True)
+class SiteOutcome:
+    """One hospital: row counts, metrics by model, what was spent, and what the output must say about it."""
+
+    train: int
+    test: int
+    metrics: Mapping[str, Metrics]
+    epsilon: float
+    epsilon_replace_one: float
+    budget: float
+    sat_out: tuple[int, ...]
+    similarity: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Communication:
+    """Bytes summed over hospitals and rounds, envelopes included; float32: a dense exchange of the shared part."""
+
+    rounds: int
+    upload_bytes: int
+    download_bytes: int
+    float32_upload_bytes: int
+    float32_download_bytes: int
+    clipped_values: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total."""
+
+    sites: Mapping[str, SiteOutcome]
+    communication: Communication
+    seconds: Mapping[str, float]
+    seed: int | None
+
+    def mean(self, without: tuple[str, ...] = ()) -> dict[str, dict[str, float | None]]:
+        """Mean over hospitals of each metric of each model; None where no hospital could compute it."""
+        kept = [site for name, site in self.sites.items() if name not in without]
+        return {model: {metric: _mean([site.metrics[model][metric] for site in kept]) for metric in METRICS} for model in MODELS}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

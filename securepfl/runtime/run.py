@@ -1,0 +1,149 @@
+"""`securepfl run`: data, a bound federation, all parties in one process, and the run's folder."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from securepfl.client import Client
+from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.schema import DataSpec
+from securepfl.data.tables import load_sites, split_table
+from securepfl.errors import ConfigError, DataError
+from securepfl.experts import SHARED, write_expert
+from securepfl.federation import Federation
+from securepfl.learning.models import build_model
+from securepfl.report.page import page_of
+from securepfl.report.result import result_of
+from securepfl.runtime.local import Hospital, simulate
+from securepfl.runtime.outcome import Observer, Outcome
+from securepfl.runtime.storage import new_folder, write_bytes, write_json
+
+Display = Callable[[Mapping[str, float]], AbstractContextManager[Observer]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs: a bound federation, its hospitals' rows, and where their ledgers lie (None: in the run)."""
+
+    federation: Federation
+    hospitals: Mapping[str, Hospital]
+    build_model: Callable[[], nn.Module]
+    ledgers: Path | None
+    notes: tuple[str, ...]
+
+
+def demo_federation() -> Federation:
+    """The settings of `securepfl run` without CONFIG."""
+    with as_file(files("securepfl.data") / "breast_cancer.toml") as path:
+        return Federation.read(path)
+
+
+def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:
+    """Four simulated hospitals from scikit-learn's breast-cancer data."""
+    spec, tables = simulated_hospitals(0 if seed is None else seed)
+    note = (
+        "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
+        "parts with made-up scanner calibrations"
+    )
+    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note,))
+
+
+def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: Path | None) -> Plan:
+    """The user's own tables. Ledgers lie beside the data and compose over runs, unless the run is seeded.
+
+    Raises ConfigError or DataError where declaration and data don't fit.
+    """
+    spec = federation.data_spec
+    if spec is None:
+        raise ConfigError("the configuration has no [data] table: declare label, ranges and categories there")
+    if ledgers is None and seed is None:
+        ledgers = data.resolve().parent / f"{data.resolve().name}.ledgers"
+    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split.note,))
+
+
+def _plan(
+    federation: Federation, spec: DataSpec, tables: Mapping[str, Any], ledgers: Path | None, notes: tuple[str, ...]
+) -> Plan:
+    settings = federation.model
+    if settings.kind == "own":
+        raise ConfigError('[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own')
+    build = partial(build_model, settings.kind, len(spec.feature_names), settings.hidden)
+    hospitals = {name: Hospital(*split_table(table, spec.split)) for name, table in sorted(tables.items())}
+    for name, hospital in hospitals.items():
+        if not len(hospital.train.labels):
+            raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
+    return Plan(federation.bound(hospitals, build), hospitals, build, ledgers, notes)
+
+
+def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Display | None = None) -> dict[str, Any]:
+    """Run `plan` and write its folder `out`: it appears whole, or not at all. Returns result.json's content.
+
+    Raises what simulate raises, and StorageError where `out` holds something or can't be written.
+    """
+    federation = plan.federation
+    budgets = {name: federation.budget_of(name) for name in federation.roster}
+    with new_folder(out) as folder:
+        shown = display(budgets) if display is not None else nullcontext(lambda event: None)
+        with shown as observe:
+            outcome, clients = simulate(
+                federation,
+                plan.hospitals,
+                plan.build_model,
+                folder,
+                ledgers=plan.ledgers,
+                seed=seed,
+                device=device,
+                observe=observe,
+            )
+        try:
+            if federation.release.experts and seed is None:
+                _release(federation, clients, folder / "experts")
+        finally:
+            for client in clients.values():
+                client.close()
+        if plan.ledgers is not None:
+            (folder / "ledger").mkdir()
+            for name in federation.roster:
+                shutil.copy2(plan.ledgers / f"{name}.jsonl", folder / "ledger")
+        result = result_of(federation, outcome)
+        result["notes"] = notes_of(plan, outcome, seed)
+        write_json(folder / "result.json", result)
+        write_bytes(folder / "report.html", page_of(result).encode())
+    return result
+
+
+def _release(federation: Federation, clients: Mapping[str, Client], folder: Path) -> None:
+    """The hospitals' explicit release, each with its ledger line, and the shared model beside them."""
+    spec = federation.data_spec
+    if spec is None:
+        raise ValueError("a run's federation declares its data")
+    for name, client in clients.items():
+        model, record = client.release_expert()
+        write_expert(folder / f"{name}.safetensors", model, record, federation.model, spec)
+    shared = next(iter(clients.values())).shared_model()
+    record = {"site": "all", "federation": federation.digest.hex(), "rounds": federation.rounds}
+    write_expert(folder / f"{SHARED}.safetensors", shared, record, federation.model, spec)
+
+
+def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
+    """What a reader must know about a run before believing or passing on its figures."""
+    notes = [
+        "simulation: all parties ran in one process; the metrics are exact functions of private rows, "
+        "not covered by epsilon, and not for publication",
+        *plan.notes,
+    ]
+    if seed is not None:
+        notes.append(
+            f"seeded (--seed {seed}): whoever knows the seed can subtract the noise, so this run protects nobody; "
+            "no expert is released, and its ledgers stay in its folder"
+        )
+    if not plan.federation.encrypted:
+        notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
+    return notes + [note for site in outcome.sites.values() for note in site.notes]

@@ -1,0 +1,101 @@
+"""A party's folder: safetensors and JSON, written to a temporary name, synced and renamed. No pickle."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from securepfl.errors import StorageError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step, on disk (fsync) when this returns; readable by the owner only.
+
+    Raises StorageError where the file cannot be written; an earlier file then still stands whole.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(path, error) from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new file in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The one-line error for an operating system's refusal to write `path`."""
+    return StorageError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON; NaN is refused. See write_bytes."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_arrays(path: Path, arrays: Arrays, meta: object = None) -> None:
+    """Write arrays and JSON-able `meta` as one safetensors file. See write_bytes."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, save_safetensors(contiguous, metadata={"meta": json.dumps(meta, allow_nan=False)}))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], Any]:
+    """Read what write_arrays wrote: (arrays, meta). Raises StorageError where it is missing or damaged."""
+    try:
+        data = path.read_bytes()
+        arrays = load_safetensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return arrays, json.loads(header["__metadata__"]["meta"])
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}); name an existing run") from None
+    except (SafetensorError, ValueError, KeyError):
+        raise StorageError(f"{path}: not a file that securepfl wrote whole; restore it from a copy") from None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under `path` whole when the block ends, and not at all when it raises.
+
+    Raises StorageError where `path` already exists with something in it, or cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StorageError(f"{path}: already holds a run or other files; name another folder with --out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    except OSError as error:
+        raise storage_error(path, error) from None
+    try:
+        yield partial
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

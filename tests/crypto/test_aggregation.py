@@ -1,0 +1,228 @@
+"""Sums: exact, weighted, tagged, and identical with and without encryption."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securepfl.crypto import seal, summation, versions
+from securepfl.crypto.aggregation import Aggregate, PlainCipher, SealCipher, Wire, check_and_unpack, prepare
+from securepfl.crypto.parameters import BY_NAME, SETS, Layout, choose_layout
+from securepfl.errors import AggregateError, MessageError
+
+TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
+CIPHERS = {
+    parameters.name: SealCipher(seal.generate_secret_key(parameters), parameters) for parameters in SETS
+}
+
+
+def cipher_for(layout, scheme):
+    return CIPHERS[layout.parameters.name] if scheme == "bfv" else PlainCipher()
+
+
+def levels_for(layout, seed):
+    return np.random.default_rng(seed).integers(0, 2**layout.bits - 1, layout.values).astype(np.uint64)
+
+
+def summed(layout, scheme, weights, context=CONTEXT, times=1):
+    """The decrypted slots of clients' contributions, weighted as given (index: weight)."""
+    cipher, aggregate = cipher_for(layout, scheme), Aggregate(layout, scheme)
+    for index, weight in weights.items():
+        slots = prepare(levels_for(layout, index), layout, index, TAG_KEY, context)
+        for _ in range(times):
+            aggregate.add(cipher.encrypt(slots, layout), weight)
+    return cipher.decrypt(aggregate.answer(), layout)
+
+
+@given(st.integers(1, 30), st.integers(2, 10), st.lists(st.integers(1, 3), min_size=1, max_size=4), st.data())
+@settings(max_examples=15, deadline=None)
+def test_encrypted_and_plain_sums_are_identical_and_exact(values, bits, weights, data):
+    layout = choose_layout(values, bits, 4, 3)
+    row = st.lists(st.integers(0, 2**bits - 2), min_size=values, max_size=values)
+    rows = [np.array(data.draw(row), dtype=np.uint64) for _ in weights]
+    sums = []
+    for scheme in ("bfv", "none"):
+        aggregate, cipher = Aggregate(layout, scheme), cipher_for(layout, scheme)
+        for index, (levels, weight) in enumerate(zip(rows, weights, strict=True)):
+            contribution = cipher.encrypt(prepare(levels, layout, index, TAG_KEY, CONTEXT), layout)
+            assert len(contribution) == Wire(layout, scheme).contribution_bytes
+            aggregate.add(contribution, weight)
+        sums.append(cipher.decrypt(aggregate.answer(), layout))
+    assert (sums[0] == sums[1]).all()
+    total = check_and_unpack(sums[0], layout, dict(enumerate(weights)), TAG_KEY, CONTEXT)
+    assert (total == sum(np.uint64(w) * r for w, r in zip(weights, rows, strict=True))).all()
+
+
+@pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
+def test_several_ciphertexts_sum_exactly_under_every_set(parameters):
+    layout = Layout(parameters, 4500, 8, 9, 3)
+    total = check_and_unpack(summed(layout, "bfv", {0: 1, 2: 3}), layout, {0: 1, 2: 3}, TAG_KEY, CONTEXT)
+    assert (total == levels_for(layout, 0) + np.uint64(3) * levels_for(layout, 2)).all()
+
+
+LAYOUT = choose_layout(50, 10, 4, 2)
+WEIGHTS = {0: 1, 1: 2, 3: 1}
+
+
+@pytest.mark.parametrize("scheme", ["bfv", "none"])
+@pytest.mark.parametrize(
+    "actual",
+    [
+        {0: 1, 1: 2},
+        {0: 1, 1: 2, 3: 2},
+        {0: 1, 1: 1, 3: 1},
+        {0: 2, 1: 1, 3: 1},
+        {0: 1, 1: 2, 2: 1},
+        {0: 2, 1: 4, 3: 2},
+    ],
+    ids=["dropped", "doubled", "lighter", "swapped", "another", "all doubled"],
+)
+def test_a_sum_of_other_contributions_is_refused(scheme, actual):
+    with pytest.raises(AggregateError):
+        check_and_unpack(summed(LAYOUT, scheme, actual), LAYOUT, WEIGHTS, TAG_KEY, CONTEXT)
+
+
+def test_the_tag_binds_values_key_and_context():
+    slots = summed(LAYOUT, "none", WEIGHTS)
+    assert check_and_unpack(slots, LAYOUT, WEIGHTS, TAG_KEY, CONTEXT).size == 50
+    altered = slots.copy()
+    altered[7] = (altered[7] + np.uint64(1)) % np.uint64(LAYOUT.parameters.plain_modulus)
+    messages = set()
+    for bad in [
+        (altered, LAYOUT, WEIGHTS, TAG_KEY, CONTEXT),
+        (slots, LAYOUT, WEIGHTS, b"u" * 32, CONTEXT),
+        (slots, LAYOUT, WEIGHTS, TAG_KEY, b"another round"),
+        (slots, LAYOUT, {}, TAG_KEY, CONTEXT),
+    ]:
+        with pytest.raises(AggregateError) as caught:
+            check_and_unpack(*bad)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_weights_that_carry_between_digits_are_refused():
+    # Participation digits in a base B would let weights (w + B, w - 1) pass for (w, w); keyed ones do not.
+    layout = choose_layout(5, 4, 4, 8)
+    for base in (4, 5, 8):
+        with pytest.raises(AggregateError):
+            slots = summed(layout, "none", {0: 2 + base, 1: 1})
+            check_and_unpack(slots, layout, {0: 2, 1: 2}, TAG_KEY, CONTEXT)
+
+
+def test_ciphertexts_altered_in_transit_are_refused_alike():
+    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv")
+    aggregate.add(cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT))
+    answer = aggregate.answer()
+    for position in (20, -1):  # a seed, a word
+        altered = bytearray(answer)
+        altered[position] ^= 1
+        slots = cipher.decrypt(bytes(altered), LAYOUT)
+        with pytest.raises(AggregateError):
+            check_and_unpack(slots, LAYOUT, {0: 1}, TAG_KEY, CONTEXT)
+
+
+@pytest.mark.parametrize("scheme", ["bfv", "none"])
+def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
+    cipher, aggregate = cipher_for(LAYOUT, scheme), Aggregate(LAYOUT, scheme)
+    contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
+    for bad in (contribution[:-1], contribution + b"\0", b""):
+        with pytest.raises(MessageError):
+            aggregate.add(bad)
+    aggregate.add(contribution)
+    answer = aggregate.answer()
+    assert len(answer) == Wire(LAYOUT, scheme).answer_bytes(1)
+    at = Wire(LAYOUT, scheme).stamp_bytes
+    for bad in (answer[:-1], answer + b"\0", b"", answer[:at] + b"\xff" * 4 + answer[at + 4 :]):
+        with pytest.raises(MessageError):
+            cipher.decrypt(bad, LAYOUT)
+    with pytest.raises(MessageError, match="total weight"):
+        cipher.decrypt(answer[: at + 4] + b"\0\0\1\0" + answer[at + 8 :], LAYOUT)
+
+
+def test_another_seal_version_is_refused_naming_both():
+    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv")
+    contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
+    foreign = versions.make_stamp((3, 6), (0, 3, 4)) + contribution[versions.STAMP_BYTES :]
+    aggregate.add(contribution)
+    with pytest.raises(MessageError, match=r"SEAL 3\.6, TenSEAL 0\.3\.4.*SEAL 4\.") as caught:
+        aggregate.add(foreign)
+    assert "\n" not in str(caught.value)
+    lone = Aggregate(LAYOUT, "bfv")
+    lone.add(foreign)
+    with pytest.raises(MessageError, match=r"SEAL 3\.6"):
+        cipher.decrypt(lone.answer(), LAYOUT)
+
+
+def test_an_aggregate_refuses_weights_past_the_layout():
+    aggregate = Aggregate(choose_layout(5, 4, 2), "none")
+    with pytest.raises(ValueError, match="weight 0"):
+        aggregate.add(b"", 0)
+    with pytest.raises(ValueError, match="weight 3"):
+        aggregate.add(b"", 3)
+    with pytest.raises(ValueError, match="at least 1"):
+        aggregate.answer()
+
+
+def test_the_coordinators_half_imports_no_seal():
+    reached, waiting = set(), ["summation"]
+    folder = Path(summation.__file__).parent
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("securepfl.crypto"):
+                modules = [node.module.rpartition(".")[2], *(alias.name for alias in node.names)]
+                waiting += [m for m in modules if (folder / f"{m}.py").exists() and m not in reached]
+    assert "seal" not in reached
+    assert "versions" in reached
+
+
+def own_noise(secret, seed, first, message, parameters):
+    """The noise on coefficient 0 of a fresh encryption of a constant, found with the decryptor alone.
+
+    Decryption of that coefficient flips where the phase crosses half a step above round(q m / t).
+    """
+    q, t = parameters.coeff_modulus[0], parameters.plain_modulus
+
+    def reads(offset):
+        probe = first.copy()
+        probe[0, 0] = (int(probe[0, 0]) + offset) % q
+        return constant(secret, probe, [seed], [1]) == message
+
+    low, high = 0, q // t
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if reads(middle) else (low, middle)
+    # low is the largest offset that still reads as the message: encoded + e + low < (m + 1/2) q / t.
+    edge = (q * (2 * message + 1) - 1) // (2 * t)
+    return edge - (q * message + (t + 1) // 2) // t - low
+
+
+def constant(secret, first, seeds, weights):
+    """Coefficient 0 of the decrypted polynomial: the mean of its slots, because the other powers cancel."""
+    parameters = secret.parameters
+    slots = secret.decrypt_sum(first, seeds, weights).astype(object)
+    return int(sum(slots) * pow(parameters.slots, -1, parameters.plain_modulus) % parameters.plain_modulus)
+
+
+@pytest.mark.parametrize("name", ["small", "standard", "few"])
+def test_the_proven_number_of_worst_summands_decrypts_and_one_more_does_not(name):
+    parameters = BY_NAME[name]
+    q, t, most = parameters.coeff_modulus[0], parameters.plain_modulus, parameters.most_summands
+    secret = seal.SecretContext(parameters, seal.generate_secret_key(parameters))
+    # The message whose encoding is rounded up most, by (t - 1) / (2 t): q m = (t + 1) / 2 modulo t.
+    message = pow(q, -1, t) * ((t + 1) // 2) % t
+    seed, first = secret.encrypt_slots(np.full(parameters.slots, message, dtype=np.uint64))
+    noise = own_noise(secret, seed, first, message, parameters)
+    assert abs(noise) <= 21
+    first[0, 0] = (int(first[0, 0]) + 21 - noise) % q
+
+    def survives(weight):
+        scaled = np.array([[int(word) * weight % q for word in first[0]]], dtype=np.uint64)
+        return constant(secret, scaled, [seed], [weight]) == message * weight % t
+
+    assert survives(most)
+    assert not survives(most + 1)

@@ -1,0 +1,56 @@
+"""SEAL's edges: its randomness, its secrets, its files."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from securepfl.crypto import seal
+from securepfl.crypto.parameters import SETS, SIMILARITY
+from securepfl.errors import MessageError
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for package in ("securepfl", "crypto", "privacy") for path in (ROOT / package).rglob("*.py")]
+SMALL = SETS[0]
+
+
+def test_seal_is_never_given_a_generator_or_a_seed():
+    found = re.compile(r"set_random_generator|PRNGFactory|Blake2xbPRNG|Shake256PRNG|random_generator\(")
+    assert len(SOURCES) > 10
+    assert [path.name for path in SOURCES if found.search(path.read_text())] == []
+
+
+def test_only_one_file_touches_tenseal():
+    touching = re.compile(r"^\s*(import|from) tenseal", re.MULTILINE)
+    assert [path.name for path in SOURCES if touching.search(path.read_text())] == ["seal.py"]
+
+
+def test_encrypting_twice_shares_neither_seed_nor_words():
+    secret = seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))
+    zeros = np.zeros(SMALL.slots, dtype=np.uint64)
+    (seed, words), (other_seed, other_words) = secret.encrypt_slots(zeros), secret.encrypt_slots(zeros)
+    assert seed != other_seed
+    assert (words != other_words).mean() > 0.999
+
+
+def test_secret_keys_differ_and_do_not_decrypt_each_others_sums():
+    keys = [seal.generate_secret_key(SMALL) for _ in range(2)]
+    mine, other = (seal.SecretContext(SMALL, key) for key in keys)
+    message = np.arange(SMALL.slots, dtype=np.uint64)
+    seed, words = mine.encrypt_slots(message)
+    assert (mine.decrypt_sum(words, [seed], [1]) == message).all()
+    assert (other.decrypt_sum(words, [seed], [1]) == message).mean() < 0.01
+
+
+def test_no_repr_shows_a_secret():
+    assert repr(seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))) == "SecretContext('small')"
+
+
+def test_keys_of_a_wrong_length_or_range_are_refused():
+    key = seal.generate_secret_key(SMALL)
+    for bad in (key[:-1], key + b"\0", b"\xff" * len(key)):
+        with pytest.raises(MessageError):
+            seal.SecretContext(SMALL, bad)
+    with pytest.raises(MessageError):
+        seal.PublicContext(SIMILARITY, b"short")

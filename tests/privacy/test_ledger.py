@@ -1,0 +1,499 @@
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
+from securepfl.privacy.accounting import Release, epsilon
+from securepfl.privacy.ledger import Budget, Ledger, verify_ledger
+
+FEDERATION = "ab" * 32
+DELTA = 1e-5
+
+
+class Ed25519Signer:
+    algorithm = "Ed25519"
+
+    def __init__(self, seed=1):
+        self._key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+        self.public_key = self._key.public_key().public_bytes_raw()
+
+    def sign(self, message):
+        return self._key.sign(message)
+
+    @staticmethod
+    def verify(algorithm, public_key, message, signature):
+        if algorithm != "Ed25519" or len(public_key) != 32:
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+verify = Ed25519Signer.verify
+
+
+def release(steps=1, noise=5.0):
+    return Release(noise_multiplier=noise, sample_rate=1.0, steps=steps)
+
+
+def open_ledger(path, *, signer=None, budget=4.0, delta=DELTA, **changes):
+    defaults = {"site": "north", "data_set": "biopsies", "simulation": True, "seeded": False}
+    return Ledger.open(
+        path, budget=Budget(budget, delta), signer=signer or Ed25519Signer(), **defaults | changes
+    )
+
+
+def reserve(ledger, round_, spent=None):
+    return ledger.reserve(spent or release(), federation=FEDERATION, round=round_, attempt=0)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "site" / "ledger.jsonl"
+
+
+def filled(path, rounds=3):
+    with open_ledger(path) as ledger:
+        for round_ in range(1, rounds + 1):
+            ledger.settle(reserve(ledger, round_), release())
+    return path.read_bytes()
+
+
+def test_every_line_is_canonical_chained_and_says_what_was_spent(path):
+    lines = filled(path).splitlines()
+    previous = "0" * 64
+    for index, data in enumerate(lines):
+        line = json.loads(data)
+        assert rfc8785.dumps(line) == data
+        assert (line["schema"], line["index"], line["previous"]) == (1, index, previous)
+        assert (line["site"], line["simulation"], line["seeded"]) == ("north", True, False)
+        previous = hashlib.sha256(data).hexdigest()
+    assert [json.loads(data)["kind"] for data in lines] == ["session"] + 3 * ["reservation", "settlement"]
+    assert json.loads(lines[-1])["epsilon"] == pytest.approx(epsilon([release(3)], DELTA))
+
+
+def test_verification_recomputes_the_same_summary(path):
+    filled(path)
+    summary = verify_ledger(path, verify)
+    assert summary.epsilon == epsilon([release(3)], DELTA)
+    assert summary.epsilon_replace_one == epsilon([release(3)], DELTA, "replace-one")
+    assert summary.releases == (release(),) * 3
+    assert summary.public_keys == (Ed25519Signer().public_key,)
+    assert (summary.site, summary.data_set, summary.lines, summary.unsettled) == ("north", "biopsies", 7, 0)
+    with open_ledger(path) as ledger:
+        assert ledger.spent() == summary.epsilon
+        assert ledger.spent_replace_one() == summary.epsilon_replace_one
+        assert ledger.releases() == summary.releases
+
+
+def test_two_runs_compose_instead_of_adding_up(path):
+    filled(path)
+    with open_ledger(path, signer=Ed25519Signer(2)) as ledger:
+        reserve(ledger, 1)
+        assert ledger.spent() == epsilon([release(4)], DELTA)
+        assert ledger.spent() < epsilon([release(3)], DELTA) + epsilon([release(1)], DELTA)
+    assert verify_ledger(path, verify).public_keys == (
+        Ed25519Signer(1).public_key,
+        Ed25519Signer(2).public_key,
+    )
+
+
+def test_a_spend_over_the_budget_is_refused_before_anything_is_written(path):
+    budget = epsilon([release(3)], DELTA) * (1 + 1e-9)
+    filled(path, rounds=2)
+    with open_ledger(path, budget=budget) as ledger:
+        reserve(ledger, 3)
+        before, head = path.read_bytes(), ledger.head
+        assert ledger.would_exceed(release())
+        with pytest.raises(BudgetError, match=r"north: round 4 .* budget") as caught:
+            reserve(ledger, 4)
+        assert "\n" not in str(caught.value)
+        assert (path.read_bytes(), ledger.head) == (before, head)
+        assert ledger.spent() <= budget
+
+
+def test_settling_for_less_gives_the_rest_back(path):
+    with open_ledger(path) as ledger:
+        id_ = reserve(ledger, 1, release(10))
+        assert ledger.spent() == epsilon([release(10)], DELTA)
+        ledger.settle(id_, release(4))
+        assert ledger.spent() == epsilon([release(4)], DELTA)
+        ledger.settle(reserve(ledger, 2), release(0))
+        assert ledger.spent() == epsilon([release(4)], DELTA)
+    assert verify_ledger(path, verify).epsilon == epsilon([release(4)], DELTA)
+
+
+@pytest.mark.parametrize(
+    "actual",
+    [
+        release(11),
+        release(10, noise=4.9),
+    ],
+)
+def test_settling_for_more_is_refused(path, actual):
+    with open_ledger(path) as ledger:
+        id_ = reserve(ledger, 1, release(10))
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="more than it reserved"):
+            ledger.settle(id_, actual)
+        assert path.read_bytes() == before
+
+
+def test_only_open_reservations_are_settled(path):
+    with open_ledger(path) as ledger:
+        id_ = reserve(ledger, 1)
+        ledger.settle(id_, release())
+        for wrong in (id_, "00"):
+            with pytest.raises(ValueError, match="settles reservation"):
+                ledger.settle(wrong, release())
+
+
+def test_a_crash_leaves_the_reservation_counted_in_full(path):
+    script = (
+        "import os, sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path\n"
+        "import test_ledger as t\n"
+        "ledger = t.open_ledger(Path(sys.argv[1]), run='one')\n"
+        "t.reserve(ledger, 1, t.release(10))\n"
+        "os._exit(9)\n"
+    )
+    folder = Path(__file__).parent
+    crashed = subprocess.run([sys.executable, "-c", script, path, folder, *sys.path], check=False)
+    assert crashed.returncode == 9
+    with open_ledger(path, run="one") as ledger:
+        assert ledger.spent() == epsilon([release(10)], DELTA)
+    assert verify_ledger(path, verify).unsettled == 1
+
+
+def test_a_resumed_run_cannot_reserve_a_round_twice_and_a_new_run_can(path):
+    with open_ledger(path) as ledger:
+        run = ledger.run
+        reserve(ledger, 1)
+    with open_ledger(path, run=run) as ledger:
+        before = path.read_bytes()
+        with pytest.raises(LedgerError, match="already reserved"):
+            reserve(ledger, 1)
+        assert path.read_bytes() == before
+        ledger.reserve(release(), federation=FEDERATION, round=1, attempt=1)
+    with open_ledger(path) as ledger:
+        assert ledger.run != run
+        reserve(ledger, 1)
+        assert len(ledger.releases()) == 3
+
+
+def test_a_second_writer_is_refused_until_the_first_closes(path):
+    with open_ledger(path), pytest.raises(LedgerError, match=f"{path}: another process"):
+        open_ledger(path)
+    open_ledger(path).close()
+
+
+def test_a_closed_ledger_writes_nothing(path):
+    ledger = open_ledger(path)
+    ledger.close()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="closed"):
+        reserve(ledger, 1)
+    assert path.read_bytes() == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_changed_byte_is_found_wherever_it_is(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "tampered.jsonl"
+    path.unlink(missing_ok=True)
+    content = bytearray(filled(path, rounds=1))
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] = data.draw(st.integers(0, 255).filter(lambda value: value != content[position]))
+    path.write_bytes(content)
+    number = filled_line(content, position)
+    with pytest.raises(LedgerError, match=rf"tampered.jsonl: line ({number}|{number + 1}) "):
+        verify_ledger(path, verify)
+    with pytest.raises(LedgerError):
+        open_ledger(path)
+    assert path.read_bytes() == content
+
+
+def filled_line(content, position):
+    return bytes(content[:position]).count(b"\n") + 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [lines[0], *lines[2:]],
+        lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]],
+        lambda lines: [*lines, lines[-1]],
+        lambda lines: lines[1:],
+        lambda lines: [*lines, b""],
+        lambda lines: [lines[0].replace(b'"schema":1', b'"schema":1,"note":2'), *lines[1:]],
+        lambda lines: [lines[0].replace(b'"kind":"session"', b'"kind":"sermon"'), *lines[1:]],
+        lambda lines: [lines[0].replace(b":", b": ", 1), *lines[1:]],
+        lambda lines: [lines[0], b"[" * 100_000, *lines[1:]],
+    ],
+    ids=["removed", "reordered", "doubled", "beheaded", "blank", "key", "kind", "spaced", "nested"],
+)
+def test_other_damage_is_found_by_reader_and_writer(path, damage):
+    lines = filled(path).splitlines()
+    path.write_bytes(b"".join(line + b"\n" for line in damage(lines)))
+    with pytest.raises(LedgerError, match=f"{path}: line "):
+        verify_ledger(path, verify)
+    with pytest.raises(LedgerError, match=f"{path}: line "):
+        open_ledger(path)
+
+
+def resigned(path, change):
+    """The ledger as a hospital that wants to lie would write it: its own key, chain and signatures intact."""
+    signer, previous, out = Ed25519Signer(), "0" * 64, []
+    for data in path.read_bytes().splitlines():
+        line = json.loads(data)
+        change(line)
+        line["previous"] = previous
+        del line["signature"]
+        message = b"securepfl ledger line, schema 1\n" + rfc8785.dumps(line)
+        line["signature"] = signer.sign(message).hex()
+        out.append(rfc8785.dumps(line))
+        previous = hashlib.sha256(out[-1]).hexdigest()
+    path.write_bytes(b"".join(line + b"\n" for line in out))
+
+
+def test_resigning_alone_passes(path):
+    before = filled(path)
+    resigned(path, lambda line: None)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda line: line.update(epsilon=line["epsilon"] / 2), "states epsilon"),
+        (
+            lambda line: "actual" in line and line["actual"].update(noise_multiplier=4),
+            "more than it reserved",
+        ),
+        (lambda line: "budget" in line and line["budget"].update(epsilon=0.5), "more than its budget"),
+        (lambda line: line.update(seeded=line["kind"] == "reservation"), "seeded"),
+        (lambda line: line.update(simulation=line["kind"] == "session"), "simulation"),
+        (lambda line: "round" in line and line.update(round=1), "id that is not its own"),
+        (lambda line: line["kind"] == "reservation" and line.update(run="other"), "id that is not its own"),
+    ],
+)
+def test_false_claims_under_valid_signatures_are_found(path, change, found):
+    filled(path)
+    resigned(path, change)
+    with pytest.raises(LedgerError, match=found):
+        verify_ledger(path, verify)
+
+
+def test_a_forged_key_is_refused_where_the_verifier_pins_the_hospitals(path):
+    filled(path)
+
+    def pinned(algorithm, public_key, message, signature):
+        return public_key == Ed25519Signer(9).public_key and verify(algorithm, public_key, message, signature)
+
+    with pytest.raises(LedgerError, match="line 1 has no valid signature"):
+        verify_ledger(path, pinned)
+
+
+def test_cutting_lines_off_changes_the_head(path):
+    content = filled(path)
+    full = verify_ledger(path, verify)
+    path.write_bytes(b"".join(content.splitlines(keepends=True)[:-1]))
+    cut = verify_ledger(path, verify)
+    assert cut.head != full.head
+    assert cut.unsettled == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_a_torn_last_line_is_dropped_and_said_so(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "torn.jsonl"
+    path.unlink(missing_ok=True)
+    content = filled(path, rounds=1)
+    whole, last = content[: content[:-1].rindex(b"\n") + 1], content[content[:-1].rindex(b"\n") + 1 :]
+    torn = last[: data.draw(st.integers(1, len(last) - 2))]
+    path.write_bytes(whole + torn)
+    with pytest.raises(LedgerError, match="line 3 is missing or unfinished"):
+        verify_ledger(path, verify)
+    with open_ledger(path) as ledger:
+        assert ledger.releases() == (release(),)  # the settlement was torn: the reservation counts in full
+    assert path.read_bytes().startswith(whole)
+    recovered = json.loads(path.read_bytes().splitlines()[-1])["recovered"]
+    assert recovered == {"count": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
+    assert verify_ledger(path, verify).unsettled == 1
+
+
+def test_a_last_line_that_lacks_only_its_newline_still_counts(path):
+    with open_ledger(path) as ledger:
+        reserve(ledger, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with open_ledger(path) as ledger:
+        assert ledger.releases() == (release(),)
+    assert verify_ledger(path, verify).unsettled == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 5), st.sampled_from([3.0, 10.0]), st.integers(0, 5), st.booleans(), st.booleans()
+        ),
+        max_size=8,
+    )
+)
+def test_any_sequence_stays_in_budget_and_verifies(tmp_path_factory, sequence):
+    path = tmp_path_factory.getbasetemp() / "sequence.jsonl"
+    path.unlink(missing_ok=True)
+    expected, ledger = [], open_ledger(path, budget=2.0)
+    for number, (steps, noise, actual, settle, reopen) in enumerate(sequence):
+        if reopen:
+            ledger.close()
+            ledger = open_ledger(path, budget=2.0)
+        wanted = release(steps, noise)
+        if ledger.would_exceed(wanted):
+            with pytest.raises(BudgetError):
+                reserve(ledger, number, wanted)
+            continue
+        id_ = reserve(ledger, number, wanted)
+        if settle:
+            wanted = release(min(actual, steps), noise)
+            ledger.settle(id_, wanted)
+        expected.append(wanted)
+    with ledger:
+        assert list(ledger.releases()) == expected
+        assert ledger.spent() == epsilon(expected, DELTA) <= 2.0
+        assert verify_ledger(path, verify).head == ledger.head
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"site": "south"}, {"data_set": "scans"}, {"simulation": False}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_ledger_of_something_else_is_not_continued(path, changes):
+    before = filled(path)
+    with pytest.raises(LedgerError, match=f"{path}: ") as caught:
+        open_ledger(path, **changes)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_each_session_accounts_at_its_own_delta(path):
+    filled(path)
+    with open_ledger(path, delta=1e-3) as ledger:
+        assert ledger.spent() == epsilon([release(3)], 1e-3)
+    assert verify_ledger(path, verify).epsilon == epsilon([release(3)], 1e-3)
+
+
+def test_a_smaller_budget_later_refuses_but_keeps_the_past(path):
+    filled(path)
+    with open_ledger(path, budget=0.1) as ledger:
+        assert ledger.spent() > 0.1
+        with pytest.raises(BudgetError):
+            reserve(ledger, 1)
+    verify_ledger(path, verify)
+
+
+def test_an_expert_release_is_written_and_costs_nothing(path):
+    filled(path)
+    with open_ledger(path) as ledger:
+        before = ledger.spent(), ledger.head
+        ledger.record("expert-release", {"rounds": 3, "epsilon": ledger.spent()})
+        assert ledger.spent() == before[0]
+        assert ledger.head != before[1]
+    assert json.loads(path.read_bytes().splitlines()[-1])["details"]["rounds"] == 3
+    verify_ledger(path, verify)
+
+
+@pytest.mark.parametrize("details", [{"x": float("nan")}, {"x": 2**60}, {"x": 1e18}, {"x": "\ud800"}])
+def test_what_could_not_be_read_back_is_not_written(path, details):
+    with open_ledger(path) as ledger:
+        before = path.read_bytes()
+        with pytest.raises(ValueError):
+            ledger.record("expert-release", details)
+        assert path.read_bytes() == before
+        with pytest.raises(ValueError, match="kind"):
+            ledger.record("metrics", {})
+    verify_ledger(path, verify)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_leaves_file_and_memory_as_they_were(path, monkeypatch, call):
+    with open_ledger(path) as ledger:
+        before, head = path.read_bytes(), ledger.head
+        full = OSError(errno.ENOSPC, "No space left on device")
+        if call == "fsync":
+
+            def fail(descriptor):
+                raise full
+
+            monkeypatch.setattr(os, "fsync", fail)
+        else:
+            monkeypatch.setattr(ledger, "_file", HalfWriting(ledger._file, full))
+        with pytest.raises(StorageError, match=f"{path}: No space left") as caught:
+            reserve(ledger, 1)
+        assert "\n" not in str(caught.value)
+        assert (path.read_bytes(), ledger.head, ledger.releases()) == (before, head, ())
+        monkeypatch.undo()
+        reserve(ledger, 1)
+    assert verify_ledger(path, verify).unsettled == 1
+
+
+class HalfWriting:
+    """A file on a disk that fills up in the middle of a line."""
+
+    def __init__(self, file, error):
+        self._file, self._error, self._written = file, error, False
+
+    def write(self, data):
+        if self._written:
+            raise self._error
+        self._written = True
+        return self._file.write(data[: len(data) // 2])
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError, match=str(tmp_path)):
+        open_ledger(tmp_path / "ledger.jsonl")
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path):
+    for attempt in (open_ledger, lambda path: verify_ledger(path, verify)):
+        with pytest.raises(StorageError, match=f"{tmp_path}: "):
+            attempt(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{"])
+def test_an_empty_ledger_verifies_nothing(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(LedgerError, match="line 1 is missing"):
+        verify_ledger(path, verify)
+
+
+@pytest.mark.parametrize(("eps", "delta"), [(0.0, 1e-5), (float("inf"), 1e-5), (1.0, 0.0), (1.0, 1.0)])
+def test_a_budget_out_of_range_is_refused(eps, delta):
+    with pytest.raises(ConfigError, match="budget"):
+        Budget(eps, delta)
+
+
+def test_a_reservation_of_no_steps_is_refused(path):
+    with open_ledger(path) as ledger, pytest.raises(ValueError, match="steps"):
+        reserve(ledger, 1, release(0))

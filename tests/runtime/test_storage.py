@@ -1,0 +1,69 @@
+import json
+import os
+
+import numpy as np
+import pytest
+
+from securepfl.errors import StorageError
+from securepfl.runtime.storage import new_folder, read_arrays, write_arrays, write_bytes, write_json
+
+
+def test_arrays_and_meta_come_back_as_written(tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "empty": np.zeros(0)}
+    write_arrays(tmp_path / "x.safetensors", arrays, {"round": 3, "text": 'quote " and ü'})
+    read, meta = read_arrays(tmp_path / "x.safetensors")
+    assert meta == {"round": 3, "text": 'quote " and ü'}
+    assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
+
+
+def test_files_are_for_their_owner_only(tmp_path):
+    write_json(tmp_path / "deep" / "x.json", {"a": 1})
+    assert json.loads((tmp_path / "deep" / "x.json").read_text()) == {"a": 1}
+    assert (tmp_path / "deep" / "x.json").stat().st_mode & 0o077 == 0
+
+
+def test_nan_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch):
+    write_bytes(tmp_path / "x", b"before")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        write_bytes(tmp_path / "x", b"after")
+    assert (tmp_path / "x").read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 40, None])
+def test_a_damaged_file_is_a_storage_error(tmp_path, damage):
+    path = tmp_path / "x.safetensors"
+    write_arrays(path, {"a": np.ones(4)}, {})
+    path.write_bytes(path.read_bytes()[:-3] if damage is None else damage)
+    with pytest.raises(StorageError, match="wrote whole"):
+        read_arrays(path)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "a").write_text("x")
+        assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run" / "a").read_text() == "x"
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "other") as folder:
+        (folder / "a").write_text("x")
+        raise RuntimeError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{}")
+    with pytest.raises(StorageError, match="already holds"), new_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / "result.json").read_text() == "{}"

@@ -1,0 +1,108 @@
+from functools import partial
+
+import pytest
+from torch import nn
+
+from securepfl.errors import ConfigError, ModelError
+from securepfl.federation import Federation
+from securepfl.learning.models import build_model
+
+MLP = partial(build_model, "mlp", 5)
+NAMES = ("a", "b", "c")
+
+
+def federation(**tables):
+    return Federation.from_mapping(tables, where="test.toml")
+
+
+def test_defaults_are_valid_and_bind_to_a_model():
+    bound = federation().bound(NAMES, MLP)
+    assert bound.roster == NAMES
+    assert (bound.shape.shared, bound.shape.personal) == (5 * 8 + 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"privacy": {"epsilon": 0}}, ["test.toml", "epsilon = 0", "positive"]),
+        ({"privacy": {"epsilon": -1.0}}, ["epsilon = -1.0"]),
+        ({"privacy": {"delta": 1.0}}, ["[privacy]", "delta"]),
+        ({"privacy": {"epsilonn": 1.0}}, ["unknown key `epsilonn` in [privacy]"]),
+        ({"roundz": 3}, ["unknown key `roundz`"]),
+        ({"rounds": 0}, ["rounds = 0"]),
+        ({"rounds": "many"}, ["[rounds]", "int"]),
+        ({"sites": {"a": {"weight": 0}}}, ["weight = 0"]),
+        ({"coupling": {"strength": 0.5}}, ["similarity"]),
+        ({"coupling": {"neighbours": 2}}, ["neighbours = 2"]),
+        ({"shape": {}}, ["computed from the model"]),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_file(tables, words):
+    with pytest.raises(ConfigError) as caught:
+        federation(**tables)
+    message = str(caught.value)
+    assert all(word in message for word in ["test.toml", *words]), message
+    assert "\n" not in message
+
+
+def test_a_missing_and_a_broken_file_are_config_errors(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Federation.read(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("rounds = \n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        Federation.read(broken)
+
+
+def test_too_few_hospitals_are_refused_and_two_only_on_request():
+    with pytest.raises(ConfigError, match="at least two"):
+        federation(minimum=2).bound(["only"], MLP)
+    with pytest.raises(ConfigError, match="each reads off the other's update"):
+        federation().bound(["one", "two"], MLP)
+    assert federation(minimum=2).bound(["one", "two"], MLP).roster == ("one", "two")
+
+
+def test_a_setting_for_an_absent_hospital_is_refused():
+    with pytest.raises(ConfigError, match="no such hospital"):
+        federation(sites={"d": {"weight": 2}}).bound(NAMES, MLP)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "x\n"])
+def test_a_name_that_is_no_file_name_is_refused(name):
+    with pytest.raises(ConfigError, match="file name"):
+        federation().bound([*NAMES, name], MLP)
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(ModelError, match="neck"):
+        federation(model={"personal": ["neck.*"]}).bound(NAMES, MLP)
+
+
+def test_all_personal_is_refused_because_nothing_would_be_shared():
+    with pytest.raises(ConfigError, match="nothing is shared"):
+        federation(model={"personal": ["*"]}).bound(NAMES, MLP)
+
+
+def test_the_digest_covers_settings_scheme_and_model_but_no_budget():
+    bound = federation().bound(NAMES, MLP)
+    assert bound.digest == federation().bound(reversed(NAMES), MLP).digest
+    assert bound.digest != bound.changed("encryption", scheme="none").digest
+    assert bound.digest != federation().bound(NAMES, partial(build_model, "mlp", 6)).digest
+    assert bound.digest == bound.changed("privacy", budget=9.0).digest == bound.without_budgets().digest
+
+
+def test_the_coordinators_copy_holds_no_budget():
+    bound = federation(privacy={"budget": 7.5}, sites={"a": {"budget": 3.5}}).bound(NAMES, MLP)
+    assert bound.budget_of("a") == 3.5 and bound.budget_of("b") == 7.5
+    assert "7.5" not in repr(bound.without_budgets()) and "3.5" not in repr(bound.without_budgets())
+
+
+def test_changed_checks_again():
+    with pytest.raises(ConfigError, match=r"\[privacy\] epsilon"):
+        federation().changed("privacy", epsilon=0.0)
+
+
+def test_an_own_model_starts_alike_everywhere():
+    settings = federation(model={"kind": "own", "personal": ["1.*"]})
+    build = lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))  # noqa: E731
+    assert settings.bound(NAMES, build).digest == settings.bound(NAMES, build).digest
