@@ -112,7 +112,7 @@ class Partition:
     def _flatten(self, model: nn.Module, names: Sequence[str]) -> Tensor:
         pieces = [p.detach().reshape(-1).to(torch.float32) for p in self._parameters(model, names)]
         device = next(model.parameters()).device
-        return torch.cat(pieces).clone() if pieces else torch.empty(0, device=device)
+        return torch.cat(pieces) if pieces else torch.empty(0, device=device)
 
     def _load(self, model: nn.Module, names: Sequence[str], vector: Tensor) -> None:
         if tuple(vector.shape) != (self._size(names),):

@@ -56,7 +56,7 @@ def test_whatever_sums_within_the_bound_also_fits(bits):
 
 
 def test_a_field_wider_than_a_slot_is_refused():
-    with pytest.raises(ConfigError, match="12-bit values .* lower"):
+    with pytest.raises(ConfigError, match=r"12-bit values .* lower"):
         Layout(SETS[0], 10, 12, 4, 4)
     with pytest.raises(ValueError, match="values"):
         Layout(SETS[0], 0, 8, 4, 4)

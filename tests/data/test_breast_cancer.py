@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from securepfl.data.breast_cancer import HOSPITALS, RANGES, simulated_hospitals
+from securepfl.data.breast_cancer import HOSPITALS, RANGES, _dealt, simulated_hospitals
 from securepfl.data.tables import split_table
 
 
@@ -22,6 +22,11 @@ def test_sizes_and_malignant_shares_are_as_stated():
     assert list(trained.values()) == [161, 106, 75, 31]
     assert all(site.startswith("simulated-") for site in tables)
     assert sum(map(len, tables.values())) == 569
+
+
+def test_every_biopsy_goes_to_exactly_one_hospital():
+    dealt = np.concatenate(list(_dealt(load_breast_cancer().target, seed=3).values()))
+    np.testing.assert_array_equal(np.sort(dealt), np.arange(569))
 
 
 def test_ranges_are_declared_for_every_feature_of_the_cohort():

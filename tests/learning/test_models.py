@@ -45,7 +45,7 @@ def test_opacus_gives_the_gradient_of_each_record(kind):
     model = build_model(kind, features=4)
     assert ModuleValidator.validate(model) == []
     wrapped = GradSampleModule(model)
-    bce(wrapped(torch.randn(6, 4)), torch.ones(6)).sum().backward()
+    bce(wrapped(torch.randn(6, 4, requires_grad=True)), torch.ones(6)).sum().backward()
     assert all(p.grad_sample.shape == (6, *p.shape) for p in model.parameters())
 
 

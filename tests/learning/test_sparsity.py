@@ -34,6 +34,10 @@ def test_exactly_the_stated_number_of_whole_blocks_is_chosen(size, block, percen
     assert 0 <= most_coordinates(size, percent / 100, block) - chosen.sum() < block
 
 
+def test_a_density_that_is_a_whole_number_of_blocks_is_not_rounded_past_it():
+    assert support(None, 100, density=0.07, block=1).sum() == 7
+
+
 def test_without_exploration_the_blocks_of_largest_norm_are_chosen():
     last = np.full(40, 0.1)
     last[[5, 22, 39]] = [1.0, -3.0, 2.0]

@@ -138,13 +138,13 @@ def test_noise_is_independent_between_steps_and_coordinates():
     """Bounds are five standard deviations of the estimates; the key is fixed."""
     settings, model, noise = dp_settings(sample_rate=1e-12), network(), RandomStream(bytes(32))
     path = [flat(model)]
-    for _ in range(400):
+    for _ in range(250):
         train(model, records(), settings, units=10**12, noise=noise)
         path.append(flat(model))
     increments = torch.diff(torch.stack(path), dim=0).numpy()
     correlation = np.corrcoef(increments, rowvar=False)
     serial = (increments[1:] * increments[:-1]).mean() / (increments**2).mean()
-    assert abs(correlation[np.triu_indices_from(correlation, 1)]).max() < 5 / math.sqrt(400)
+    assert abs(correlation[np.triu_indices_from(correlation, 1)]).max() < 5 / math.sqrt(250)
     assert abs(serial) < 5 / math.sqrt(increments.size)
 
 
@@ -179,7 +179,7 @@ def test_poisson_draws_records_independently_and_divides_by_the_declared_batch()
     dataset = TensorDataset(torch.full((count, 1), 1e6, dtype=torch.float64), torch.zeros(count).double())
     settings = dp_settings(sample_rate=rate, noise_multiplier=1e-9, clip=1.0)
     drawn = []
-    for key in range(100):
+    for key in range(60):
         nn.init.constant_(model.weight, 1.0)
         _, end = train(model, dataset, settings, key=key, units=units)
         drawn.append(float(1.0 - end) * rate * units)
