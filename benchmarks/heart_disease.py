@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from securepfl.commands.evaluation import dataset_of, outcome_of
+from securepfl.commands.run import plan_tables
 from securepfl.federation import Federation
+from securepfl.report.outcome import MODELS, Outcome
 from securepfl.runtime.local import simulate
-from securepfl.runtime.outcome import MODELS, Outcome
-from securepfl.runtime.run import plan_tables
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"
 
@@ -26,18 +27,19 @@ CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "f
 def run_seed(federation: Federation, data: Path, seed: int) -> Outcome:
     """One seeded simulation on `data`."""
     plan = plan_tables(federation, data, seed, None)
-    with tempfile.TemporaryDirectory() as folder:
-        outcome, clients = simulate(
-            plan.federation, plan.hospitals, plan.build_model, Path(folder), seed=seed, device="cpu"
-        )
-        for client in clients.values():
-            client.close()
-    return outcome
+    training = {name: dataset_of(hospital.train) for name, hospital in plan.hospitals.items()}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        simulate(plan.federation, training, plan.build_model, Path(folder), seed=seed, device="cpu") as run,
+    ):
+        return outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
 
 
 def interval(values: list[float]) -> str:
     """Mean and half-width of the 95 % interval of the mean."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    half = (
+        stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    )
     return f"{np.mean(values):.3f} +- {half:.3f}"
 
 

@@ -110,9 +110,7 @@ class SealCipher:
 
     def _wire(self, layout: Layout) -> Wire:
         if layout.parameters != self._secret.parameters:
-            raise ValueError(
-                f"layout is for {layout.parameters.name!r}, key for {self._secret.parameters.name!r}"
-            )
+            raise ValueError(f"layout is for {layout.parameters.name!r}, key for {self._secret.parameters.name!r}")
         return Wire(layout, "bfv")
 
     def encrypt(self, slots: NDArray[np.uint64], layout: Layout) -> bytes:

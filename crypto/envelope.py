@@ -84,9 +84,7 @@ class Header:
         if magic != _MAGIC:
             raise MessageError("not a securepfl message; check what is connected to this port or folder")
         if version != _VERSION:
-            raise MessageError(
-                f"message version {version}, but {_VERSION} is read here; install the same securepfl"
-            )
+            raise MessageError(f"message version {version}, but {_VERSION} is read here; install the same securepfl")
         if kind not in set(Kind):
             raise MessageError(f"message of unknown kind {kind}; install the same securepfl everywhere")
         return cls(Kind(kind), digest, number, attempt, fingerprint_text(sender), fingerprint_text(receiver))
@@ -121,9 +119,7 @@ def open_message(
     kind) is in the header.
     """
     if len(data) > max_bytes + OVERHEAD_BYTES:
-        raise MessageError(
-            f"message of {len(data)} bytes, at most {max_bytes + OVERHEAD_BYTES} are expected; refused"
-        )
+        raise MessageError(f"message of {len(data)} bytes, at most {max_bytes + OVERHEAD_BYTES} are expected; refused")
     header = Header.from_bytes(data)
     _expect("kind", header.kind.name, [kind.name for kind in kinds])
     _expect("federation", header.federation_digest.hex()[:16], [federation_digest.hex()[:16]])

@@ -77,9 +77,7 @@ class PublicIdentity:
         return self.ed25519, self.ml_dsa, self.ml_kem, self.x25519
 
     def _verifiers(self) -> tuple[Ed25519PublicKey, MLDSA65PublicKey]:
-        return Ed25519PublicKey.from_public_bytes(self.ed25519), MLDSA65PublicKey.from_public_bytes(
-            self.ml_dsa
-        )
+        return Ed25519PublicKey.from_public_bytes(self.ed25519), MLDSA65PublicKey.from_public_bytes(self.ml_dsa)
 
     def _recipient(self) -> hpke.MLKEM768X25519PublicKey:
         ml_kem = MLKEM768PublicKey.from_public_bytes(self.ml_kem)
@@ -119,9 +117,7 @@ class PublicIdentity:
             classical.verify(signature[:64], framed)
             post_quantum.verify(signature[64:], framed)
         except InvalidSignature:
-            raise MessageError(
-                f"a signature of {self.name!r} does not verify; the message was not used"
-            ) from None
+            raise MessageError(f"a signature of {self.name!r} does not verify; the message was not used") from None
 
     def seal(self, plaintext: bytes, info: bytes) -> bytes:
         """Encrypt so that only this party opens it, bound to `info`. Raises MessageError for unusable
@@ -130,9 +126,7 @@ class PublicIdentity:
         try:
             return _SUITE.encrypt(plaintext, self._recipient(), info=info)
         except ValueError:
-            raise MessageError(
-                f"the public key of {self.name!r} is unusable; ask for its identity again"
-            ) from None
+            raise MessageError(f"the public key of {self.name!r} is unusable; ask for its identity again") from None
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,9 +177,7 @@ class Identity:
     def open(self, sealed: bytes, info: bytes) -> bytes:
         """Decrypt what was sealed to this party under `info`. Raises MessageError for anything else."""
         try:
-            return _SUITE.decrypt(
-                sealed, hpke.MLKEM768X25519PrivateKey(self._ml_kem, self._x25519), info=info
-            )
+            return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(self._ml_kem, self._x25519), info=info)
         except (InvalidTag, ValueError):
             raise MessageError(
                 f"a message sealed to {self.name!r} does not open; it was altered or misdirected"

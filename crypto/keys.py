@@ -64,18 +64,14 @@ class FederationKey:
         return f"FederationKey(epoch={self.epoch}, sets={sorted(self.he_keys)}, commitment={short})"
 
     @classmethod
-    def generate(
-        cls, parameter_sets: Iterable[ParameterSet], *, epoch: int = 0, root_key: bytes | None = None
-    ) -> Self:
+    def generate(cls, parameter_sets: Iterable[ParameterSet], *, epoch: int = 0, root_key: bytes | None = None) -> Self:
         """A fresh key for these parameter sets; none of them for `--plaintext`.
 
         HE secrets always come from the OS. `root_key` (32 bytes) fixes tag and support keys: for a seeded
         simulation only. Raises ValueError for an unknown parameter set.
         """
         root = fresh_key() if root_key is None else root_key
-        he_keys = {
-            p.name: seal.generate_secret_key(p) for p in sorted(set(parameter_sets), key=lambda p: p.name)
-        }
+        he_keys = {p.name: seal.generate_secret_key(p) for p in sorted(set(parameter_sets), key=lambda p: p.name)}
         own = he_keys.get(SIMILARITY.name)
         return cls(
             epoch=epoch,
@@ -90,9 +86,7 @@ class FederationKey:
         if not self.he_keys:
             return PlainCipher()
         if layout.parameters.name not in self.he_keys:
-            raise ValueError(
-                f"no key for parameter set {layout.parameters.name!r} among {sorted(self.he_keys)}"
-            )
+            raise ValueError(f"no key for parameter set {layout.parameters.name!r} among {sorted(self.he_keys)}")
         return SealCipher(self.he_keys[layout.parameters.name], layout.parameters)
 
     def similarity_cipher(self) -> SimilarityCipher:
@@ -148,9 +142,7 @@ class FederationKey:
         return recipient.seal(signature + commitment + self._to_bytes(), info=_INFO + statement)
 
     @classmethod
-    def open(
-        cls, data: bytes, recipient: Identity, steward: PublicIdentity, federation_digest: bytes
-    ) -> Self:
+    def open(cls, data: bytes, recipient: Identity, steward: PublicIdentity, federation_digest: bytes) -> Self:
         """The key that `steward` sealed to `recipient` for this federation; compare fingerprints out of
         band first.
 
@@ -165,15 +157,11 @@ class FederationKey:
         # hold.
         steward.verify(signature, statement + epoch + commitment, _CONTEXT)
         if not hmac.compare_digest(hashlib.sha256(_INFO + secret).digest(), commitment):
-            raise MessageError(
-                "federation key does not match its commitment; ask the steward to seal it again"
-            )
+            raise MessageError("federation key does not match its commitment; ask the steward to seal it again")
         return cls._from_bytes(secret)
 
 
 def _statement(recipient: PublicIdentity, steward: PublicIdentity, federation_digest: bytes) -> bytes:
     if len(federation_digest) != 32:
         raise ValueError(f"federation_digest must be 32 bytes, not {len(federation_digest)}")
-    return (
-        federation_digest + fingerprint_bytes(recipient.fingerprint) + fingerprint_bytes(steward.fingerprint)
-    )
+    return federation_digest + fingerprint_bytes(recipient.fingerprint) + fingerprint_bytes(steward.fingerprint)

@@ -42,9 +42,7 @@ def quantise(values: NDArray[np.float64], bits: int, limit: float, stream: Rando
     return Quantised(np.minimum(levels, 2 * half).astype(np.uint64), clipped)
 
 
-def dequantise_sum(
-    levels_sum: NDArray[np.uint64], weight: int, bits: int, limit: float
-) -> NDArray[np.float64]:
+def dequantise_sum(levels_sum: NDArray[np.uint64], weight: int, bits: int, limit: float) -> NDArray[np.float64]:
     """The weighted sum of real values (not their mean) from the sum of levels and the sum of weights.
 
     Raises ValueError where `weight` is below 1 or the grid makes no sense.

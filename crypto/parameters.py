@@ -161,11 +161,7 @@ class Layout:
         """Bytes of one encrypted contribution: seed and tightly packed words of each ciphertext, without
         envelope.
         """
-        words = (
-            self.parameters.poly_modulus_degree
-            * sum(p.bit_length() for p in self.parameters.data_primes)
-            // 8
-        )
+        words = self.parameters.poly_modulus_degree * sum(p.bit_length() for p in self.parameters.data_primes) // 8
         return self.ciphertexts * (SEED_BYTES + words)
 
     @property
@@ -187,14 +183,10 @@ def choose_layout(values: int, bits: int, clients: int, max_weight: int = 1) -> 
     sizes.
     """
     if clients < 1 or max_weight < 1 or not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(
-            f"clients {clients}, max_weight {max_weight} must be at least 1, bits {bits} in [2, 24]"
-        )
+        raise ValueError(f"clients {clients}, max_weight {max_weight} must be at least 1, bits {bits} in [2, 24]")
     total = clients * max_weight
     candidates = [
-        Layout(parameters, values, bits, total, clients)
-        for parameters in SETS
-        if _carries(parameters, bits, total)
+        Layout(parameters, values, bits, total, clients) for parameters in SETS if _carries(parameters, bits, total)
     ]
     if candidates:
         return min(candidates, key=lambda layout: layout.upload_bytes)

@@ -57,9 +57,7 @@ def _save(thing: Any) -> tuple[tuple[int, int], bytes]:
     if compression == _ZSTD:
         body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
     elif compression != _UNCOMPRESSED:
-        raise RuntimeError(
-            f"SEAL saved with compression {compression}; built differently from the TenSEAL wheels"
-        )
+        raise RuntimeError(f"SEAL saved with compression {compression}; built differently from the TenSEAL wheels")
     return (major, minor), body
 
 
@@ -76,9 +74,7 @@ class _Context:
     switched: bytes
 
     def _array(self, data: bytes) -> bytes:
-        header = _HEADER.pack(
-            _MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _ARRAY_HEADER + len(data)
-        )
+        header = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _ARRAY_HEADER + len(data))
         return header + struct.pack("<Q", len(data) // 8) + data
 
     def load(self, target: Any, fields: bytes, words: Words, seed: bytes = b"") -> Any:
@@ -88,10 +84,7 @@ class _Context:
             # SEAL's record of a generator: a nested header, the type (1: BLAKE2xb), the seed.
             size = _HEADER.size + 1 + SEED_BYTES
             body += _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, size) + b"\x01" + seed
-        data = (
-            _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _HEADER.size + len(body))
-            + body
-        )
+        data = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _HEADER.size + len(body)) + body
         with _memory_file() as (descriptor, path):
             os.write(descriptor, data)
             target.load(self.seal, path)
@@ -168,9 +161,7 @@ def stamp() -> bytes:
 
 def pack_rns(words: Words, primes: Sequence[int]) -> bytes:
     """Words of shape (polynomials, primes, degree), each at the bit length of its prime."""
-    return b"".join(
-        pack_words(row, p.bit_length()) for poly in words for row, p in zip(poly, primes, strict=True)
-    )
+    return b"".join(pack_words(row, p.bit_length()) for poly in words for row, p in zip(poly, primes, strict=True))
 
 
 def rns_bytes(polynomials: int, degree: int, primes: Sequence[int]) -> int:
@@ -181,9 +172,7 @@ def rns_bytes(polynomials: int, degree: int, primes: Sequence[int]) -> int:
 def unpack_rns(data: bytes, polynomials: int, degree: int, primes: Sequence[int]) -> Words:
     """The inverse of `pack_rns`. Raises MessageError for a wrong length or words out of range."""
     if len(data) != rns_bytes(polynomials, degree, primes):
-        raise MessageError(
-            f"{len(data)} bytes where {rns_bytes(polynomials, degree, primes)} belong; send again"
-        )
+        raise MessageError(f"{len(data)} bytes where {rns_bytes(polynomials, degree, primes)} belong; send again")
     rows, start = np.empty((polynomials, len(primes), degree), dtype=np.uint64), 0
     for poly in range(polynomials):
         for index, prime in enumerate(primes):
@@ -208,9 +197,7 @@ def generate_secret_key(parameters: ParameterSet) -> bytes:
     context = _context(parameters)
     _, body = _save(sealapi.KeyGenerator(context.seal).secret_key())
     shape = (1, len(parameters.coeff_modulus), parameters.poly_modulus_degree)
-    words = np.frombuffer(body, "<u8", int(np.prod(shape)), _PLAINTEXT_FIELDS + _ARRAY_HEADER).astype(
-        np.uint64
-    )
+    words = np.frombuffer(body, "<u8", int(np.prod(shape)), _PLAINTEXT_FIELDS + _ARRAY_HEADER).astype(np.uint64)
     return pack_rns(words.reshape(shape), parameters.coeff_modulus)
 
 

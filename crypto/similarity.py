@@ -132,9 +132,7 @@ class SealSimilarity:
         to.
         """
         if len(answer) != self.ANSWER_BYTES:
-            raise MessageError(
-                f"similarity answer of {len(answer)} bytes where {self.ANSWER_BYTES} belong; ask again"
-            )
+            raise MessageError(f"similarity answer of {len(answer)} bytes where {self.ANSWER_BYTES} belong; ask again")
         body, primes = without_stamp(answer, seal.stamp(), "similarity answer"), SIMILARITY.data_primes[:1]
         words = np.zeros((3, 1, _DEGREE), dtype=np.uint64)
         coefficient = int.from_bytes(body[:8], "big")
@@ -210,12 +208,8 @@ class PlainMultiplier:
         """
         size = len(receiver_upload)
         if size != len(other_upload) or size % 4 or not 4 <= size <= 4 * MAX_DIMENSIONS:
-            raise MessageError(
-                f"sketches of {size} and {len(other_upload)} bytes; all must run the same settings"
-            )
-        left, right = (
-            np.frombuffer(upload, "<i4").astype(np.int64) for upload in (receiver_upload, other_upload)
-        )
+            raise MessageError(f"sketches of {size} and {len(other_upload)} bytes; all must run the same settings")
+        left, right = (np.frombuffer(upload, "<i4").astype(np.int64) for upload in (receiver_upload, other_upload))
         if max(int(np.abs(left).max()), int(np.abs(right).max())) > 2 * SKETCH_NORM:
             raise MessageError("sketch out of range; the sender is damaged or dishonest")
         return int(left @ right).to_bytes(8, "big", signed=True)

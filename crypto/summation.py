@@ -73,12 +73,7 @@ class Wire:
 
     def answer_bytes(self, contributions: int) -> int:
         """Exact length of an answer with that many contributions in it."""
-        return (
-            self.stamp_bytes
-            + _WEIGHT.size
-            + contributions * (_WEIGHT.size + self.seed_bytes)
-            + self.word_bytes
-        )
+        return self.stamp_bytes + _WEIGHT.size + contributions * (_WEIGHT.size + self.seed_bytes) + self.word_bytes
 
     def pack(self, words: Words) -> bytes:
         """Words to bytes."""
@@ -113,9 +108,7 @@ class Aggregate:
         """
         layout, wire = self._wire.layout, self._wire
         if weight < 1 or sum(self._weights) + weight > layout.total_weight:
-            raise ValueError(
-                f"weight {weight} must be at least 1 and the total at most {layout.total_weight}"
-            )
+            raise ValueError(f"weight {weight} must be at least 1 and the total at most {layout.total_weight}")
         if self.contributions == layout.clients:
             raise ValueError(f"contributions must be at most {layout.clients}")
         if len(contribution) != wire.contribution_bytes:
@@ -148,14 +141,10 @@ def read_answer(data: bytes, wire: Wire, stamp: bytes) -> tuple[list[int], list[
     body = without_stamp(data, stamp, "answer") if wire.encrypted else data
     count = _WEIGHT.unpack_from(body)[0] if len(body) >= _WEIGHT.size else 0
     if not 1 <= count <= wire.layout.clients or len(data) != wire.answer_bytes(count):
-        raise MessageError(
-            f"answer of {len(data)} bytes does not fit {count} contributions; ask for it again"
-        )
+        raise MessageError(f"answer of {len(data)} bytes does not fit {count} contributions; ask for it again")
     weights = [number for (number,) in _WEIGHT.iter_unpack(body[_WEIGHT.size : _WEIGHT.size * (count + 1)])]
     if min(weights) < 1 or sum(weights) > wire.layout.total_weight:
-        raise MessageError(
-            f"answer with total weight {sum(weights)}, at most {wire.layout.total_weight} was agreed"
-        )
+        raise MessageError(f"answer with total weight {sum(weights)}, at most {wire.layout.total_weight} was agreed")
     seeds_at = _WEIGHT.size * (count + 1)
     words_at = seeds_at + count * wire.seed_bytes
     seeds = [body[at : at + wire.seed_bytes] for at in range(seeds_at, words_at, wire.seed_bytes or 1)]

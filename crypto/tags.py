@@ -27,17 +27,13 @@ def _beta(layout: Layout, tag_key: bytes, context: bytes, client_index: int) -> 
     return RandomStream(key).integers(layout.tag_slots, modulus)
 
 
-def expected_tag(
-    values: Words, layout: Layout, weights: dict[int, int], tag_key: bytes, context: bytes
-) -> Words:
+def expected_tag(values: Words, layout: Layout, weights: dict[int, int], tag_key: bytes, context: bytes) -> Words:
     """The `layout.tag_slots` tag slots of value slots `values` contributed by client indexes with weights.
 
     One contribution's tag is that with weights {index: 1}.
     """
     modulus = layout.parameters.plain_modulus
-    totals = [
-        dot(_alpha(layout, tag_key, context, slot), values, modulus) for slot in range(layout.tag_slots)
-    ]
+    totals = [dot(_alpha(layout, tag_key, context, slot), values, modulus) for slot in range(layout.tag_slots)]
     for index, weight in weights.items():
         betas = _beta(layout, tag_key, context, index).tolist()
         totals = [(total + weight * beta) % modulus for total, beta in zip(totals, betas, strict=True)]

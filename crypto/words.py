@@ -57,9 +57,7 @@ def unpack_words(data: bytes, count: int, bits: int, modulus: int) -> Words:
     """
     _check_bits(bits)
     if len(data) != packed_bytes(count, bits):
-        raise MessageError(
-            f"{len(data)} bytes of packed words where {packed_bytes(count, bits)} belong; send again"
-        )
+        raise MessageError(f"{len(data)} bytes of packed words where {packed_bytes(count, bits)} belong; send again")
     words = np.empty(-(-count // 8) * 8, dtype=np.uint64)
     octets = np.frombuffer(data, dtype=np.uint8)
     for start in range(0, count, _CHUNK):

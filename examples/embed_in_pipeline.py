@@ -23,7 +23,11 @@ def loader_of(rows: int) -> DataLoader:
     return DataLoader(TensorDataset(x, (x.sum(dim=1) > 0).float()), batch_size=64)
 
 
-settings = {"rounds": 10, "model": {"kind": "own", "personal": ["head.*"]}, "training": {"learning_rate": 2.0}}
+settings = {
+    "rounds": 10,
+    "model": {"kind": "own", "personal": ["head.*"]},
+    "training": {"learning_rate": 2.0},
+}
 federation = Federation.from_mapping(settings).bound(HOSPITALS, build_model)
 with tempfile.TemporaryDirectory() as folder:
     keyrings, coordinator = local_parties(federation)  # in the field, each party makes and keeps its own keys

@@ -91,9 +91,7 @@ def epsilon(releases: Sequence[Release], delta: float, adjacency: Adjacency = "z
 
 
 @lru_cache(maxsize=1024)
-def _epsilon_of_groups(
-    groups: tuple[tuple[float, float, int], ...], delta: float, adjacency: Adjacency
-) -> float:
+def _epsilon_of_groups(groups: tuple[tuple[float, float, int], ...], delta: float, adjacency: Adjacency) -> float:
     # Gaussians at mu_1, mu_2, ... compose to one at the root of the sum of squares (Gaussian DP).
     mu = math.sqrt(math.fsum(count / noise**2 for noise, rate, count in groups if rate == 1.0))
     poisson = [group for group in groups if group[1] < 1.0]
@@ -135,9 +133,7 @@ def noise_multiplier_for(target: float, delta: float, sample_rate: float, steps:
     if not SMALLEST_DELTA <= delta < 1:
         raise ConfigError(f"delta is {delta!r}: give a number from {SMALLEST_DELTA} to below 1, e.g. 1e-5")
     if not 0 < sample_rate <= 1:
-        raise ConfigError(
-            f"sample_rate is {sample_rate!r}: give a number above 0 and at most 1 (the full batch)"
-        )
+        raise ConfigError(f"sample_rate is {sample_rate!r}: give a number above 0 and at most 1 (the full batch)")
     if not 1 <= steps <= _MOST_STEPS:
         raise ConfigError(f"steps is {steps!r}: give a whole number from 1 to {_MOST_STEPS}")
     # The nudge keeps rounding in the root finder and in later sums on the safe side of the target.

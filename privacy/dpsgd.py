@@ -44,8 +44,7 @@ def validate_model(model: nn.Module) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if id(parameter) in first_name:
             raise ModelError(
-                f"parameter {name} is shared with {first_name[id(parameter)]}: "
-                "give each layer its own parameters"
+                f"parameter {name} is shared with {first_name[id(parameter)]}: give each layer its own parameters"
             )
         first_name[id(parameter)] = name
         if not parameter.requires_grad:
@@ -71,9 +70,7 @@ def _fault(module: nn.Module) -> str | None:
         if type(module) in ModuleValidator.VALIDATORS and ModuleValidator.VALIDATORS[type(module)](module):
             return "has no per-record gradients in Opacus: replace it"
         if any(True for _ in module.buffers()):
-            return (
-                "has parameters and buffers: move its buffers to a layer without parameters, or remove them"
-            )
+            return "has parameters and buffers: move its buffers to a layer without parameters, or remove them"
     return None
 
 
@@ -178,8 +175,7 @@ class _StreamOptimizer(DPOptimizer):  # type: ignore[misc]
             if support is not None:
                 p.grad_sample.masked_fill_(~support, 0)  # unlike a product, also clears NaN
         norms_of_parts = [
-            torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64)
-            for p in self.params
+            torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64) for p in self.params
         ]
         norms: Tensor = torch.linalg.vector_norm(torch.stack(norms_of_parts), dim=0)
         refused = ~torch.isfinite(norms)
@@ -246,9 +242,7 @@ def train_private(
         )
         for _ in range(settings.steps):
             drawn = _draw(records, settings.sample_rate, sampling)
-            batches = [
-                drawn[i : i + settings.physical_batch] for i in range(0, len(drawn), settings.physical_batch)
-            ]
+            batches = [drawn[i : i + settings.physical_batch] for i in range(0, len(drawn), settings.physical_batch)]
             loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate)
             _step(wrapped, loader, loss, optimizer)
     return optimizer.tally.report(settings.steps)
@@ -287,9 +281,7 @@ def _check_gradients(wrapped: GradSampleModule, records: int) -> None:
     """Each parameter must have one gradient per record: a layer fed with folded batches would clip slices."""
     for name, p in wrapped._module.named_parameters():
         if p.grad_sample is None:
-            raise ModelError(
-                f"parameter {name} gets no gradient from the loss: use it in forward(), or remove it"
-            )
+            raise ModelError(f"parameter {name} gets no gradient from the loss: use it in forward(), or remove it")
         if len(p.grad_sample) != records:
             raise ModelError(
                 f"parameter {name} has {len(p.grad_sample)} gradients for {records} records: "
@@ -306,9 +298,7 @@ def _draw(records: int, sample_rate: float, sampling: RandomStream) -> list[int]
 
 
 def _count_records(dataset: Dataset[Any]) -> int:
-    if isinstance(dataset, IterableDataset) or not (
-        hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    ):
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
             f"{type(dataset).__name__} cannot be indexed, so records cannot be drawn independently: "
             "hand in a map-style data set (with __len__ and __getitem__)"
@@ -324,9 +314,7 @@ def _supports(model: nn.Module, masks: Mapping[str, Tensor]) -> list[Tensor | No
         if name not in parameters:
             raise ValueError(f"masks names {name!r}, which is no parameter of the model")
         if mask.shape != parameters[name].shape:
-            raise ValueError(
-                f"mask {name!r} has shape {tuple(mask.shape)}, not {tuple(parameters[name].shape)}"
-            )
+            raise ValueError(f"mask {name!r} has shape {tuple(mask.shape)}, not {tuple(parameters[name].shape)}")
         if not ((mask == 0) | (mask == 1)).all():
             raise ValueError(f"mask {name!r} holds values other than 0 and 1")
     return [masks[name].to(p.device, torch.bool) if name in masks else None for name, p in parameters.items()]

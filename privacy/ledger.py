@@ -282,9 +282,7 @@ def verify_ledger(path: Path, verify: Verifier) -> LedgerSummary:
     lines, torn = split_lines(data)
     if torn or not data.endswith(b"\n"):
         number = max(1, len(lines) + bool(torn))
-        raise LedgerError(
-            f"{path}: line {number} is missing or unfinished; the hospital's next run mends that"
-        )
+        raise LedgerError(f"{path}: line {number} is missing or unfinished; the hospital's next run mends that")
     history = History()
     for line in replay(str(path), lines, verify, history):
         _check_spend(path, line, history)
@@ -301,9 +299,7 @@ def _check_spend(path: Path, line: AnyLine, history: History) -> None:
     if not math.isclose(spent, line.epsilon, rel_tol=1e-6, abs_tol=1e-9):
         raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
     if isinstance(line, Reservation) and spent > session.budget.epsilon * (1 + 1e-6):
-        raise damaged(
-            str(path), line.index + 1, f"reserves more than its budget of {session.budget.epsilon!r}"
-        )
+        raise damaged(str(path), line.index + 1, f"reserves more than its budget of {session.budget.epsilon!r}")
 
 
 def _open_locked(path: Path) -> tuple[FileIO, bytes]:
@@ -340,9 +336,7 @@ def _check_owner(path: Path, history: History, site: str, data_set: str, simulat
         return
     for name, theirs, ours in (("site", last.site, site), ("data set", last.data_set, data_set)):
         if theirs != ours:
-            raise LedgerError(
-                f"{path}: belongs to {name} {theirs!r}, not {ours!r}; give that {name}'s own ledger"
-            )
+            raise LedgerError(f"{path}: belongs to {name} {theirs!r}, not {ours!r}; give that {name}'s own ledger")
     if last.simulation != simulation:
         kinds = ("real runs", "simulations")
         raise LedgerError(
@@ -352,6 +346,4 @@ def _check_owner(path: Path, history: History, site: str, data_set: str, simulat
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{path}: {error.strerror or error}; make room or choose a folder that can be written"
-    )
+    return StorageError(f"{path}: {error.strerror or error}; make room or choose a folder that can be written")

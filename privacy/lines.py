@@ -42,9 +42,7 @@ class Budget:
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise ConfigError(f"budget epsilon is {self.epsilon!r}: give a finite number above 0")
         if not SMALLEST_DELTA <= self.delta < 1:
-            raise ConfigError(
-                f"budget delta is {self.delta!r}: give a number from {SMALLEST_DELTA} to below 1"
-            )
+            raise ConfigError(f"budget delta is {self.delta!r}: give a number from {SMALLEST_DELTA} to below 1")
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):

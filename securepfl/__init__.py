@@ -9,14 +9,13 @@ if TYPE_CHECKING:
     from securepfl.crypto.keys import FederationKey, Identity, PublicIdentity
     from securepfl.federation import Federation
     from securepfl.learning.routing import RoutedModel
-    from securepfl.runtime.local import Hospital, local_parties, simulate
+    from securepfl.runtime.local import local_parties, simulate
 
 __all__ = [
     "Client",
     "Coordinator",
     "Federation",
     "FederationKey",
-    "Hospital",
     "Identity",
     "Keyring",
     "PublicIdentity",
@@ -31,7 +30,6 @@ _HOMES = {
     "Coordinator": "securepfl.coordinator",
     "Federation": "securepfl.federation",
     "FederationKey": "securepfl.crypto.keys",
-    "Hospital": "securepfl.runtime.local",
     "Identity": "securepfl.crypto.keys",
     "Keyring": "securepfl.client",
     "PublicIdentity": "securepfl.crypto.keys",

@@ -26,7 +26,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("config", type=_EXISTING, required=False)
-@click.option("--data", type=_PATH, help="One CSV or Parquet file with a site column, or a folder with one file a site.")
+@click.option(
+    "--data", type=_PATH, help="One CSV or Parquet file with a site column, or a folder with one file a site."
+)
 @click.option("--rounds", type=int, help="Rounds, in place of the configuration's.")
 @click.option("--epsilon", type=float, help="Epsilon of the whole run, in place of the configuration's.")
 @click.option("--plaintext", is_flag=True, help="No encryption: same sums, and the coordinator can read updates.")
@@ -51,8 +53,8 @@ def run(
 
     Without CONFIG: four simulated hospitals from scikit-learn's breast-cancer data.
     """
+    from securepfl.commands.run import demo_federation, execute, plan_demo, plan_tables
     from securepfl.report.console import closing_output, live_display
-    from securepfl.runtime.run import demo_federation, execute, plan_demo, plan_tables
 
     if (config is None) != (data is None):
         raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
@@ -80,12 +82,17 @@ def _overridden(federation: Federation, rounds: int | None, epsilon: float | Non
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=_EXISTING)
-@click.option("--data", type=_PATH, required=True, help="CSV or Parquet with the unseen hospital's rows; no label needed.")
+@click.option(
+    "--data",
+    type=_PATH,
+    required=True,
+    help="CSV or Parquet with the unseen hospital's rows; no label needed.",
+)
 @click.option("--out", type=_PATH, help="CSV file of predictions. [default: stdout]")
 @click.option("--passes", type=click.IntRange(min=0), default=10, show_default=True, help="Passes over the rows.")
 def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
     """Fit RUN's released experts to an unseen hospital's unlabelled rows, and predict them."""
-    from securepfl.runtime.route import route_rows, write_predictions
+    from securepfl.commands.route import route_rows, write_predictions
 
     routed = route_rows(run_folder / "experts", data, passes)
     write_predictions(routed, out)
@@ -101,12 +108,12 @@ def data() -> None:
 @data.command()
 @click.argument("path", type=_EXISTING)
 @click.option("--site", required=True, help="The hospital whose columns to list.")
-@click.option("--site-column", help="The column that names the hospital, where PATH is one file for all.")
-def ranges(path: Path, site: str, site_column: str | None) -> None:
+@click.option("--no-header", is_flag=True, help="The file has no header line; columns are numbered.")
+def ranges(path: Path, site: str, no_header: bool) -> None:
     """List a hospital's columns and print a [data] table to fill in from public knowledge."""
     from securepfl.data.ranges import describe_columns
 
-    click.echo(describe_columns(path, site, site_column))
+    click.echo(describe_columns(path, site, header=not no_header))
 
 
 def _stdout() -> Console:

@@ -1,7 +1,7 @@
 """One hospital: it trains privately, contributes encrypted sums, applies answers, keeps a personal model.
 
-    client = Client(federation, "north", build_model, loader, keyring, folder)
-    post(client.contribute(invitation)); client.apply(answer); client.predict(x)
+client = Client(federation, "north", build_model, loader, keyring, folder)
+post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 """
 
 import copy
@@ -62,7 +62,7 @@ class Simulation:
 
 
 def resolve_device(name: str) -> torch.device:
-    """"auto", "cpu" or "cuda" as a device. Raises ConfigError where CUDA is asked for and absent."""
+    """ "auto", "cpu" or "cuda" as a device. Raises ConfigError where CUDA is asked for and absent."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {name!r}: must be auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -106,7 +106,9 @@ class Client:
         self._partition = Partition.of(self._model, federation.model.personal)
         bound = federation.bound(federation.roster, build_model)
         if bound.digest != federation.digest or name not in federation.roster:
-            raise ConfigError(f"{name}: not in the roster, or the model is not the federation's; use the bound Federation")
+            raise ConfigError(
+                f"{name}: not in the roster, or the model is not the federation's; use the bound Federation"
+            )
         self._dataset, self._collate = _dataset_of(training)
         self.units = len(self._dataset)  # type: ignore[arg-type]
         self._start = _numpy(self._partition.flatten_personal(self._model))
@@ -202,7 +204,10 @@ class Client:
 
     def personal_model(self) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""
-        trajectory = self._state.trajectory or {"shared": self._state.shared, "personal": self._state.personal}
+        trajectory = self._state.trajectory or {
+            "shared": self._state.shared,
+            "personal": self._state.personal,
+        }
         return self._model_with(trajectory["shared"], trajectory["personal"])
 
     def shared_model(self) -> nn.Module:
@@ -265,7 +270,10 @@ class Client:
         gradient = (state.shared - shared).astype(np.float64)
         corrected = add_residual(gradient * federation.weight_share(self.name), state.residual)
         encoded = self._channels["update"].encode(
-            corrected[support], self.name, self._context("update", header), self._stream("rounding", header.round)
+            corrected[support],
+            self.name,
+            self._context("update", header),
+            self._stream("rounding", header.round),
         )
         sent = np.zeros_like(state.residual)
         sent[support] = encoded.sent
@@ -308,7 +316,9 @@ class Client:
             units=self.units,
             collate=self._collate,
         )
-        return _numpy(self._partition.flatten_shared(self._model)), _numpy(self._partition.flatten_personal(self._model))
+        return _numpy(self._partition.flatten_shared(self._model)), _numpy(
+            self._partition.flatten_personal(self._model)
+        )
 
     def _support(self, round_: int) -> NDArray[np.bool_]:
         sparsity = self.federation.sparsity

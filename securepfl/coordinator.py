@@ -165,7 +165,9 @@ class Coordinator:
         others = set(self.federation.roster) - {sender}
         known = set(weights) <= others and all(1 <= weight <= MOST_WEIGHT for weight in weights.values())
         if weights and not (known and len(weights) >= 3):
-            raise MessageError(f"{sender}: a neighbourhood is at least 3 other hospitals with weights 1 to {MOST_WEIGHT}")
+            raise MessageError(
+                f"{sender}: a neighbourhood is at least 3 other hospitals with weights 1 to {MOST_WEIGHT}"
+            )
 
     def _answer(self, name: str, current: _Round, total: bytes | None, consensus: bytes | None) -> Answer:
         products = self._row(name, current) if total is not None else {}

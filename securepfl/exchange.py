@@ -13,8 +13,8 @@ from securepfl.crypto.aggregation import SumCipher, check_and_unpack, prepare
 from securepfl.crypto.keys import FederationKey
 from securepfl.crypto.packing import dequantise_sum, quantise
 from securepfl.crypto.parameters import SIMILARITY, Layout, ParameterSet, choose_layout
-from securepfl.crypto.summation import Wire
 from securepfl.crypto.similarity import SealSimilarity
+from securepfl.crypto.summation import Wire
 from securepfl.federation import Federation
 from securepfl.learning.sparsity import most_coordinates
 from securepfl.randomness import RandomStream
@@ -41,7 +41,6 @@ class Layouts:
             update=choose_layout(sent, bits, clients),
             personal=choose_layout(personal, bits, clients) if personal else None,
         )
-
 
     def parameter_sets(self, federation: Federation) -> set[ParameterSet]:
         """The sets that the federation key needs secrets for; none under `--plaintext`."""
@@ -94,7 +93,10 @@ class SumChannel:
         """The channels of a federation by kind: "update", and "personal" where something is personal."""
         layouts, settings = Layouts.of(federation), federation.encryption
         clients = {name: index for index, name in enumerate(federation.roster)}
-        kinds = {"update": (layouts.update, settings.limit), "personal": (layouts.personal, settings.personal_limit)}
+        kinds = {
+            "update": (layouts.update, settings.limit),
+            "personal": (layouts.personal, settings.personal_limit),
+        }
         return {
             kind: cls(layout, limit, key.sum_cipher(layout), key.tag_key, clients)
             for kind, (layout, limit) in kinds.items()

@@ -223,9 +223,11 @@ class Federation(Settings, frozen=True):
             federation = msgspec.convert(mapping, type=cls)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{where}: {_readable(str(error))}") from None
-        if federation.data is not None:
-            DataSpec.from_mapping(federation.data, where=where)
-        return federation
+        if federation.data is None:
+            return federation
+        # In full, so that a default spelled out and one left out give the same digest.
+        spec = DataSpec.from_mapping(federation.data, where=where)
+        return msgspec.structs.replace(federation, data=spec.to_mapping())
 
     def replace(self, **changes: Any) -> Self:
         """A checked copy with some settings changed. Raises ConfigError where a value is out of range."""
@@ -293,9 +295,7 @@ class Federation(Settings, frozen=True):
     def without_budgets(self) -> Self:
         """A copy for the coordinator: budgets are each hospital's own business. The digest is the same."""
         sites = {name: msgspec.structs.replace(site, budget=None) for name, site in self.sites.items()}
-        return msgspec.structs.replace(
-            self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None)
-        )
+        return msgspec.structs.replace(self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None))
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
@@ -329,9 +329,9 @@ def initial_model(build_model: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def _model_digest(model: nn.Module, partition: Partition) -> str:
-    shapes = [[name, list(parameter.shape)] for name, parameter in model.named_parameters()]
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     start = partition.flatten_shared(model).detach().cpu().numpy().astype("<f4").tobytes()
-    return hashlib.sha256(rfc8785.dumps([shapes, list(partition.personal)]) + start).hexdigest()
+    return hashlib.sha256(rfc8785.dumps({"shapes": shapes, "personal": list(partition.personal)}) + start).hexdigest()
 
 
 def _readable(message: str) -> str:

@@ -132,7 +132,14 @@ def test_a_killed_hospital_goes_on_from_its_folder(tmp_path):
     old = clients["birch"]
     old.close()
     again = Client(
-        federation, "birch", MODEL, rows_of("birch"), old._keyring, tmp_path / "birch", device="cpu", simulation=Simulation()
+        federation,
+        "birch",
+        MODEL,
+        rows_of("birch"),
+        old._keyring,
+        tmp_path / "birch",
+        device="cpu",
+        simulation=Simulation(),
     )
     assert again.contribute(invitations["birch"]) == sent["birch"]
     clients["birch"] = again
@@ -282,7 +289,14 @@ def test_the_pipelines_own_model_must_be_the_federations(tmp_path):
     _, clients = parties(federation, tmp_path)
     keyring = clients["alder"]._keyring
     with pytest.raises(ConfigError, match="not the federation's"):
-        Client(federation, "alder", lambda: torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)}), rows_of("alder"), keyring, tmp_path / "x")
+        Client(
+            federation,
+            "alder",
+            lambda: torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)}),
+            rows_of("alder"),
+            keyring,
+            tmp_path / "x",
+        )
     close_all(clients)
 
 
@@ -291,7 +305,9 @@ def test_batchnorm_is_refused_with_its_layers_name(tmp_path):
     from securepfl.runtime.local import local_parties
 
     def build():
-        return torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+        return torch.nn.Sequential(
+            torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1), torch.nn.Flatten(0)
+        )
 
     federation = Federation.from_mapping({"model": {"kind": "own", "personal": ["2.*"]}}).bound(NAMES, build)
     keyrings, _ = local_parties(federation)
@@ -312,7 +328,10 @@ def test_no_private_number_travels_but_through_the_released_vectors(tmp_path):
 
 @pytest.mark.parametrize(
     "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"))],
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
+    ],
 )
 def test_a_round_runs_on_each_device(tmp_path, device):
     from securepfl.runtime.local import local_parties
@@ -320,7 +339,16 @@ def test_a_round_runs_on_each_device(tmp_path, device):
     federation = federation_of(rounds=1)
     keyrings, coordinator = local_parties(federation)
     clients = {
-        name: Client(federation, name, MODEL, rows_of(name), keys, tmp_path / name, device=device, simulation=Simulation())
+        name: Client(
+            federation,
+            name,
+            MODEL,
+            rows_of(name),
+            keys,
+            tmp_path / name,
+            device=device,
+            simulation=Simulation(),
+        )
         for name, keys in keyrings.items()
     }
     exchange(coordinator, clients)

@@ -92,9 +92,7 @@ def _dealt(benign: NDArray[np.int64], seed: int) -> dict[str, NDArray[np.int64]]
     decks = [order[benign[order] == kind] for kind in (0, 1)]
     ends = np.cumsum(list(HOSPITALS.values()), axis=0)
     return {
-        hospital: np.concatenate(
-            [deck[end - size : end] for deck, end, size in zip(decks, stop, sizes, strict=True)]
-        )
+        hospital: np.concatenate([deck[end - size : end] for deck, end, size in zip(decks, stop, sizes, strict=True)])
         for (hospital, sizes), stop in zip(HOSPITALS.items(), ends, strict=True)
     }
 

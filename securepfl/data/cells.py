@@ -129,9 +129,7 @@ def _header(path: Path, line: list[str]) -> list[str]:
     # A patient's row taken for a header would end up in messages as column names.
     numeric = sum(not np.isnan(_number(name)) for name in line)
     if 2 * numeric >= len(line):
-        raise DataError(
-            f"{path}: its first line holds numbers: name its columns in [data] columns (or --no-header)"
-        )
+        raise DataError(f"{path}: its first line holds numbers: name its columns in [data] columns (or --no-header)")
     return _distinct(path, (name.strip() or f"column_{index}" for index, name in enumerate(line, start=1)))
 
 

@@ -131,9 +131,7 @@ class DataSpec:
         ranges = _table(mapping.get("ranges", {}), "data.ranges", where)
         levels = _table(mapping.get("categories", {}), "data.categories", where)
         ready = {
-            "ranges": {
-                name: _build(Range, entry, f"data.ranges.{name}", where) for name, entry in ranges.items()
-            },
+            "ranges": {name: _build(Range, entry, f"data.ranges.{name}", where) for name, entry in ranges.items()},
             "categories": {
                 name: _convert(entry, tuple[Value, ...], f"[data.categories] {name}", where)
                 for name, entry in levels.items()

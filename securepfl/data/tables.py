@@ -220,9 +220,7 @@ def _scaled(source: _Source, column: str, declared: Range, missing: NDArray[np.b
     return np.where(missing, 0.0, scaled)
 
 
-def _levels(
-    source: _Source, column: str, spec: DataSpec, missing: NDArray[np.bool_]
-) -> dict[str, NDArray[np.float64]]:
+def _levels(source: _Source, column: str, spec: DataSpec, missing: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """A feature for each level but the first: 1 or -1, as 0/1 with centre and spread 0.5; 0 where missing."""
     cells, levels = source.columns[column], spec.categories[column]
     problem = "its level is not declared; add it to [data.categories], or mend the cell"

@@ -75,9 +75,7 @@ def consistency(logits: Tensor, view_logits: Tensor) -> Tensor:
     return difference.square().mean()
 
 
-def adapt(
-    routed: RoutedModel, features: NDArray[np.floating] | Tensor, settings: AdaptSettings
-) -> AdaptReport:
+def adapt(routed: RoutedModel, features: NDArray[np.floating] | Tensor, settings: AdaptSettings) -> AdaptReport:
     """Fit the gates of `routed`, in place, to unlabelled `features` [n, ...]; the experts stay as they are.
 
     Raises ValueError where there is no row or a value is not finite.

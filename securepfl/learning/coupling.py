@@ -50,7 +50,5 @@ def couple(z: Tensor, neighbour_mean: Tensor, pull: float) -> Tensor:
     if not 0.0 <= pull <= 1.0:
         raise ValueError(f"pull must be in [0, 1], not {pull}")
     if z.shape != neighbour_mean.shape:
-        raise ValueError(
-            f"z {tuple(z.shape)} and neighbour_mean {tuple(neighbour_mean.shape)} differ in shape"
-        )
+        raise ValueError(f"z {tuple(z.shape)} and neighbour_mean {tuple(neighbour_mean.shape)} differ in shape")
     return z + pull * (neighbour_mean.to(z) - z)

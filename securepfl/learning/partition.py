@@ -85,9 +85,7 @@ class Partition:
         Personal parameters are not named: they always train. Raises ValueError for another shape or type.
         """
         if support.shape != (self.shared_size,) or support.dtype != np.bool_:
-            raise ValueError(
-                f"support must be bool [{self.shared_size}], not {support.dtype} {support.shape}"
-            )
+            raise ValueError(f"support must be bool [{self.shared_size}], not {support.dtype} {support.shape}")
         flat = torch.from_numpy(support.astype(np.float32))
         return self._cut(flat, self.shared)
 

@@ -41,9 +41,7 @@ def class_logits(logits: Tensor) -> Tensor:
     raise ValueError(f"logits must be [B] or [B, C], not {tuple(logits.shape)}")
 
 
-def predict(
-    model: nn.Module, features: NDArray[np.floating] | Tensor, batch: int = 1024
-) -> NDArray[np.float64]:
+def predict(model: nn.Module, features: NDArray[np.floating] | Tensor, batch: int = 1024) -> NDArray[np.float64]:
     """Probabilities of `features` [n, ...], in physical batches of `batch` rows.
 
     [n] of the positive class from binary logits ([B] or [B, 1]); [n, C] from logits [B, C]; [0] for no rows.

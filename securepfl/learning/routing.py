@@ -140,9 +140,7 @@ def _pooled(layer: nn.Module, inputs: Tensor) -> Tensor:
 def _check_layers(model: nn.Module) -> None:
     """Every parameter belongs to a layer linear in its parameters, and no layer looks across the batch."""
     for name, module in model.named_modules():
-        where = (
-            f'"{name}" ({type(module).__name__})' if name else f"the model itself ({type(module).__name__})"
-        )
+        where = f'"{name}" ({type(module).__name__})' if name else f"the model itself ({type(module).__name__})"
         if isinstance(module, _BatchNorm):
             raise ModelError(f"{where} mixes the rows of a batch: replace it by GroupNorm")
         own = [key for key, _ in module.named_parameters(recurse=False)]
@@ -158,18 +156,14 @@ def _check_alike(first: nn.Module, expert: nn.Module, index: int) -> None:
     shapes, others = ({k: v.shape for k, v in m.state_dict().items()} for m in (first, expert))
     # The printed form holds strides, groups, eps and the like, which shapes do not show.
     if type(first) is not type(expert) or repr(first) != repr(expert) or shapes != others:
-        raise ModelError(
-            f"expert {index} differs from expert 0 in architecture: route models of one kind only"
-        )
+        raise ModelError(f"expert {index} differs from expert 0 in architecture: route models of one kind only")
     for name, parameter in expert.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelError(f'expert {index} holds a value that is not finite in "{name}": leave it out')
     buffers = dict(first.named_buffers())
     for name, buffer in expert.named_buffers():
         if not torch.equal(buffers[name].cpu(), buffer.cpu()):
-            raise ModelError(
-                f'buffer "{name}" of expert {index} differs from expert 0: only parameters are mixed'
-            )
+            raise ModelError(f'buffer "{name}" of expert {index} differs from expert 0: only parameters are mixed')
 
 
 def _route(copies: Sequence[nn.Module]) -> nn.Module:

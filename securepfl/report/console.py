@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from securepfl.runtime.outcome import MODELS, Observer, RoundEvent
+from securepfl.report.outcome import MODELS, Observer, RoundEvent
 
 
 @contextmanager
@@ -35,7 +35,10 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
             f"{event.download_bytes[name]:,}",
         )
     head = Table.grid(padding=(0, 2))
-    head.add_row(f"round {event.round}/{event.rounds}", ProgressBar(total=event.rounds, completed=event.round, width=40))
+    head.add_row(
+        f"round {event.round}/{event.rounds}",
+        ProgressBar(total=event.rounds, completed=event.round, width=40),
+    )
     return Group(head, table)
 
 
@@ -91,7 +94,10 @@ def _privacy_table(result: dict[str, Any]) -> Table:
 
 def _similarity_table(result: dict[str, Any]) -> Table:
     names = list(result["sites"])
-    table = Table(title="Cosine similarity, computed on ciphertexts (each hospital sees its own row)", title_justify="left")
+    table = Table(
+        title="Cosine similarity, computed on ciphertexts (each hospital sees its own row)",
+        title_justify="left",
+    )
     table.add_column("hospital")
     for name in names:
         table.add_column(name, justify="right")
@@ -102,12 +108,21 @@ def _similarity_table(result: dict[str, Any]) -> Table:
 
 
 def _communication(communication: dict[str, Any], seconds: dict[str, float]) -> Table:
-    table = Table(title="Communication and time, all hospitals and rounds", title_justify="left", show_header=False, box=None)
+    table = Table(
+        title="Communication and time, all hospitals and rounds",
+        title_justify="left",
+        show_header=False,
+        box=None,
+    )
     for way in ("upload", "download"):
         sent, dense = communication[f"{way}_bytes"], communication[f"float32_{way}_bytes"]
         table.add_row(f"{way}", f"{sent:,} bytes", f"{sent / dense:.2f} x dense float32 ({dense:,})")
     parts = ", ".join(f"{name} {size:,}" for name, size in communication["parts"].items())
     table.add_row("of which", "", parts)
     table.add_row("clipped values", f"{communication['clipped_values']:,}", "kept in the error feedback")
-    table.add_row("seconds", f"{seconds['total']:.1f}", ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total"))
+    table.add_row(
+        "seconds",
+        f"{seconds['total']:.1f}",
+        ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total"),
+    )
     return table

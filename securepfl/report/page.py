@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from securepfl.runtime.outcome import METRICS, MODELS
+from securepfl.report.outcome import METRICS, MODELS
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; }
@@ -32,8 +32,9 @@ def page_of(result: dict[str, Any]) -> str:
         _communication(result),
         f"<p class='muted'><small>settings {escape(federation['digest'])}<br>{escape(_versions(result))}</small></p>",
     ]
-    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{escape(federation['name'])}</title>"
-    return f"<!doctype html><html lang='en'><head>{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    title = f"<title>{escape(federation['name'])}</title>"
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'>{title}<style>{_STYLE}</style>"
+    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:
@@ -51,13 +52,35 @@ def _metrics(result: dict[str, Any]) -> str:
     rows["mean"] = ("", result["mean"])
     tables = []
     for metric in METRICS:
-        cells = [[name, size, *(_number(found[model][metric]) for model in MODELS)] for name, (size, found) in rows.items()]
-        tables.append(_table([metric.replace("_", " "), "train/test", "personalised", "shared", "local, same epsilon", "majority"], cells))
+        cells = [
+            [name, size, *(_number(found[model][metric]) for model in MODELS)] for name, (size, found) in rows.items()
+        ]
+        tables.append(
+            _table(
+                [
+                    metric.replace("_", " "),
+                    "train/test",
+                    "personalised",
+                    "shared",
+                    "local, same epsilon",
+                    "majority",
+                ],
+                cells,
+            )
+        )
     return "<br>".join(tables)
 
 
 def _privacy(result: dict[str, Any]) -> str:
-    headings = ["hospital", "epsilon (zero-out)", "epsilon (replace-one)", "delta", "unit", "budget", "rounds sat out"]
+    headings = [
+        "hospital",
+        "epsilon (zero-out)",
+        "epsilon (replace-one)",
+        "delta",
+        "unit",
+        "budget",
+        "rounds sat out",
+    ]
     rows = [
         [
             name,
@@ -78,22 +101,27 @@ def _similarity(result: dict[str, Any]) -> str:
     found = {name: result["sites"][name]["similarity"] for name in names}
     if not any(found.values()):
         return ""
-    rows = [[name, *(f"{found[name][other]:+.2f}" if other in found[name] else "" for other in names)] for name in names]
+    rows = [
+        [name, *(f"{found[name][other]:+.2f}" if other in found[name] else "" for other in names)] for name in names
+    ]
     return "<h2>Cosine similarity, computed on ciphertexts</h2>" + _table(["hospital", *names], rows)
 
 
 def _communication(result: dict[str, Any]) -> str:
     sent = result["communication"]
     rows = [
-        [way, f"{sent[f'{way}_bytes']:,}", f"{sent[f'float32_{way}_bytes']:,}", f"{sent[f'{way}_bytes'] / sent[f'float32_{way}_bytes']:.2f}"]
+        [
+            way,
+            f"{sent[f'{way}_bytes']:,}",
+            f"{sent[f'float32_{way}_bytes']:,}",
+            f"{sent[f'{way}_bytes'] / sent[f'float32_{way}_bytes']:.2f}",
+        ]
         for way in ("upload", "download")
     ]
     times = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result["seconds"].items())
     parts = ", ".join(f"{name} {size:,}" for name, size in sent["parts"].items())
-    return (
-        _table(["all hospitals and rounds", "bytes", "dense float32", "ratio"], rows)
-        + f"<p>Bytes by purpose: {escape(parts)}. Clipped values: {sent['clipped_values']:,}. Seconds: {escape(times)}.</p>"
-    )
+    totals = f"Bytes by purpose: {parts}. Clipped values: {sent['clipped_values']:,}. Seconds: {times}."
+    return _table(["all hospitals and rounds", "bytes", "dense float32", "ratio"], rows) + f"<p>{escape(totals)}</p>"
 
 
 def _versions(result: dict[str, Any]) -> str:

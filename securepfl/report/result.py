@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from securepfl.federation import Federation
-from securepfl.runtime.outcome import Outcome, SiteOutcome
+from securepfl.report.outcome import Outcome, SiteOutcome
 
 SCHEMA = 1
 VERSIONED = ("securepfl", "torch", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy")

@@ -14,9 +14,7 @@ from securepfl.crypto.parameters import BY_NAME, SETS, Layout, choose_layout
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
-CIPHERS = {
-    parameters.name: SealCipher(seal.generate_secret_key(parameters), parameters) for parameters in SETS
-}
+CIPHERS = {parameters.name: SealCipher(seal.generate_secret_key(parameters), parameters) for parameters in SETS}
 
 
 def cipher_for(layout, scheme):

@@ -10,9 +10,7 @@ from securepfl.crypto.envelope import OVERHEAD_BYTES, Header, Kind, open_message
 from securepfl.crypto.identity import Identity
 from securepfl.errors import MessageError
 
-HOSPITAL, COORDINATOR, STRANGER = (
-    Identity.generate(name) for name in ("hospital", "coordinator", "stranger")
-)
+HOSPITAL, COORDINATOR, STRANGER = (Identity.generate(name) for name in ("hospital", "coordinator", "stranger"))
 DIGEST = b"d" * 32
 HEADER = Header(Kind.CONTRIBUTION, DIGEST, 3, 1, HOSPITAL.public.fingerprint, COORDINATOR.public.fingerprint)
 BODY = b"the body" * 10

@@ -20,9 +20,7 @@ def test_public_identities_survive_bytes_and_have_fingerprints_for_the_phone():
     assert len({again.fingerprint, BOB.public.fingerprint, renamed.fingerprint}) == 3
 
 
-@pytest.mark.parametrize(
-    "change", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b"", lambda b: b"\0" + b[6:]]
-)
+@pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"\0", lambda b: b"", lambda b: b"\0" + b[6:]])
 def test_public_identities_of_a_wrong_length_are_refused(change):
     with pytest.raises(MessageError):
         PublicIdentity.from_bytes(change(ALICE.public.to_bytes()))

@@ -73,8 +73,7 @@ def test_without_he_keys_the_ciphers_are_the_plain_ones():
     assert isinstance(plain.sum_cipher(choose_layout(3, 4, 3)), PlainCipher)
     assert isinstance(plain.similarity_cipher(), PlainSimilarity)
     assert (
-        FederationKey.open(plain.seal_for(HOSPITAL.public, STEWARD, DIGEST), HOSPITAL, STEWARD.public, DIGEST)
-        == plain
+        FederationKey.open(plain.seal_for(HOSPITAL.public, STEWARD, DIGEST), HOSPITAL, STEWARD.public, DIGEST) == plain
     )
 
 

@@ -48,16 +48,12 @@ def test_weighted_sums_of_slots_unpack_to_weighted_sums_of_levels(values, bits, 
     layout = choose_layout(values, bits, clients, max_weight)
     top = 2**bits - 2
     level = st.one_of(st.just(top), st.integers(0, top))
-    rows = data.draw(
-        st.lists(st.lists(level, min_size=values, max_size=values), min_size=1, max_size=clients)
-    )
+    rows = data.draw(st.lists(st.lists(level, min_size=values, max_size=values), min_size=1, max_size=clients))
     weights = [data.draw(st.integers(1, max_weight)) for _ in rows]
     slots, sums = np.zeros(layout.value_slots, dtype=np.uint64), np.zeros(values, dtype=np.uint64)
     for row, weight in zip(rows, weights, strict=True):
         levels = np.array(row, dtype=np.uint64)
-        slots = (slots + pack(levels, layout) * np.uint64(weight)) % np.uint64(
-            layout.parameters.plain_modulus
-        )
+        slots = (slots + pack(levels, layout) * np.uint64(weight)) % np.uint64(layout.parameters.plain_modulus)
         sums += levels * np.uint64(weight)
     assert (unpack(slots, layout) == sums).all()
 

@@ -31,9 +31,7 @@ def normal(seed, size):
 
 
 def encrypted_product(left, right):
-    return CIPHER.decrypt_product(
-        MULTIPLIER.product(CIPHER.encrypt_sketch(left), CIPHER.encrypt_sketch(right))
-    )
+    return CIPHER.decrypt_product(MULTIPLIER.product(CIPHER.encrypt_sketch(left), CIPHER.encrypt_sketch(right)))
 
 
 def one_hot(index, size=MAX_DIMENSIONS):
@@ -88,8 +86,7 @@ def test_sketches_estimate_cosines_of_longer_vectors():
     right = 0.6 * left + 0.8 * normal(6, 20_000)
     true = left @ right / np.linalg.norm(left) / np.linalg.norm(right)
     estimates = [
-        cosine(int(sketch(left, 1024, bytes([k]) * 32) @ sketch(right, 1024, bytes([k]) * 32)))
-        for k in range(20)
+        cosine(int(sketch(left, 1024, bytes([k]) * 32) @ sketch(right, 1024, bytes([k]) * 32))) for k in range(20)
     ]
     assert abs(np.mean(estimates) - true) < 0.02
     assert np.std(estimates) < 0.05

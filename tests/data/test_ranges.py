@@ -9,9 +9,7 @@ from securepfl.data.ranges import describe_columns, unit_of
 from securepfl.data.schema import DataSpec
 from securepfl.errors import DataError
 
-ROWS = (
-    "age (years),height_cm,smoker,ward,sick\n4711,186,yes,Xanadu,1\n?,173,no,Utopia,0\n4712,,yes,Utopia,1\n"
-)
+ROWS = "age (years),height_cm,smoker,ward,sick\n4711,186,yes,Xanadu,1\n?,173,no,Utopia,0\n4712,,yes,Utopia,1\n"
 
 
 def columns_of(tmp_path: Path) -> str:

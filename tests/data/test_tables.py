@@ -24,9 +24,7 @@ PRIVATE = "4711.5"
 
 def declare(**entries: Any) -> DataSpec:
     base = {"label": "sick", "site": "hospital", "ranges": {"age": {"centre": 50, "spread": 10}}}
-    return DataSpec.from_mapping(
-        {key: value for key, value in {**base, **entries}.items() if value is not None}
-    )
+    return DataSpec.from_mapping({key: value for key, value in {**base, **entries}.items() if value is not None})
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -67,9 +65,7 @@ def test_a_folder_gives_a_site_for_each_file(tmp_path: Path):
 
 def test_declared_files_without_header(tmp_path: Path):
     write(tmp_path / "processed.va.data", "50.0,1", "?,0")
-    spec = declare(
-        site=None, columns=["age", "sick"], files={"va": "processed.va.data"}, missing_values=["?"]
-    )
+    spec = declare(site=None, columns=["age", "sick"], files={"va": "processed.va.data"}, missing_values=["?"])
     np.testing.assert_array_equal(load_sites(tmp_path, spec)["va"].features, [[0, 0], [0, 1]])
 
 
@@ -157,9 +153,7 @@ def test_features_are_finite_and_within_limits(values: list[float], spread: floa
         (["hospital,id,age,sick", "a,,50,1"], {"patient": "id"}, "column `id`, row 1: no patient"),
     ],
 )
-def test_a_file_that_breaks_its_declaration(
-    tmp_path: Path, lines: list[str], entries: dict[str, Any], words: str
-):
+def test_a_file_that_breaks_its_declaration(tmp_path: Path, lines: list[str], entries: dict[str, Any], words: str):
     path = tmp_path / "hospitals.csv"
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     assert words in refusal(path, declare(**entries))
@@ -247,9 +241,7 @@ def test_a_table_shows_no_rows_and_refuses_unequal_lengths():
 def heart() -> tuple[DataSpec, dict[str, Table]]:
     if not HEART.is_dir():
         pytest.skip(f"no heart-disease files at {HEART}")
-    spec = DataSpec.from_mapping(
-        tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))["data"], where=str(EXAMPLE)
-    )
+    spec = DataSpec.from_mapping(tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))["data"], where=str(EXAMPLE))
     return spec, load_sites(HEART, spec)
 
 

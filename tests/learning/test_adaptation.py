@@ -32,9 +32,7 @@ def rows_along_first_axis(count=80):
     """The label is the sign of input 0; input 1 is weak noise, so expert 1 guesses and is unsure."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, count)
-    features = np.stack(
-        [(2 * labels - 1) * rng.uniform(0.3, 1.5, count), 0.1 * rng.normal(size=count)], axis=1
-    )
+    features = np.stack([(2 * labels - 1) * rng.uniform(0.3, 1.5, count), 0.1 * rng.normal(size=count)], axis=1)
     return features, labels
 
 

@@ -12,9 +12,7 @@ from securepfl.errors import DataError, ModelError
 from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
 from securepfl.randomness import RandomStream
 
-CUDA = pytest.param(
-    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-)
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 
 
 def per_record_loss(output, y):
@@ -162,9 +160,7 @@ def test_the_clip_sees_the_support_only():
     """With all but one coordinate frozen, that coordinate gets the whole clip."""
     masks = {name: torch.zeros_like(p) for name, p in network().named_parameters()}
     masks["head.bias"][0] = 1
-    dataset = TensorDataset(
-        torch.full((1, 4), 50.0, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    )
+    dataset = TensorDataset(torch.full((1, 4), 50.0, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     settings = dp_settings(noise_multiplier=1e-9, clip=1e-3)
     model = network()
     start = flat(model)

@@ -51,9 +51,7 @@ def release(steps=1, noise=5.0):
 
 def open_ledger(path, *, signer=None, budget=4.0, delta=DELTA, **changes):
     defaults = {"site": "north", "data_set": "biopsies", "simulation": True, "seeded": False}
-    return Ledger.open(
-        path, budget=Budget(budget, delta), signer=signer or Ed25519Signer(), **defaults | changes
-    )
+    return Ledger.open(path, budget=Budget(budget, delta), signer=signer or Ed25519Signer(), **defaults | changes)
 
 
 def reserve(ledger, round_, spent=None):
@@ -347,9 +345,7 @@ def test_a_last_line_that_lacks_only_its_newline_still_counts(path):
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(
-        st.tuples(
-            st.integers(1, 5), st.sampled_from([3.0, 10.0]), st.integers(0, 5), st.booleans(), st.booleans()
-        ),
+        st.tuples(st.integers(1, 5), st.sampled_from([3.0, 10.0]), st.integers(0, 5), st.booleans(), st.booleans()),
         max_size=8,
     )
 )

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.commands.experts import read_experts
 from securepfl.data.tables import load_unlabelled
 from securepfl.errors import DataError
-from securepfl.experts import read_experts
 from securepfl.learning.adaptation import AdaptReport, AdaptSettings, adapt
 from securepfl.learning.prediction import placed_like, predict
 from securepfl.learning.routing import RoutedModel, gate_summary

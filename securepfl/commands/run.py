@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
@@ -11,18 +11,18 @@ from typing import Any
 
 from torch import nn
 
-from securepfl.client import Client
+from securepfl.commands.evaluation import Hospital, dataset_of, event_of, outcome_of
+from securepfl.commands.experts import SHARED, write_expert
 from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError
-from securepfl.experts import SHARED, write_expert
 from securepfl.federation import Federation
 from securepfl.learning.models import build_model
+from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
-from securepfl.runtime.local import Hospital, simulate
-from securepfl.runtime.outcome import Observer, Outcome
+from securepfl.runtime.local import SimulatedRun, simulate
 from securepfl.runtime.storage import new_folder, write_bytes, write_json
 
 Display = Callable[[Mapping[str, float]], AbstractContextManager[Observer]]
@@ -52,7 +52,7 @@ def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) ->
         "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
         "parts with made-up scanner calibrations"
     )
-    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note,))
+    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note, spec.split.note))
 
 
 def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: Path | None) -> Plan:
@@ -69,20 +69,24 @@ def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: P
 
 
 def _plan(
-    federation: Federation, spec: DataSpec, tables: Mapping[str, Any], ledgers: Path | None, notes: tuple[str, ...]
+    federation: Federation,
+    spec: DataSpec,
+    tables: Mapping[str, Any],
+    ledgers: Path | None,
+    notes: tuple[str, ...],
 ) -> Plan:
     settings = federation.model
     if settings.kind == "own":
         raise ConfigError('[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own')
-    build = partial(build_model, settings.kind, len(spec.feature_names), settings.hidden)
+    build = partial(build_model, settings.kind, len(spec.feature_names), settings.hidden, settings.seed)
     hospitals = {name: Hospital(*split_table(table, spec.split)) for name, table in sorted(tables.items())}
     for name, hospital in hospitals.items():
-        if not len(hospital.train.labels):
+        if not len(hospital.train):
             raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
     return Plan(federation.bound(hospitals, build), hospitals, build, ledgers, notes)
 
 
-def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Display | None = None) -> dict[str, Any]:
+def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Display) -> dict[str, Any]:
     """Run `plan` and write its folder `out`: it appears whole, or not at all. Returns result.json's content.
 
     Raises what simulate raises, and StorageError where `out` holds something or can't be written.
@@ -90,28 +94,12 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
     federation = plan.federation
     budgets = {name: federation.budget_of(name) for name in federation.roster}
     with new_folder(out) as folder:
-        shown = display(budgets) if display is not None else nullcontext(lambda event: None)
-        with shown as observe:
-            outcome, clients = simulate(
-                federation,
-                plan.hospitals,
-                plan.build_model,
-                folder,
-                ledgers=plan.ledgers,
-                seed=seed,
-                device=device,
-                observe=observe,
-            )
-        try:
-            if federation.release.experts and seed is None:
-                _release(federation, clients, folder / "experts")
-        finally:
-            for client in clients.values():
-                client.close()
+        ledgers = plan.ledgers or folder / "ledger"
+        outcome = _train(plan, folder, ledgers, seed, device, display(budgets))
         if plan.ledgers is not None:
             (folder / "ledger").mkdir()
             for name in federation.roster:
-                shutil.copy2(plan.ledgers / f"{name}.jsonl", folder / "ledger")
+                shutil.copy2(ledgers / f"{name}.jsonl", folder / "ledger")
         result = result_of(federation, outcome)
         result["notes"] = notes_of(plan, outcome, seed)
         write_json(folder / "result.json", result)
@@ -119,15 +107,45 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
     return result
 
 
-def _release(federation: Federation, clients: Mapping[str, Client], folder: Path) -> None:
+def _train(
+    plan: Plan,
+    folder: Path,
+    ledgers: Path,
+    seed: int | None,
+    device: str,
+    display: AbstractContextManager[Observer],
+) -> Outcome:
+    """All rounds, then each hospital's own comparison, then the release of experts where it is declared."""
+    training = {name: dataset_of(hospital.train) for name, hospital in plan.hospitals.items()}
+    with ExitStack() as stack:
+        with display as show:
+            run = stack.enter_context(
+                simulate(
+                    plan.federation,
+                    training,
+                    plan.build_model,
+                    folder / "sites",
+                    ledgers=ledgers,
+                    seed=seed,
+                    device=device,
+                    observe=lambda run: show(event_of(run)),
+                )
+            )
+        outcome = outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
+        if plan.federation.release.experts and seed is None:
+            _release(plan.federation, run, folder / "experts")
+        return outcome
+
+
+def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
     """The hospitals' explicit release, each with its ledger line, and the shared model beside them."""
     spec = federation.data_spec
     if spec is None:
         raise ValueError("a run's federation declares its data")
-    for name, client in clients.items():
+    for name, client in run.clients.items():
         model, record = client.release_expert()
         write_expert(folder / f"{name}.safetensors", model, record, federation.model, spec)
-    shared = next(iter(clients.values())).shared_model()
+    shared = next(iter(run.clients.values())).shared_model()
     record = {"site": "all", "federation": federation.digest.hex(), "rounds": federation.rounds}
     write_expert(folder / f"{SHARED}.safetensors", shared, record, federation.model, spec)
 

@@ -1,7 +1,7 @@
 """What a run tells: one event a round while it goes, one outcome at its end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Metrics = Mapping[str, float | None]
 
@@ -36,12 +36,15 @@ class SiteOutcome:
     budget: float
     sat_out: tuple[int, ...]
     similarity: Mapping[str, float]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Communication:
-    """Bytes summed over hospitals and rounds, envelopes included; float32: a dense exchange of the shared part."""
+    """Bytes summed over hospitals and rounds; float32: what a dense exchange of the shared part would cost.
+
+    `parts` are the same bytes by purpose: updates, personal, similarity, and the envelopes around them.
+    """
 
     rounds: int
     upload_bytes: int
@@ -49,7 +52,7 @@ class Communication:
     float32_upload_bytes: int
     float32_download_bytes: int
     clipped_values: int
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class Outcome:
     def mean(self, without: tuple[str, ...] = ()) -> dict[str, dict[str, float | None]]:
         """Mean over hospitals of each metric of each model; None where no hospital could compute it."""
         kept = [site for name, site in self.sites.items() if name not in without]
-        return {model: {metric: _mean([site.metrics[model][metric] for site in kept]) for metric in METRICS} for model in MODELS}
+        return {
+            model: {metric: _mean([site.metrics[model][metric] for site in kept]) for metric in METRICS}
+            for model in MODELS
+        }
 
 
 def _mean(values: list[float | None]) -> float | None:

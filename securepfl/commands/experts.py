@@ -29,7 +29,9 @@ class Experts:
     records: Mapping[str, Mapping[str, Any]]
 
 
-def write_expert(path: Path, model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: DataSpec) -> None:
+def write_expert(
+    path: Path, model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: DataSpec
+) -> None:
     """Write one expert as safetensors: parameters, audit record, architecture, declared ranges."""
     arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     meta = {"record": dict(record), "model": msgspec.to_builtins(settings), "data": spec.to_mapping()}

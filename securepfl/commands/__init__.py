@@ -1,0 +1,1 @@
+"""What the command line's commands do: run, route. They compose the SDK; nothing below imports them."""

@@ -1,0 +1,173 @@
+"""A hospital's own comparison on its test rows, and the outcome of a whole run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from securepfl.client import BuildModel, Client, dp_settings
+from securepfl.data.tables import Table
+from securepfl.federation import Federation, initial_model
+from securepfl.learning.metrics import evaluate, majority
+from securepfl.learning.models import bce
+from securepfl.learning.prediction import predict
+from securepfl.privacy.dpsgd import train_private
+from securepfl.randomness import RandomStream, derive_key, fresh_key
+from securepfl.report.outcome import Communication, Metrics, Outcome, RoundEvent, SiteOutcome
+from securepfl.runtime.local import SimulatedRun, noise_key
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A simulated hospital's rows: training rows, and test rows that never train. Both labelled."""
+
+    train: Table
+    test: Table
+
+    def __post_init__(self) -> None:
+        if self.train.labels is None or self.test.labels is None:
+            raise ValueError(f"{self.train.site}: training and test rows must be labelled")
+
+
+def labels_of(table: Table) -> NDArray[np.int64]:
+    """The labels [n] of a labelled table. Raises ValueError for an unlabelled one."""
+    if table.labels is None:
+        raise ValueError(f"{table.site}: rows are not labelled")
+    return table.labels
+
+
+def dataset_of(table: Table) -> TensorDataset:
+    """A labelled table as items (features float32 [d], label float32)."""
+    return TensorDataset(torch.from_numpy(table.features), torch.from_numpy(labels_of(table)).float())
+
+
+def event_of(run: SimulatedRun) -> RoundEvent:
+    """What to show after a round."""
+    clients = run.clients
+    return RoundEvent(
+        round=run.round,
+        rounds=run.coordinator.federation.rounds,
+        trained=tuple(name for name, client in clients.items() if run.round not in client.sat_out),
+        epsilon={name: client.ledger.spent() for name, client in clients.items()},
+        upload_bytes=dict(run.traffic.upload),
+        download_bytes=dict(run.traffic.download),
+    )
+
+
+def outcome_of(
+    federation: Federation,
+    run: SimulatedRun,
+    hospitals: Mapping[str, Hospital],
+    build_model: BuildModel,
+    seed: int | None,
+) -> Outcome:
+    """Evaluate a finished simulation at every hospital."""
+    seconds = run.seconds
+    sites = {
+        name: _site(client, hospitals[name], compare_models(client, hospitals[name], build_model, noise_key(seed)))
+        for name, client in run.clients.items()
+    }
+    return Outcome(sites, _communication(federation, run), seconds, seed)
+
+
+def compare_models(
+    client: Client, hospital: Hospital, build_model: BuildModel, key: bytes | None
+) -> dict[str, Metrics]:
+    """Test metrics of the four models. They are exact functions of private rows: for the hospital's eyes.
+
+    The local model trains on the hospital's rows with as many noisy steps, of the same noise, as the client
+    took; in a real deployment that would be a second release from the same rows.
+    """
+    models = {
+        "personalised": client.personal_model(),
+        "shared": client.shared_model(),
+        "local": _local_model(client, hospital.train, build_model, key),
+    }
+    truth = labels_of(hospital.test)
+    compared: dict[str, Metrics] = {
+        name: evaluate(predict(model, hospital.test.features), truth) for name, model in models.items()
+    }
+    return compared | {"majority": majority(labels_of(hospital.train), truth)}
+
+
+def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
+    federation = client.federation
+    model = initial_model(build_model, federation.model.seed)
+    rounds = federation.rounds - len(client.sat_out)
+    if rounds:
+        train_private(
+            model,
+            dataset_of(train),
+            bce,
+            dp_settings(federation, len(train), steps=rounds * federation.training.steps),
+            noise=_stream(key, client.name, "local noise"),
+            sampling=_stream(key, client.name, "local sampling"),
+            device=client.device,
+            units=len(train),
+        )
+    return model
+
+
+def _stream(key: bytes | None, *labels: str) -> RandomStream:
+    return RandomStream(fresh_key() if key is None else derive_key(key, *labels))
+
+
+def _communication(federation: Federation, run: SimulatedRun) -> Communication:
+    if federation.shape is None:
+        raise ValueError("federation is not bound to a model: call Federation.bound first")
+    dense = 4 * federation.shape.shared * federation.rounds * len(run.clients)
+    upload, download = sum(run.traffic.upload.values()), sum(run.traffic.download.values())
+    parts = dict(run.coordinator.parts)
+    return Communication(
+        rounds=federation.rounds,
+        upload_bytes=upload,
+        download_bytes=download,
+        float32_upload_bytes=dense,
+        float32_download_bytes=dense,
+        clipped_values=sum(client.clipped_values for client in run.clients.values()),
+        parts=parts | {"envelopes": upload + download - sum(parts.values())},
+    )
+
+
+def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) -> SiteOutcome:
+    return SiteOutcome(
+        train=len(hospital.train),
+        test=len(hospital.test),
+        metrics=metrics,
+        epsilon=client.ledger.spent(),
+        epsilon_replace_one=client.ledger.spent_replace_one(),
+        budget=client.federation.budget_of(client.name),
+        sat_out=client.sat_out,
+        similarity=client.similarity,
+        notes=(*_row_notes(client.name, hospital), *_budget_notes(client)),
+    )
+
+
+def _row_notes(name: str, hospital: Hospital) -> list[str]:
+    notes = [
+        f"{name}: its {part} rows hold one class; metrics that need two are null"
+        for part, table in (("training", hospital.train), ("test", hospital.test))
+        if len(np.unique(labels_of(table))) < 2
+    ]
+    patients = hospital.train.patients
+    if patients is not None and len(np.unique(patients)) < len(patients):
+        notes.append(f"{name}: some patients have several records; epsilon is per record, not per patient")
+    return notes
+
+
+def _budget_notes(client: Client) -> list[str]:
+    notes, privacy = [], client.federation.privacy
+    if client.sat_out:
+        first, count = client.sat_out[0], len(client.sat_out)
+        notes.append(f"{client.name}: sat out {count} round(s) from round {first}: its budget would have been exceeded")
+    if privacy.delta > 1 / (10 * client.units):
+        expected = privacy.delta * client.units
+        notes.append(
+            f"{client.name}: delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} "
+            f"for {client.units} training records"
+        )
+    return notes
