@@ -97,7 +97,7 @@ class Client:
         device: str = "auto",
         simulation: Simulation | None = None,
     ) -> None:
-        self.federation, self.name = federation, name
+        self.federation, self.name, self._digest = federation, name, federation.digest
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self._keyring, self._loss, self._simulation = keyring, loss, simulation
         self.device = resolve_device(device)
@@ -105,7 +105,7 @@ class Client:
         validate_model(self._model)
         self._partition = Partition.of(self._model, federation.model.personal)
         bound = federation.bound(federation.roster, build_model)
-        if bound.digest != federation.digest or name not in federation.roster:
+        if bound.digest != self._digest or name not in federation.roster:
             raise ConfigError(
                 f"{name}: not in the roster, or the model is not the federation's; use the bound Federation"
             )
@@ -229,7 +229,7 @@ class Client:
             raise ConfigError("experts are not released in this federation: set [release] experts = true")
         model = self.personal_model()
         record = {
-            "federation": self.federation.digest.hex(),
+            "federation": self._digest.hex(),
             "rounds": self.round,
             "epsilon": self.ledger.spent(),
             "delta": self.federation.privacy.delta,
@@ -250,7 +250,7 @@ class Client:
         It sits out where the budget would be exceeded, and where a killed process reserved this round and left
         no message: what it spent stays counted, and no second noise is drawn for it.
         """
-        federation = self.federation.digest.hex()
+        federation = self._digest.hex()
         if self.ledger.has_reserved(federation=federation, round=header.round, attempt=header.attempt):
             return None
         try:
@@ -433,7 +433,7 @@ class Client:
 
     def _context(self, kind: str, header: Header) -> bytes:
         """Binds a sum's tag to this federation, round, attempt and kind of sum."""
-        return self.federation.digest + f"{kind}/{header.round}/{header.attempt}".encode()
+        return self._digest + f"{kind}/{header.round}/{header.attempt}".encode()
 
     def _open(self, data: bytes, kind: Kind) -> tuple[Header, bytes]:
         return open_message(
@@ -441,7 +441,7 @@ class Client:
             self._keyring.identity,
             [self._keyring.coordinator],
             kinds=(kind,),
-            federation_digest=self.federation.digest,
+            federation_digest=self._digest,
             round=self._state.round + 1,
             max_bytes=self._most_bytes,
         )
@@ -459,7 +459,7 @@ class Client:
 
     def _load_or_start(self) -> ClientState:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
-        digest = self.federation.digest.hex()
+        digest = self._digest.hex()
         if self._path.exists():
             return ClientState.load(self._path, digest)
         shared = _numpy(self._partition.flatten_shared(self._model))

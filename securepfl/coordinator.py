@@ -58,7 +58,7 @@ class Coordinator:
         self.evidence: list[bytes] = []
         self.seconds = 0.0
         self.parts = {"updates": 0, "personal": 0, "similarity": 0}
-        self._identity, self._hospitals = identity, dict(hospitals)
+        self._identity, self._hospitals, self._digest = identity, dict(hospitals), federation.digest
         self._layouts = Layouts.of(federation)
         self._most_bytes = self._layouts.most_bytes(federation)
         self._names = {public.fingerprint: name for name, public in hospitals.items()}
@@ -91,7 +91,7 @@ class Coordinator:
             self._identity,
             self._hospitals,
             kinds=kinds,
-            federation_digest=self.federation.digest,
+            federation_digest=self._digest,
             round=self._round.number,
             max_bytes=self._most_bytes,
         )
@@ -227,7 +227,7 @@ class Coordinator:
     def _seal(self, kind: Kind, receiver: str, body: bytes) -> bytes:
         header = Header(
             kind=kind,
-            federation_digest=self.federation.digest,
+            federation_digest=self._digest,
             round=self._open_round().number,
             attempt=0,
             sender=self._identity.public.fingerprint,

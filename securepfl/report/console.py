@@ -18,6 +18,8 @@ def live_display(console: Console, budgets: Mapping[str, float]) -> Iterator[Obs
     """Yield an observer that redraws round, hospitals, epsilon spent and bytes on `console`."""
     with Live(Text("hospitals take the model ..."), console=console, auto_refresh=False) as live:
         yield lambda event: live.update(_frame(event, budgets), refresh=True)
+    if not console.is_terminal:
+        console.print()  # rich ends a redirected display without a line break
 
 
 def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
