@@ -1,7 +1,6 @@
 """A hospital's own loop around the SDK: its own torch model, its own DataLoader, three calls a round."""
 
 import tempfile
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -10,12 +9,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from securepfl import Client, Federation, Simulation, local_parties
 
-HOSPITALS = ("north", "south", "west")
-
 
 def build_model() -> nn.Module:
-    layers = {"body": nn.Linear(4, 16), "act": nn.Tanh(), "head": nn.Linear(16, 1), "flat": nn.Flatten(0)}
-    return nn.Sequential(OrderedDict(layers))
+    return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1), nn.Flatten(0))
 
 
 def loader_of(rows: int) -> DataLoader:
@@ -23,12 +19,8 @@ def loader_of(rows: int) -> DataLoader:
     return DataLoader(TensorDataset(x, (x.sum(dim=1) > 0).float()), batch_size=64)
 
 
-settings = {
-    "rounds": 10,
-    "model": {"kind": "own", "personal": ["head.*"]},
-    "training": {"learning_rate": 2.0},
-}
-federation = Federation.from_mapping(settings).bound(HOSPITALS, build_model)
+settings = {"rounds": 10, "model": {"kind": "own", "personal": ["2.*"]}, "training": {"learning_rate": 2.0}}
+federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model)
 with tempfile.TemporaryDirectory() as folder:
     keyrings, coordinator = local_parties(federation)  # in the field, each party makes and keeps its own keys
     clients = {

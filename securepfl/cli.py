@@ -12,7 +12,6 @@ import click
 from rich.console import Console
 
 from securepfl.errors import SecurePFLError
-from securepfl.federation import Federation
 
 _EXISTING = click.Path(exists=True, path_type=Path)
 _PATH = click.Path(path_type=Path)
@@ -53,13 +52,12 @@ def run(
 
     Without CONFIG: four simulated hospitals from scikit-learn's breast-cancer data.
     """
-    from securepfl.commands.run import demo_federation, execute, plan_demo, plan_tables
+    from securepfl.commands.run import configured, execute, plan_demo, plan_tables
     from securepfl.report.console import closing_output, live_display
 
     if (config is None) != (data is None):
         raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
-    federation = demo_federation() if config is None else Federation.read(config)
-    federation = _overridden(federation, rounds, epsilon, plaintext)
+    federation = configured(config, rounds=rounds, epsilon=epsilon, plaintext=plaintext)
     plan = plan_demo(federation, seed, ledgers) if data is None else plan_tables(federation, data, seed, ledgers)
     out = out or Path("runs") / f"{federation.name.replace(' ', '-')}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     display = partial(live_display, Console(stderr=True))
@@ -69,15 +67,6 @@ def run(
     else:
         closing_output(_stdout(), result)
     click.echo(f"wrote {out}", err=True)
-
-
-def _overridden(federation: Federation, rounds: int | None, epsilon: float | None, plaintext: bool) -> Federation:
-    """The federation with the command line's settings in place of its own. Raises ConfigError."""
-    if rounds is not None:
-        federation = federation.replace(rounds=rounds)
-    if epsilon is not None:
-        federation = federation.changed("privacy", epsilon=epsilon)
-    return federation.changed("encryption", scheme="none") if plaintext else federation
 
 
 @cli.command()

@@ -39,10 +39,20 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def demo_federation() -> Federation:
-    """The settings of `securepfl run` without CONFIG."""
-    with as_file(files("securepfl.data") / "breast_cancer.toml") as path:
-        return Federation.read(path)
+def configured(
+    config: Path | None, *, rounds: int | None = None, epsilon: float | None = None, plaintext: bool = False
+) -> Federation:
+    """The settings in `config` (None: the demo's), with the command line's in place of its own. Raises ConfigError."""
+    if config is None:
+        with as_file(files("securepfl.data") / "breast_cancer.toml") as path:
+            federation = Federation.read(path)
+    else:
+        federation = Federation.read(config)
+    if rounds is not None:
+        federation = federation.replace(rounds=rounds)
+    if epsilon is not None:
+        federation = federation.changed("privacy", epsilon=epsilon)
+    return federation.changed("encryption", scheme="none") if plaintext else federation
 
 
 def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:

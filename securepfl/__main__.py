@@ -1,0 +1,6 @@
+"""`python -m securepfl` is the command line."""
+
+from securepfl.cli import main
+
+if __name__ == "__main__":
+    main()

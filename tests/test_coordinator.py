@@ -1,0 +1,169 @@
+"""What the coordinator's memory holds, and what it refuses."""
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import pytest
+from parties import NAMES, close_all, exchange, federation_of, parties
+
+from securepfl.crypto.envelope import Header, Kind, seal_message
+from securepfl.crypto.packing import pack, quantise
+from securepfl.errors import ConfigError, MessageError
+from securepfl.messages import Contribution, Invitation, decode, encode
+from securepfl.randomness import RandomStream
+
+
+def bytes_of(thing, seen=None):
+    """Everything that an object holds, as one byte string: attributes, containers, arrays, texts."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or isinstance(thing, int | float | bool | type(None)):
+        return b""
+    seen.add(id(thing))
+    if isinstance(thing, bytes | bytearray):
+        return bytes(thing)
+    if isinstance(thing, str):
+        return thing.encode()
+    if isinstance(thing, np.ndarray):
+        return thing.tobytes()
+    if isinstance(thing, Mapping):
+        return b"|".join(bytes_of(part, seen) for pair in thing.items() for part in pair)
+    if isinstance(thing, list | tuple | set | frozenset):
+        return b"|".join(bytes_of(part, seen) for part in thing)
+    parts = getattr(thing, "__dict__", {}).values()
+    slots = [getattr(thing, name, None) for name in getattr(thing, "__struct_fields__", ())]
+    return b"|".join(bytes_of(part, seen) for part in [*parts, *slots])
+
+
+def pieces(secret, size=24):
+    """Every aligned piece of a secret: a copy of any part of it would show."""
+    return [secret[at : at + size] for at in range(0, len(secret) - size + 1, size)]
+
+
+def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_path):
+    """Looked for in all bytes that it reaches, in the middle of a round in which sketches are due."""
+    coordinator, clients = parties(federation_of(), tmp_path)
+    exchange(coordinator, clients)
+    for name, invitation in coordinator.invite().items():
+        coordinator.receive(clients[name].contribute(invitation))
+    held = bytes_of(coordinator)
+    assert len(held) > 4 * 47_000, "the walk must reach the stored sketches"
+    for client in clients.values():
+        key = client._keyring.federation_key
+        for secret in (key.tag_key, key.support_key, *key.he_keys.values()):
+            assert not any(piece in held for piece in pieces(secret)), "a piece of a secret key"
+        state = client._state
+        channel = client._channels["update"]
+        support = client._support(2)
+        levels = quantise(state.pending.sent[support], channel.layout.bits, channel.limit, RandomStream(bytes(32)))
+        plain = [
+            state.pending.sent[support].tobytes(),
+            state.shared.tobytes(),
+            state.personal.tobytes(),
+            state.accumulated.tobytes(),
+            levels.levels.tobytes(),
+            pack(levels.levels, channel.layout).tobytes(),
+        ]
+        for vector in plain:
+            assert not any(piece in held for piece in pieces(vector) if piece.strip(b"\0")), "a piece of an update"
+    close_all(clients)
+
+
+def test_the_same_walk_finds_the_update_when_it_travels_in_clear(tmp_path):
+    """The walk itself can fail: under --plaintext the packed slots are there."""
+    coordinator, clients = parties(federation_of(encryption={"scheme": "none"}), tmp_path)
+    for name, invitation in coordinator.invite().items():
+        coordinator.receive(clients[name].contribute(invitation))
+        if name == NAMES[0]:
+            client = clients[name]
+            channel, support = client._channels["update"], client._support(1)
+            sent = client._state.pending.sent[support]
+            levels = quantise(sent, channel.layout.bits, channel.limit, RandomStream(bytes(32))).levels
+            slots = pack(levels, channel.layout)
+            assert slots.tobytes() in bytes_of(coordinator)
+    close_all(clients)
+
+
+def contribution(client, coordinator, name, **changes):
+    """A well-signed message of `name` with some fields of its body replaced."""
+    invitation = coordinator.invite()[name] if coordinator._round is None else client.invitation
+    client.invitation = invitation
+    header, _ = client._open(invitation, Kind.INVITATION)
+    body = Contribution(update=b"", personal=None, sketch=None, neighbours={}, head="0" * 64)
+    return client._seal(header, Kind.CONTRIBUTION, encode(msgspec.structs.replace(body, **changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"update": b""},
+        {"update": bytes(3528)},
+        {"update": bytes(10_000_000)},
+        {"sketch": b"short"},
+        {"personal": b"short"},
+        {"neighbours": {"birch": 1, "cedar": 1}},
+        {"neighbours": {"alder": 1, "birch": 1, "cedar": 1}},
+        {"neighbours": {"birch": 1, "cedar": 1, "damson": 3}},
+        {"neighbours": {"birch": 1, "cedar": 1, "nobody": 1}},
+    ],
+)
+def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_path, changes):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    before = coordinator.survivors
+    with pytest.raises(MessageError):
+        coordinator.receive(contribution(clients["alder"], coordinator, "alder", **changes))
+    assert coordinator.survivors == before == ()
+    assert coordinator._round.total.contributions == 0
+    close_all(clients)
+
+
+def test_bodies_of_another_shape_or_version_are_refused():
+    with pytest.raises(MessageError, match="malformed"):
+        decode(b"\xc1", Invitation)
+    with pytest.raises(MessageError, match="malformed"):
+        decode(msgspec.msgpack.encode({"round": 1}), Invitation)
+    other = msgspec.structs.replace(Invitation(round=1, roster=("a",), deadline=0.0), schema=2)
+    with pytest.raises(MessageError, match="schema 2"):
+        decode(encode(other), Invitation)
+
+
+def test_an_unknown_hospital_is_refused(tmp_path):
+    from securepfl.crypto.keys import Identity
+
+    coordinator, clients = parties(federation_of(), tmp_path)
+    coordinator.invite()
+    stranger = Identity.generate("alder")
+    public = coordinator._identity.public
+    header = Header(
+        Kind.DECLINE, coordinator.federation.digest, 1, 0, stranger.public.fingerprint, public.fingerprint
+    )
+    with pytest.raises(MessageError, match="unknown sender"):
+        coordinator.receive(seal_message(header, b"", stranger, public))
+    close_all(clients)
+
+
+def test_rounds_are_opened_and_closed_in_turn(tmp_path):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    with pytest.raises(MessageError, match="invite first"):
+        coordinator.close()
+    coordinator.invite()
+    with pytest.raises(MessageError, match="is open"):
+        coordinator.invite()
+    close_all(clients)
+
+
+def test_the_roster_must_match(tmp_path):
+    from securepfl.coordinator import Coordinator
+    from securepfl.crypto.keys import Identity
+
+    with pytest.raises(ConfigError, match="roster"):
+        Coordinator(federation_of(), Identity.generate("coordinator"), {}, b"")
+
+
+def test_ledger_heads_reach_the_coordinator(tmp_path):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    exchange(coordinator, clients)
+    assert set(coordinator.heads) == set(NAMES)
+    assert all(len(bytes.fromhex(head)) == 32 for head in coordinator.heads.values())
+    assert len(set(coordinator.heads.values())) == len(NAMES)
+    close_all(clients)
