@@ -26,13 +26,16 @@ def bytes_of(thing, seen=None):
         return thing.encode()
     if isinstance(thing, np.ndarray):
         return thing.tobytes()
+    return b"|".join(bytes_of(part, seen) for part in parts_of(thing))
+
+
+def parts_of(thing):
     if isinstance(thing, Mapping):
-        return b"|".join(bytes_of(part, seen) for pair in thing.items() for part in pair)
+        return [part for pair in thing.items() for part in pair]
     if isinstance(thing, list | tuple | set | frozenset):
-        return b"|".join(bytes_of(part, seen) for part in thing)
-    parts = getattr(thing, "__dict__", {}).values()
+        return thing
     slots = [getattr(thing, name, None) for name in getattr(thing, "__struct_fields__", ())]
-    return b"|".join(bytes_of(part, seen) for part in [*parts, *slots])
+    return [*getattr(thing, "__dict__", {}).values(), *slots]
 
 
 def pieces(secret, size=24):
@@ -134,9 +137,7 @@ def test_an_unknown_hospital_is_refused(tmp_path):
     coordinator.invite()
     stranger = Identity.generate("alder")
     public = coordinator._identity.public
-    header = Header(
-        Kind.DECLINE, coordinator.federation.digest, 1, 0, stranger.public.fingerprint, public.fingerprint
-    )
+    header = Header(Kind.DECLINE, coordinator.federation.digest, 1, 0, stranger.public.fingerprint, public.fingerprint)
     with pytest.raises(MessageError, match="unknown sender"):
         coordinator.receive(seal_message(header, b"", stranger, public))
     close_all(clients)

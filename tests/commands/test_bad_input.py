@@ -1,7 +1,6 @@
 """Every mistake gets one line (what, where, how to mend), exit code 2, and leaves nothing half-written."""
 
 import os
-
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +24,7 @@ site = "hospital"
 age = { centre = 50, spread = 15 }
 bp = { centre = 120, spread = 20 }
 """
-ROWS = [
-    (site, 30 + 7 * i % 50, 100 + 13 * i % 60, i % 2) for site in ("alder", "birch", "cedar") for i in range(30)
-]
+ROWS = [(site, 30 + 7 * i % 50, 100 + 13 * i % 60, i % 2) for site in ("alder", "birch", "cedar") for i in range(30)]
 
 
 @pytest.fixture
@@ -181,7 +178,7 @@ def test_a_full_disk_by_a_failing_write(workplace, monkeypatch, capsys):
     write = os.fsync
 
     def full(descriptor):
-        if "out" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if "out" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             raise OSError(28, "No space left on device")
         write(descriptor)
 
@@ -197,14 +194,15 @@ def test_the_documented_data_folder_form(workplace, monkeypatch, capsys):
     folder = Path("sites")
     folder.mkdir()
     for name in ("alder", "birch", "cedar"):
-        columns = dict(zip(("age", "bp", "sick"), zip(*(row[1:] for row in ROWS if row[0] == name)), strict=True))
+        rows = [row[1:] for row in ROWS if row[0] == name]
+        columns = dict(zip(("age", "bp", "sick"), zip(*rows, strict=True), strict=True))
         if name == "birch":
             parquet.write_table(pa.table(columns), folder / f"{name}.parquet")
         else:
-            rows = ["age,bp,sick", *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
-            (folder / f"{name}.csv").write_text("\n".join(rows))
+            lines = ["age,bp,sick", *(",".join(map(str, row)) for row in rows)]
+            (folder / f"{name}.csv").write_text("\n".join(lines))
     Path("federation.toml").write_text(CONFIG.replace('site = "hospital"\n', ""))
-    code, _, err = securepfl(monkeypatch, capsys, "run", "federation.toml", "--data", "sites", "--out", "out", "--seed", "1")
+    code, _, err = securepfl(monkeypatch, capsys, *RUN[:3], "sites", *RUN[4:])
     assert code == 0, err
     assert sorted(path.stem for path in Path("out/ledger").iterdir()) == ["alder", "birch", "cedar"]
 
@@ -238,5 +236,3 @@ def test_a_defect_exits_with_1_and_says_so(workplace, monkeypatch, capsys):
     monkeypatch.setattr("securepfl.federation.Federation.read", lambda path: 1 / 0)
     code, _, err = securepfl(monkeypatch, capsys, *RUN)
     assert code == 1 and "defect in securepfl" in err
-
-
