@@ -18,7 +18,7 @@ from scipy import stats
 from securepfl.commands.evaluation import dataset_of, outcome_of
 from securepfl.commands.run import plan_tables
 from securepfl.federation import Federation
-from securepfl.report.outcome import MODELS, Outcome
+from securepfl.report.outcome import METRICS, MODELS, Outcome
 from securepfl.runtime.local import simulate
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"
@@ -51,7 +51,7 @@ def table_of(outcomes: list[Outcome], without: tuple[str, ...]) -> Table:
         means = [outcome.mean(without)[model] for outcome in outcomes]
         table.add_row(
             model,
-            *(interval([float(m[name] or 0) for m in means]) for name in ("accuracy", "balanced_accuracy", "auroc")),
+            *(interval([value for m in means if (value := m[name]) is not None]) for name in METRICS),
         )
     return table
 

@@ -195,21 +195,21 @@ class PlainSimilarity:
 
 
 class PlainMultiplier:
-    """The same products on sketches in clear."""
+    """The same products on sketches of `dimensions` entries in clear."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._bytes = 4 * dimensions
 
     def check(self, upload: bytes) -> None:
-        """Raises MessageError for an upload of an impossible length."""
-        if len(upload) % 4 or not 4 <= len(upload) <= 4 * MAX_DIMENSIONS:
-            raise MessageError(f"sketch of {len(upload)} bytes; all parties must run the same settings")
+        """Raises MessageError for an upload of another length."""
+        if len(upload) != self._bytes:
+            raise MessageError(
+                f"sketch of {len(upload)} bytes where {self._bytes} belong; all parties must run the same settings"
+            )
 
     def product(self, receiver_upload: bytes, other_upload: bytes) -> bytes:
-        """The inner product in 8 bytes. Raises MessageError where lengths differ or entries are out of
-        range.
-        """
-        size = len(receiver_upload)
-        if size != len(other_upload) or size % 4 or not 4 <= size <= 4 * MAX_DIMENSIONS:
-            raise MessageError(f"sketches of {size} and {len(other_upload)} bytes; all must run the same settings")
+        """The inner product in 8 bytes. Raises MessageError for uploads of another length."""
+        self.check(receiver_upload)
+        self.check(other_upload)
         left, right = (np.frombuffer(upload, "<i4").astype(np.int64) for upload in (receiver_upload, other_upload))
-        if max(int(np.abs(left).max()), int(np.abs(right).max())) > 2 * SKETCH_NORM:
-            raise MessageError("sketch out of range; the sender is damaged or dishonest")
         return int(left @ right).to_bytes(8, "big", signed=True)

@@ -85,12 +85,17 @@ class Wire:
 
 
 class Aggregate:
-    """A running weighted sum of contributions. `add` what arrives, then `answer`."""
+    """A running weighted sum of contributions. `add` what arrives, then `answer`.
 
-    def __init__(self, layout: Layout, scheme: Scheme) -> None:
+    `stamp` is the version stamp that every contribution must carry (see versions.py): empty unless encrypted.
+    """
+
+    def __init__(self, layout: Layout, scheme: Scheme, stamp: bytes = b"") -> None:
         self._wire = Wire(layout, scheme)
+        if len(stamp) != self._wire.stamp_bytes:
+            raise ValueError(f"stamp must have {self._wire.stamp_bytes} bytes, not {len(stamp)}")
         self._sum: Words = np.zeros(self._wire.words, dtype=np.uint64)
-        self._stamp = b""
+        self._stamp = stamp
         self._seeds: list[bytes] = []
         self._weights: list[int] = []
 
@@ -111,18 +116,24 @@ class Aggregate:
             raise ValueError(f"weight {weight} must be at least 1 and the total at most {layout.total_weight}")
         if self.contributions == layout.clients:
             raise ValueError(f"contributions must be at most {layout.clients}")
+        seeds, words = self._read(contribution)
+        self._sum = add(self._sum, scale(words, weight, wire.modulus), wire.modulus)
+        self._seeds.append(seeds)
+        self._weights.append(weight)
+
+    def check(self, contribution: bytes) -> None:
+        """Raises MessageError for what `add` would refuse, and adds nothing."""
+        self._read(contribution)
+
+    def _read(self, contribution: bytes) -> tuple[bytes, Words]:
+        wire = self._wire
         if len(contribution) != wire.contribution_bytes:
             raise MessageError(
                 f"contribution of {len(contribution)} bytes where {wire.contribution_bytes} belong; "
                 "all parties must run the same settings"
             )
-        stamp = contribution[: wire.stamp_bytes]
-        body = without_stamp(contribution, self._stamp or stamp, "contribution") if stamp else contribution
-        words = wire.unpack(body[wire.seed_bytes :])
-        self._sum = add(self._sum, scale(words, weight, wire.modulus), wire.modulus)
-        self._stamp = stamp
-        self._seeds.append(body[: wire.seed_bytes])
-        self._weights.append(weight)
+        body = without_stamp(contribution, self._stamp, "contribution") if wire.encrypted else contribution
+        return body[: wire.seed_bytes], wire.unpack(body[wire.seed_bytes :])
 
     def answer(self) -> bytes:
         """Stamp, count, weights, seeds and the packed sum. Raises ValueError where nothing was added."""

@@ -64,13 +64,18 @@ def _fault(module: nn.Module) -> str | None:
         return "makes records depend on one another: replace it by GroupNorm"
     if isinstance(module, _InstanceNorm) and module.track_running_stats:
         return "keeps statistics of private records: set track_running_stats=False, or use GroupNorm"
+    if getattr(module, "max_norm", None) is not None:
+        return "rewrites the rows that records look up, without noise: set max_norm=None"
     if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
         return f"has no per-record gradients: replace it by opacus.layers.DP{type(module).__name__}"
-    if any(True for _ in module.parameters(recurse=False)):
-        if type(module) in ModuleValidator.VALIDATORS and ModuleValidator.VALIDATORS[type(module)](module):
-            return "has no per-record gradients in Opacus: replace it"
-        if any(True for _ in module.buffers()):
-            return "has parameters and buffers: move its buffers to a layer without parameters, or remove them"
+    return _fault_of_parameters(module) if any(True for _ in module.parameters(recurse=False)) else None
+
+
+def _fault_of_parameters(module: nn.Module) -> str | None:
+    if type(module) in ModuleValidator.VALIDATORS and ModuleValidator.VALIDATORS[type(module)](module):
+        return "has no per-record gradients in Opacus: replace it"
+    if any(True for _ in module.buffers()):
+        return "has parameters and buffers: move its buffers to a layer without parameters, or remove them"
     return None
 
 
@@ -166,7 +171,8 @@ class _StreamOptimizer(DPOptimizer):  # type: ignore[misc]
         """Adds the clipped per-record gradients to `p.summed_grad`, kept in double precision."""
         factors = self._clip_factors()
         for p in self.params:
-            total = torch.einsum("i,i...", factors.to(p.dtype), p.grad_sample).to(torch.float64)
+            # In double: a float32 (or TF32) sum over records could exceed the bound by more than the margin.
+            total = torch.einsum("i,i...", factors, p.grad_sample.double())
             p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
 
     def _clip_factors(self) -> Tensor:
@@ -175,7 +181,8 @@ class _StreamOptimizer(DPOptimizer):  # type: ignore[misc]
             if support is not None:
                 p.grad_sample.masked_fill_(~support, 0)  # unlike a product, also clears NaN
         norms_of_parts = [
-            torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64) for p in self.params
+            torch.linalg.vector_norm(p.grad_sample.reshape(-1, p.numel()), dim=1, dtype=torch.float64)
+            for p in self.params
         ]
         norms: Tensor = torch.linalg.vector_norm(torch.stack(norms_of_parts), dim=0)
         refused = ~torch.isfinite(norms)
@@ -192,11 +199,13 @@ class _StreamOptimizer(DPOptimizer):  # type: ignore[misc]
     def add_noise(self) -> None:
         """Sets `p.grad`: the sum plus one draw of noise, rounded to the parameter's precision afterwards."""
         for p, support in zip(self.params, self._supports, strict=True):
-            inside = torch.ones(p.shape, dtype=torch.bool) if support is None else support.cpu()
-            drawn = self._noise.gaussian(int(inside.sum()))
-            noise = torch.zeros(p.shape, dtype=torch.float64)
-            noise[inside] = torch.from_numpy(drawn) * (self.noise_multiplier * self.max_grad_norm)
-            p.grad = (p.summed_grad + noise.to(p.device)).to(p.dtype)
+            count = p.numel() if support is None else int(support.sum())
+            drawn = torch.from_numpy(self._noise.gaussian(count)) * (self.noise_multiplier * self.max_grad_norm)
+            noise = torch.zeros(p.shape, dtype=torch.float64, device=p.device)
+            noise[... if support is None else support] = drawn.to(p.device).reshape(
+                p.shape if support is None else (-1,)
+            )
+            p.grad = (p.summed_grad + noise).to(p.dtype)
 
 
 def train_private(
@@ -217,7 +226,8 @@ def train_private(
     dataset: map-style, items (x, y); one item is the unit of privacy. loss: (model(x), y) -> one value per
     record, shape [B], each from its own record alone. units: the declared number of records; a step divides
     by sample_rate * units. masks: 0/1 tensors by parameter name, shaped like it; a coordinate at 0 never
-    moves. A missing name is all ones. collate: as torch's DataLoader takes it.
+    moves. A missing name is all ones. collate: as torch's DataLoader takes it; one row per record, each made
+    of its own record alone (no mixup: that could not be detected).
 
     Same streams, same result, bit for bit on the CPU. If it raises, steps already taken stay in the model.
     Raises ModelError (see validate_model, or a loss that is not per record), DataError for a data set that
@@ -244,19 +254,25 @@ def train_private(
             drawn = _draw(records, settings.sample_rate, sampling)
             batches = [drawn[i : i + settings.physical_batch] for i in range(0, len(drawn), settings.physical_batch)]
             loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate)
-            _step(wrapped, loader, loss, optimizer)
+            _step(wrapped, loader, batches, loss, optimizer)
     return optimizer.tally.report(settings.steps)
 
 
 def _step(
     wrapped: GradSampleModule,
     loader: DataLoader[Any],
+    batches: list[list[int]],
     loss: Callable[[Tensor, Tensor], Tensor],
     optimizer: _StreamOptimizer,
 ) -> None:
     """One step: clipped sums over the physical batches, then noise once."""
     device = next(wrapped.parameters()).device
-    for number, (x, y) in enumerate(loader, start=1):
+    for number, ((x, y), drawn) in enumerate(zip(loader, batches, strict=True), start=1):
+        if len(x) != len(drawn):
+            raise DataError(
+                f"the collate function made {len(x)} rows of {len(drawn)} records, but the clip bounds one row each: "
+                "give one row per record"
+            )
         losses = loss(wrapped(x.to(device)), y.to(device))
         if losses.shape != (len(x),):
             raise ModelError(
@@ -266,10 +282,10 @@ def _step(
         optimizer.tally.add_losses(losses)
         torch.autograd.backward(losses.sum())
         _check_gradients(wrapped, len(x))
-        optimizer.signal_skip_step(number < len(loader))
+        optimizer.signal_skip_step(number < len(batches))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    if not len(loader):
+    if not batches:
         # Staying still on an empty draw would show that nobody was drawn: noise is added all the same.
         for p in optimizer.params:
             p.grad_sample = p.new_zeros((0, *p.shape))

@@ -82,15 +82,17 @@ class Ledger:
         simulation: bool,
         seeded: bool,
         run: str | None = None,
+        raise_budget: bool = False,
     ) -> Self:
         """Creates the ledger at `path` or continues it, and appends this session's line.
 
         data_set: name or fingerprint of the data the ledger belongs to. run: name of the run; a resumed run
         gives its old one, so that it cannot reserve a round twice; None is a new run. A last line torn by a
-        crash is dropped, and a line says so.
+        crash is dropped, and a line says so. raise_budget: somebody decided to give more than before.
 
         Raises LedgerError where the file is damaged, in use, or about another site, data set or kind of run,
-        and StorageError where it cannot be read or written. The budget may already be spent.
+        BudgetError where the budget is looser than the last session's without `raise_budget`, and StorageError
+        where it cannot be read or written. The budget may already be spent.
         """
         file, data = _open_locked(path)
         try:
@@ -98,7 +100,8 @@ class Ledger:
             history = History()
             for _ in replay(str(path), lines, signer.verify, history):
                 pass
-            _check_owner(path, history, site, data_set, simulation)
+            _check_owner(path, history, site, data_set, simulation, seeded)
+            _check_budget(path, history, budget, raise_budget)
             ledger = cls(path, file, signer, history, sum(len(line) + 1 for line in lines))
             if len(data) < ledger._size:  # whole but for its newline, see split_lines
                 ledger._write(b"\n", ledger._size - 1)
@@ -330,18 +333,33 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _check_owner(path: Path, history: History, site: str, data_set: str, simulation: bool) -> None:
+def _check_owner(path: Path, history: History, site: str, data_set: str, simulation: bool, seeded: bool) -> None:
     last = history.session
     if last is None:
         return
     for name, theirs, ours in (("site", last.site, site), ("data set", last.data_set, data_set)):
         if theirs != ours:
             raise LedgerError(f"{path}: belongs to {name} {theirs!r}, not {ours!r}; give that {name}'s own ledger")
-    if last.simulation != simulation:
-        kinds = ("real runs", "simulations")
-        raise LedgerError(
-            f"{path}: holds {kinds[last.simulation]}, and this run is one of {kinds[simulation]}; "
-            "keep a ledger for each"
+    if (last.simulation, last.seeded) != (simulation, seeded):
+        theirs, ours = _kind(last.simulation, last.seeded), _kind(simulation, seeded)
+        raise LedgerError(f"{path}: holds {theirs}, and this run is one of {ours}; keep a ledger for each")
+
+
+def _kind(simulation: bool, seeded: bool) -> str:
+    return ("seeded " if seeded else "") + ("simulations" if simulation else "real runs")
+
+
+def _check_budget(path: Path, history: History, budget: Budget, raise_budget: bool) -> None:
+    """A budget that any run may loosen bounds nothing: only an explicit decision does."""
+    last = history.session
+    if last is None or raise_budget:
+        return
+    before = last.budget
+    if budget.epsilon > before.epsilon or budget.delta > before.delta:
+        raise BudgetError(
+            f"{path}: its budget is epsilon {before.epsilon:g} at delta {before.delta:g}, and this run would loosen it "
+            f"to epsilon {budget.epsilon:g} at delta {budget.delta:g}; if that is meant, declare `budget` in [privacy] "
+            f"or [sites.{last.site}]"
         )
 
 

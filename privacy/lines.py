@@ -189,8 +189,8 @@ class History:
                 raise ValueError("comes before any session")
         elif (line.site, line.simulation) != (self.session.site, self.session.simulation):
             raise ValueError("belongs to another site, or mixes a simulation with real runs")
-        elif not isinstance(line, Session) and line.seeded != self.session.seeded:
-            raise ValueError("contradicts its session on whether the noise is seeded")
+        elif line.seeded != self.session.seeded:
+            raise ValueError("mixes seeded and unseeded noise")
 
     def _check_session(self, line: Session) -> None:
         if self.session is not None and line.data_set != self.session.data_set:

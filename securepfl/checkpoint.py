@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from securepfl.errors import StorageError
 from securepfl.runtime.storage import read_arrays, write_arrays
 
+SCHEMA = 1
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -18,13 +19,15 @@ Doubles = NDArray[np.float64]
 class Pending:
     """A contribution that was made and not yet answered: its bytes, and what applying the answer needs.
 
-    `trained` is False for a refusal (Decline): nothing was sent.
+    `trained` is False for a refusal (Decline): nothing was sent. `answer` is the hash of the one answer that this
+    hospital has begun to decrypt: others to the same round are refused.
     """
 
     message: bytes
     trained: bool
     sent: Doubles
     local_shared: Floats
+    answer: str = ""
 
 
 @dataclass
@@ -42,7 +45,7 @@ class ClientState:
     average_personal: Floats | None = None
     trajectory: dict[str, NDArray[Any]] = field(default_factory=dict)
     similarity: dict[str, float] = field(default_factory=dict)
-    neighbours: dict[str, int] = field(default_factory=dict)
+    neighbours: list[str] = field(default_factory=list)
     pull: float = 0.0
     clipped: int = 0
     sat_out: list[int] = field(default_factory=list)
@@ -60,19 +63,30 @@ class ClientState:
             arrays["pending.sent"] = self.pending.sent
             arrays["pending.local_shared"] = self.pending.local_shared
         meta = {name: getattr(self, name) for name in _META}
-        meta["pending"] = None if self.pending is None else self.pending.trained
+        meta["schema"] = SCHEMA
+        meta["pending"] = None if self.pending is None else [self.pending.trained, self.pending.answer]
         write_arrays(path, arrays, meta)
 
     @classmethod
     def load(cls, path: Path, federation: str) -> "ClientState":
         """Read what save wrote. Raises StorageError where it is damaged or belongs to another federation."""
         arrays, meta = read_arrays(path)
-        if meta["federation"] != federation:
-            raise StorageError(f"{path}: belongs to a federation with other settings; name another folder")
+        try:
+            if meta["schema"] != SCHEMA:
+                raise StorageError(f"{path}: schema {meta['schema']}, but this securepfl reads {SCHEMA}; upgrade it")
+            if meta["federation"] != federation:
+                raise StorageError(f"{path}: belongs to a federation with other settings; name another folder")
+            return cls._from(arrays, meta)
+        except (KeyError, TypeError, ValueError):
+            raise StorageError(f"{path}: not a whole hospital state; restore it from a copy") from None
+
+    @classmethod
+    def _from(cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> "ClientState":
         pending = None
         if meta["pending"] is not None:
+            trained, answer = meta["pending"]
             message = arrays["pending.message"].tobytes()
-            pending = Pending(message, meta["pending"], arrays["pending.sent"], arrays["pending.local_shared"])
+            pending = Pending(message, trained, arrays["pending.sent"], arrays["pending.local_shared"], answer)
         prefix = "trajectory."
         return cls(
             shared=arrays["shared"],

@@ -5,12 +5,13 @@ post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 """
 
 import copy
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from securepfl.answers import Opened, check_answer, open_answer
 from securepfl.checkpoint import ClientState, Pending
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import FederationKey, Identity, PublicIdentity
 from securepfl.crypto.signing import LedgerSigner
-from securepfl.crypto.similarity import cosine, sketch
-from securepfl.errors import BudgetError, ConfigError, MessageError
-from securepfl.exchange import Layouts, SumChannel
+from securepfl.crypto.similarity import sketch
+from securepfl.errors import BudgetError, ConfigError, MessageError, StorageError
+from securepfl.exchange import LEAST_NEIGHBOURS, Encoded, Layouts, SumChannel
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.coupling import couple, neighbours, pull_towards
 from securepfl.learning.models import bce
@@ -37,6 +39,8 @@ from securepfl.privacy.accounting import Release, noise_multiplier_for
 from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
+from securepfl.runtime.storage import lock_folder
+from securepfl.training_set import TrainingSet
 
 BuildModel = Callable[[], nn.Module]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +78,7 @@ class Client:
     """A hospital as a state machine over bytes: contribute(invitation) -> message, apply(answer).
 
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
-    its items are the privacy units, its sampler is not used (full batch, or declared Poisson sampling).
+    its items are the privacy units, and batches are drawn anew (full, or declared Poisson sampling).
     `loss(output, y)` gives one loss per record, shape [batch]. State lives in `folder` and survives a kill;
     the ledger in `ledger` (default: in `folder`) belongs to `data_set` (default: `name`) and composes over runs.
 
@@ -109,78 +113,69 @@ class Client:
             raise ConfigError(
                 f"{name}: not in the roster, or the model is not the federation's; use the bound Federation"
             )
-        self._dataset, self._collate = _dataset_of(training)
-        self.units = len(self._dataset)  # type: ignore[arg-type]
+        self._training = TrainingSet.of(training, name)
         self._start = _numpy(self._partition.flatten_personal(self._model))
         self._channels = SumChannel.open(federation, keyring.federation_key)
         self._most_bytes = Layouts.of(federation).most_bytes(federation)
         self._similarity = keyring.federation_key.similarity_cipher() if federation.similarity.every else None
         self._settings = dp_settings(federation, self.units, federation.training.steps)
         self._path = folder / "state.safetensors"
-        self._state = self._load_or_start()
-        self.ledger = Ledger.open(
-            ledger or folder / "ledger.jsonl",
-            site=name,
-            data_set=data_set or name,
-            run=self._state.run,
-            budget=Budget(federation.budget_of(name), federation.privacy.delta),
-            signer=LedgerSigner(keyring.identity, trusting=simulation is not None),
-            simulation=simulation is not None,
-            seeded=simulation is not None and simulation.noise_key is not None,
-        )
+        self._lock = lock_folder(folder)
+        try:
+            self._state = self._load_or_start()
+            self.ledger = self._open_ledger(ledger or folder / "ledger.jsonl", data_set or name)
+        except BaseException:
+            self._lock.close()
+            raise
 
     def contribute(self, invitation: bytes) -> bytes:
         """Answer an invitation: train, reserve the budget first, and return one sealed message.
 
         The same round asked again gives the same bytes, without new noise. A hospital whose budget would be
-        exceeded declines. Raises MessageError for bytes that are not this round's invitation.
+        exceeded declines. The message is on disk before it is returned. Raises MessageError for bytes that are
+        not this round's invitation, LedgerError or StorageError where ledger or state can't be written.
         """
         header, data = self._open(invitation, Kind.INVITATION)
         decode(data, Invitation)
-        state = self._state
-        if state.pending is not None:
-            return state.pending.message
+        if self._state.pending is not None:
+            return self._state.pending.message
         if header.round > self.federation.rounds:
             raise MessageError(f"{self.name}: invited to round {header.round} of {self.federation.rounds}")
         reservation = self._reserve(header)
-        state.pending = self._declined(header) if reservation is None else self._contribution(header)
-        state.save(self._path)
+        state = copy.deepcopy(self._state)
+        state.pending = self._decline(state, header) if reservation is None else self._contribution(state, header)
+        self._commit(state)
         if reservation is not None:
             self.ledger.settle(reservation, self._release())
         return state.pending.message
 
     def apply(self, answer: bytes) -> None:
-        """Take the round's answer: step the shared parameters, couple the personal ones, move the trajectory.
+        """Take the round's answer: step the shared parameters, move the trajectory, couple the personal ones.
 
-        Raises MessageError for bytes that are not this round's answer, AggregateError where a sum fails its
-        check; the state is then as before.
+        A hospital that sent nothing in the round takes the step all the same. Raises MessageError for bytes that
+        are not this round's answer, AggregateError where what they hold fails its check; the model is then as before.
         """
         header, data = self._open(answer, Kind.ANSWER)
         body = decode(data, Answer)
-        state, pending = self._state, self._state.pending
-        if pending is None:
-            raise MessageError(f"{self.name}: an answer to round {header.round} is not awaited")
-        started = time.perf_counter()
-        step = self._shared_step(header, body)
-        mean = self._neighbourhood_mean(header, body)
-        average = self._consensus(header, body)
-        row = self._row(body)
-        self.seconds["decrypt"] += time.perf_counter() - started
+        check_answer(body, header.round, self.name, self.federation, self._state)
+        state = copy.deepcopy(self._state)
+        pending = state.pending or Pending(b"", False, np.zeros_like(state.residual), state.shared)
+        state.pending = self._pinned(pending, answer)
+        self._commit(state)
 
-        state.round, state.pending = header.round, None
-        state.aggregate = step if body.aggregate is not None else state.aggregate
-        state.shared = (state.shared - step).astype(np.float32)
-        if pending.trained and (body.aggregate is None or self.name not in body.survivors):
-            state.residual += pending.sent
-        if mean is not None:
-            coupled = couple(torch.from_numpy(state.personal), torch.from_numpy(mean), state.pull)
-            state.personal = _numpy(coupled)
-        state.average_personal = average if average is not None else state.average_personal
-        if pending.trained:
-            self._move_trajectory(pending.local_shared)
-        if row:
-            self._choose_neighbours(row)
-        state.save(self._path)
+        started = time.perf_counter()
+        support = self._support(state, header.round)
+        contexts = {kind: self._context(kind, header) for kind in self._channels}
+        opened = open_answer(body, self._channels, self._similarity, contexts, int(support.sum()))
+        self.seconds["decrypt"] += time.perf_counter() - started
+        state = copy.deepcopy(state)
+        self._step(state, header.round, pending, support, opened, self.name in body.survivors)
+        self._commit(state)
+
+    @property
+    def units(self) -> int:
+        """Training records: the declared constant by which a step divides."""
+        return self._training.units
 
     @property
     def round(self) -> int:
@@ -210,25 +205,36 @@ class Client:
         }
         return self._model_with(trajectory["shared"], trajectory["personal"])
 
-    def shared_model(self) -> nn.Module:
-        """A copy with the shared parameters and, after the last round, the hospitals' average personal ones."""
+    def shared_model(self) -> nn.Module | None:
+        """A copy with the shared parameters and the hospitals' average personal ones.
+
+        None before the last round has given that average, or where that round formed no sum.
+        """
         average = self._state.average_personal
+        if average is None and self._start.size:
+            return None
         return self._model_with(self._state.shared, self._start if average is None else average)
 
     def predict(self, features: Tensor | NDArray[Any]) -> NDArray[np.float64]:
         """The personal model's probabilities for features [n, ...]."""
         return predict(self.personal_model(), features)
 
-    def release_expert(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The personal model for use outside, with its audit record: written to the ledger before it is returned.
+    def release(self, expert: Literal["personal", "shared"]) -> tuple[nn.Module, dict[str, Any]]:
+        """A model for use outside, with its audit record: written to the ledger before it is returned.
 
-        Costs nothing beyond what the rounds spent: the model is post-processing of this hospital's releases.
-        Raises ConfigError where the federation does not release experts.
+        "personal" is this hospital's own, "shared" the one that all hospitals hold. Neither costs more than the rounds
+        spent: they are post-processing of what was released. Raises ConfigError where the federation does not
+        release experts, the run is seeded (its noise hides nothing), or there is no shared model.
         """
         if not self.federation.release.experts:
             raise ConfigError("experts are not released in this federation: set [release] experts = true")
-        model = self.personal_model()
+        if self._simulation is not None and self._simulation.noise_key is not None:
+            raise ConfigError("a seeded simulation releases no expert: run without --seed")
+        model = self.personal_model() if expert == "personal" else self.shared_model()
+        if model is None:
+            raise ConfigError("there is no shared model to release: the last round formed no sum")
         record = {
+            "expert": expert,
             "federation": self._digest.hex(),
             "rounds": self.round,
             "epsilon": self.ledger.spent(),
@@ -239,10 +245,15 @@ class Client:
         return model, {"site": self.name, "ledger_head": self.ledger.head, **record}
 
     def close(self) -> None:
-        """Give the ledger's lock back. The client can't be used afterwards."""
+        """Give the folder's and the ledger's locks back. The client can't be used afterwards."""
         self.ledger.close()
+        self._lock.close()
 
-    # Below: one step each of contribute and apply.
+    # Below: one step each of contribute and apply. They change a copy of the state, which counts once it is on disk.
+
+    def _commit(self, state: ClientState) -> None:
+        state.save(self._path)
+        self._state = state
 
     def _reserve(self, header: Header) -> str | None:
         """The reservation of this round's release, or None where the hospital must sit the round out.
@@ -260,71 +271,66 @@ class Client:
         except BudgetError:
             return None
 
-    def _contribution(self, header: Header) -> Pending:
-        state, federation = self._state, self.federation
-        support = self._support(header.round)
+    def _decline(self, state: ClientState, header: Header) -> Pending:
+        state.sat_out.append(header.round)
+        message = self._seal(header, Kind.DECLINE, encode(Decline()))
+        return Pending(message, False, np.zeros_like(state.residual), state.shared)
+
+    def _contribution(self, state: ClientState, header: Header) -> Pending:
+        support = self._support(state, header.round)
         started = time.perf_counter()
-        shared, personal = self._train(support, header)
+        shared, personal = self._train(state, support, header.round)
         self.seconds["train"] += time.perf_counter() - started
         started = time.perf_counter()
         gradient = (state.shared - shared).astype(np.float64)
-        corrected = add_residual(gradient * federation.weight_share(self.name), state.residual)
-        encoded = self._channels["update"].encode(
-            corrected[support],
-            self.name,
-            self._context("update", header),
-            self._stream("rounding", header.round),
-        )
+        corrected = add_residual(gradient * self.federation.weight_share(self.name), state.residual)
+        update = self._encode("update", corrected[support], header)
         sent = np.zeros_like(state.residual)
-        sent[support] = encoded.sent
+        sent[support] = update.sent
         state.residual = new_residual(corrected, sent)
         state.personal = personal
         size = gradient.size
         state.accumulated[:size] += gradient
         state.accumulated[size:] = personal - self._start
-        state.clipped += encoded.clipped
+        part = self._personal_part(state, header)
+        state.clipped += update.clipped + (0 if part is None else part.clipped)
         body = Contribution(
-            update=encoded.data,
-            personal=self._personal_part(header),
-            sketch=self._sketch_part(header.round),
-            neighbours=state.neighbours,
+            update=update.data,
+            personal=None if part is None else part.data,
+            sketch=self._sketch_part(state, header.round),
+            neighbours=tuple(state.neighbours),
             head=self.ledger.head,
         )
         message = self._seal(header, Kind.CONTRIBUTION, encode(body))
         self.seconds["encrypt"] += time.perf_counter() - started
         return Pending(message, True, sent, shared)
 
-    def _declined(self, header: Header) -> Pending:
-        state = self._state
-        state.sat_out.append(header.round)
-        message = self._seal(header, Kind.DECLINE, encode(Decline()))
-        return Pending(message, False, np.zeros_like(state.residual), state.shared)
-
-    def _train(self, support: NDArray[np.bool_], header: Header) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _train(
+        self, state: ClientState, support: NDArray[np.bool_], round_: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """One private local training from (shared, personal): the new pair, each [size]."""
-        self._partition.load_shared(self._model, torch.from_numpy(self._state.shared))
-        self._partition.load_personal(self._model, torch.from_numpy(self._state.personal))
+        self._partition.load_shared(self._model, torch.from_numpy(state.shared))
+        self._partition.load_personal(self._model, torch.from_numpy(state.personal))
         train_private(
             self._model,
-            self._dataset,
+            self._training.dataset,
             self._loss,
             self._settings,
-            noise=self._stream("noise", header.round),
-            sampling=self._stream("sampling", header.round),
+            noise=self._stream("noise", round_),
+            sampling=self._stream("sampling", round_),
             masks=self._partition.mask_from_support(support),
             device=self.device,
             units=self.units,
-            collate=self._collate,
+            collate=self._training.collate,
         )
-        return _numpy(self._partition.flatten_shared(self._model)), _numpy(
-            self._partition.flatten_personal(self._model)
-        )
+        shared = self._partition.flatten_shared(self._model)
+        return _numpy(shared), _numpy(self._partition.flatten_personal(self._model))
 
-    def _support(self, round_: int) -> NDArray[np.bool_]:
+    def _support(self, state: ClientState, round_: int) -> NDArray[np.bool_]:
         sparsity = self.federation.sparsity
         return choose_support(
-            self._state.aggregate,
-            self._state.shared.size,
+            state.aggregate,
+            state.shared.size,
             density=sparsity.density,
             block=sparsity.block,
             exploration=sparsity.exploration,
@@ -332,89 +338,73 @@ class Client:
             round_number=round_,
         )
 
-    def _personal_part(self, header: Header) -> bytes | None:
+    def _encode(self, kind: str, values: NDArray[np.float64], header: Header) -> Encoded:
+        stream = self._stream(f"{kind} rounding", header.round)
+        return self._channels[kind].encode(values, self.name, self._context(kind, header), stream)
+
+    def _personal_part(self, state: ClientState, header: Header) -> Encoded | None:
         """The encrypted personal component, when neighbourhoods or the last round's average need it."""
-        every, final = self.federation.similarity.every, header.round == self.federation.rounds
+        final, every = header.round == self.federation.rounds, self.federation.similarity.every
         coupled = self.federation.coupling.strength > 0 and header.round > every
         if "personal" not in self._channels or not (coupled or final):
             return None
-        encoded = self._channels["personal"].encode(
-            (self._state.personal - self._start).astype(np.float64),
-            self.name,
-            self._context("personal", header),
-            self._stream("personal-rounding", header.round),
-        )
-        self._state.clipped += encoded.clipped
-        return encoded.data
+        return self._encode("personal", (state.personal - self._start).astype(np.float64), header)
 
-    def _sketch_part(self, round_: int) -> bytes | None:
-        """Encrypted operands of the accumulated update, in the rounds that ask for similarity."""
-        every = self.federation.similarity.every
-        if self._similarity is None or round_ % every or round_ == self.federation.rounds:
+    def _sketch_part(self, state: ClientState, round_: int) -> bytes | None:
+        """The encrypted sketch of the accumulated update, in the rounds in which one is due."""
+        if self._similarity is None or not self.federation.similarity_due(round_):
             return None
         key = derive_key(self._keyring.federation_key.support_key, "sketch", round_)
         dimensions = self.federation.similarity.dimensions
-        return self._similarity.encrypt_sketch(sketch(self._state.accumulated, dimensions, key))
+        return self._similarity.encrypt_sketch(sketch(state.accumulated, dimensions, key))
 
-    def _shared_step(self, header: Header, body: Answer) -> NDArray[np.float64]:
-        """The weighted mean update, zero outside the support and where no sum was formed."""
-        step = np.zeros(self._state.shared.size)
-        if body.aggregate is None:
-            return step
-        if len(set(body.survivors)) < self.federation.minimum or not set(body.survivors) <= set(self.federation.roster):
-            raise MessageError(f"{self.name}: round {header.round} names too few or unknown survivors")
-        support = self._support(header.round)
-        weights = dict.fromkeys(body.survivors, 1)
-        total = self._channels["update"].decode(
-            body.aggregate, weights, self._context("update", header), int(support.sum())
-        )
-        step[support] = total / sum(self.federation.weight_share(name) for name in body.survivors)
-        return step
+    def _pinned(self, pending: Pending, answer: bytes) -> Pending:
+        """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer a round."""
+        fingerprint = hashlib.sha256(answer).hexdigest()
+        if pending.answer not in ("", fingerprint):
+            raise MessageError(f"{self.name}: another answer to this round came before; refused")
+        return replace(pending, answer=fingerprint)
 
-    def _row(self, body: Answer) -> dict[str, float]:
-        """This hospital's own cosines, from the encrypted products with other hospitals' sketches."""
-        if not body.products:
-            return {}
-        if self._similarity is None or not set(body.products) <= set(self.federation.roster) - {self.name}:
-            raise MessageError(f"{self.name}: similarities that were not asked for")
-        products = {other: self._similarity.decrypt_product(data) for other, data in body.products.items()}
-        return {other: cosine(product) for other, product in sorted(products.items())}
+    def _step(
+        self,
+        state: ClientState,
+        round_: int,
+        pending: Pending,
+        support: NDArray[np.bool_],
+        opened: Opened,
+        included: bool,
+    ) -> None:
+        """Move `state` to the end of the round."""
+        state.round, state.pending = round_, None
+        if opened.step is not None:
+            state.aggregate = np.zeros(state.shared.size)
+            state.aggregate[support] = opened.step
+            state.shared = (state.shared - state.aggregate).astype(np.float32)
+        if opened.step is None or not included:
+            state.residual = add_residual(state.residual, pending.sent)
+        if pending.trained:
+            self._move_trajectory(state, pending.local_shared)
+        if opened.neighbourhood is not None:
+            mean = (self._start + opened.neighbourhood).astype(np.float32)
+            state.personal = _numpy(couple(torch.from_numpy(state.personal), torch.from_numpy(mean), state.pull))
+        if opened.consensus is not None:
+            state.average_personal = (self._start + opened.consensus).astype(np.float32)
+        if opened.row:
+            self._choose_neighbours(state, opened.row)
 
-    def _neighbourhood_mean(self, header: Header, body: Answer) -> NDArray[np.float32] | None:
-        """The mean personal component of the neighbours asked for, or None where no sum came."""
-        if body.neighbourhood is None:
-            return None
-        asked, got = self._state.neighbours, body.neighbours
-        if len(got) < 3 or any(asked.get(name) != weight for name, weight in got.items()):
-            raise MessageError(f"{self.name}: round {header.round} answers another neighbourhood than was asked")
-        return self._personal_mean(header, body.neighbourhood, got)
-
-    def _consensus(self, header: Header, body: Answer) -> NDArray[np.float32] | None:
-        """The average personal component of all survivors, in the last round."""
-        if body.consensus is None:
-            return None
-        if len(body.survivors) < self.federation.minimum:
-            raise MessageError(f"{self.name}: round {header.round} averages too few hospitals")
-        return self._personal_mean(header, body.consensus, dict.fromkeys(body.survivors, 1))
-
-    def _personal_mean(self, header: Header, data: bytes, weights: dict[str, int]) -> NDArray[np.float32]:
-        total = self._channels["personal"].decode(data, weights, self._context("personal", header), self._start.size)
-        return (self._start + total / sum(weights.values())).astype(np.float32)
-
-    def _move_trajectory(self, local_shared: NDArray[np.float32]) -> None:
-        state = self._state
+    def _move_trajectory(self, state: ClientState, local_shared: NDArray[np.float32]) -> None:
         trajectory = Trajectory(self.federation.trajectory.alpha)
         trajectory.load_state_dict({name: torch.from_numpy(part) for name, part in state.trajectory.items()})
         local = {"shared": local_shared, "personal": state.personal}
         trajectory.move({name: torch.from_numpy(part) for name, part in local.items()})
         state.trajectory = {name: _numpy(part) for name, part in trajectory.state_dict().items()}
 
-    def _choose_neighbours(self, row: dict[str, float]) -> None:
-        state, coupling = self._state, self.federation.coupling
+    def _choose_neighbours(self, state: ClientState, row: dict[str, float]) -> None:
+        coupling = self.federation.coupling
         state.similarity = row
-        chosen = neighbours(row, coupling.neighbours)
+        chosen = neighbours(row, coupling.neighbours, LEAST_NEIGHBOURS)
         state.pull = pull_towards(row, chosen, coupling.strength)
-        state.neighbours = dict.fromkeys(chosen, 1) if state.pull > 0 else {}
+        state.neighbours = sorted(chosen) if state.pull > 0 else []
 
     def _release(self) -> Release:
         settings = self._settings
@@ -457,11 +447,25 @@ class Client:
         self._partition.load_personal(model, torch.from_numpy(personal))
         return model.eval()
 
+    def _open_ledger(self, path: Path, data_set: str) -> Ledger:
+        simulation = self._simulation
+        return Ledger.open(
+            path,
+            site=self.name,
+            data_set=data_set,
+            run=self._state.run,
+            budget=Budget(self.federation.budget_of(self.name), self.federation.privacy.delta),
+            signer=LedgerSigner(self._keyring.identity, trusting=simulation is not None),
+            simulation=simulation is not None,
+            seeded=simulation is not None and simulation.noise_key is not None,
+            raise_budget=self.federation.budget_is_explicit(self.name),
+        )
+
     def _load_or_start(self) -> ClientState:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
         digest = self._digest.hex()
         if self._path.exists():
-            return ClientState.load(self._path, digest)
+            return self._fitting(ClientState.load(self._path, digest))
         shared = _numpy(self._partition.flatten_shared(self._model))
         state = ClientState(
             federation=digest,
@@ -475,16 +479,17 @@ class Client:
         state.save(self._path)
         return state
 
+    def _fitting(self, state: ClientState) -> ClientState:
+        sizes = (state.shared.shape, state.residual.shape, state.personal.shape)
+        shared = (self._partition.shared_size,)
+        if sizes != (shared, shared, self._start.shape):
+            raise StorageError(f"{self._path}: sizes of another model; restore it from a copy")
+        return state
+
 
 def _numpy(vector: Tensor) -> NDArray[np.float32]:
     """A flat parameter vector as a float32 array of its own. Once a round, not in a training loop."""
     return vector.detach().cpu().numpy().astype(np.float32).copy()
-
-
-def _dataset_of(training: DataLoader[Any] | Dataset[Any]) -> tuple[Dataset[Any], Callable[..., Any] | None]:
-    if isinstance(training, DataLoader):
-        return training.dataset, training.collate_fn
-    return training, None
 
 
 def dp_settings(federation: Federation, units: int, steps: int) -> DPSettings:

@@ -2,21 +2,19 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from securepfl.crypto.aggregation import Aggregate
+from securepfl.crypto import seal
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Identity, PublicIdentity
 from securepfl.crypto.parameters import Layout
 from securepfl.crypto.similarity import Multiplier, PlainMultiplier, SealMultiplier
+from securepfl.crypto.summation import Aggregate
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import Layouts
+from securepfl.exchange import LEAST_NEIGHBOURS, Layouts
 from securepfl.federation import Federation
 from securepfl.messages import Answer, Contribution, Decline, Invitation, decode, encode
-
-MOST_WEIGHT = 2
-"""Neighbour weights are 1 or 2: larger ratios would single a neighbour out."""
 
 
 @dataclass
@@ -29,7 +27,7 @@ class _Round:
     survivors: list[str] = field(default_factory=list)
     personal: dict[str, bytes] = field(default_factory=dict)
     sketches: dict[str, bytes] = field(default_factory=dict)
-    neighbours: dict[str, dict[str, int]] = field(default_factory=dict)
+    neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Coordinator:
@@ -37,9 +35,9 @@ class Coordinator:
 
     `hospitals` maps every name of the federation's roster to its public identity; `public_key` is the
     federation's public encryption key, which encrypts and can't decrypt. `heads` keeps each hospital's latest
-    ledger hash, `evidence` the bytes refused because they contradict earlier ones.
+    ledger hash; `evidence`, by round and hospital, the first message that contradicted the one taken.
 
-    Raises ConfigError where identities and roster differ.
+    Raises ConfigError where identities and roster differ or two hospitals share an identity.
     """
 
     def __init__(
@@ -53,16 +51,19 @@ class Coordinator:
     ) -> None:
         if set(hospitals) != set(federation.roster):
             raise ConfigError("the coordinator's hospitals are not the federation's roster; enrol exactly those")
+        self._names = {public.fingerprint: name for name, public in hospitals.items()}
+        if len(self._names) != len(hospitals):
+            raise ConfigError("two hospitals have the same identity; each must make its own")
         self.federation = federation
         self.heads: dict[str, str] = {}
-        self.evidence: list[bytes] = []
+        self.evidence: dict[tuple[int, str], bytes] = {}
         self.seconds = 0.0
         self.parts = {"updates": 0, "personal": 0, "similarity": 0}
         self._identity, self._hospitals, self._digest = identity, dict(hospitals), federation.digest
         self._layouts = Layouts.of(federation)
         self._most_bytes = self._layouts.most_bytes(federation)
-        self._names = {public.fingerprint: name for name, public in hospitals.items()}
-        self._multiplier: Multiplier = SealMultiplier(public_key) if public_key else PlainMultiplier()
+        self._stamp = seal.stamp() if federation.encrypted else b""
+        self._multiplier = _multiplier(federation, public_key)
         self._deadline_seconds = deadline_seconds
         self._round: _Round | None = None
         self._closed = 0
@@ -98,7 +99,7 @@ class Coordinator:
         sender, fingerprint = self._names[header.sender], hashlib.sha256(message).digest()
         earlier = self._round.replied.get(sender)
         if earlier is not None and earlier != fingerprint:
-            self.evidence.append(message)
+            self.evidence.setdefault((header.round, sender), message)
             raise MessageError(f"{sender}: sent other bytes for round {header.round} before; refused and kept")
         if earlier is None:
             if header.kind == Kind.CONTRIBUTION:
@@ -134,21 +135,12 @@ class Coordinator:
         return () if self._round is None else tuple(sorted(self._round.survivors))
 
     def _sum(self, layout: Layout) -> Aggregate:
-        return Aggregate(layout, self.federation.encryption.scheme)
+        return Aggregate(layout, self.federation.encryption.scheme, self._stamp)
 
     def _add(self, sender: str, body: Contribution) -> None:
-        """Check every part before any is added, so that a refused message leaves no trace in the sum."""
+        """Check every part before any is added: a refused message leaves no trace, and close() cannot fail."""
         current = self._open_round()
-        self._check_neighbours(sender, body.neighbours)
-        if body.sketch is not None:
-            every = self.federation.similarity.every
-            if not every or current.number % every:
-                raise MessageError(f"{sender}: sent a sketch in round {current.number}, where none is due")
-            self._multiplier.check(body.sketch)
-        if body.personal is not None:
-            if self._layouts.personal is None:
-                raise MessageError(f"{sender}: sent a personal component, but this federation has none")
-            self._sum(self._layouts.personal).add(body.personal)
+        self._check(sender, body)
         current.total.add(body.update)
         current.survivors.append(sender)
         current.neighbours[sender] = body.neighbours
@@ -161,17 +153,25 @@ class Coordinator:
             current.sketches[sender] = body.sketch
             self.parts["similarity"] += len(body.sketch)
 
-    def _check_neighbours(self, sender: str, weights: Mapping[str, int]) -> None:
-        others = set(self.federation.roster) - {sender}
-        known = set(weights) <= others and all(1 <= weight <= MOST_WEIGHT for weight in weights.values())
-        if weights and not (known and len(weights) >= 3):
-            raise MessageError(
-                f"{sender}: a neighbourhood is at least 3 other hospitals with weights 1 to {MOST_WEIGHT}"
-            )
+    def _check(self, sender: str, body: Contribution) -> None:
+        """Raises MessageError for what the round does not ask for, or what could not be summed or multiplied."""
+        number, others = self._open_round().number, set(self.federation.roster) - {sender}
+        neighbours = body.neighbours
+        if neighbours and (len(neighbours) < LEAST_NEIGHBOURS or neighbours != tuple(sorted(set(neighbours) & others))):
+            raise MessageError(f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals, sorted")
+        if body.sketch is not None:
+            if self._multiplier is None or not self.federation.similarity_due(number):
+                raise MessageError(f"{sender}: sent a sketch in round {number}, where none is due")
+            self._multiplier.check(body.sketch)
+        if body.personal is not None:
+            if self._layouts.personal is None:
+                raise MessageError(f"{sender}: sent a personal component, but this federation has none")
+            self._sum(self._layouts.personal).check(body.personal)
 
     def _answer(self, name: str, current: _Round, total: bytes | None, consensus: bytes | None) -> Answer:
         products = self._row(name, current) if total is not None else {}
-        weights, neighbourhood = self._neighbourhood(name, current)
+        neighbours = self._present_neighbours(name, current) if total is not None else ()
+        neighbourhood = self._personal_sum(current, neighbours) if neighbours else None
         self.parts["updates"] += len(total or b"")
         self.parts["personal"] += len(neighbourhood or b"") + len(consensus or b"")
         self.parts["similarity"] += sum(len(product) for product in products.values())
@@ -180,43 +180,39 @@ class Coordinator:
             aggregate=total,
             products=products,
             neighbourhood=neighbourhood,
-            neighbours=weights,
+            neighbours=neighbours,
             consensus=consensus,
         )
 
     def _row(self, name: str, current: _Round) -> dict[str, bytes]:
         """The receiver's own row of encrypted inner products; a stored sketch enters one product per receiver."""
         own = current.sketches.get(name)
-        if own is None:
+        if own is None or self._multiplier is None:
             return {}
         others = {other: data for other, data in current.sketches.items() if other != name}
         return {other: self._multiplier.product(own, data) for other, data in others.items()}
 
-    def _neighbourhood(self, name: str, current: _Round) -> tuple[dict[str, int], bytes | None]:
-        """The sum that `name` asked for, over the neighbours present; none below 3 of them.
+    def _present_neighbours(self, name: str, current: _Round) -> tuple[str, ...]:
+        """Those of the neighbours asked for that are present; nobody below 3 of them.
 
-        None in the last round either: its average over all, less this sum, could show a single hospital.
+        Nobody in the last round either: its average over all, less this sum, could show a single hospital.
         """
-        if current.number == self.federation.rounds:
-            return {}, None
-        asked = current.neighbours.get(name, {})
-        present = {other: weight for other, weight in asked.items() if other in current.personal}
-        if len(present) < 3 or self._layouts.personal is None:
-            return {}, None
-        return present, self._weighted_sum(current, present)
+        present = [other for other in current.neighbours.get(name, ()) if other in current.personal]
+        formed = len(present) >= LEAST_NEIGHBOURS and current.number != self.federation.rounds
+        return tuple(present) if formed else ()
 
     def _consensus(self, current: _Round) -> bytes | None:
         """In the last round, the sum of all survivors' personal components."""
         if current.number != self.federation.rounds or set(current.personal) != set(current.survivors):
             return None
-        return self._weighted_sum(current, dict.fromkeys(current.survivors, 1))
+        return self._personal_sum(current, current.survivors)
 
-    def _weighted_sum(self, current: _Round, weights: Mapping[str, int]) -> bytes:
+    def _personal_sum(self, current: _Round, names: Iterable[str]) -> bytes:
         if self._layouts.personal is None:
             raise ValueError("this federation has no personal parameters to sum")
         total = self._sum(self._layouts.personal)
-        for name, weight in weights.items():
-            total.add(current.personal[name], weight)
+        for name in names:
+            total.add(current.personal[name])
         return total.answer()
 
     def _open_round(self) -> _Round:
@@ -234,3 +230,14 @@ class Coordinator:
             receiver=self._hospitals[receiver].fingerprint,
         )
         return seal_message(header, body, self._identity, self._hospitals[receiver])
+
+
+def _multiplier(federation: Federation, public_key: bytes) -> Multiplier | None:
+    """What forms similarity products, or None where the federation wants none. Raises ConfigError without a key."""
+    if not federation.similarity.every:
+        return None
+    if not federation.encrypted:
+        return PlainMultiplier(federation.similarity.dimensions)
+    if not public_key:
+        raise ConfigError("similarity needs the federation's public key; ask the key steward for it")
+    return SealMultiplier(public_key)

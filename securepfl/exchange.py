@@ -3,7 +3,8 @@
 quantise -> pack -> participant and tag slots -> encrypt, and back: decrypt -> check -> unpack -> sum.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,15 @@ from securepfl.crypto.packing import dequantise_sum, quantise
 from securepfl.crypto.parameters import SIMILARITY, Layout, ParameterSet, choose_layout
 from securepfl.crypto.similarity import SealSimilarity
 from securepfl.crypto.summation import Wire
+from securepfl.errors import ConfigError
 from securepfl.federation import Federation
 from securepfl.learning.sparsity import most_coordinates
 from securepfl.randomness import RandomStream
 
 Vector = NDArray[np.float64]
+
+LEAST_NEIGHBOURS = 3
+"""The fewest others in a neighbourhood's sum."""
 
 
 @dataclass(frozen=True)
@@ -77,34 +82,48 @@ class Encoded:
 
 @dataclass(frozen=True)
 class SumChannel:
-    """One kind of sum as a hospital sees it. `limit` bounds each value; `tag_key` never leaves hospitals."""
+    """One kind of sum as a hospital sees it.
+
+    `limit` bounds each value. `tag_key` never leaves hospitals. `clients` are indexes in the roster, `shares` the
+    factors by which hospitals scaled what they sent.
+    """
 
     layout: Layout
     limit: float
     cipher: SumCipher
     tag_key: bytes
     clients: Mapping[str, int]
+    shares: Mapping[str, float]
 
     def __repr__(self) -> str:
         return f"SumChannel(layout={self.layout!r}, limit={self.limit})"
 
     @classmethod
     def open(cls, federation: Federation, key: FederationKey) -> "dict[str, SumChannel]":
-        """The channels of a federation by kind: "update", and "personal" where something is personal."""
+        """The channels of a federation by kind: "update", and "personal" where something is personal.
+
+        Raises ConfigError where the key is for an encrypted federation and this one is not, or the reverse.
+        """
+        if bool(key.he_keys) != federation.encrypted:
+            raise ConfigError(
+                f"[encryption] scheme = {federation.encryption.scheme!r}, but the federation key was made for the "
+                "other one; ask the steward for this federation's key"
+            )
         layouts, settings = Layouts.of(federation), federation.encryption
         clients = {name: index for index, name in enumerate(federation.roster)}
+        weighted = {name: federation.weight_share(name) for name in clients}
         kinds = {
-            "update": (layouts.update, settings.limit),
-            "personal": (layouts.personal, settings.personal_limit),
+            "update": (layouts.update, settings.limit, weighted),
+            "personal": (layouts.personal, settings.personal_limit, dict.fromkeys(clients, 1.0)),
         }
         return {
-            kind: cls(layout, limit, key.sum_cipher(layout), key.tag_key, clients)
-            for kind, (layout, limit) in kinds.items()
+            kind: cls(layout, limit, key.sum_cipher(layout), key.tag_key, clients, shares)
+            for kind, (layout, limit, shares) in kinds.items()
             if layout is not None
         }
 
     def encode(self, values: Vector, client: str, context: bytes, stream: RandomStream) -> Encoded:
-        """Encrypt `values` [at most layout.values]; the rest of the layout is zero."""
+        """Encrypt `values` [at most layout.values], already scaled by the share; the rest of the layout is zero."""
         padded = np.zeros(self.layout.values)
         padded[: values.size] = values
         quantised = quantise(padded, self.layout.bits, self.limit, stream)
@@ -112,9 +131,13 @@ class SumChannel:
         sent = dequantise_sum(quantised.levels, 1, self.layout.bits, self.limit)[: values.size]
         return Encoded(self.cipher.encrypt(slots, self.layout), sent, quantised.clipped)
 
-    def decode(self, answer: bytes, weights: Mapping[str, int], context: bytes, count: int) -> Vector:
-        """The weighted sum's first `count` values. Raises AggregateError where the sum is not exactly `weights`'."""
+    def mean(self, answer: bytes, names: Sequence[str], context: bytes, count: int) -> Vector:
+        """The mean over `names` of the sum's first `count` values, each weighted by its declared share.
+
+        Raises AggregateError where the sum is not exactly that of `names`, MessageError where its bytes don't fit.
+        """
         slots = self.cipher.decrypt(answer, self.layout)
-        expected = {self.clients[name]: weight for name, weight in weights.items()}
+        expected = {self.clients[name]: 1 for name in names}
         levels = check_and_unpack(slots, self.layout, expected, self.tag_key, context)
-        return dequantise_sum(levels, sum(weights.values()), self.layout.bits, self.limit)[:count]
+        total = dequantise_sum(levels, len(names), self.layout.bits, self.limit)[:count]
+        return total / math.fsum(self.shares[name] for name in names)

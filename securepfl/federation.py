@@ -4,6 +4,7 @@ Every party computes `Federation.digest` over all of them; a message made under 
 """
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,14 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _require_positive(settings: "Settings", *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        _require(
+            value is None or (math.isfinite(value) and value > 0), f"{name} = {value}: must be positive and finite"
+        )
+
+
 class ModelSettings(Settings, frozen=True):
     """`[model]`: the architecture and which parameters are personal.
 
@@ -45,7 +54,7 @@ class ModelSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         _require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
-        _require(0 <= self.seed < 2**63, f"seed = {self.seed}: must be in [0, 2^63)")
+        _require(0 <= self.seed < 2**53, f"seed = {self.seed}: must be in [0, 2^53)")
 
 
 class TrainingSettings(Settings, frozen=True):
@@ -57,7 +66,7 @@ class TrainingSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")
-        _require(self.learning_rate > 0, f"learning_rate = {self.learning_rate}: must be positive")
+        _require_positive(self, "learning_rate")
         _require(self.physical_batch >= 1, f"physical_batch = {self.physical_batch}: must be at least 1")
 
 
@@ -77,11 +86,9 @@ class PrivacySettings(Settings, frozen=True):
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self.epsilon > 0, f"epsilon = {self.epsilon}: must be positive (try 4.0)")
+        _require_positive(self, "epsilon", "clip", "budget")
         _require(0 < self.delta < 1, f"delta = {self.delta}: must be between 0 and 1 (try 1e-5)")
-        _require(self.clip > 0, f"clip = {self.clip}: must be positive")
         _require(0 < self.sample_rate <= 1, f"sample_rate = {self.sample_rate}: must be in (0, 1]")
-        _require(self.budget is None or self.budget > 0, f"budget = {self.budget}: must be positive")
 
     def rate_for(self, units: int) -> float:
         """The declared sample rate of a hospital with `units` training records."""
@@ -115,8 +122,7 @@ class EncryptionSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         _require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
-        _require(self.limit > 0, f"limit = {self.limit}: must be positive")
-        _require(self.personal_limit > 0, f"personal_limit = {self.personal_limit}: must be positive")
+        _require_positive(self, "limit", "personal_limit")
 
 
 class SimilaritySettings(Settings, frozen=True):
@@ -164,7 +170,7 @@ class SiteSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         _require(1 <= self.weight <= 1000, f"weight = {self.weight}: must be 1 to 1000")
-        _require(self.budget is None or self.budget > 0, f"budget = {self.budget}: must be positive")
+        _require_positive(self, "budget")
 
 
 class ModelShape(Settings, frozen=True):
@@ -297,10 +303,19 @@ class Federation(Settings, frozen=True):
         sites = {name: msgspec.structs.replace(site, budget=None) for name, site in self.sites.items()}
         return msgspec.structs.replace(self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None))
 
+    def similarity_due(self, round_: int) -> bool:
+        """Whether sketches travel in `round_`: every few rounds, and not in the last, where no round could use them."""
+        every = self.similarity.every
+        return every > 0 and round_ % every == 0 and round_ != self.rounds
+
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
         own = self.sites[site].budget
         return next(value for value in (own, self.privacy.budget, self.privacy.epsilon) if value is not None)
+
+    def budget_is_explicit(self, site: str) -> bool:
+        """Whether somebody declared a budget for `site`, rather than leaving it at this run's epsilon."""
+        return self.sites[site].budget is not None or self.privacy.budget is not None
 
     def weight_share(self, site: str) -> float:
         """The declared weight of `site` over the largest one: in (0, 1]."""
@@ -317,13 +332,15 @@ def check_roster(names: list[str], minimum: int) -> None:
             "add a hospital, or set minimum = 2 in the TOML to accept that"
         )
     for name in names:
+        if name == "shared":
+            raise ConfigError("hospital name 'shared': taken by the model that all hospitals share; rename the site")
         if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:\0\n"'):
             raise ConfigError(f"hospital name {name!r}: cannot be a file name; rename the site")
 
 
 def initial_model(build_model: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The model at its public start, the same at every hospital; the global generator is left untouched."""
-    with torch.random.fork_rng(devices=[]):
+    """The model at its public start, the same at every hospital; torch's generators are left as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         return build_model()
 

@@ -27,14 +27,14 @@ class Contribution(Body, frozen=True):
     """Hospital to coordinator, one a round.
 
     `update`: the encrypted slots of the sparse shared update. `personal`: the encrypted personal component, or
-    None. `sketch`: encrypted similarity operands, or None. `neighbours`: the weights with which this hospital
-    wants the others' personal components summed. `head`: the latest hash of its budget ledger.
+    None. `sketch`: the encrypted sketch for similarity, or None. `neighbours`: the others whose personal components
+    this hospital wants summed, sorted; all weigh one. `head`: the latest hash of its budget ledger.
     """
 
     update: bytes
     personal: bytes | None
     sketch: bytes | None
-    neighbours: dict[str, int]
+    neighbours: tuple[str, ...]
     head: str
 
 
@@ -46,7 +46,7 @@ class Answer(Body, frozen=True):
     """Coordinator to hospital. `aggregate` is None where too few hospitals contributed to form a sum.
 
     `products`: this hospital's own row of encrypted inner products by other hospital's name.
-    `neighbourhood`: the encrypted sum it asked for, with `neighbours` the weights that went in.
+    `neighbourhood`: the encrypted sum it asked for, over those `neighbours` that are present.
     `consensus`: in the last round, the encrypted sum of all survivors' personal components.
     """
 
@@ -54,7 +54,7 @@ class Answer(Body, frozen=True):
     aggregate: bytes | None
     products: dict[str, bytes]
     neighbourhood: bytes | None
-    neighbours: dict[str, int]
+    neighbours: tuple[str, ...]
     consensus: bytes | None
 
 
@@ -70,7 +70,7 @@ def decode(data: bytes, kind: type[_Body]) -> _Body:
     """Read authenticated bytes as `kind`. Raises MessageError where they don't fit or are of another version."""
     try:
         body = msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise MessageError(f"{kind.__name__}: malformed body; both sides must run the same securepfl") from None
     if body.schema != SCHEMA:
         raise MessageError(

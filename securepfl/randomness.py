@@ -50,8 +50,8 @@ class RandomStream:
         return np.frombuffer(self.bytes(8 * count), dtype="<u8").astype(np.uint64)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
-        """`count` uniform numbers in the open interval (0, 1), on a grid of 2^-53 shifted by half a step."""
-        return ((self.words(count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        """`count` uniform numbers in the open interval (0, 1): the middles of 2^52 equal cells, each exact."""
+        return ((self.words(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
         """`count` standard normal numbers, each the scaled sum of four independent ones.

@@ -9,8 +9,9 @@ from parties import NAMES, close_all, exchange, federation_of, parties
 
 from securepfl.crypto.envelope import Header, Kind, seal_message
 from securepfl.crypto.packing import pack, quantise
+from securepfl.crypto.versions import make_stamp
 from securepfl.errors import ConfigError, MessageError
-from securepfl.messages import Contribution, Invitation, decode, encode
+from securepfl.messages import Answer, Contribution, Invitation, decode, encode
 from securepfl.randomness import RandomStream
 
 
@@ -57,7 +58,7 @@ def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_
             assert not any(piece in held for piece in pieces(secret)), "a piece of a secret key"
         state = client._state
         channel = client._channels["update"]
-        support = client._support(2)
+        support = client._support(state, 2)
         levels = quantise(state.pending.sent[support], channel.layout.bits, channel.limit, RandomStream(bytes(32)))
         plain = [
             state.pending.sent[support].tobytes(),
@@ -79,7 +80,7 @@ def test_the_same_walk_finds_the_update_when_it_travels_in_clear(tmp_path):
         coordinator.receive(clients[name].contribute(invitation))
         if name == NAMES[0]:
             client = clients[name]
-            channel, support = client._channels["update"], client._support(1)
+            channel, support = client._channels["update"], client._support(client._state, 1)
             sent = client._state.pending.sent[support]
             levels = quantise(sent, channel.layout.bits, channel.limit, RandomStream(bytes(32))).levels
             slots = pack(levels, channel.layout)
@@ -92,8 +93,12 @@ def contribution(client, coordinator, name, **changes):
     invitation = coordinator.invite()[name] if coordinator._round is None else client.invitation
     client.invitation = invitation
     header, _ = client._open(invitation, Kind.INVITATION)
-    body = Contribution(update=b"", personal=None, sketch=None, neighbours={}, head="0" * 64)
+    body = Contribution(update=b"", personal=None, sketch=None, neighbours=(), head="0" * 64)
     return client._seal(header, Kind.CONTRIBUTION, encode(msgspec.structs.replace(body, **changes)))
+
+
+OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(3520)
+"""A contribution of the right length, stamped by another SEAL."""
 
 
 @pytest.mark.parametrize(
@@ -104,10 +109,13 @@ def contribution(client, coordinator, name, **changes):
         {"update": bytes(10_000_000)},
         {"sketch": b"short"},
         {"personal": b"short"},
-        {"neighbours": {"birch": 1, "cedar": 1}},
-        {"neighbours": {"alder": 1, "birch": 1, "cedar": 1}},
-        {"neighbours": {"birch": 1, "cedar": 1, "damson": 3}},
-        {"neighbours": {"birch": 1, "cedar": 1, "nobody": 1}},
+        {"update": OLD},
+        {"personal": OLD},
+        {"neighbours": ("birch", "cedar")},
+        {"neighbours": ("alder", "birch", "cedar")},
+        {"neighbours": ("birch", "birch", "cedar", "damson")},
+        {"neighbours": ("damson", "cedar", "birch")},
+        {"neighbours": ("birch", "cedar", "nobody")},
     ],
 )
 def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_path, changes):
@@ -117,6 +125,51 @@ def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_
         coordinator.receive(contribution(clients["alder"], coordinator, "alder", **changes))
     assert coordinator.survivors == before == ()
     assert coordinator._round.total.contributions == 0
+    coordinator.close()
+    assert set(coordinator.invite()) == set(NAMES), "the federation goes on"
+    close_all(clients)
+
+
+def test_a_malformed_sketch_in_clear_is_refused_on_arrival(tmp_path):
+    """Not when the row is formed: close() must not fail on what receive() took."""
+    coordinator, clients = parties(federation_of(encryption={"scheme": "none"}), tmp_path)
+    coordinator.invite()
+    with pytest.raises(MessageError, match="sketch"):
+        coordinator._check("alder", Contribution(update=b"", personal=None, sketch=bytes(8), neighbours=(), head=""))
+    close_all(clients)
+
+
+@pytest.mark.parametrize("data", [b"\x81\xa1\xff\x00", b"\x81\xa6schema\xa2\xff\xfe", b"\x91" * 5000, b"", b"\xc0"])
+def test_hostile_bodies_raise_nothing_but_a_message_error(data):
+    with pytest.raises(MessageError):
+        decode(data, Contribution)
+
+
+def test_two_hospitals_with_one_identity_are_refused(tmp_path):
+    from securepfl.coordinator import Coordinator
+
+    coordinator, clients = parties(federation_of(), tmp_path)
+    one = clients["alder"]._keyring
+    hospitals = dict.fromkeys(NAMES, one.identity.public)
+    with pytest.raises(ConfigError, match="same identity"):
+        Coordinator(federation_of(), coordinator._identity, hospitals, one.federation_key.public_key)
+    close_all(clients)
+
+
+def test_no_sum_of_any_kind_leaves_below_the_minimum(tmp_path):
+    """Five hospitals, all needed; four contribute: no aggregate, no neighbourhood, no similarity."""
+    names = (*NAMES, "elm")
+    federation = federation_of(names=names, minimum=5, rounds=4, privacy={"epsilon": 1e4})
+    coordinator, clients = parties(federation, tmp_path)
+    exchange(coordinator, clients)
+    assert clients["alder"]._state.neighbours
+    invitations = coordinator.invite()
+    for name in NAMES:
+        coordinator.receive(clients[name].contribute(invitations[name]))
+    answer = coordinator.close()["alder"]
+    body = decode(clients["alder"]._open(answer, Kind.ANSWER)[1], Answer)
+    assert (body.aggregate, body.neighbourhood, body.products, body.consensus) == (None, None, {}, None)
+    clients["alder"].apply(answer)
     close_all(clients)
 
 

@@ -31,6 +31,13 @@ def test_uniform_stays_inside_the_open_interval():
     assert stats.kstest(drawn, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.parametrize(("word", "expected"), [(0, 2.0**-53), (2**64 - 1, 1 - 2.0**-53)])
+def test_the_extreme_words_give_no_zero_and_no_one(monkeypatch, word, expected):
+    monkeypatch.setattr(RandomStream, "words", lambda self, count: np.full(count, word, dtype=np.uint64))
+    assert RandomStream(bytes(32)).uniform(1)[0] == expected
+    assert np.isfinite(RandomStream(bytes(32)).gaussian(1)[0])
+
+
 @settings(max_examples=25)
 @given(st.integers(1, 2**63), st.integers(0, 50))
 def test_integers_are_below_their_modulus(modulus, count):

@@ -1,13 +1,30 @@
 """Rounds between real parties over bytes."""
 
+import copy
+import dataclasses
+
+import msgspec
 import numpy as np
 import pytest
 import torch
 from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
 
 from securepfl.client import Client, Simulation
-from securepfl.errors import AggregateError, ConfigError, MessageError, ModelError
+from securepfl.crypto.envelope import Kind
+from securepfl.errors import (
+    AggregateError,
+    BudgetError,
+    ConfigError,
+    DataError,
+    MessageError,
+    ModelError,
+    StorageError,
+)
+from securepfl.messages import Contribution, decode
 from securepfl.randomness import derive_key
+from securepfl.runtime.local import local_parties
+from securepfl.runtime.storage import write_arrays
+from securepfl.training_set import TrainingSet
 
 SEED = bytes(range(32))
 
@@ -254,7 +271,7 @@ def test_other_bytes_for_the_same_round_are_refused_and_kept_as_evidence(tmp_pat
     other = twin.contribute(invitation)
     with pytest.raises(MessageError, match="other bytes"):
         coordinator.receive(other)
-    assert coordinator.evidence == [other]
+    assert coordinator.evidence == {(1, "alder"): other}
     close_all(clients | {"twin": twin})
 
 
@@ -267,21 +284,257 @@ def test_a_federation_with_other_settings_is_refused(tmp_path):
     close_all(others)
 
 
-def test_a_tampering_coordinator_is_caught_and_the_state_stays(tmp_path, monkeypatch):
-    """The coordinator adds one contribution twice: every hospital refuses the sum and keeps its state."""
-    coordinator, clients = parties(federation_of(similarity={"every": 0}, coupling={"strength": 0.0}), tmp_path)
+def contributions(coordinator, clients):
+    """One round's bodies by name, received by nobody yet."""
+    bodies = {}
     for name, invitation in coordinator.invite().items():
-        coordinator.receive(clients[name].contribute(invitation))
+        message = clients[name].contribute(invitation)
+        bodies[name] = message
+    return bodies
+
+
+def forged(coordinator, clients, **changes):
+    """The answer that alder would get, with some fields of its body replaced: a dishonest coordinator's."""
+    honest = coordinator._answer
+    coordinator._answer = lambda *arguments: msgspec.structs.replace(honest(*arguments), **changes)
+    try:
+        return coordinator.close()["alder"]
+    finally:
+        coordinator._answer = honest
+
+
+@pytest.mark.parametrize("fault", ["altered", "dropped", "doubled"])
+def test_a_tampered_sum_is_refused_and_the_state_stays(tmp_path, fault):
+    """The sum is changed, or holds other contributions than the survivors named."""
+    coordinator, clients = parties(federation_of(), tmp_path)
+    for message in contributions(coordinator, clients).values():
+        coordinator.receive(message)
     total = coordinator._round.total
-    total._sum = (total._sum + np.uint64(1)) % np.uint64(total._wire.modulus)
-    total._sum[0] = np.uint64(12345)
+    if fault == "altered":
+        total._sum[0] = (total._sum[0] + np.uint64(2**20)) % np.uint64(total._wire.modulus)
+    else:
+        body = decode(coordinator_opens(coordinator, clients, "birch"), Contribution)
+        seeds, words = total._read(body.update)
+        modulus = np.uint64(total._wire.modulus)
+        words = modulus - words if fault == "dropped" else words
+        total._sum = (total._sum + words) % modulus
+        if fault == "dropped":
+            place = total._seeds.index(seeds)
+            del total._seeds[place], total._weights[place]
+        else:
+            total._weights[total._seeds.index(seeds)] = 2
+            total._weights[total._seeds.index(seeds) - 1] = 1
     answers = coordinator.close()
     before = state(clients["alder"]).shared.copy()
     with pytest.raises(AggregateError):
         clients["alder"].apply(answers["alder"])
-    assert np.array_equal(state(clients["alder"]).shared, before)
-    assert clients["alder"].round == 0
+    assert np.array_equal(state(clients["alder"]).shared, before) and clients["alder"].round == 0
     close_all(clients)
+
+
+def coordinator_opens(coordinator, clients, name):
+    """The body of the message that `name` sent in the open round."""
+    from securepfl.crypto.envelope import open_message
+
+    return open_message(
+        state(clients[name]).pending.message,
+        coordinator._identity,
+        coordinator._hospitals,
+        kinds=(Kind.CONTRIBUTION,),
+        federation_digest=coordinator.federation.digest,
+        round=coordinator._round.number,
+        max_bytes=10**7,
+    )[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"survivors": NAMES * 50},
+        {"survivors": ("birch",) * 3},
+        {"survivors": tuple(reversed(NAMES))},
+        {"survivors": (*NAMES, "nobody")},
+        {"survivors": ("alder", "birch"), "products": {}},
+        {"consensus": b"x"},
+        {"neighbourhood": b"x", "neighbours": ("birch", "cedar", "damson")},
+        {"neighbours": ("birch", "cedar", "damson")},
+        {"aggregate": None},
+        {"products": {"nobody": b"x"}},
+    ],
+)
+def test_an_answer_of_another_form_is_refused_before_anything_is_decrypted(tmp_path, changes, monkeypatch):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    for message in contributions(coordinator, clients).values():
+        coordinator.receive(message)
+    answer = forged(coordinator, clients, **changes)
+    monkeypatch.setattr("securepfl.client.open_answer", lambda *_: pytest.fail("decrypted"))
+    with pytest.raises(MessageError, match="does not fit"):
+        clients["alder"].apply(answer)
+    close_all(clients)
+
+
+def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path):
+    """Otherwise a coordinator could try answers until a hospital's reactions gave away the key."""
+    coordinator, clients = parties(federation_of(), tmp_path)
+    for message in contributions(coordinator, clients).values():
+        coordinator.receive(message)
+    open_round = copy.deepcopy(coordinator._round)
+    texts = set()
+    for changes in ({"products": {"birch": b"", "cedar": b""}}, {"aggregate": b"garbage"}):
+        coordinator._round = copy.deepcopy(open_round)
+        answer = forged(coordinator, clients, **changes)
+        client = clients["alder"]
+        with pytest.raises(AggregateError) as caught:
+            client.apply(answer)
+        texts.add(str(caught.value))
+        with pytest.raises(AggregateError):
+            client.apply(answer)
+        coordinator._round = copy.deepcopy(open_round)
+        with pytest.raises(MessageError, match="another answer"):
+            client.apply(forged(coordinator, clients))
+        pending = state(client).pending
+        client._state.pending = dataclasses.replace(pending, answer="")  # the next case starts unpinned
+    assert len(texts) == 1
+    close_all(clients)
+
+
+def test_a_key_of_the_other_scheme_is_refused_before_anything_is_sent(tmp_path):
+    """Encryption must not fail open."""
+    federation, open_federation = federation_of(), federation_of(encryption={"scheme": "none"})
+    clear, _ = local_parties(open_federation)
+    for wrong_key, wanted in ((clear["alder"], federation), (local_parties(federation)[0]["alder"], open_federation)):
+        with pytest.raises(ConfigError, match="scheme"):
+            Client(wanted, "alder", MODEL, rows_of("alder"), wrong_key, tmp_path, device="cpu", simulation=Simulation())
+
+
+def test_a_failed_save_changes_nothing_and_sends_nothing(tmp_path, monkeypatch):
+    """A message is on disk before it is sent; where that fails, the state is as before."""
+    coordinator, clients = parties(federation_of(), tmp_path)
+    invitations, client = coordinator.invite(), clients["alder"]
+    before = copy.deepcopy(vars(state(client)))
+
+    def full(*_):
+        raise StorageError("no space")
+
+    monkeypatch.setattr("securepfl.checkpoint.write_arrays", full)
+    with pytest.raises(StorageError):
+        client.contribute(invitations["alder"])
+    monkeypatch.undo()
+    after = vars(state(client))
+    assert after["pending"] is None
+    assert all(np.array_equal(before[key], after[key]) for key in ("shared", "personal", "residual", "accumulated"))
+    coordinator.receive(client.contribute(invitations["alder"]))
+    assert client.sat_out == (1,), "the round stays charged, and no second noise is drawn for it"
+    close_all(clients)
+
+
+def test_a_hospital_that_missed_the_invitation_takes_the_step(tmp_path):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    invitations = coordinator.invite()
+    for name in ("alder", "birch", "cedar"):
+        coordinator.receive(clients[name].contribute(invitations[name]))
+    for name, answer in coordinator.close().items():
+        clients[name].apply(answer)
+    assert np.array_equal(state(clients["damson"]).shared, state(clients["alder"]).shared)
+    exchange(coordinator, clients)
+    assert np.array_equal(state(clients["damson"]).shared, state(clients["alder"]).shared)
+    close_all(clients)
+
+
+def test_a_folder_has_one_user(tmp_path):
+    federation = federation_of()
+    _, clients = parties(federation, tmp_path)
+    keyring = clients["alder"]._keyring
+    stored = (tmp_path / "alder" / "state.safetensors").read_bytes()
+    with pytest.raises(StorageError, match="in use"):
+        Client(federation, "alder", MODEL, rows_of("alder"), keyring, tmp_path / "alder", simulation=Simulation())
+    assert (tmp_path / "alder" / "state.safetensors").read_bytes() == stored
+    close_all(clients)
+
+
+def test_a_damaged_state_is_named_and_not_overwritten(tmp_path):
+    federation = federation_of()
+    _, clients = parties(federation, tmp_path)
+    close_all(clients)
+    path = tmp_path / "alder" / "state.safetensors"
+    for arrays, meta in (({}, {}), ({}, {"schema": 99}), ({}, {"schema": 1, "federation": federation.digest.hex()})):
+        write_arrays(path, arrays, meta)
+        with pytest.raises(StorageError, match="state"):
+            Client(
+                federation,
+                "alder",
+                MODEL,
+                rows_of("alder"),
+                clients["alder"]._keyring,
+                tmp_path / "alder",
+                simulation=Simulation(),
+            )
+
+
+def loader(sampler=None, **options):
+    return torch.utils.data.DataLoader(rows_of("alder"), sampler=sampler, **options)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        loader(torch.utils.data.SubsetRandomSampler(range(10))),
+        loader(torch.utils.data.WeightedRandomSampler([1.0] * 40, 40)),
+        loader(torch.utils.data.RandomSampler(range(40), replacement=True)),
+        loader(batch_size=None),
+        torch.utils.data.TensorDataset(torch.zeros(0, 6), torch.zeros(0)),
+    ],
+    ids=["subset", "weighted", "replacement", "unbatched", "empty"],
+)
+def test_a_loader_that_would_train_on_other_records_is_refused(training):
+    """Batches are drawn anew: a sampler that holds rows out for testing would be undone unseen."""
+    with pytest.raises(DataError, match="alder"):
+        TrainingSet.of(training, "alder")
+
+
+def test_plain_and_shuffled_loaders_are_taken():
+    for training in (loader(batch_size=8), loader(batch_size=8, shuffle=True), rows_of("alder")):
+        assert TrainingSet.of(training, "alder").units == 40
+
+
+def test_without_a_last_sum_there_is_no_shared_model(tmp_path):
+    """Never the untrained head in its place."""
+    coordinator, clients = parties(federation_of(rounds=1), tmp_path)
+    coordinator.invite()
+    for name, answer in coordinator.close().items():
+        clients[name].apply(answer)
+    assert clients["alder"].shared_model() is None
+    with pytest.raises(ConfigError, match="no shared model"):
+        clients["alder"].release("shared")
+    close_all(clients)
+
+
+def test_a_seeded_simulation_releases_no_expert(tmp_path):
+    _, clients = parties(federation_of(), tmp_path, noise_key=SEED)
+    with pytest.raises(ConfigError, match="seeded"):
+        clients["alder"].release("personal")
+    close_all(clients)
+
+
+def test_a_looser_budget_needs_a_decision(tmp_path):
+    """--epsilon alone never raises what the ledger enforces; an explicit budget does."""
+
+    def open_with(**privacy):
+        federation = federation_of(privacy=privacy)
+        keyring = local_parties(federation)[0]["alder"]
+        folder = tmp_path / str(privacy)
+        ledger = tmp_path / "alder.jsonl"
+        client = Client(
+            federation, "alder", MODEL, rows_of("alder"), keyring, folder, ledger=ledger, simulation=Simulation()
+        )
+        client.close()
+
+    open_with(epsilon=2.0)
+    for looser in ({"epsilon": 3.0}, {"epsilon": 2.0, "delta": 1e-3}):
+        with pytest.raises(BudgetError, match="loosen"):
+            open_with(**looser)
+    open_with(epsilon=1.0)
+    open_with(epsilon=3.0, budget=3.0)
 
 
 def test_the_pipelines_own_model_must_be_the_federations(tmp_path):

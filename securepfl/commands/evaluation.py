@@ -17,7 +17,7 @@ from securepfl.learning.models import bce
 from securepfl.learning.prediction import predict
 from securepfl.privacy.dpsgd import train_private
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.report.outcome import Communication, Metrics, Outcome, RoundEvent, SiteOutcome
+from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key
 
 
@@ -89,7 +89,8 @@ def compare_models(
     }
     truth = labels_of(hospital.test)
     compared: dict[str, Metrics] = {
-        name: evaluate(predict(model, hospital.test.features), truth) for name, model in models.items()
+        name: dict.fromkeys(METRICS) if model is None else evaluate(predict(model, hospital.test.features), truth)
+        for name, model in models.items()
     }
     return compared | {"majority": majority(labels_of(hospital.train), truth)}
 
@@ -163,7 +164,10 @@ def _budget_notes(client: Client) -> list[str]:
     notes, privacy = [], client.federation.privacy
     if client.sat_out:
         first, count = client.sat_out[0], len(client.sat_out)
-        notes.append(f"{client.name}: sat out {count} round(s) from round {first}: its budget would have been exceeded")
+        notes.append(
+            f"{client.name}: sat out {count} round(s) from round {first}: its budget would have been exceeded, or a "
+            "round that was interrupted stays charged"
+        )
     if privacy.delta > 1 / (10 * client.units):
         expected = privacy.delta * client.units
         notes.append(

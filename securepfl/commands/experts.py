@@ -42,16 +42,18 @@ def read_experts(folder: Path) -> Experts:
     """Read all experts of a run's `experts` folder. Raises StorageError where there are none or they differ."""
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        raise StorageError(f"{folder}: holds no released expert; run with [release] experts = true")
+        raise StorageError(f"{folder}: holds no released expert; run without --seed and with [release] experts = true")
     models, records = {}, {}
     first: dict[str, Any] | None = None
     for path in paths:
         arrays, meta = read_arrays(path)
         first = first or meta
-        if (meta["model"], meta["data"]) != (first["model"], first["data"]):
-            raise StorageError(f"{path}: another model or other ranges than {paths[0].name}; keep one run's experts")
-        models[path.stem] = _model(arrays, meta)
-        records[path.stem] = meta["record"]
+        try:
+            if (meta["model"], meta["data"]) != (first["model"], first["data"]):
+                raise StorageError(f"{path}: model or ranges differ from {paths[0].name}; keep one run's experts")
+            models[path.stem], records[path.stem] = _model(arrays, meta), meta["record"]
+        except (KeyError, TypeError, RuntimeError, msgspec.ValidationError):
+            raise StorageError(f"{path}: not an expert that securepfl released; restore it from a copy") from None
     return Experts(models, DataSpec.from_mapping((first or {})["data"], where=str(paths[0])), records)
 
 

@@ -56,7 +56,8 @@ def configured(
 
 
 def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:
-    """Four simulated hospitals from scikit-learn's breast-cancer data."""
+    """Four simulated hospitals from scikit-learn's breast-cancer data. Raises ConfigError for --seed with --ledgers."""
+    _check_seed(seed, ledgers)
     spec, tables = simulated_hospitals(0 if seed is None else seed)
     note = (
         "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
@@ -73,9 +74,15 @@ def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: P
     spec = federation.data_spec
     if spec is None:
         raise ConfigError("the configuration has no [data] table: declare label, ranges and categories there")
+    _check_seed(seed, ledgers)
     if ledgers is None and seed is None:
         ledgers = data.resolve().parent / f"{data.resolve().name}.ledgers"
     return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split.note,))
+
+
+def _check_seed(seed: int | None, ledgers: Path | None) -> None:
+    if ledgers is not None and seed is not None:
+        raise ConfigError("--seed and --ledgers: seeded noise protects nobody and is kept out of ledgers; drop one")
 
 
 def _plan(
@@ -148,16 +155,18 @@ def _train(
 
 
 def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
-    """The hospitals' explicit release, each with its ledger line, and the shared model beside them."""
+    """The hospitals' explicit release, each with its ledger line: their own models, and the shared one."""
     spec = federation.data_spec
     if spec is None:
         raise ValueError("a run's federation declares its data")
     for name, client in run.clients.items():
-        model, record = client.release_expert()
+        model, record = client.release("personal")
         write_expert(folder / f"{name}.safetensors", model, record, federation.model, spec)
-    shared = next(iter(run.clients.values())).shared_model()
-    record = {"site": "all", "federation": federation.digest.hex(), "rounds": federation.rounds}
-    write_expert(folder / f"{SHARED}.safetensors", shared, record, federation.model, spec)
+    if all(client.shared_model() is not None for client in run.clients.values()):
+        released = [client.release("shared") for client in run.clients.values()]
+        dearest = max((record for _, record in released), key=lambda record: float(record["epsilon"]))
+        shared = {**dearest, "site": "all", "ledger_head": [record["ledger_head"] for _, record in released]}
+        write_expert(folder / f"{SHARED}.safetensors", released[0][0], shared, federation.model, spec)
 
 
 def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
@@ -174,4 +183,6 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
         )
     if not plan.federation.encrypted:
         notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
+    if all(value is None for value in outcome.mean()["shared"].values()):
+        notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")
     return notes + [note for site in outcome.sites.values() for note in site.notes]

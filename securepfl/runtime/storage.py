@@ -1,5 +1,6 @@
 """A party's folder: safetensors and JSON, written to a temporary name, synced and renamed. No pickle."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,21 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], Any]:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); name an existing run") from None
     except (SafetensorError, ValueError, KeyError):
         raise StorageError(f"{path}: not a file that securepfl wrote whole; restore it from a copy") from None
+
+
+def lock_folder(folder: Path) -> IO[bytes]:
+    """Make this process the folder's only user until the returned file is closed. Raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (folder / "lock").open("wb")
+    except OSError as error:
+        raise storage_error(folder, error) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise StorageError(f"{folder}: in use by another process; stop it, or name another folder") from None
+    return file
 
 
 @contextmanager

@@ -21,13 +21,17 @@ def cipher_for(layout, scheme):
     return CIPHERS[layout.parameters.name] if scheme == "bfv" else PlainCipher()
 
 
+def stamp_of(scheme):
+    return seal.stamp() if scheme == "bfv" else b""
+
+
 def levels_for(layout, seed):
     return np.random.default_rng(seed).integers(0, 2**layout.bits - 1, layout.values).astype(np.uint64)
 
 
 def summed(layout, scheme, weights, context=CONTEXT, times=1):
     """The decrypted slots of clients' contributions, weighted as given (index: weight)."""
-    cipher, aggregate = cipher_for(layout, scheme), Aggregate(layout, scheme)
+    cipher, aggregate = cipher_for(layout, scheme), Aggregate(layout, scheme, stamp_of(scheme))
     for index, weight in weights.items():
         slots = prepare(levels_for(layout, index), layout, index, TAG_KEY, context)
         for _ in range(times):
@@ -43,7 +47,7 @@ def test_encrypted_and_plain_sums_are_identical_and_exact(values, bits, weights,
     rows = [np.array(data.draw(row), dtype=np.uint64) for _ in weights]
     sums = []
     for scheme in ("bfv", "none"):
-        aggregate, cipher = Aggregate(layout, scheme), cipher_for(layout, scheme)
+        aggregate, cipher = Aggregate(layout, scheme, stamp_of(scheme)), cipher_for(layout, scheme)
         for index, (levels, weight) in enumerate(zip(rows, weights, strict=True)):
             contribution = cipher.encrypt(prepare(levels, layout, index, TAG_KEY, CONTEXT), layout)
             assert len(contribution) == Wire(layout, scheme).contribution_bytes
@@ -111,7 +115,7 @@ def test_weights_that_carry_between_digits_are_refused():
 
 
 def test_ciphertexts_altered_in_transit_are_refused_alike():
-    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv")
+    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv", seal.stamp())
     aggregate.add(cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT))
     answer = aggregate.answer()
     for position in (20, -1):  # a seed, a word
@@ -124,7 +128,7 @@ def test_ciphertexts_altered_in_transit_are_refused_alike():
 
 @pytest.mark.parametrize("scheme", ["bfv", "none"])
 def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
-    cipher, aggregate = cipher_for(LAYOUT, scheme), Aggregate(LAYOUT, scheme)
+    cipher, aggregate = cipher_for(LAYOUT, scheme), Aggregate(LAYOUT, scheme, stamp_of(scheme))
     contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
     for bad in (contribution[:-1], contribution + b"\0", b""):
         with pytest.raises(MessageError):
@@ -141,14 +145,14 @@ def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
 
 
 def test_another_seal_version_is_refused_naming_both():
-    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv")
+    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv", seal.stamp())
     contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
     foreign = versions.make_stamp((3, 6), (0, 3, 4)) + contribution[versions.STAMP_BYTES :]
     aggregate.add(contribution)
     with pytest.raises(MessageError, match=r"SEAL 3\.6, TenSEAL 0\.3\.4.*SEAL 4\.") as caught:
         aggregate.add(foreign)
     assert "\n" not in str(caught.value)
-    lone = Aggregate(LAYOUT, "bfv")
+    lone = Aggregate(LAYOUT, "bfv", foreign[: versions.STAMP_BYTES])
     lone.add(foreign)
     with pytest.raises(MessageError, match=r"SEAL 3\.6"):
         cipher.decrypt(lone.answer(), LAYOUT)

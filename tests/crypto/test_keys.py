@@ -24,7 +24,7 @@ def test_a_sealed_key_opens_to_the_same_key():
     assert opened.epoch == 7
     layout = choose_layout(20, 8, 3)
     slots = np.arange(layout.slots, dtype=np.uint64)
-    aggregate = Aggregate(layout, "bfv")
+    aggregate = Aggregate(layout, "bfv", seal.stamp())
     aggregate.add(KEY.sum_cipher(layout).encrypt(slots, layout))
     assert (opened.sum_cipher(layout).decrypt(aggregate.answer(), layout) == slots).all()
     upload = KEY.similarity_cipher().encrypt_sketch(np.array([3, -4]))

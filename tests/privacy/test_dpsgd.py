@@ -353,3 +353,55 @@ def test_masks_that_do_not_fit_are_refused(masks):
 def test_settings_name_the_field_that_is_wrong(field, value):
     with pytest.raises(ValueError, match=field):
         dp_settings(**{field: value})
+
+
+def doubled(items):
+    x, y = torch.utils.data.default_collate(items)
+    return x.repeat(2, 1), y.repeat(2)
+
+
+def test_a_collate_that_multiplies_records_is_refused():
+    """Two rows of one record would each get the clip: twice the sensitivity that the ledger states."""
+    with pytest.raises(DataError, match="24 rows of 12 records"):
+        train(network(), records(), dp_settings(), collate=doubled)
+
+
+def test_an_embedding_that_rewrites_looked_up_rows_is_refused():
+    with pytest.raises(ModelError, match="max_norm"):
+        validate_model(nn.Sequential(nn.Embedding(10, 4, max_norm=1.0)))
+
+
+class Temperature(nn.Module):
+    """One trainable number, whose per-record gradient has shape [B]."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("sample_rate", [1.0, 1e-9])
+def test_a_parameter_of_one_number_trains_also_on_an_empty_draw(sample_rate):
+    model = nn.Sequential(nn.Linear(4, 1), Temperature())
+    before = flat(model)
+    train(model, records(dtype=torch.float32), dp_settings(sample_rate=sample_rate))
+    assert torch.isfinite(flat(model)).all() and (flat(model) != before).all()
+
+
+def test_in_float32_too_the_clip_holds_to_the_margin(monkeypatch):
+    """Zero-out neighbours among 200 large records: their sums differ by at most the clip, rounding included."""
+    sums = []
+
+    def capture(optimizer):
+        sums.append(torch.cat([p.summed_grad.flatten() for p in optimizer.params]))
+        for p in optimizer.params:
+            p.grad = torch.zeros_like(p)
+
+    monkeypatch.setattr("securepfl.privacy.dpsgd._StreamOptimizer.add_noise", capture)
+    dataset = with_record(records(200, torch.float32, scale=50.0), 4, 70 * torch.ones(4), 0.0)
+    zeroed = with_record(dataset, 4, torch.full((4,), math.nan), 0.0)
+    for data in (dataset, zeroed):
+        train(network(torch.float32), data, dp_settings(physical_batch=256))
+    assert 0.49 < (sums[0] - sums[1]).norm() <= 0.5

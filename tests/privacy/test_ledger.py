@@ -388,9 +388,27 @@ def test_a_ledger_of_something_else_is_not_continued(path, changes):
 
 def test_each_session_accounts_at_its_own_delta(path):
     filled(path)
-    with open_ledger(path, delta=1e-3) as ledger:
+    with open_ledger(path, delta=1e-3, raise_budget=True) as ledger:
         assert ledger.spent() == epsilon([release(3)], 1e-3)
     assert verify_ledger(path, verify).epsilon == epsilon([release(3)], 1e-3)
+
+
+@pytest.mark.parametrize("looser", [{"budget": 4.1}, {"delta": 2 * DELTA}])
+def test_a_looser_budget_is_refused_unless_it_is_meant(path, looser):
+    """A budget that any run may loosen bounds nothing."""
+    filled(path)
+    before = path.read_bytes()
+    with pytest.raises(BudgetError, match="loosen"):
+        open_ledger(path, **looser)
+    assert path.read_bytes() == before
+    open_ledger(path, raise_budget=True, **looser).close()
+    verify_ledger(path, verify)
+
+
+def test_seeded_and_unseeded_runs_never_share_a_ledger(path):
+    filled(path)
+    with pytest.raises(LedgerError, match="seeded simulations"):
+        open_ledger(path, seeded=True)
 
 
 def test_a_smaller_budget_later_refuses_but_keeps_the_past(path):

@@ -1,0 +1,83 @@
+"""What a hospital does with an answer: check its form, then decrypt it, with one failure for whatever is wrong inside.
+
+Nothing is decrypted before the form of everything was checked, and everything that fails afterwards fails alike:
+a coordinator must not learn from a hospital's behaviour what its bytes decrypted to.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securepfl.checkpoint import ClientState
+from securepfl.crypto.similarity import SimilarityCipher, cosine
+from securepfl.errors import AggregateError, MessageError
+from securepfl.exchange import LEAST_NEIGHBOURS, SumChannel
+from securepfl.federation import Federation
+from securepfl.messages import Answer
+
+REFUSED = "the answer failed its check and nothing was applied; this hospital cannot go on in this run, start a new one"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an answer holds in clear.
+
+    `step`: the weighted mean update [support size], None where no sum was formed. `neighbourhood` and
+    `consensus`: mean personal components less their common start [p]. `row`: cosines by other hospital.
+    """
+
+    step: NDArray[np.float64] | None
+    neighbourhood: NDArray[np.float64] | None
+    consensus: NDArray[np.float64] | None
+    row: dict[str, float]
+
+
+def check_answer(body: Answer, round_: int, name: str, federation: Federation, state: ClientState) -> None:
+    """Refuse an answer that does not fit the round or what this hospital asked for. Raises MessageError.
+
+    One vector may be in one sum only that a hospital sees: an average over all and a neighbourhood's sum of the
+    same round could be subtracted, so the first belongs to the last round and the second to all others.
+    """
+    survivors, others = body.survivors, set(federation.roster) - {name}
+    last = round_ == federation.rounds
+    asked = set(state.neighbours) if name in survivors and not last else set()
+    wrong = (
+        survivors != tuple(sorted(set(survivors) & set(federation.roster))),
+        (body.aggregate is not None) != (len(survivors) >= federation.minimum),
+        body.aggregate is None and bool(body.products or body.neighbourhood or body.consensus),
+        body.consensus is not None and not (last and federation.shape is not None and federation.shape.personal),
+        (body.neighbourhood is not None) != bool(body.neighbours),
+        bool(body.neighbours) and len(body.neighbours) < LEAST_NEIGHBOURS,
+        body.neighbours != tuple(sorted(asked & set(body.neighbours) & set(survivors))),
+        bool(body.products) and not (name in survivors and federation.similarity_due(round_)),
+        not set(body.products) <= others & set(survivors),
+    )
+    if any(wrong):
+        raise MessageError(f"{name}: the answer to round {round_} does not fit what was asked; nothing was applied")
+
+
+def open_answer(
+    body: Answer,
+    channels: dict[str, SumChannel],
+    similarity: SimilarityCipher | None,
+    contexts: dict[str, bytes],
+    support_size: int,
+) -> Opened:
+    """Decrypt a checked answer. `contexts` bind the tags by kind of sum. Raises AggregateError, always the same."""
+    try:
+        step = consensus = neighbourhood = None
+        if body.aggregate is not None:
+            step = channels["update"].mean(body.aggregate, body.survivors, contexts["update"], support_size)
+        if body.consensus is not None:
+            channel = channels["personal"]
+            consensus = channel.mean(body.consensus, body.survivors, contexts["personal"], channel.layout.values)
+        if body.neighbourhood is not None:
+            channel = channels["personal"]
+            neighbourhood = channel.mean(
+                body.neighbourhood, body.neighbours, contexts["personal"], channel.layout.values
+            )
+        row = {} if similarity is None else {name: similarity.decrypt_product(p) for name, p in body.products.items()}
+    except (AggregateError, MessageError, ValueError):
+        raise AggregateError(REFUSED) from None
+    return Opened(step, neighbourhood, consensus, {name: cosine(product) for name, product in sorted(row.items())})
