@@ -21,7 +21,7 @@ from securepfl.crypto.versions import without_stamp
 from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 
-__all__ = ["FederationKey", "Identity", "PublicIdentity"]
+__all__ = ["FederationKey", "Identity", "Keyring", "PublicIdentity"]
 
 _MAGIC: Final = b"SPFK"
 _VERSION: Final = 1
@@ -165,3 +165,12 @@ def _statement(recipient: PublicIdentity, steward: PublicIdentity, federation_di
     if len(federation_digest) != 32:
         raise ValueError(f"federation_digest must be 32 bytes, not {len(federation_digest)}")
     return federation_digest + fingerprint_bytes(recipient.fingerprint) + fingerprint_bytes(steward.fingerprint)
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """What a hospital holds: its own identity, the key that only hospitals share, the coordinator's public keys."""
+
+    identity: Identity
+    federation_key: FederationKey
+    coordinator: PublicIdentity

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from securepfl.client import Client, Keyring, Simulation
+    from securepfl.client import Client, Simulation
     from securepfl.coordinator import Coordinator
-    from securepfl.crypto.keys import FederationKey, Identity, PublicIdentity
+    from securepfl.crypto.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
     from securepfl.learning.routing import RoutedModel
     from securepfl.runtime.local import local_parties, simulate
@@ -31,7 +31,7 @@ _HOMES = {
     "Federation": "securepfl.federation",
     "FederationKey": "securepfl.crypto.keys",
     "Identity": "securepfl.crypto.keys",
-    "Keyring": "securepfl.client",
+    "Keyring": "securepfl.crypto.keys",
     "PublicIdentity": "securepfl.crypto.keys",
     "RoutedModel": "securepfl.learning.routing",
     "Simulation": "securepfl.client",

@@ -60,7 +60,7 @@ def run(
     federation = configured(config, rounds=rounds, epsilon=epsilon, plaintext=plaintext)
     plan = plan_demo(federation, seed, ledgers) if data is None else plan_tables(federation, data, seed, ledgers)
     out = out or Path("runs") / f"{federation.name.replace(' ', '-')}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    display = partial(live_display, Console(stderr=True))
+    display = partial(live_display, Console(stderr=True, markup=False))
     result = execute(plan, out, seed=seed, device=device, display=display)
     if as_json:
         click.echo(json.dumps(result, indent=2, allow_nan=False))
@@ -107,7 +107,7 @@ def ranges(path: Path, site: str, no_header: bool) -> None:
 
 def _stdout() -> Console:
     """Tables keep their width where the output is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=140)
+    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=140)
 
 
 def main() -> None:

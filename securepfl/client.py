@@ -22,13 +22,14 @@ from torch.utils.data import DataLoader, Dataset
 from securepfl.answers import Opened, check_answer, open_answer
 from securepfl.checkpoint import ClientState, Pending
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
-from securepfl.crypto.keys import FederationKey, Identity, PublicIdentity
+from securepfl.crypto.keys import Keyring
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.crypto.similarity import sketch
 from securepfl.errors import BudgetError, ConfigError, MessageError, StorageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Encoded, Layouts, SumChannel
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.coupling import couple, neighbours, pull_towards
+from securepfl.learning.device import resolve_device
 from securepfl.learning.models import bce
 from securepfl.learning.partition import Partition
 from securepfl.learning.prediction import predict
@@ -47,15 +48,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Keyring:
-    """What a hospital holds: its own identity, the key that only hospitals share, the coordinator's public keys."""
-
-    identity: Identity
-    federation_key: FederationKey
-    coordinator: PublicIdentity
-
-
-@dataclass(frozen=True)
 class Simulation:
     """Marks a client as one of a simulation. `noise_key` (32 bytes) fixes its noise: repeatable, so not private."""
 
@@ -63,15 +55,6 @@ class Simulation:
 
     def __repr__(self) -> str:
         return f"Simulation(seeded={self.noise_key is not None})"
-
-
-def resolve_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as a device. Raises ConfigError where CUDA is asked for and absent."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device {name!r}: must be auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda': torch finds no CUDA device here; use --device auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Client:

@@ -5,11 +5,12 @@ from typing import Any
 
 from securepfl.report.outcome import METRICS, MODELS
 
+_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
 .wide { overflow-x: auto; } .warning { border-left: 4px solid #c80; padding: .2rem .8rem; }
@@ -58,7 +59,7 @@ def _metrics(result: dict[str, Any]) -> str:
         tables.append(
             _table(
                 [
-                    metric.replace("_", " "),
+                    _TITLES[metric],
                     "train/test",
                     "personalised",
                     "shared",

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.client import BuildModel, Client, Keyring, Simulation
+from securepfl.client import BuildModel, Client, Simulation
 from securepfl.coordinator import Coordinator
-from securepfl.crypto.keys import FederationKey, Identity
+from securepfl.crypto.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError
 from securepfl.exchange import Layouts
 from securepfl.federation import Federation

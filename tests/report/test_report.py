@@ -1,0 +1,90 @@
+"""result.json, the page and the terminal from one outcome."""
+
+import io
+import json
+
+from parties import federation_of
+from rich.console import Console
+
+from securepfl.report.console import closing_output, live_display
+from securepfl.report.outcome import METRICS, MODELS, Communication, Outcome, RoundEvent, SiteOutcome
+from securepfl.report.page import page_of
+from securepfl.report.result import result_of
+
+NAMES = ("a<b>&", "[red]b", "cedar")
+
+
+def site(accuracy, auroc, **changes):
+    metrics = {"accuracy": accuracy, "balanced_accuracy": auroc, "auroc": auroc}
+    values = {
+        "train": 10,
+        "test": 5,
+        "metrics": dict.fromkeys(MODELS, metrics),
+        "epsilon": 1.25,
+        "epsilon_replace_one": 2.75,
+        "budget": 2.0,
+        "sat_out": (),
+        "similarity": {},
+        "notes": (),
+    }
+    return SiteOutcome(**(values | changes))
+
+
+def outcome():
+    sites = {
+        NAMES[0]: site(0.5, 0.75, similarity={NAMES[1]: -0.25}),
+        NAMES[1]: site(1.0, None, sat_out=(2, 3)),
+        NAMES[2]: site(0.6, 0.25, notes=("cedar: one class",)),
+    }
+    communication = Communication(3, 1000, 2000, 500, 500, 7, {"updates": 2500, "envelopes": 500})
+    seconds = {"train": 1.0, "encrypt": 0.5, "aggregate": 0.25, "decrypt": 0.125, "total": 2.0}
+    return Outcome(sites, communication, seconds, None)
+
+
+def result():
+    return result_of(federation_of(names=NAMES), outcome()) | {"notes": ["a <note>"]}
+
+
+def test_means_leave_out_what_could_not_be_computed():
+    mean = outcome().mean()["local"]
+    assert mean == {"accuracy": 0.7, "balanced_accuracy": 0.5, "auroc": 0.5}
+    assert outcome().mean(without=(NAMES[0], NAMES[2]))["local"]["auroc"] is None
+
+
+def test_the_result_is_json_with_nulls():
+    read = json.loads(json.dumps(result(), allow_nan=False))
+    assert read["sites"][NAMES[1]]["metrics"]["shared"]["auroc"] is None
+    assert read["sites"][NAMES[1]]["sat_out"] == [2, 3]
+    assert set(read["mean"]["personalised"]) == set(METRICS)
+    assert read["simulation"] is True and read["seed"] is None
+
+
+def test_the_page_escapes_names_and_notes():
+    page = page_of(result())
+    assert "a&lt;b&gt;&amp;" in page and "a &lt;note&gt;" in page
+    assert "<b>" not in page and "<note>" not in page
+    assert "–" in page, "a metric that can't be computed"
+
+
+def printed(show):
+    text = io.StringIO()
+    show(Console(file=text, width=160, markup=False))
+    return text.getvalue()
+
+
+def test_the_terminal_shows_names_as_they_are_and_a_dash_for_null():
+    out = printed(lambda console: closing_output(console, result()))
+    assert "[red]b" in out and "a<b>&" in out
+    assert "1.000 / - / -" in out
+    assert "2.00 x dense float32" in out and "note: a <note>" in out and "-0.25" in out
+
+
+def test_the_live_display_ends_with_a_line_break_where_it_is_redirected():
+    event = RoundEvent(1, 3, (NAMES[0],), dict.fromkeys(NAMES, 0.5), dict.fromkeys(NAMES, 10), dict.fromkeys(NAMES, 20))
+
+    def show(console):
+        with live_display(console, dict.fromkeys(NAMES, 1.0)) as observe:
+            observe(event)
+
+    out = printed(show)
+    assert "round 1/3" in out and "sat out" in out and out.endswith("\n")
