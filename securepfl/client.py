@@ -119,11 +119,10 @@ class Client:
         not this round's invitation, LedgerError or StorageError where ledger or state can't be written.
         """
         header, data = self._open(invitation, Kind.INVITATION)
-        decode(data, Invitation)
-        if self._state.pending is not None:
+        body = decode(data, Invitation)
+        if self._state.pending is not None and self._state.pending.message:
             return self._state.pending.message
-        if header.round > self.federation.rounds:
-            raise MessageError(f"{self.name}: invited to round {header.round} of {self.federation.rounds}")
+        self._check_invitation(header.round, body)
         reservation = self._reserve(header)
         state = copy.deepcopy(self._state)
         state.pending = self._decline(state, header) if reservation is None else self._contribution(state, header)
@@ -237,6 +236,13 @@ class Client:
     def _commit(self, state: ClientState) -> None:
         state.save(self._path)
         self._state = state
+
+    def _check_invitation(self, round_: int, body: Invitation) -> None:
+        """Nothing is spent on a round that is over, past the last, or of other hospitals. Raises MessageError."""
+        if round_ > self.federation.rounds or body.roster != self.federation.roster:
+            raise MessageError(f"{self.name}: invited to round {round_} of a run of other rounds or hospitals")
+        if time.time() > body.deadline or self._state.pending is not None:
+            raise MessageError(f"{self.name}: invited to round {round_} too late; wait for the next")
 
     def _reserve(self, header: Header) -> str | None:
         """The reservation of this round's release, or None where the hospital must sit the round out.

@@ -23,6 +23,7 @@ class _Round:
 
     number: int
     total: Aggregate
+    deadline: float
     replied: dict[str, bytes] = field(default_factory=dict)
     survivors: list[str] = field(default_factory=list)
     personal: dict[str, bytes] = field(default_factory=dict)
@@ -34,7 +35,8 @@ class Coordinator:
     """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers.
 
     `hospitals` maps every name of the federation's roster to its public identity; `public_key` is the
-    federation's public encryption key, which encrypts and can't decrypt. `heads` keeps each hospital's latest
+    federation's public encryption key, which encrypts and can't decrypt. A round takes contributions for
+    `deadline_seconds`. `heads` keeps each hospital's latest
     ledger hash; `evidence`, by round and hospital, the first message that contradicted the one taken.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
@@ -72,8 +74,8 @@ class Coordinator:
         """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open."""
         if self._round is not None:
             raise MessageError(f"round {self._round.number} is open: close it before inviting again")
-        self._round = _Round(self._closed + 1, self._sum(self._layouts.update))
         deadline = time.time() + self._deadline_seconds
+        self._round = _Round(self._closed + 1, self._sum(self._layouts.update), deadline)
         body = encode(Invitation(round=self._round.number, roster=self.federation.roster, deadline=deadline))
         return {name: self._seal(Kind.INVITATION, name, body) for name in self.federation.roster}
 
@@ -85,6 +87,8 @@ class Coordinator:
         """
         if self._round is None:
             raise MessageError("no round is open: the message came before an invitation or after the close")
+        if time.time() > self._round.deadline:
+            raise MessageError(f"round {self._round.number} is past its deadline: close it")
         started = time.perf_counter()
         kinds = (Kind.CONTRIBUTION, Kind.DECLINE)
         header, data = open_message(

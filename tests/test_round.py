@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import time
 
 import msgspec
 import numpy as np
@@ -438,6 +439,36 @@ def test_a_hospital_that_missed_the_invitation_takes_the_step(tmp_path):
     assert np.array_equal(state(clients["damson"]).shared, state(clients["alder"]).shared)
     exchange(coordinator, clients)
     assert np.array_equal(state(clients["damson"]).shared, state(clients["alder"]).shared)
+    close_all(clients)
+
+
+def test_after_the_deadline_nothing_is_spent_and_nothing_is_taken(tmp_path, monkeypatch):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    coordinator._deadline_seconds = 60.0
+    invitations = coordinator.invite()
+    message = clients["birch"].contribute(invitations["birch"])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    with pytest.raises(MessageError, match="too late"):
+        clients["alder"].contribute(invitations["alder"])
+    assert clients["alder"].ledger.spent() == 0
+    with pytest.raises(MessageError, match="deadline"):
+        coordinator.receive(message)
+    close_all(clients)
+
+
+def test_a_missed_round_whose_answer_failed_sends_no_empty_message(tmp_path):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    invitations = coordinator.invite()
+    for name in ("alder", "birch", "cedar"):
+        coordinator.receive(clients[name].contribute(invitations[name]))
+    total = coordinator._round.total
+    total._sum[0] = (total._sum[0] + np.uint64(2**20)) % np.uint64(total._wire.modulus)
+    answer = coordinator.close()["damson"]
+    with pytest.raises(AggregateError):
+        clients["damson"].apply(answer)
+    with pytest.raises(MessageError, match="too late"):
+        clients["damson"].contribute(invitations["damson"])
     close_all(clients)
 
 
