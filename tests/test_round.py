@@ -672,3 +672,23 @@ def test_reduction_no_personal_parameters_is_fedavg(tmp_path):
         clients[name].apply(answer)
     assert np.abs(state(clients["alder"]).shared - np.mean(local, axis=0)).max() < 2.0 / 511
     close_all(clients)
+
+
+def test_above_2000_records_batches_are_drawn_at_the_declared_rate(tmp_path):
+    """Poisson sampling, declared noise, and the whole budget spent at the end, no more."""
+    federation = federation_of(rounds=2, similarity={"every": 0}, coupling={"strength": 0.0})
+    keyrings, coordinator = local_parties(federation)
+    clients = {
+        name: Client(
+            federation, name, MODEL, rows_of(name, 2100 if name == "alder" else 40), keys, tmp_path / name,
+            device="cpu", simulation=Simulation(),
+        )
+        for name, keys in keyrings.items()
+    }  # fmt: skip
+    for _ in range(2):
+        exchange(coordinator, clients)
+    (release, _) = clients["alder"].ledger.releases()
+    assert release.sample_rate == 0.1 and clients["birch"].ledger.releases()[0].sample_rate == 1.0
+    assert 3.9 < clients["alder"].ledger.spent() <= 4.0
+    assert release.noise_multiplier < clients["birch"].ledger.releases()[0].noise_multiplier
+    close_all(clients)
