@@ -1,6 +1,7 @@
 """The command line. Progress goes to stderr, results to stdout; 0 done, 2 the user can mend it, 1 our defect."""
 
 import json
+import re
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ def cli() -> None:
 @click.option(
     "--data", type=_PATH, help="One CSV or Parquet file with a site column, or a folder with one file a site."
 )
-@click.option("--rounds", type=int, help="Rounds, in place of the configuration's.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds, in place of the configuration's.")
 @click.option("--epsilon", type=float, help="Epsilon of the whole run, in place of the configuration's.")
 @click.option("--plaintext", is_flag=True, help="No encryption: same sums, and the coordinator can read updates.")
 @click.option("--out", type=_PATH, help="Folder of the run. [default: runs/NAME-TIME]")
@@ -59,7 +60,7 @@ def run(
         raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
     federation = configured(config, rounds=rounds, epsilon=epsilon, plaintext=plaintext)
     plan = plan_demo(federation, seed, ledgers) if data is None else plan_tables(federation, data, seed, ledgers)
-    out = out or Path("runs") / f"{federation.name.replace(' ', '-')}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    out = out or Path("runs") / f"{_plain(federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     display = partial(live_display, Console(stderr=True, markup=False))
     result = execute(plan, out, seed=seed, device=device, display=display)
     if as_json:
@@ -87,6 +88,8 @@ def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
     write_predictions(routed, out)
     for line in routed.summary():
         click.echo(line, err=True)
+    if out is not None:
+        click.echo(f"wrote {out}", err=True)
 
 
 @cli.group()
@@ -105,6 +108,11 @@ def ranges(path: Path, site: str, no_header: bool) -> None:
     click.echo(describe_columns(path, site, header=not no_header))
 
 
+def _plain(name: str) -> str:
+    """A name that a shell takes as it stands."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
+
+
 def _stdout() -> Console:
     """Tables keep their width where the output is no terminal."""
     return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=140)
@@ -117,10 +125,10 @@ def main() -> None:
     except click.exceptions.Exit as request:
         sys.exit(request.exit_code)
     except click.Abort:
-        click.echo("securepfl: interrupted", err=True)
+        click.echo("securepfl: interrupted; the run's folder is gone, what it spent stays in the ledgers", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"securepfl: {error.format_message()} (see --help)", err=True)
         sys.exit(error.exit_code)
     except SecurePFLError as error:
         click.echo(f"securepfl: {error}", err=True)

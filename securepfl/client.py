@@ -97,6 +97,7 @@ class Client:
                 f"{name}: not in the roster, or the model is not the federation's; use the bound Federation"
             )
         self._training = TrainingSet.of(training, name)
+        self._training.try_out(self._model, loss, self.device, name)
         self._start = _numpy(self._partition.flatten_personal(self._model))
         self._channels = SumChannel.open(federation, keyring.federation_key)
         self._most_bytes = Layouts.of(federation).most_bytes(federation)
@@ -158,6 +159,12 @@ class Client:
     def units(self) -> int:
         """Training records: the declared constant by which a step divides."""
         return self._training.units
+
+    @property
+    def affords_run(self) -> bool:
+        """Whether the budget covers all rounds that are left."""
+        rounds = self.federation.rounds - self.round
+        return rounds < 1 or not self.ledger.would_exceed(replace(self._release(), steps=self._settings.steps * rounds))
 
     @property
     def round(self) -> int:

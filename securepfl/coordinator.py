@@ -36,8 +36,8 @@ class Coordinator:
 
     `hospitals` maps every name of the federation's roster to its public identity; `public_key` is the
     federation's public encryption key, which encrypts and can't decrypt. A round takes contributions for
-    `deadline_seconds`. `heads` keeps each hospital's latest
-    ledger hash; `evidence`, by round and hospital, the first message that contradicted the one taken.
+    `deadline_seconds`. `heads` keeps each hospital's latest ledger hash; `evidence`, by round and hospital, the
+    first message that contradicted the one taken; `parts` counts bytes by purpose.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
     """

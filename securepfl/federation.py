@@ -324,12 +324,10 @@ class Federation(Settings, frozen=True):
 
 def check_roster(names: list[str], minimum: int) -> None:
     """Raise ConfigError for too few hospitals or names that cannot be file names."""
-    if len(names) < 2:
-        raise ConfigError(f"{len(names)} hospital(s) found: a federation needs at least two; add a site to the data")
     if len(names) < minimum:
         raise ConfigError(
-            f"{len(names)} hospitals, but a sum needs {minimum}: with two, each reads off the other's update; "
-            "add a hospital, or set minimum = 2 in the TOML to accept that"
+            f"{len(names)} hospital(s) found, but a sum needs {minimum}: add hospitals to the data; with two, each "
+            "would read off the other's update, unless you set minimum = 2 to accept that"
         )
     for name in names:
         if name == "shared":
@@ -351,6 +349,13 @@ def _model_digest(model: nn.Module, partition: Partition) -> str:
     return hashlib.sha256(rfc8785.dumps({"shapes": shapes, "personal": list(partition.personal)}) + start).hexdigest()
 
 
+_CHOICES = {
+    "model.kind": "mlp, logistic and own",
+    "encryption.scheme": "bfv and none",
+    "privacy.unit": "record",
+}
+
+
 def _readable(message: str) -> str:
     """msgspec's words in ours: the key's place first, as it stands in the TOML."""
     text, _, place = message.partition(" - at `$")
@@ -358,4 +363,8 @@ def _readable(message: str) -> str:
     if text.startswith("Object contains unknown field"):
         field = text.split("`")[1]
         return f"unknown key `{field}` in {f'[{key}]' if key else 'the top level'}; remove it or mend its spelling"
+    if text.startswith("Invalid enum value"):
+        text += f"; known are {_CHOICES.get(key, 'those in docs/configuration.md')}"
+    if text.startswith("Expected"):
+        text += "; mend its type (numbers stand without quotes)"
     return f"[{key}] {text}" if key else text

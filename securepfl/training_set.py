@@ -4,9 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+import torch
+from torch import Tensor, nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
-from securepfl.errors import DataError
+from securepfl.errors import DataError, ModelError
+from securepfl.learning.prediction import evaluating
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,30 @@ class TrainingSet:
         if not len(dataset):
             raise DataError(f"{site}: no training records; hand in at least one")
         return cls(dataset, collate, len(dataset))
+
+    def try_out(
+        self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device, site: str
+    ) -> None:
+        """Run model and loss on the first records once, so that a mistake in their shapes costs no budget later.
+
+        Nothing is kept of it. Raises ModelError where they fail or the loss is not one number a record.
+        """
+        records = [self.dataset[index] for index in range(min(2, self.units))]
+        try:
+            x, y = (self.collate or default_collate)(records)
+            with evaluating(model), torch.no_grad():
+                losses = loss(model(x.to(device)), y.to(device))
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(
+                f"{site}: model and loss fail on the first records ({reason}); records are (x, y), and the default "
+                "loss takes one logit and one label of 0 or 1 for each"
+            ) from None
+        if losses.shape != (len(records),):
+            raise ModelError(
+                f"{site}: the loss gives shape {tuple(losses.shape)} for {len(records)} records; make it one number "
+                "a record (in torch's losses, reduction='none')"
+            )
 
 
 def _check_sampler(loader: DataLoader[Any], site: str) -> None:

@@ -55,10 +55,12 @@ def test_a_missing_and_a_broken_file_are_config_errors(tmp_path):
 
 
 def test_too_few_hospitals_are_refused_and_two_only_on_request():
-    with pytest.raises(ConfigError, match="at least two"):
-        federation(minimum=2).bound(["only"], MLP)
-    with pytest.raises(ConfigError, match="each reads off the other's update"):
+    with pytest.raises(ConfigError, match=r"1 hospital.*a sum needs 3"):
+        federation().bound(["only"], MLP)
+    with pytest.raises(ConfigError, match="read off the other's update"):
         federation().bound(["one", "two"], MLP)
+    with pytest.raises(ConfigError, match="a sum needs 2"):
+        federation(minimum=2).bound(["only"], MLP)
     assert federation(minimum=2).bound(["one", "two"], MLP).roster == ("one", "two")
 
 

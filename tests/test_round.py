@@ -21,6 +21,7 @@ from securepfl.errors import (
     ModelError,
     StorageError,
 )
+from securepfl.federation import Federation
 from securepfl.messages import Contribution, decode
 from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties
@@ -523,6 +524,23 @@ def test_a_loader_that_would_train_on_other_records_is_refused(training):
         TrainingSet.of(training, "alder")
 
 
+@pytest.mark.parametrize("fault", ["labels", "outputs", "inputs"])
+def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fault):
+    x, y = rows_of("alder").tensors
+    data = torch.utils.data.TensorDataset(x[:, :3] if fault == "inputs" else x, y[:, None] if fault == "labels" else y)
+
+    def build():
+        return torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Flatten(1 if fault == "outputs" else 0))
+
+    model = MODEL if fault != "outputs" else build
+    tables = {} if fault != "outputs" else {"model": {"kind": "own", "personal": ["0.bias"]}}
+    federation = Federation.from_mapping(tables).bound(NAMES, model)
+    keyring = local_parties(federation)[0]["alder"]
+    with pytest.raises(ModelError, match="alder: model and loss fail on the first records"):
+        Client(federation, "alder", model, data, keyring, tmp_path, simulation=Simulation())
+    assert not list(tmp_path.iterdir())
+
+
 def test_plain_and_shuffled_loaders_are_taken():
     for training in (loader(batch_size=8), loader(batch_size=8, shuffle=True), rows_of("alder")):
         assert TrainingSet.of(training, "alder").units == 40
@@ -585,9 +603,6 @@ def test_the_pipelines_own_model_must_be_the_federations(tmp_path):
 
 
 def test_batchnorm_is_refused_with_its_layers_name(tmp_path):
-    from securepfl.federation import Federation
-    from securepfl.runtime.local import local_parties
-
     def build():
         return torch.nn.Sequential(
             torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1), torch.nn.Flatten(0)

@@ -144,19 +144,19 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
         budget=client.federation.budget_of(client.name),
         sat_out=client.sat_out,
         similarity=client.similarity,
-        notes=(*_row_notes(client.name, hospital), *_budget_notes(client)),
+        notes=(*_row_notes(hospital), *_budget_notes(client)),
     )
 
 
-def _row_notes(name: str, hospital: Hospital) -> list[str]:
+def _row_notes(hospital: Hospital) -> list[str]:
     notes = [
-        f"{name}: its {part} rows hold one class; metrics that need two are null"
+        f"its {part} rows hold one class; metrics that need two are null"
         for part, table in (("training", hospital.train), ("test", hospital.test))
         if len(np.unique(labels_of(table))) < 2
     ]
     patients = hospital.train.patients
     if patients is not None and len(np.unique(patients)) < len(patients):
-        notes.append(f"{name}: some patients have several records; epsilon is per record, not per patient")
+        notes.append("some patients have several records; epsilon is per record, not per patient")
     return notes
 
 
@@ -165,13 +165,12 @@ def _budget_notes(client: Client) -> list[str]:
     if client.sat_out:
         first, count = client.sat_out[0], len(client.sat_out)
         notes.append(
-            f"{client.name}: sat out {count} round(s) from round {first}: its budget would have been exceeded, or a "
+            f"sat out {count} round(s) from round {first}: its budget would have been exceeded, or a "
             "round that was interrupted stays charged"
         )
     if privacy.delta > 1 / (10 * client.units):
         expected = privacy.delta * client.units
         notes.append(
-            f"{client.name}: delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} "
-            f"for {client.units} training records"
+            f"delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} for {client.units} training records"
         )
     return notes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from securepfl.commands.experts import read_experts
 from securepfl.data.tables import load_unlabelled
-from securepfl.errors import DataError
+from securepfl.errors import DataError, StorageError
 from securepfl.learning.adaptation import AdaptReport, AdaptSettings, adapt
 from securepfl.learning.prediction import placed_like, predict
 from securepfl.learning.routing import RoutedModel, gate_summary
@@ -32,10 +32,11 @@ class RoutedRows:
         """Lines for a reader: entropy before and after, mean gates."""
         lines = [f"experts: {', '.join(self.experts)}"]
         if self.report is not None:
-            lines.append(f"entropy {self.report.entropy_before:.3f} -> {self.report.entropy_after:.3f} of at most 1")
+            before, after = self.report.entropy_before, self.report.entropy_after
+            lines.append(f"mean uncertainty (normalised entropy, 0 to 1) of predictions: {before:.3f} -> {after:.3f}")
         for layer, gates in self.gates.items():
             mixed = ", ".join(f"{name} {gate:.2f}" for name, gate in zip(self.experts, gates, strict=True))
-            lines.append(f"layer {layer}: {mixed}")
+            lines.append(f"mean weights in layer {layer}: {mixed}")
         return lines
 
 
@@ -55,7 +56,12 @@ def route_rows(folder: Path, data: Path, passes: int) -> RoutedRows:
 
 
 def write_predictions(routed: RoutedRows, path: Path | None) -> None:
-    """CSV with columns row, probability, prediction, to `path` in one step or to stdout."""
+    """CSV with columns row, probability, prediction, to a new file `path` in one step, or to stdout.
+
+    Raises StorageError where `path` exists or can't be written.
+    """
+    if path is not None and path.exists():
+        raise StorageError(f"{path}: exists; name another file with --out")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "probability", "prediction"])

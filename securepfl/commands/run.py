@@ -63,7 +63,7 @@ def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) ->
         "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
         "parts with made-up scanner calibrations"
     )
-    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note, spec.split.note))
+    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note, spec.split_note))
 
 
 def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: Path | None) -> Plan:
@@ -77,7 +77,7 @@ def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: P
     _check_seed(seed, ledgers)
     if ledgers is None and seed is None:
         ledgers = data.resolve().parent / f"{data.resolve().name}.ledgers"
-    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split.note,))
+    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split_note,))
 
 
 def _check_seed(seed: int | None, ledgers: Path | None) -> None:
@@ -185,4 +185,15 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
         notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
     if all(value is None for value in outcome.mean()["shared"].values()):
         notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")
-    return notes + [note for site in outcome.sites.values() for note in site.notes]
+    if seed is None and not plan.federation.release.experts:
+        notes.append("no expert is released, so `securepfl route` has nothing to use: set [release] experts = true")
+    return notes + _grouped(outcome)
+
+
+def _grouped(outcome: Outcome) -> list[str]:
+    """The hospitals' notes, each said once for all hospitals that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, site in outcome.sites.items():
+        for note in site.notes:
+            about.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in about.items()]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from securepfl.data.cells import Cells, is_missing, numbers, read_columns, texts
+from securepfl.data.cells import Cells, Columns, is_missing, numbers, read_columns, texts
 from securepfl.errors import DataError
 
 _UNITS = (
     "years|year|yrs|yr|months|weeks|days|hours|minutes|min|seconds|sec|ms|mm|cm|m|um|kg|g|mg|ug|l|dl|ml|"
-    "mmhg|kpa|bpm|hz|mv|celsius|percent|pct|mg_dl|g_dl|g_l|mmol_l|umol_l|ng_ml|u_l|iu_l|kg_m2"
+    "mmhg|kpa|bpm|hz|mv|celsius|percent|pct|mg_dl|mg_l|ug_l|g_dl|g_l|mmol_l|umol_l|ng_ml|u_l|iu_l|kg_m2"
 )
 _BRACKETED = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\s*$")
 _SUFFIXED = re.compile(rf"_({_UNITS})$", re.IGNORECASE)
@@ -29,18 +29,24 @@ _PREFACE = """\
 def describe_columns(path: Path, site: str, *, header: bool = True) -> str:
     """The columns of `site`'s file as a TOML skeleton of `[data]`, to be filled in from public knowledge.
 
-    `path` is the site's CSV or Parquet file, or a folder where its name holds `site`; without `header`, CSV
-    columns are numbered. No minimum, mean, level, count or rate of missing cells is shown. Raises DataError.
+    `path` is a folder where a file's name holds `site`, or one CSV or Parquet file, of this site (by its name) or
+    of all of them (by a column that holds `site`). Without `header`, CSV columns are numbered. No minimum, mean,
+    level, count or rate of missing cells is shown. Raises DataError.
     """
     file = _site_file(path, site) if path.is_dir() else path
     columns = read_columns(file, None if header else [])
+    site_column = None if path.is_dir() else _site_column(file, columns, site)
     lines = [_PREFACE.format(name=file.name, site=site, count=len(columns)), "[data]"]
     if not header:
         lines.append(f"columns = [{', '.join(json.dumps(name) for name in columns)}]  # rename: no header")
     lines += ['# label = "..."           # the column to predict; for labels other than 0 and 1 add, say,']
     lines += ['# positive = "> 0"        # which labels count as 1']
-    lines += ['# drop = ["..."]          # columns that are no features: identifiers, dates, free text']
-    kinds = {name: _kind(cells) for name, cells in columns.items()}
+    if site_column is not None:
+        lines.append(f"site = {json.dumps(site_column, ensure_ascii=False)}")
+    lines += ['# patient = "..."         # whose rows must stay together, where a patient has several']
+    lines += ['# drop = ["..."]          # columns that are no features: dates, free text, other identifiers']
+    lines += ['# missing_values = ["?"]  # codes for "not recorded"; empty cells and NaN always are']
+    kinds = {name: _kind(cells) for name, cells in columns.items() if name != site_column}
     lines += ["", "[data.ranges]             # numbers, and 0/1 columns (centre 0.5, spread 0.5)"]
     lines += [_range_line(name) for name, kind in kinds.items() if kind == "numeric"]
     lines += ["", "[data.categories]         # texts, and numbers that are codes: every level that may occur"]
@@ -61,6 +67,16 @@ def _site_file(path: Path, site: str) -> Path:
     if len(found) != 1:
         raise DataError(f"{path}: {len(found)} files are named after site {site}; name the file itself")
     return found[0]
+
+
+def _site_column(file: Path, columns: Columns, site: str) -> str | None:
+    """The column that names hospitals, found by the name asked for; None where the file is of this site alone."""
+    found = [name for name, cells in columns.items() if (texts(cells) == site).any()]
+    if len(found) == 1:
+        return found[0]
+    if not found and site in file.name.split("."):
+        return None
+    raise DataError(f"{file}: {len(found)} columns hold the site {site}, and one should; check --site")
 
 
 def _kind(cells: Cells) -> str:

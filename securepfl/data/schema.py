@@ -80,13 +80,6 @@ class Split:
         _require(0 < self.test < 1, f"test = {self.test}: must be between 0 and 1 (try 0.34)")
         _require(0 <= self.random_state < 2**32, f"random_state = {self.random_state}: must be in [0, 2^32)")
 
-    @property
-    def note(self) -> str:
-        """One line for a run's output: how rows were split, and what that is good for."""
-        if self.method == "stratified":
-            return "stratified split: it looks at private labels, so it is for benchmarks only"
-        return "split by a hash of each patient or row alone"
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
@@ -144,6 +137,15 @@ class DataSpec:
         """The declaration as plain dicts, lists, texts and numbers; `from_mapping` reads it back as equal."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return {key: _listed(value) for key, value in plain.items() if value is not None}
+
+    @property
+    def split_note(self) -> str:
+        """One line for a run's output: how rows were split, and what that is good for."""
+        if self.split.method == "stratified":
+            return "stratified split: it looks at private labels, so it is for benchmarks only"
+        if self.patient is not None:
+            return f"split by a hash of each patient (`{self.patient}`): no patient is in both parts"
+        return "split by a hash of each row alone: a patient with several rows may be in both parts; declare `patient`"
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def _folder_files(path: Path) -> dict[str, Path]:
 
 
 def _table(site: str, source: _Source, spec: DataSpec, labelled: bool) -> Table:
-    _check_declared(source, spec)
+    _check_declared(source, spec, labelled)
     if spec.missing == "drop-rows":
         source = _complete_rows(source, spec, labelled)
     return Table(
@@ -172,14 +172,21 @@ def _table(site: str, source: _Source, spec: DataSpec, labelled: bool) -> Table:
     )
 
 
-def _check_declared(source: _Source, spec: DataSpec) -> None:
-    known = {spec.label, spec.site, spec.patient, *spec.drop, *spec.ranges, *spec.categories}
-    for name in source.columns:
-        if name not in known:
-            mend = "declare it in [data.ranges] or [data.categories], or list it in [data] drop"
-            raise DataError(f"{source.where}: column `{name}` is not declared; {mend}")
+def _check_declared(source: _Source, spec: DataSpec, labelled: bool) -> None:
+    """Every declared column is there and every other is not; the label first, lest it be taken for a feature."""
+    if labelled:
+        source.column(spec.label, "the label")
+        if spec.patient is not None:
+            source.column(spec.patient, "the patient")
     for name in (*spec.ranges, *spec.categories):
         source.column(name, "declared as a feature")
+    known = {spec.label, spec.site, spec.patient, *spec.drop, *spec.ranges, *spec.categories}
+    for name in source.columns:
+        if name not in known and labelled:
+            mend = "declare it in [data.ranges] or [data.categories], or list it in [data] drop"
+            raise DataError(f"{source.where}: column `{name}` is not declared; {mend}")
+        if name not in known:
+            raise DataError(f"{source.where}: column `{name}` is none that the experts were trained on; remove it")
 
 
 def _missing(source: _Source, column: str, spec: DataSpec) -> NDArray[np.bool_]:

@@ -123,4 +123,4 @@ class Partition:
 
 def _unmatched(pattern: str, names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-    return f'personal pattern "{pattern}" matches no trainable parameter: mend it; parameters are {shown}'
+    return f'[model] personal: pattern "{pattern}" matches no trainable parameter: mend it; parameters are {shown}'

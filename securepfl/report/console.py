@@ -1,6 +1,6 @@
 """The terminal: a live display while a run goes (stderr), the closing tables (stdout)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,16 +10,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from securepfl.report.outcome import MODELS, Observer, RoundEvent
+from securepfl.report.outcome import METRICS, MODELS, Observer, RoundEvent
 
 
 @contextmanager
 def live_display(console: Console, budgets: Mapping[str, float]) -> Iterator[Observer]:
     """Yield an observer that redraws round, hospitals, epsilon spent and bytes on `console`."""
-    with Live(Text("hospitals take the model ..."), console=console, auto_refresh=False) as live:
-        yield lambda event: live.update(_frame(event, budgets), refresh=True)
-    if not console.is_terminal:
-        console.print()  # rich ends a redirected display without a line break
+    try:
+        waiting = Text("hospitals take the model ..." if console.is_terminal else "")
+        with Live(waiting, console=console, auto_refresh=False) as live:
+            yield lambda event: live.update(_frame(event, budgets), refresh=True)
+    finally:
+        if not console.is_terminal:
+            console.print()  # rich ends a redirected display without a line break
 
 
 def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
@@ -46,34 +49,37 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
 
 def closing_output(console: Console, result: dict[str, Any]) -> None:
     """Print the closing tables and everything that the reader must know about them."""
-    console.print(_metrics_table(result))
+    for metrics in [METRICS] if console.width >= 110 else [(metric,) for metric in METRICS]:
+        console.print(_metrics_table(result, metrics))
     console.print(_privacy_table(result))
     if any(site["similarity"] for site in result["sites"].values()):
         console.print(_similarity_table(result))
     console.print(_communication(result["communication"], result["seconds"]))
     for note in result["notes"]:
-        console.print(Text(f"note: {note}"))
+        console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _metrics_table(result: dict[str, Any]) -> Table:
-    table = Table(title="Test metrics: accuracy / balanced accuracy / AUROC", title_justify="left")
+def _metrics_table(result: dict[str, Any], metrics: Sequence[str]) -> Table:
+    """One table, its cells holding all of `metrics`; on a narrow terminal there is one for each."""
+    names = " / ".join(metric.replace("_", " ").replace("auroc", "AUROC") for metric in metrics)
+    table = Table(title=f"Test {names}", title_justify="left")
     table.add_column("hospital")
     table.add_column("train/test", justify="right")
     for model in MODELS:
         table.add_column("local, same epsilon" if model == "local" else model, justify="right")
     for name, site in result["sites"].items():
-        table.add_row(name, f"{site['train']}/{site['test']}", *_cells(site["metrics"]))
+        table.add_row(name, f"{site['train']}/{site['test']}", *_cells(site["metrics"], metrics))
     table.add_section()
-    table.add_row("mean", "", *_cells(result["mean"]))
+    table.add_row("mean", "", *_cells(result["mean"], metrics))
     return table
 
 
-def _cells(metrics: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    return [" / ".join(_number(value) for value in metrics[model].values()) for model in MODELS]
+def _cells(found: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:
+    return [" / ".join(_number(found[model][metric]) for metric in metrics) for model in MODELS]
 
 
 def _privacy_table(result: dict[str, Any]) -> Table:
@@ -119,7 +125,7 @@ def _communication(communication: dict[str, Any], seconds: dict[str, float]) -> 
     for way in ("upload", "download"):
         sent, dense = communication[f"{way}_bytes"], communication[f"float32_{way}_bytes"]
         table.add_row(f"{way}", f"{sent:,} bytes", f"{sent / dense:.2f} x dense float32 ({dense:,})")
-    parts = ", ".join(f"{name} {size:,}" for name, size in communication["parts"].items())
+    parts = ", ".join(f"{name} {size:,}" for name, size in communication["parts"].items() if size)
     table.add_row("of which", "", parts)
     table.add_row("clipped values", f"{communication['clipped_values']:,}", "kept in the error feedback")
     table.add_row(

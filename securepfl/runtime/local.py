@@ -102,7 +102,7 @@ def simulate(
     (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. With `seed`,
     noise, rounding and support repeat: for simulation only, since whoever knows the seed can subtract the noise.
 
-    Raises BudgetError where too few hospitals have budget left for the first round.
+    Raises BudgetError, before anything is spent, where too few hospitals have budget for all rounds.
     """
     started = time.perf_counter()
     keyrings, coordinator = local_parties(federation, None if seed is None else _seed_key(seed, "federation"))
@@ -121,9 +121,9 @@ def simulate(
                 simulation=Simulation(noise_key(seed)),
             )
         run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), started)
+        _check_budgets(federation, clients)
         for _ in range(federation.rounds):
             exchange(run)
-            _check_budgets(federation, clients)
             observe(run)
         yield run
     finally:
@@ -144,11 +144,11 @@ def exchange(run: SimulatedRun) -> None:
 
 
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:
-    """A run in which no sum was ever formed has nothing to show: say what to do."""
-    left = [name for name, client in clients.items() if 1 not in client.sat_out]
-    if len(left) < federation.minimum:
+    """Where too few could pay for the last round, it would form no sum: say so before anything is spent."""
+    able = [name for name, client in clients.items() if client.affords_run]
+    if len(able) < federation.minimum:
         raise BudgetError(
-            f"only {len(left)} of {len(clients)} hospitals have budget left for a round, a sum needs "
-            f"{federation.minimum}: raise [privacy] budget, name another ledger folder (--ledgers) if these are "
-            "other patients, or run a seeded simulation (--seed)"
+            f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, a sum needs "
+            f"{federation.minimum}: declare a larger [privacy] budget, lower epsilon, name another ledger folder "
+            "(--ledgers) if these are other patients, or run a seeded simulation (--seed)"
         )

@@ -90,12 +90,12 @@ def test_text_in_a_numeric_column(workplace, monkeypatch, capsys):
 
 def test_one_hospital(workplace, monkeypatch, capsys):
     write_rows([row for row in ROWS if row[0] == "alder"])
-    refused(monkeypatch, capsys, RUN, "at least two", "add a site")
+    refused(monkeypatch, capsys, RUN, "1 hospital", "a sum needs 3", "add")
 
 
 def test_two_hospitals_need_an_explicit_yes(workplace, monkeypatch, capsys):
     write_rows([row for row in ROWS if row[0] != "alder"])
-    refused(monkeypatch, capsys, RUN, "2 hospitals", "minimum = 2")
+    refused(monkeypatch, capsys, RUN, "2 hospital(s)", "minimum = 2")
 
 
 def test_an_unknown_key(workplace, monkeypatch, capsys):
@@ -129,8 +129,55 @@ def test_an_output_folder_that_holds_a_run(workplace, monkeypatch, capsys):
 
 def test_a_configuration_without_data_and_data_without_configuration(workplace, monkeypatch, capsys):
     for arguments in (("run", "federation.toml"), ("run", "--data", "rows.csv")):
-        code, _, err = securepfl(monkeypatch, capsys, *arguments)
-        assert code == 2 and "go together" in err
+        refused(monkeypatch, capsys, arguments, "go together")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("run", "nosuch.toml", "--data", "rows.csv"), "nosuch.toml"),
+        ((*RUN, "--rounds", "0"), "--rounds"),
+        ((*RUN, "--rounds", "2.5"), "--rounds"),
+        (("route", "nosuch", "--data", "rows.csv"), "nosuch"),
+        (("route", "."), "--data"),
+        (("data", "ranges", "rows.csv"), "--site"),
+        (("data", "ranges", "nosuch.csv", "--site", "alder"), "nosuch.csv"),
+        (("nonsense",), "nonsense"),
+        ((*RUN, "--ledgers", "there"), "--ledgers"),
+    ],
+)
+def test_wrong_options_get_one_line_too(workplace, monkeypatch, capsys, arguments, word):
+    refused(monkeypatch, capsys, arguments, word)
+
+
+def test_a_wrong_label_name_is_not_mended_by_training_on_the_label(workplace, monkeypatch, capsys):
+    Path("federation.toml").write_text(CONFIG.replace('label = "sick"', 'label = "outcome"'))
+    refused(monkeypatch, capsys, RUN, "rows.csv", "outcome")
+
+
+def test_an_unknown_model_kind_lists_the_known_ones(workplace, monkeypatch, capsys):
+    Path("federation.toml").write_text(CONFIG.replace('"logistic"', '"transformer"'))
+    refused(monkeypatch, capsys, RUN, "federation.toml", "[model.kind]", "mlp", "logistic")
+
+
+def test_predictions_are_never_overwritten(workplace, monkeypatch, capsys):
+    Path("federation.toml").write_text(CONFIG + "[release]\nexperts = true\n")
+    assert securepfl(monkeypatch, capsys, *RUN[:-2])[0] == 0
+    route = ("route", "out", "--data", "rows.csv", "--out", "predictions.csv")
+    code, _, err = securepfl(monkeypatch, capsys, *route)
+    assert code == 0 and "wrote predictions.csv" in err
+    refused(monkeypatch, capsys, route, "predictions.csv", "exists")
+
+
+def test_a_budget_for_part_of_a_run_is_told_before_anything_is_spent(workplace, monkeypatch, capsys):
+    """The last rounds would form no sum: said before the first one."""
+    Path("federation.toml").write_text(CONFIG.replace("epsilon = 4.0", "epsilon = 4.0\nbudget = 5.0"))
+    run = ("run", "federation.toml", "--data", "rows.csv", "--out")
+    assert securepfl(monkeypatch, capsys, *run, "one")[0] == 0
+    ledger = Path("rows.csv.ledgers/alder.jsonl").read_text()
+    code, _, err = securepfl(monkeypatch, capsys, *run, "two")
+    assert code == 2 and "budget" in err and err.strip().count("\n") == 0, err
+    assert Path("rows.csv.ledgers/alder.jsonl").read_text().count('"reservation"') == ledger.count('"reservation"')
 
 
 def test_a_spent_budget(workplace, monkeypatch, capsys):

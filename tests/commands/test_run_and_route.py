@@ -106,7 +106,7 @@ def test_routing_an_unseen_hospital(demo, tmp_path):
     assert len(table) == 60 and set(table[0]) == {"row", "probability", "prediction"}
     assert all(0 <= float(row["probability"]) <= 1 for row in table)
     assert {row["prediction"] for row in table} == {"0", "1"}
-    assert "experts: shared, simulated-east" in done.stderr and "entropy" in done.stderr
+    assert "experts: shared, simulated-east" in done.stderr and "mean weights in layer" in done.stderr
     assert before == {path.name: path.read_bytes() for path in (demo[0] / "experts").iterdir()}
     again = command("route", demo[0], "--data", unseen, "--out", tmp_path / "predictions.csv")
     assert again.returncode == 0 and (tmp_path / "predictions.csv").read_text() == done.stdout

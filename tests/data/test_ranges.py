@@ -63,6 +63,7 @@ def test_a_site_without_a_file_is_named(tmp_path: Path):
     [
         ("bp[mmHg]", "mmHg"),
         ("chol_mg_dl", "mg_dl"),
+        ("crp_mg_l", "mg_l"),
         ("weight (kg)", "kg"),
         ("HR_bpm", "bpm"),
         ("exam", ""),
@@ -71,3 +72,13 @@ def test_a_site_without_a_file_is_named(tmp_path: Path):
 )
 def test_units_come_from_the_name_alone(column: str, unit: str):
     assert unit_of(column) == unit
+
+
+def test_in_one_file_for_all_the_site_column_is_found_by_the_site_asked_for(tmp_path: Path):
+    path = tmp_path / "all.csv"
+    path.write_text("hospital,age\neast,47\nwest,48\n", encoding="utf-8")
+    text = describe_columns(path, "east")
+    assert tomllib.loads(text)["data"]["site"] == "hospital"
+    assert "# hospital" not in text
+    with pytest.raises(DataError, match="0 columns hold the site north"):
+        describe_columns(path, "north")

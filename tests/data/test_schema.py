@@ -96,5 +96,11 @@ def test_a_wrong_value_in_code_is_a_value_error():
 
 
 def test_only_a_stratified_split_says_benchmarks_only():
-    assert "benchmarks only" in Split(method="stratified").note
-    assert "benchmarks" not in Split().note
+    ranges = {"age": Range(centre=50, spread=10)}
+    notes = [
+        DataSpec(label="sick", ranges=ranges, split=Split(method="stratified")).split_note,
+        DataSpec(label="sick", ranges=ranges, patient="id").split_note,
+        DataSpec(label="sick", ranges=ranges).split_note,
+    ]
+    assert [word in note for word, note in zip(("benchmarks only", "no patient", "declare"), notes, strict=True)]
+    assert "benchmarks" not in notes[1] + notes[2]
