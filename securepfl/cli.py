@@ -92,6 +92,24 @@ def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
         click.echo(f"wrote {out}", err=True)
 
 
+@cli.command()
+@click.option("--size", type=click.IntRange(min=1), default=100_000, show_default=True, help="Values in an update.")
+@click.option("--hospitals", type=click.IntRange(min=2), default=16, show_default=True)
+@click.option("--bits", type=click.IntRange(4, 16), default=8, show_default=True, help="Bits of a quantised value.")
+@click.option("--density", type=float, default=1.0, show_default=True, help="Share of the values that is sent.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON in place of the tables.")
+def bench(size: int, hospitals: int, bits: int, density: float, as_json: bool) -> None:
+    """Measure encrypted sums and similarity beside CKKS, additive pads and plaintext, in one run."""
+    from securepfl.bench.case import Case
+    from securepfl.bench.measure import print_tables, run_case
+
+    result = run_case(size, hospitals, bits, density)
+    if as_json:
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        print_tables(_stdout(150), Case(size, hospitals, bits, density), result)
+
+
 @cli.group()
 def data() -> None:
     """Help with declaring data."""
@@ -113,9 +131,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
 
 
-def _stdout() -> Console:
+def _stdout(width: int = 140) -> Console:
     """Tables keep their width where the output is no terminal."""
-    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=140)
+    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=width)
 
 
 def main() -> None:

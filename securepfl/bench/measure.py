@@ -1,0 +1,157 @@
+"""`securepfl bench`: bytes, seconds, memory and error of encrypted sums and similarities, beside what else is used.
+
+Envelopes (signatures and sealing) are the same for every scheme and not counted, nor are keys and their making.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, astuple, dataclass
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from securepfl.bench.case import Case, Updates, Values
+from securepfl.bench.coordinator import coordinator_process
+from securepfl.bench.schemes import Hospital, hospital_half, scheme_names
+from securepfl.bench.similarity import measure_similarity
+
+_DECRYPTIONS: Final = 3
+_UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """`encrypt`, `serialize` and `decrypt` of one hospital, `load` and `add` of one contribution; medians.
+
+    `decrypt` starts from the answer's bytes; `add` includes its share of forming the answer. Ours encrypts straight
+    to bytes and adds straight from them, so its `serialize` and `load` are 0.
+    """
+
+    encrypt: float
+    serialize: float
+    load: float
+    add: float
+    decrypt: float
+
+
+@dataclass(frozen=True)
+class AggregationRow:
+    """One scheme: bytes of one hospital, the coordinator's peak memory, the root mean square error of the mean
+    over all `size` entries.
+    """
+
+    scheme: str
+    upload_bytes: int
+    download_bytes: int
+    seconds: Seconds
+    peak_bytes: int
+    error: float
+
+
+def _timed_decrypt(hospital: Hospital, answer: bytes) -> tuple[Values, float]:
+    seconds = []
+    for _ in range(_DECRYPTIONS):
+        start = time.perf_counter()
+        mean = hospital.decrypt(answer)
+        seconds.append(time.perf_counter() - start)
+    return mean, median(seconds)
+
+
+def measure_aggregation(scheme: str, updates: Updates) -> AggregationRow:
+    """Sum the updates of all hospitals under one of `scheme_names`; every hospital's contribution is really made."""
+    case, hospital = updates.case, hospital_half(scheme, updates)
+    total, sizes = np.zeros(case.sent), []
+    encrypts, serializes = [], []
+    with coordinator_process(scheme, case, hospital.public) as coordinator:
+        for index in range(case.hospitals):
+            values = updates.values(index)
+            total += values
+            given = values if hospital.sparse else updates.dense(values)
+            start = time.perf_counter()
+            encrypted = hospital.encrypt(index, given)
+            middle = time.perf_counter()
+            data = hospital.serialize(encrypted)
+            serializes.append(time.perf_counter() - middle)
+            encrypts.append(middle - start)
+            sizes.append(len(data))
+            coordinator.contribute(data)
+        answer, cost = coordinator.answer()
+    mean, decrypt = _timed_decrypt(hospital, answer)
+    exact = total / case.hospitals
+    error = float(np.linalg.norm(mean - (exact if hospital.sparse else updates.dense(exact))) / np.sqrt(case.size))
+    seconds = Seconds(median(encrypts), median(serializes), cost.load, cost.add, decrypt)
+    return AggregationRow(scheme, max(sizes), len(answer), seconds, cost.peak_bytes, error)
+
+
+def run_case(
+    size: int, hospitals: int, bits: int, density: float, schemes: Collection[str] | None = None
+) -> dict[str, Any]:
+    """{"aggregation": [...], "similarity": [...]}: AggregationRow and SimilarityRow as dictionaries, for `--json`.
+
+    `schemes` keeps only those rows of the aggregation. Raises ConfigError for numbers that make no case, or a
+    roster that no parameter set carries.
+    """
+    updates = Updates(Case(size, hospitals, bits, density))
+    names = [name for name in scheme_names(updates.case) if schemes is None or name in schemes]
+    return {
+        "aggregation": [asdict(measure_aggregation(name, updates)) for name in names],
+        "similarity": [asdict(row) for row in measure_similarity(updates)],
+    }
+
+
+def sweep(cases: Iterable[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Every case with its result, as it is done."""
+    for case in cases:
+        yield case, run_case(*astuple(case))
+
+
+def total_seconds(row: dict[str, Any]) -> float:
+    """Encrypt to decrypt, of one contribution."""
+    return float(sum(row["seconds"].values()))
+
+
+def _bytes(count: float) -> str:
+    for size, unit in _UNITS:
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def _aggregation_table(case: Case, rows: list[dict[str, Any]]) -> Table:
+    title = (
+        f"sums: {case.size:,} parameters, {case.hospitals} hospitals, {case.bits} bits, density {case.density:g}; "
+        "per hospital, seconds"
+    )
+    steps = ("encrypt", "serialize", "load", "add", "decrypt")
+    names = ("scheme", "up", "x float32", "down", *steps, "total", "peak memory", "error")
+    table = Table(*names, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(
+            row["scheme"],
+            _bytes(row["upload_bytes"]),
+            f"{row['upload_bytes'] / (4 * case.size):.3f}",
+            _bytes(row["download_bytes"]),
+            *(f"{row['seconds'][step]:.4f}" for step in steps),
+            f"{total_seconds(row):.4f}",
+            _bytes(row["peak_bytes"]),
+            f"{row['error']:.1e}",
+        )
+    return table
+
+
+def _similarity_table(case: Case, rows: list[dict[str, Any]]) -> Table:
+    title = f"similarity: all rows of {case.hospitals} hospitals"
+    table = Table("scheme", "up", "keys held", "seconds", "error of a cosine", title=title, title_justify="left")
+    for row in rows:
+        sizes = (_bytes(row["upload_bytes"]), _bytes(row["context_bytes"]))
+        table.add_row(row["scheme"], *sizes, f"{row['seconds']:.3f}", f"{row['error']:.4f}")
+    return table
+
+
+def print_tables(console: Console, case: Case, result: dict[str, Any]) -> None:
+    """A result of `run_case` for people."""
+    console.print(_aggregation_table(case, result["aggregation"]))
+    console.print(_similarity_table(case, result["similarity"]))
