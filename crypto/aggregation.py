@@ -29,7 +29,7 @@ __all__ = [
     "prepare",
 ]
 
-_REFUSED = "the aggregate failed its check, so nothing was applied; ask the coordinator to repeat the round"
+_REFUSED = "the aggregate failed its check, so nothing was applied"
 
 
 def prepare(

@@ -138,7 +138,13 @@ def noise_multiplier_for(target: float, delta: float, sample_rate: float, steps:
         raise ConfigError(f"steps is {steps!r}: give a whole number from 1 to {_MOST_STEPS}")
     # The nudge keeps rounding in the root finder and in later sums on the safe side of the target.
     full_batch = float(gaussian_mechanism.get_sigma_gaussian(target, delta)) * math.sqrt(steps) * (1 + 1e-9)
-    return full_batch if sample_rate == 1.0 else _poisson_noise(target, delta, sample_rate, steps, full_batch)
+    if sample_rate < 1.0:
+        return _poisson_noise(target, delta, sample_rate, steps, full_batch)
+    for doubling in range(40):
+        if epsilon([Release(noise_multiplier=full_batch, sample_rate=1.0, steps=steps)], delta) <= target:
+            return full_batch
+        full_batch *= 1 + 2.0 ** (doubling - 30)
+    raise ConfigError(f"epsilon {target!r} at delta {delta!r} cannot be computed reliably: give one from 1e-4 to 1e4")
 
 
 @lru_cache(maxsize=64)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from securepfl.errors import DataError, ModelError
 from securepfl.randomness import RandomStream
 
-# Rounding in the parameters' own precision may lengthen a clipped gradient by about 1e-7 of its norm.
+# Per-record gradients come in the parameters' precision; norms, factors and sums are double. This covers both.
 _ROUNDING_MARGIN = 1e-6
 
 

@@ -88,7 +88,8 @@ class Ledger:
 
         data_set: name or fingerprint of the data the ledger belongs to. run: name of the run; a resumed run
         gives its old one, so that it cannot reserve a round twice; None is a new run. A last line torn by a
-        crash is dropped, and a line says so. raise_budget: somebody decided to give more than before.
+        crash is dropped, and a line says so. raise_budget: somebody decided on
+        this budget; otherwise an existing ledger keeps its own epsilon.
 
         Raises LedgerError where the file is damaged, in use, or about another site, data set or kind of run,
         BudgetError where the budget is looser than the last session's without `raise_budget`, and StorageError
@@ -101,7 +102,7 @@ class Ledger:
             for _ in replay(str(path), lines, signer.verify, history):
                 pass
             _check_owner(path, history, site, data_set, simulation, seeded)
-            _check_budget(path, history, budget, raise_budget)
+            budget = _held_budget(path, history, budget, raise_budget)
             ledger = cls(path, file, signer, history, sum(len(line) + 1 for line in lines))
             if len(data) < ledger._size:  # whole but for its newline, see split_lines
                 ledger._write(b"\n", ledger._size - 1)
@@ -133,6 +134,11 @@ class Ledger:
     def run(self) -> str:
         """Name of this run: hand it to Ledger.open to resume."""
         return self._session.run
+
+    @property
+    def knows_run(self) -> bool:
+        """Whether this run has reserved anything here, in this session or an earlier one."""
+        return any(reservation.run == self.run for reservation in self._history.reserved.values())
 
     def releases(self) -> tuple[Release, ...]:
         """All that counts: settled reservations as settled, unsettled ones in full."""
@@ -349,11 +355,11 @@ def _kind(simulation: bool, seeded: bool) -> str:
     return ("seeded " if seeded else "") + ("simulations" if simulation else "real runs")
 
 
-def _check_budget(path: Path, history: History, budget: Budget, raise_budget: bool) -> None:
-    """A budget that any run may loosen bounds nothing: only an explicit decision does."""
+def _held_budget(path: Path, history: History, budget: Budget, decided: bool) -> Budget:
+    """The budget of this session: a budget that any run may move bounds nothing, so only a decision moves it."""
     last = history.session
-    if last is None or raise_budget:
-        return
+    if last is None or decided:
+        return budget
     before = last.budget
     if budget.epsilon > before.epsilon or budget.delta > before.delta:
         raise BudgetError(
@@ -361,6 +367,7 @@ def _check_budget(path: Path, history: History, budget: Budget, raise_budget: bo
             f"to epsilon {budget.epsilon:g} at delta {budget.delta:g}; if that is meant, declare `budget` in [privacy] "
             f"or [sites.{last.site}]"
         )
+    return Budget(before.epsilon, budget.delta)
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

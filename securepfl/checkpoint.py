@@ -36,6 +36,7 @@ class ClientState:
 
     federation: str
     run: str
+    kind: str
     round: int
     shared: Floats
     personal: Floats
@@ -101,4 +102,4 @@ class ClientState:
         )
 
 
-_META = ("federation", "run", "round", "similarity", "neighbours", "pull", "clipped", "sat_out")
+_META = ("federation", "run", "kind", "round", "similarity", "neighbours", "pull", "clipped", "sat_out")

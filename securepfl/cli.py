@@ -139,9 +139,10 @@ def _stdout(width: int = 140) -> Console:
 def main() -> None:
     """Entry point: maps errors to exit codes."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as request:
-        sys.exit(request.exit_code)
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.Abort:
         click.echo("securepfl: interrupted; the run's folder is gone, what it spent stays in the ledgers", err=True)
         sys.exit(130)

@@ -25,7 +25,7 @@ from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Keyring
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.crypto.similarity import sketch
-from securepfl.errors import BudgetError, ConfigError, MessageError, StorageError
+from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Encoded, Layouts, SumChannel
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.coupling import couple, neighbours, pull_towards
@@ -41,10 +41,9 @@ from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
-from securepfl.training_set import TrainingSet
+from securepfl.training_set import Loss, TrainingSet
 
 BuildModel = Callable[[], nn.Module]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -164,6 +163,8 @@ class Client:
     def affords_run(self) -> bool:
         """Whether the budget covers all rounds that are left."""
         rounds = self.federation.rounds - self.round
+        if self.ledger.has_reserved(federation=self._digest.hex(), round=self.round + 1, attempt=0):
+            rounds -= 1
         return rounds < 1 or not self.ledger.would_exceed(replace(self._release(), steps=self._settings.steps * rounds))
 
     @property
@@ -197,7 +198,8 @@ class Client:
     def shared_model(self) -> nn.Module | None:
         """A copy with the shared parameters and the hospitals' average personal ones.
 
-        None before the last round has given that average, or where that round formed no sum.
+        Where some parameters are personal: None before the last round has given that average, or where that round
+        formed no sum.
         """
         average = self._state.average_personal
         if average is None and self._start.size:
@@ -443,9 +445,17 @@ class Client:
         self._partition.load_personal(model, torch.from_numpy(personal))
         return model.eval()
 
+    @property
+    def _kind(self) -> str:
+        """A state never changes between kinds of run: what was trained under a seed stays unreleasable."""
+        if self._simulation is None:
+            return "real"
+        return "simulated" if self._simulation.noise_key is None else "seeded"
+
     def _open_ledger(self, path: Path, data_set: str) -> Ledger:
+        """The data set's ledger; one that doesn't know what this folder's run spent is the wrong one."""
         simulation = self._simulation
-        return Ledger.open(
+        ledger = Ledger.open(
             path,
             site=self.name,
             data_set=data_set,
@@ -456,6 +466,11 @@ class Client:
             seeded=simulation is not None and simulation.noise_key is not None,
             raise_budget=self.federation.budget_is_explicit(self.name),
         )
+        trained = bool(self._state.trajectory) or (self._state.pending is not None and self._state.pending.trained)
+        if trained and not ledger.knows_run:
+            ledger.close()
+            raise LedgerError(f"{path}: does not hold what this run spent; give the ledger that the run began with")
+        return ledger
 
     def _load_or_start(self) -> ClientState:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
@@ -466,6 +481,7 @@ class Client:
         state = ClientState(
             federation=digest,
             run=secrets.token_hex(8),
+            kind=self._kind,
             round=0,
             shared=shared,
             personal=self._start.copy(),
@@ -476,6 +492,8 @@ class Client:
         return state
 
     def _fitting(self, state: ClientState) -> ClientState:
+        if state.kind != self._kind:
+            raise StorageError(f"{self._path}: of a {state.kind} run, this is a {self._kind} one; name another folder")
         sizes = (state.shared.shape, state.residual.shape, state.personal.shape)
         shared = (self._partition.shared_size,)
         if sizes != (shared, shared, self._start.shape):

@@ -38,7 +38,7 @@ class Layouts:
     def of(cls, federation: Federation) -> "Layouts":
         """From a bound federation. Raises ConfigError where no parameter set fits the roster and bits."""
         if federation.shape is None:
-            raise ValueError("federation is not bound to a model: call Federation.bound first")
+            raise ConfigError("the federation is not bound to hospitals and a model: call Federation.bound first")
         sparsity, bits, clients = federation.sparsity, federation.encryption.bits, len(federation.roster)
         sent = most_coordinates(federation.shape.shared, sparsity.density, sparsity.block)
         personal = federation.shape.personal

@@ -1,5 +1,6 @@
 """The records that a hospital hands in for training, and what of a DataLoader is used of them."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,14 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    default_collate,
+    Subset,
 )
 
 from securepfl.errors import DataError, ModelError
-from securepfl.learning.prediction import evaluating
+from securepfl.privacy.dpsgd import DPSettings, train_private
+from securepfl.randomness import RandomStream, fresh_key
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,29 +53,36 @@ class TrainingSet:
             raise DataError(f"{site}: no training records; hand in at least one")
         return cls(dataset, collate, len(dataset))
 
-    def try_out(
-        self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device, site: str
-    ) -> None:
-        """Run model and loss on the first records once, so that a mistake in their shapes costs no budget later.
+    def try_out(self, model: nn.Module, loss: Loss, device: torch.device, site: str) -> None:
+        """Train a copy of `model` on the first two records and on the first one, and throw it away.
 
-        Nothing is kept of it. Raises ModelError where they fail or the loss is not one number a record.
+        A mistake in shapes, or a parameter without a gradient, then costs no budget later. Raises ModelError or
+        DataError naming `site`.
         """
-        records = [self.dataset[index] for index in range(min(2, self.units))]
-        try:
-            x, y = (self.collate or default_collate)(records)
-            with evaluating(model), torch.no_grad():
-                losses = loss(model(x.to(device)), y.to(device))
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelError(
-                f"{site}: model and loss fail on the first records ({reason}); records are (x, y), and the default "
-                "loss takes one logit and one label of 0 or 1 for each"
-            ) from None
-        if losses.shape != (len(records),):
-            raise ModelError(
-                f"{site}: the loss gives shape {tuple(losses.shape)} for {len(records)} records; make it one number "
-                "a record (in torch's losses, reduction='none')"
-            )
+        settings = DPSettings(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=1e-3)
+        for count in sorted({1, min(2, self.units)}):
+            first: Subset[Any] = Subset(self.dataset, range(count))
+            stream = RandomStream(fresh_key())
+            try:
+                train_private(
+                    copy.deepcopy(model),
+                    first,
+                    loss,
+                    settings,
+                    noise=stream,
+                    sampling=stream,
+                    device=device,
+                    units=count,
+                    collate=self.collate,
+                )
+            except (ModelError, DataError) as error:
+                raise type(error)(f"{site}: {error}") from None
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ModelError(
+                    f"{site}: model and loss fail on the first records ({reason}); records are (x, y), and the default "
+                    "loss takes one logit and one label of 0 or 1 for each"
+                ) from None
 
 
 def _check_sampler(loader: DataLoader[Any], site: str) -> None:
@@ -81,7 +92,8 @@ def _check_sampler(loader: DataLoader[Any], site: str) -> None:
         raise DataError(f"{site}: the DataLoader makes its own batches, which are not used; give it a batch_size")
     sampler, records = loader.sampler, len(loader.dataset)  # type: ignore[arg-type]
     shuffled = type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == records
-    if not (shuffled or type(sampler) is SequentialSampler):
+    in_order = type(sampler) is SequentialSampler and len(sampler) == records
+    if not (shuffled or in_order):
         raise DataError(
             f"{site}: the DataLoader's {type(sampler).__name__} is not used, every record would train; "
             "hand in torch.utils.data.Subset of the training records, without a sampler"

@@ -17,6 +17,7 @@ from securepfl.errors import (
     BudgetError,
     ConfigError,
     DataError,
+    LedgerError,
     MessageError,
     ModelError,
     StorageError,
@@ -24,7 +25,7 @@ from securepfl.errors import (
 from securepfl.federation import Federation
 from securepfl.messages import Contribution, decode
 from securepfl.randomness import derive_key
-from securepfl.runtime.local import local_parties
+from securepfl.runtime.local import local_parties, simulate
 from securepfl.runtime.storage import write_arrays
 from securepfl.training_set import TrainingSet
 
@@ -513,10 +514,11 @@ def loader(sampler=None, **options):
         loader(torch.utils.data.SubsetRandomSampler(range(10))),
         loader(torch.utils.data.WeightedRandomSampler([1.0] * 40, 40)),
         loader(torch.utils.data.RandomSampler(range(40), replacement=True)),
+        loader(torch.utils.data.SequentialSampler(range(10))),
         loader(batch_size=None),
         torch.utils.data.TensorDataset(torch.zeros(0, 6), torch.zeros(0)),
     ],
-    ids=["subset", "weighted", "replacement", "unbatched", "empty"],
+    ids=["subset", "weighted", "replacement", "first ten", "unbatched", "empty"],
 )
 def test_a_loader_that_would_train_on_other_records_is_refused(training):
     """Batches are drawn anew: a sampler that holds rows out for testing would be undone unseen."""
@@ -539,6 +541,66 @@ def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fau
     with pytest.raises(ModelError, match="alder: model and loss fail on the first records"):
         Client(federation, "alder", model, data, keyring, tmp_path, simulation=Simulation())
     assert not list(tmp_path.iterdir())
+
+
+class Idle(torch.nn.Module):
+    """A model with a parameter that its forward pass doesn't use."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = torch.nn.Linear(6, 1), torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.used(x).squeeze()
+
+
+@pytest.mark.parametrize("loss", [lambda *_: 0.5, lambda *_: {}["no"], lambda o, y: (o - y).square().mean()])
+def test_a_loss_that_is_not_one_number_a_record_is_told_at_once(loss):
+    with pytest.raises(ModelError, match="alder"):
+        TrainingSet.of(rows_of("alder"), "alder").try_out(MODEL(), loss, torch.device("cpu"), "alder")
+
+
+def test_what_only_training_shows_is_told_at_once():
+    training, loss = TrainingSet.of(rows_of("alder"), "alder"), torch.nn.BCEWithLogitsLoss(reduction="none")
+    with pytest.raises(ModelError, match="alder: "):
+        training.try_out(Idle(), loss, torch.device("cpu"), "alder")
+    model = MODEL()
+    before = [parameter.clone() for parameter in model.parameters()]
+    training.try_out(model, loss, torch.device("cpu"), "alder")
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+def test_what_was_trained_under_a_seed_stays_unreleasable(tmp_path):
+    """Reopened as unseeded, or with a ledger that knows nothing of it, the state is refused."""
+    federation = federation_of(rounds=1)
+    coordinator, clients = parties(federation, tmp_path, noise_key=SEED)
+    exchange(coordinator, clients)
+    keyring = clients["alder"]._keyring
+    close_all(clients)
+
+    def reopen(simulation):
+        options = {"ledger": tmp_path / "other.jsonl", "device": "cpu", "simulation": simulation}
+        return Client(federation, "alder", MODEL, rows_of("alder"), keyring, tmp_path / "alder", **options)
+
+    with pytest.raises(StorageError, match="seeded"):
+        reopen(Simulation())
+    with pytest.raises(LedgerError, match="began with"):
+        reopen(Simulation(SEED))
+
+
+def test_a_run_is_afforded_while_its_last_round_is_under_way(tmp_path):
+    coordinator, clients = parties(federation_of(rounds=2), tmp_path)
+    assert clients["alder"].affords_run
+    clients["alder"].contribute(coordinator.invite()["alder"])
+    assert clients["alder"].affords_run
+    close_all(clients)
+
+
+def test_an_unbound_federation_and_missing_training_sets_are_config_errors(tmp_path):
+    with pytest.raises(ConfigError, match="bound"):
+        local_parties(Federation())
+    with pytest.raises(ConfigError, match="roster"), simulate(federation_of(), {}, MODEL, tmp_path):
+        pass
 
 
 def test_plain_and_shuffled_loaders_are_taken():
@@ -583,6 +645,7 @@ def test_a_looser_budget_needs_a_decision(tmp_path):
         with pytest.raises(BudgetError, match="loosen"):
             open_with(**looser)
     open_with(epsilon=1.0)
+    open_with(epsilon=2.0)
     open_with(epsilon=3.0, budget=3.0)
 
 

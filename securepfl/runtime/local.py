@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from securepfl.client import BuildModel, Client, Simulation
 from securepfl.coordinator import Coordinator
 from securepfl.crypto.keys import FederationKey, Identity, Keyring
-from securepfl.errors import BudgetError
+from securepfl.errors import BudgetError, ConfigError
 from securepfl.exchange import Layouts
 from securepfl.federation import Federation
 from securepfl.randomness import KEY_BYTES, derive_key
@@ -69,10 +69,11 @@ def local_parties(federation: Federation, root_key: bytes | None = None) -> tupl
     sealed. Here too the first hospital is the key steward and seals the federation key to each hospital.
     `root_key` fixes the support's and tags' seeds for a seeded simulation; encryption keys are always the OS's.
     """
+    layouts = Layouts.of(federation)
     identities = {name: Identity.generate(name) for name in federation.roster}
     server = Identity.generate("coordinator")
     steward = identities[federation.roster[0]]
-    key = FederationKey.generate(Layouts.of(federation).parameter_sets(federation), root_key=root_key)
+    key = FederationKey.generate(layouts.parameter_sets(federation), root_key=root_key)
     keyrings = {}
     for name, identity in identities.items():
         sealed = key.seal_for(identity.public, steward, federation.digest)
@@ -102,8 +103,11 @@ def simulate(
     (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. With `seed`,
     noise, rounding and support repeat: for simulation only, since whoever knows the seed can subtract the noise.
 
-    Raises BudgetError, before anything is spent, where too few hospitals have budget for all rounds.
+    Raises ConfigError where `training` doesn't fit the roster, and BudgetError, before anything is spent, where too
+    few hospitals have budget for all rounds.
     """
+    if set(training) != set(federation.roster):
+        raise ConfigError("the training sets are not those of the federation's roster; give one for each hospital")
     started = time.perf_counter()
     keyrings, coordinator = local_parties(federation, None if seed is None else _seed_key(seed, "federation"))
     clients: dict[str, Client] = {}
@@ -144,11 +148,11 @@ def exchange(run: SimulatedRun) -> None:
 
 
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:
-    """Where too few could pay for the last round, it would form no sum: say so before anything is spent."""
+    """Where too few can pay for the last round, it would form no sum: say so before anything is spent."""
     able = [name for name, client in clients.items() if client.affords_run]
     if len(able) < federation.minimum:
         raise BudgetError(
-            f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, a sum needs "
-            f"{federation.minimum}: declare a larger [privacy] budget, lower epsilon, name another ledger folder "
-            "(--ledgers) if these are other patients, or run a seeded simulation (--seed)"
+            f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
+            f"needs {federation.minimum}, so the last rounds would form none: declare larger budgets, or name another "
+            "ledger folder (--ledgers) if these are other patients"
         )

@@ -139,3 +139,10 @@ def test_unknown_adjacency_is_refused():
 def test_calibration_names_the_setting_that_is_wrong(arguments, named):
     with pytest.raises(ConfigError, match=named):
         noise_multiplier_for(*arguments)
+
+
+@pytest.mark.parametrize("target", [1e-4, 1e-3, 1e3])
+@pytest.mark.parametrize("steps", [1, 20, 300])
+def test_calibrated_noise_never_exceeds_its_target_however_extreme(target, steps):
+    noise = noise_multiplier_for(target, 1e-5, 1.0, steps)
+    assert epsilon([Release(noise_multiplier=noise, sample_rate=1.0, steps=steps)], 1e-5) <= target

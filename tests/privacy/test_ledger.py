@@ -112,7 +112,7 @@ def test_two_runs_compose_instead_of_adding_up(path):
 def test_a_spend_over_the_budget_is_refused_before_anything_is_written(path):
     budget = epsilon([release(3)], DELTA) * (1 + 1e-9)
     filled(path, rounds=2)
-    with open_ledger(path, budget=budget) as ledger:
+    with open_ledger(path, budget=budget, raise_budget=True) as ledger:
         reserve(ledger, 3)
         before, head = path.read_bytes(), ledger.head
         assert ledger.would_exceed(release())
@@ -414,6 +414,8 @@ def test_seeded_and_unseeded_runs_never_share_a_ledger(path):
 def test_a_smaller_budget_later_refuses_but_keeps_the_past(path):
     filled(path)
     with open_ledger(path, budget=0.1) as ledger:
+        assert not ledger.would_exceed(release()), "undecided, a ledger keeps its budget"
+    with open_ledger(path, budget=0.1, raise_budget=True) as ledger:
         assert ledger.spent() > 0.1
         with pytest.raises(BudgetError):
             reserve(ledger, 1)
