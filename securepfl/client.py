@@ -219,7 +219,7 @@ class Client:
         """
         if not self.federation.release.experts:
             raise ConfigError("experts are not released in this federation: set [release] experts = true")
-        if self._simulation is not None and self._simulation.noise_key is not None:
+        if self._kind == "seeded":
             raise ConfigError("a seeded simulation releases no expert: run without --seed")
         model = self.personal_model() if expert == "personal" else self.shared_model()
         if model is None:
@@ -454,16 +454,16 @@ class Client:
 
     def _open_ledger(self, path: Path, data_set: str) -> Ledger:
         """The data set's ledger; one that doesn't know what this folder's run spent is the wrong one."""
-        simulation = self._simulation
+        simulated = self._kind != "real"
         ledger = Ledger.open(
             path,
             site=self.name,
             data_set=data_set,
             run=self._state.run,
             budget=Budget(self.federation.budget_of(self.name), self.federation.privacy.delta),
-            signer=LedgerSigner(self._keyring.identity, trusting=simulation is not None),
-            simulation=simulation is not None,
-            seeded=simulation is not None and simulation.noise_key is not None,
+            signer=LedgerSigner(self._keyring.identity, trusting=simulated),
+            simulation=simulated,
+            seeded=self._kind == "seeded",
             raise_budget=self.federation.budget_is_explicit(self.name),
         )
         trained = bool(self._state.trajectory) or (self._state.pending is not None and self._state.pending.trained)

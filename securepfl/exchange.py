@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from securepfl.crypto.aggregation import SumCipher, check_and_unpack, prepare
 from securepfl.crypto.keys import FederationKey
-from securepfl.crypto.packing import dequantise_sum, quantise
+from securepfl.crypto.packing import dequantise, dequantise_sum, quantise
 from securepfl.crypto.parameters import SIMILARITY, Layout, ParameterSet, choose_layout
 from securepfl.crypto.similarity import SealSimilarity
 from securepfl.crypto.summation import Wire
@@ -128,7 +128,7 @@ class SumChannel:
         padded[: values.size] = values
         quantised = quantise(padded, self.layout.bits, self.limit, stream)
         slots = prepare(quantised.levels, self.layout, self.clients[client], self.tag_key, context)
-        sent = dequantise_sum(quantised.levels, 1, self.layout.bits, self.limit)[: values.size]
+        sent = dequantise(quantised.levels, self.layout.bits, self.limit)[: values.size]
         return Encoded(self.cipher.encrypt(slots, self.layout), sent, quantised.clipped)
 
     def mean(self, answer: bytes, names: Sequence[str], context: bytes, count: int) -> Vector:
