@@ -4,7 +4,7 @@ The coordinator's half is summation.py, which knows no SEAL.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from securepfl.crypto import seal
 from securepfl.crypto.packing import pack, unpack
-from securepfl.crypto.parameters import SEED_BYTES, Layout, ParameterSet, top_level
+from securepfl.crypto.parameters import Layout, ParameterSet, top_level
 from securepfl.crypto.summation import Aggregate, Scheme, Wire, read_answer
 from securepfl.crypto.tags import expected_tag
-from securepfl.crypto.words import Words
+from securepfl.crypto.uniform import uniform_words
+from securepfl.crypto.words import Words, add, scale
 from securepfl.errors import AggregateError
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
     "prepare",
 ]
 
-_REFUSED = "the aggregate failed its check, so nothing was applied"
+_REFUSED = "the sum failed its check: a contribution was altered, dropped or doubled on the way; nothing was applied"
 
 
 def prepare(
@@ -103,28 +104,25 @@ class PlainCipher:
 
 
 class SealCipher:
-    """BFV under the hospitals' common secret key for one parameter set (from `seal.generate_secret_key`)."""
+    """BFV under the hospitals' common secret key (from `seal.generate_secret_key`) and one parameter set."""
 
     def __init__(self, he_key: bytes, parameters: ParameterSet) -> None:
         self._secret = seal.SecretContext(parameters, he_key)
 
     def _wire(self, layout: Layout) -> Wire:
         if layout.parameters != self._secret.parameters:
-            raise ValueError(f"layout is for {layout.parameters.name!r}, key for {self._secret.parameters.name!r}")
+            raise ValueError(f"layout is for {layout.parameters.name!r}, cipher for {self._secret.parameters.name!r}")
         return Wire(layout, "bfv")
 
     def encrypt(self, slots: NDArray[np.uint64], layout: Layout) -> bytes:
-        """One contribution: version stamp, a seed for each ciphertext, the first polynomials' words packed.
+        """One contribution: version stamp, the seed, the first polynomials' words packed.
 
         Raises ValueError for slots that do not fit the layout, or a layout of another parameter set.
         """
         wire = self._wire(layout)
         _check_slots(slots, layout)
-        padded = np.zeros(wire.words, dtype=np.uint64)
-        padded[: slots.size] = slots
-        encrypted = [self._secret.encrypt_slots(row) for row in padded.reshape(layout.ciphertexts, -1)]
-        words = np.concatenate([first[0] for _, first in encrypted])
-        return seal.stamp() + b"".join(seed for seed, _ in encrypted) + wire.pack(words)
+        seed, words = self._secret.encrypt(slots)
+        return seal.stamp() + seed + wire.pack(words)
 
     def decrypt(self, answer: bytes, layout: Layout) -> NDArray[np.uint64]:
         """The sums of slots.
@@ -132,11 +130,19 @@ class SealCipher:
         Raises MessageError for bytes that do not fit the layout or come from another SEAL, ValueError for a
         layout of another parameter set.
         """
-        weights, seeds, words = read_answer(answer, self._wire(layout), seal.stamp())
-        rows = words.reshape(layout.ciphertexts, 1, -1)
-        cuts = [slice(SEED_BYTES * index, SEED_BYTES * (index + 1)) for index in range(layout.ciphertexts)]
-        slots = [
-            self._secret.decrypt_sum(row, [own[cut] for own in seeds], weights)
-            for row, cut in zip(rows, cuts, strict=True)
-        ]
-        return np.concatenate(slots)[: layout.slots]
+        wire = self._wire(layout)
+        weights, seeds, words = read_answer(answer, wire, seal.stamp())
+        # Dropped bits come back as their middle: once for each summand, once for the answer.
+        middle = (1 << wire.dropped_bits >> 1) * (sum(weights) + 1) % wire.modulus
+        first = add(words, np.uint64(middle), wire.modulus)
+        return self._secret.decrypt(first, _uniform_sum(seeds, weights, layout))
+
+
+def _uniform_sum(seeds: Sequence[bytes], weights: Sequence[int], layout: Layout) -> NDArray[np.uint64]:
+    """The weighted sum of the uniform halves that seeds stand for, shape (ciphertexts, degree)."""
+    parameters = layout.parameters
+    shape, prime = (layout.ciphertexts, parameters.poly_modulus_degree), parameters.coeff_modulus
+    total = np.zeros(shape[0] * shape[1], dtype=np.uint64)
+    for seed, weight in zip(seeds, weights, strict=True):
+        total = add(total, scale(uniform_words(seed, total.size, prime), weight, prime), prime)
+    return total.reshape(shape)

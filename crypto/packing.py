@@ -1,12 +1,16 @@
 """Real values to integer levels to slots, and sums of slots back to sums of values. numpy only."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.crypto.parameters import MAX_BITS, MIN_BITS, Layout, top_level
 from securepfl.randomness import RandomStream
+
+_CHUNK: Final = 1 << 15
+"""Values rounded at once: few enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,24 @@ def quantise(values: NDArray[np.float64], bits: int, limit: float, stream: Rando
     Raises ValueError for NaN, infinity, a limit that is not positive, or bits out of range.
     """
     _check_grid(bits, limit)
-    if not np.isfinite(values).all():
+    levels, clipped = np.empty(values.size, dtype=np.uint64), 0
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        levels[chunk], beyond = _rounded(flat[chunk] / limit, top_level(bits) // 2, stream)
+        clipped += beyond
+    return Quantised(levels.reshape(values.shape), clipped)
+
+
+def _rounded(scaled: NDArray[np.float64], half: int, stream: RandomStream) -> tuple[NDArray[np.uint64], int]:
+    """Levels of values in units of the limit, and how many lay beyond it."""
+    sizes = np.abs(scaled)
+    if not sizes.max() < np.inf:
         raise ValueError("values must be finite: found NaN or infinity")
-    half = top_level(bits) // 2
-    positions: NDArray[np.float64] = (np.clip(values / limit, -1.0, 1.0) + 1.0) * half
+    positions = (np.clip(scaled, -1.0, 1.0) + 1.0) * half
     floors = np.floor(positions)
-    levels = floors + (stream.uniform(values.size).reshape(values.shape) < positions - floors)
-    clipped = int(np.count_nonzero(np.abs(values) > limit))
-    return Quantised(np.minimum(levels, 2 * half).astype(np.uint64), clipped)
+    floors += stream.uniform(scaled.size) < positions - floors
+    return np.minimum(floors, 2 * half).astype(np.uint64), int(np.count_nonzero(sizes > 1.0))
 
 
 def dequantise_sum(levels_sum: NDArray[np.uint64], weight: int, bits: int, limit: float) -> NDArray[np.float64]:
@@ -51,8 +65,11 @@ def dequantise_sum(levels_sum: NDArray[np.uint64], weight: int, bits: int, limit
     if weight < 1:
         raise ValueError(f"weight must be at least 1, not {weight}")
     half = top_level(bits) // 2
-    centred = (levels_sum.astype(np.int64) - weight * half).astype(np.float64)
-    return centred * (limit / half)
+    # Sums stay far below 2^53, so doubles hold them exactly.
+    centred = levels_sum.astype(np.float64)
+    centred -= weight * half
+    centred *= limit / half
+    return centred
 
 
 def dequantise(levels: NDArray[np.uint64], bits: int, limit: float) -> NDArray[np.float64]:
@@ -84,7 +101,10 @@ def unpack(slots: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
     if slots.shape != (layout.value_slots,):
         raise ValueError(f"slots must have shape ({layout.value_slots},), not {slots.shape}")
     fields = np.empty((layout.fields, layout.value_slots), dtype=np.uint64)
-    rest = slots.astype(np.uint64)
+    rest, base = slots.astype(np.uint64), np.uint64(layout.base)
     for field in fields:
-        rest, field[:] = np.divmod(rest, np.uint64(layout.base))
+        # numpy divides by a scalar much faster than it takes remainders.
+        quotient = rest // base
+        np.subtract(rest, quotient * base, out=field)
+        rest = quotient
     return fields.reshape(-1)[: layout.values]

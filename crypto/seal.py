@@ -1,32 +1,36 @@
 """The only file that touches tenseal.sealapi: bytes and word arrays in, bytes and word arrays out.
 
-Everything passes through memory files, never disk. SEAL's own container (compressed, self-describing) never
-leaves this file: keys and ciphertexts travel as seeds and tightly packed words of known length, and what SEAL
-loads is rebuilt here around them. SEAL draws its randomness from the OS; no generator is ever set.
+Everything passes through memory files, never disk. SEAL's own container (compressed, self-describing) never leaves
+this file: keys and ciphertexts travel as seeds and tightly packed words of known length, and what SEAL loads is
+rebuilt here around them. SEAL draws its randomness from the OS; no generator is ever set.
+
+SEAL encrypts: the noise, the message's place and the mask by the secret key are its own. Then the uniform half c1 that
+SEAL drew is exchanged for a, expanded from 32 bytes by AES-256 in counter mode (as FrodoKEM and Kyber-90s expand their
+public matrices): c0 + (c1 - a) s decrypts with a as c0 did with c1, noise and all. SEAL's own seeds take BLAKE2xb,
+which would make a hospital's decryption of a large roster's sum many times slower.
 """
 
 import os
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from math import prod
 from typing import Any, Final
 
 import numpy as np
 import zstandard
 from tenseal import sealapi
+from tenseal.sealapi import util
 
 from securepfl.crypto import versions
 from securepfl.crypto.parameters import SEED_BYTES, ParameterSet
-from securepfl.crypto.words import Words, pack_words, packed_bytes, unpack_words
-from securepfl.errors import MessageError
+from securepfl.crypto.uniform import uniform_words
+from securepfl.crypto.words import Words, add, pack_words, packed_bytes, subtract, unpack_words
 
-# How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the
-# body.
+# How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the body.
 _HEADER: Final = struct.Struct("<HBBBBHQ")
 _MAGIC: Final = 0xA15E
 _UNCOMPRESSED, _ZSTD = 0, 2
@@ -36,6 +40,10 @@ _SIZE_OFFSET: Final = 33
 # A plaintext's (and so a secret key's) body: parms_id, coefficient count, scale.
 _PLAINTEXT_FIELDS: Final = 48
 _ARRAY_HEADER: Final = _HEADER.size + 8
+_BATCH: Final = 15
+"""Polynomials that are multiplied by the secret key at once: SEAL allows 16 in a ciphertext, and the first must stay
+zero, or a single one would count as a transparent ciphertext.
+"""
 
 
 @contextmanager
@@ -69,40 +77,32 @@ class _Context:
     seal: Any
     version: tuple[int, int]
     secret: bytes
-    public: bytes
     fresh: bytes
-    switched: bytes
 
     def _array(self, data: bytes) -> bytes:
         header = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _ARRAY_HEADER + len(data))
         return header + struct.pack("<Q", len(data) // 8) + data
 
-    def load(self, target: Any, fields: bytes, words: Words, seed: bytes = b"") -> Any:
-        """Fill a SEAL object from its fields, its words and, for the seeded form, the seed."""
+    def load(self, target: Any, fields: bytes, words: Words) -> Any:
+        """Fill a SEAL object from its fields and its words."""
         body = fields + self._array(words.astype("<u8").tobytes())
-        if seed:
-            # SEAL's record of a generator: a nested header, the type (1: BLAKE2xb), the seed.
-            size = _HEADER.size + 1 + SEED_BYTES
-            body += _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, size) + b"\x01" + seed
         data = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _HEADER.size + len(body)) + body
         with _memory_file() as (descriptor, path):
             os.write(descriptor, data)
             target.load(self.seal, path)
         return target
 
-    def ciphertext(self, fields: bytes, words: Words, seed: bytes = b"", size: int = 2) -> Any:
-        """A SEAL ciphertext of `size` polynomials; with a seed, `words` are the first and SEAL expands the
-        second.
-        """
-        sized = bytearray(fields)
-        struct.pack_into("<Q", sized, _SIZE_OFFSET, size)
-        return self.load(sealapi.Ciphertext(), bytes(sized), words, seed)
+    def ciphertext(self, words: Words) -> Any:
+        """A SEAL ciphertext of polynomials, shape (size, degree)."""
+        sized = bytearray(self.fresh)
+        struct.pack_into("<Q", sized, _SIZE_OFFSET, words.shape[0])
+        return self.load(sealapi.Ciphertext(), bytes(sized), words)
 
-    def words(self, ciphertext: Any, size: int, primes: int) -> Words:
-        """Words of a saved ciphertext or public key, shape (size, primes, degree)."""
+    def words(self, ciphertext: Any, size: int) -> Words:
+        """Polynomials of a ciphertext, shape (size, degree)."""
         _, body = _save(ciphertext)
-        shape = (size, primes, self.parameters.poly_modulus_degree)
-        flat = np.frombuffer(body, "<u8", int(np.prod(shape)), _CIPHERTEXT_FIELDS + _ARRAY_HEADER)
+        shape = (size, self.parameters.poly_modulus_degree)
+        flat = np.frombuffer(body, "<u8", shape[0] * shape[1], _CIPHERTEXT_FIELDS + _ARRAY_HEADER)
         return flat.astype(np.uint64).reshape(shape)
 
     def plaintext(self, coefficients: Words) -> Any:
@@ -110,45 +110,35 @@ class _Context:
         fields = bytes(32) + struct.pack("<Qd", coefficients.size, 1.0)
         return self.load(sealapi.Plaintext(), fields, coefficients)
 
+    def coefficients(self, plaintext: Any) -> Words:
+        """All coefficients of a plaintext, shape (degree,); SEAL leaves out leading zeros."""
+        _, body = _save(plaintext)
+        found = np.frombuffer(body, "<u8", offset=_PLAINTEXT_FIELDS + _ARRAY_HEADER)
+        whole = np.zeros(self.parameters.poly_modulus_degree, dtype=np.uint64)
+        whole[: found.size] = found
+        return whole
+
 
 @lru_cache(maxsize=16)
 def _context(parameters: ParameterSet) -> _Context:
+    degree, prime = parameters.poly_modulus_degree, parameters.coeff_modulus
+    if prime.bit_length() > util.seal_he_std_parms_128_tq(degree):
+        raise ValueError(f"parameter set {parameters} has less than 128 bits against a quantum computer")
     settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.BFV)
-    settings.set_poly_modulus_degree(parameters.poly_modulus_degree)
-    degree, bits = parameters.poly_modulus_degree, list(parameters.coeff_modulus_bits)
-    settings.set_coeff_modulus(sealapi.CoeffModulus.Create(degree, bits))
+    settings.set_poly_modulus_degree(degree)
+    settings.set_coeff_modulus(sealapi.CoeffModulus.Create(degree, [prime.bit_length()]))
     settings.set_plain_modulus(parameters.plain_modulus)
-    primes = tuple(prime.value() for prime in settings.coeff_modulus())
-    if primes != parameters.coeff_modulus:
+    primes = [found.value() for found in settings.coeff_modulus()]
+    if primes != [prime]:
         raise ValueError(f"SEAL's primes {primes} differ from those of parameter set {parameters}")
     context = sealapi.SEALContext(settings, True, sealapi.SEC_LEVEL_TYPE.TC128)
     if not context.parameters_set():
         raise ValueError(f"SEAL refuses parameter set {parameters}: {context.parameters_error_message()}")
-    return _with_templates(parameters, context)
-
-
-def _with_templates(parameters: ParameterSet, context: Any) -> _Context:
     # The fixed bytes come from objects under a key that is thrown away at once.
-    generator = sealapi.KeyGenerator(context)
-    public = sealapi.PublicKey()
-    generator.create_public_key(public)
-    zero = sealapi.Ciphertext()
-    sealapi.Encryptor(context, public).encrypt_zero(zero)
-    version, secret = _save(generator.secret_key())
-    fresh = _save(zero)[1][:_CIPHERTEXT_FIELDS]
-    switched = fresh
-    if len(parameters.data_primes) > 1:
-        sealapi.Evaluator(context).mod_switch_to_next_inplace(zero)
-        switched = _save(zero)[1][:_CIPHERTEXT_FIELDS]
-    return _Context(
-        parameters,
-        context,
-        version,
-        secret[:_PLAINTEXT_FIELDS],
-        _save(public)[1][:_CIPHERTEXT_FIELDS],
-        fresh,
-        switched,
-    )
+    key, zero = sealapi.KeyGenerator(context).secret_key(), sealapi.Ciphertext()
+    sealapi.Encryptor(context, key).encrypt_zero_symmetric(zero)
+    version, secret = _save(key)
+    return _Context(parameters, context, version, secret[:_PLAINTEXT_FIELDS], _save(zero)[1][:_CIPHERTEXT_FIELDS])
 
 
 @lru_cache(maxsize=1)
@@ -159,60 +149,16 @@ def stamp() -> bytes:
     return versions.make_stamp((major, minor), (release[0], release[1], release[2]))
 
 
-def pack_rns(words: Words, primes: Sequence[int]) -> bytes:
-    """Words of shape (polynomials, primes, degree), each at the bit length of its prime."""
-    return b"".join(pack_words(row, p.bit_length()) for poly in words for row, p in zip(poly, primes, strict=True))
-
-
-def rns_bytes(polynomials: int, degree: int, primes: Sequence[int]) -> int:
-    """Length of what `pack_rns` returns."""
-    return polynomials * sum(packed_bytes(degree, prime.bit_length()) for prime in primes)
-
-
-def unpack_rns(data: bytes, polynomials: int, degree: int, primes: Sequence[int]) -> Words:
-    """The inverse of `pack_rns`. Raises MessageError for a wrong length or words out of range."""
-    if len(data) != rns_bytes(polynomials, degree, primes):
-        raise MessageError(f"{len(data)} bytes where {rns_bytes(polynomials, degree, primes)} belong; send again")
-    rows, start = np.empty((polynomials, len(primes), degree), dtype=np.uint64), 0
-    for poly in range(polynomials):
-        for index, prime in enumerate(primes):
-            size = packed_bytes(degree, prime.bit_length())
-            rows[poly, index] = unpack_words(data[start : start + size], degree, prime.bit_length(), prime)
-            start += size
-    return rows
-
-
 def secret_key_bytes(parameters: ParameterSet) -> int:
     """Length of a secret key."""
-    return rns_bytes(1, parameters.poly_modulus_degree, parameters.coeff_modulus)
-
-
-def public_key_bytes(parameters: ParameterSet) -> int:
-    """Length of a public key."""
-    return rns_bytes(2, parameters.poly_modulus_degree, parameters.coeff_modulus)
+    return packed_bytes(parameters.poly_modulus_degree, parameters.coeff_modulus.bit_length())
 
 
 def generate_secret_key(parameters: ParameterSet) -> bytes:
-    """A fresh secret key from the OS's randomness, as packed words."""
-    context = _context(parameters)
-    _, body = _save(sealapi.KeyGenerator(context.seal).secret_key())
-    shape = (1, len(parameters.coeff_modulus), parameters.poly_modulus_degree)
-    words = np.frombuffer(body, "<u8", int(np.prod(shape)), _PLAINTEXT_FIELDS + _ARRAY_HEADER).astype(np.uint64)
-    return pack_rns(words.reshape(shape), parameters.coeff_modulus)
-
-
-def _load_secret(context: _Context, secret: bytes) -> Any:
-    parameters = context.parameters
-    words = unpack_rns(secret, 1, parameters.poly_modulus_degree, parameters.coeff_modulus)
-    return context.load(sealapi.SecretKey(), context.secret, words)
-
-
-def make_public_key(parameters: ParameterSet, secret: bytes) -> bytes:
-    """A fresh public key of `secret`, as packed words: what the coordinator re-randomises with."""
-    context = _context(parameters)
-    public = sealapi.PublicKey()
-    sealapi.KeyGenerator(context.seal, _load_secret(context, secret)).create_public_key(public)
-    return pack_rns(context.words(public, 2, len(parameters.coeff_modulus)), parameters.coeff_modulus)
+    """A fresh secret key from the OS's randomness, as packed words: for every set with the same ring."""
+    _, body = _save(sealapi.KeyGenerator(_context(parameters).seal).secret_key())
+    words = np.frombuffer(body, "<u8", parameters.poly_modulus_degree, _PLAINTEXT_FIELDS + _ARRAY_HEADER)
+    return pack_words(words.astype(np.uint64), parameters.coeff_modulus.bit_length())
 
 
 class SecretContext:
@@ -220,105 +166,64 @@ class SecretContext:
 
     def __init__(self, parameters: ParameterSet, secret: bytes) -> None:
         self.parameters = parameters
-        self._context = _context(parameters)
-        key = _load_secret(self._context, secret)
-        self._encryptor = sealapi.Encryptor(self._context.seal, key)
-        self._decryptor = sealapi.Decryptor(self._context.seal, key)
-        self._evaluator = sealapi.Evaluator(self._context.seal)
+        self._context = context = _context(parameters)
+        prime = parameters.coeff_modulus
+        words = unpack_words(secret, parameters.poly_modulus_degree, prime.bit_length(), prime)
+        key = context.load(sealapi.SecretKey(), context.secret, words)
+        # SEAL keeps a secret key as a plaintext in NTT form, so it can stand in a product as it is.
+        self._key = context.load(sealapi.Plaintext(), context.secret, words)
+        self._encryptor = sealapi.Encryptor(context.seal, key)
+        self._decryptor = sealapi.Decryptor(context.seal, key)
+        self._evaluator = sealapi.Evaluator(context.seal)
 
     def __repr__(self) -> str:
         return f"SecretContext({self.parameters.name!r})"
 
-    def _encrypt(self, plaintext: Any) -> tuple[bytes, Words]:
-        _, body = _save(self._encryptor.encrypt_symmetric(plaintext))
-        primes, degree = len(self.parameters.data_primes), self.parameters.poly_modulus_degree
-        words = np.frombuffer(body, "<u8", primes * degree, _CIPHERTEXT_FIELDS + _ARRAY_HEADER)
-        return body[-SEED_BYTES:], words.astype(np.uint64).reshape(primes, degree)
-
-    def encrypt_slots(self, slots: Words) -> tuple[bytes, Words]:
-        """Seed and first polynomial, shape (primes, degree), of a fresh encryption of batched slots."""
-        plaintext = sealapi.Plaintext()
-        sealapi.BatchEncoder(self._context.seal).encode(slots.tolist(), plaintext)
-        return self._encrypt(plaintext)
-
-    def encrypt_coefficients(self, coefficients: Words) -> tuple[bytes, Words]:
-        """Seed and first polynomial, shape (primes, degree), of a fresh encryption of a polynomial modulo
-        t.
+    def encrypt(self, slots: Words) -> tuple[bytes, Words]:
+        """A fresh encryption of `slots`, shape (n,), each below the plain modulus: the seed of its uniform halves, and
+        the first polynomials' words, shape (n,), of as many ciphertexts as that takes, the last one cut.
         """
-        return self._encrypt(self._context.plaintext(coefficients))
+        degree, prime = self.parameters.poly_modulus_degree, self.parameters.coeff_modulus
+        rows = _rows(slots, degree)
+        seed = secrets.token_bytes(SEED_BYTES)
+        uniform = uniform_words(seed, rows.size, prime).reshape(rows.shape)
+        first = np.empty_like(rows)
+        for start in range(0, len(rows), _BATCH):
+            batch = slice(start, start + _BATCH)
+            fresh = np.stack([self._fresh(row) for row in rows[batch]])
+            exchanged = self._times_secret(subtract(fresh[:, 1], uniform[batch], prime))
+            first[batch] = add(fresh[:, 0], exchanged, prime)
+        return seed, first.reshape(-1)[: slots.size]
 
-    def decrypt_sum(self, first: Words, seeds: Sequence[bytes], weights: Sequence[int]) -> Words:
-        """Slots of a weighted sum, given the summed first polynomials, shape (1, degree), and each
-        summand's seed.
-
-        SEAL expands the seeds: each stands for a ciphertext whose first polynomial is 0.
-        """
-        context, zero = self._context, np.zeros_like(first)
-        total = context.ciphertext(context.fresh, np.stack([first, zero]))
-        for seed, weight in zip(seeds, weights, strict=True):
-            summand = context.ciphertext(context.fresh, zero, seed)
-            if weight != 1:
-                self._evaluator.multiply_plain_inplace(summand, sealapi.Plaintext(f"{weight:X}"))
-            self._evaluator.add_inplace(total, summand)
-        plaintext = sealapi.Plaintext()
-        self._decryptor.decrypt(total, plaintext)
-        return np.array(sealapi.BatchEncoder(context.seal).decode_uint64(plaintext), dtype=np.uint64)
-
-    def decrypt_coefficient(self, words: Words, index: int) -> int:
-        """One coefficient modulo t of a ciphertext, shape (polynomials, 1, degree), under the first prime."""
-        ciphertext = self._context.ciphertext(self._context.switched, words, size=words.shape[0])
-        plaintext = sealapi.Plaintext()
-        self._decryptor.decrypt(ciphertext, plaintext)
-        return int(plaintext.data(index)) if index < plaintext.coeff_count() else 0
-
-
-def flood_bits(parameters: ParameterSet) -> int:
-    """Flooding noise is uniform within 2^this: about a quarter of what decrypts; the product's own noise
-    has the rest.
-    """
-    return (prod(parameters.data_primes) // (2 * parameters.plain_modulus)).bit_length() - 2
-
-
-class PublicContext:
-    """Multiplies ciphertexts under a public key and makes the product safe to show. Coordinator only."""
-
-    def __init__(self, parameters: ParameterSet, public: bytes) -> None:
-        self.parameters = parameters
-        self._context = _context(parameters)
-        words = unpack_rns(public, 2, parameters.poly_modulus_degree, parameters.coeff_modulus)
-        key = self._context.load(sealapi.PublicKey(), self._context.public, words)
-        self._encryptor = sealapi.Encryptor(self._context.seal, key)
-        self._evaluator = sealapi.Evaluator(self._context.seal)
-
-    def _zero(self) -> Any:
+    def _fresh(self, row: Words) -> Words:
+        """Both polynomials of SEAL's own symmetric encryption of a row of coefficients."""
         ciphertext = sealapi.Ciphertext()
-        self._encryptor.encrypt_zero(ciphertext)
-        return ciphertext
+        self._encryptor.encrypt_symmetric(self._context.plaintext(row), ciphertext)
+        return self._context.words(ciphertext, 2)
 
-    def _randomised_product(self, left: Any, right: Any) -> Any:
-        # A product's noise carries both messages. A fresh encryption of zero hides c0 and c1, the product
-        # of two more hides c2.
-        product, mask = sealapi.Ciphertext(), sealapi.Ciphertext()
-        self._evaluator.multiply(left, right, product)
-        self._evaluator.multiply(self._zero(), self._zero(), mask)
-        self._evaluator.add_inplace(product, mask)
-        self._evaluator.add_inplace(product, self._zero())
-        return product
+    def _times_secret(self, rows: Words) -> Words:
+        """Each row, a polynomial modulo the prime, times the secret key."""
+        product = self._context.ciphertext(np.vstack([np.zeros_like(rows[:1]), rows]))
+        self._evaluator.transform_to_ntt_inplace(product)
+        self._evaluator.multiply_plain_inplace(product, self._key)
+        self._evaluator.transform_from_ntt_inplace(product)
+        return self._context.words(product, len(rows) + 1)[1:]
 
-    def product(self, left: tuple[bytes, Words], right: tuple[bytes, Words], index: int) -> Words:
-        """Words, shape (3, 1, degree), of left * right under the first prime, decryptable at `index` only.
-
-        Operands are (seed, first polynomial). The result is re-randomised, coefficient `index` of its first
-        polynomial is flooded, and the other coefficients there are erased.
+    def decrypt(self, first: Words, uniform: Words) -> Words:
+        """Slots, shape (n,), from the first polynomials' words, shape (n,), and the uniform halves, shape (ciphertexts,
+        degree). What lies behind the last slot is not known, and decrypts to nothing of meaning.
         """
-        context, primes = self._context, self.parameters.data_primes
-        operands = [context.ciphertext(context.fresh, words, seed) for seed, words in (left, right)]
-        words = context.words(self._randomised_product(*operands), 3, len(primes))
-        reach = 1 << flood_bits(self.parameters)
-        flood = secrets.randbelow(2 * reach) - reach
-        kept = [(int(row[index]) + flood) % prime for row, prime in zip(words[0], primes, strict=True)]
-        words[0] = 0
-        words[0, :, index] = kept
-        ciphertext = context.ciphertext(context.fresh, words, size=3)
-        self._evaluator.mod_switch_to_next_inplace(ciphertext)
-        return context.words(ciphertext, 3, 1)
+        rows = _rows(first, self.parameters.poly_modulus_degree)
+        return np.concatenate([self._decrypt(*pair) for pair in zip(rows, uniform, strict=True)])[: first.size]
+
+    def _decrypt(self, first: Words, uniform: Words) -> Words:
+        plaintext = sealapi.Plaintext()
+        self._decryptor.decrypt(self._context.ciphertext(np.stack([first, uniform])), plaintext)
+        return self._context.coefficients(plaintext)
+
+
+def _rows(words: Words, degree: int) -> Words:
+    """Words padded with zeros to whole polynomials, shape (ciphertexts, degree)."""
+    rows = np.zeros((-(-words.size // degree), degree), dtype=np.uint64)
+    rows.reshape(-1)[: words.size] = words
+    return rows

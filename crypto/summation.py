@@ -1,7 +1,7 @@
 """The coordinator's half of an encrypted sum: numpy on packed words, no key, and no SEAL.
 
-The words of the first polynomials are added modulo the prime as contributions arrive; of the uniform halves
-only the 64-byte seeds are kept, which receivers expand. Memory is one aggregate and the seeds.
+The words of the first polynomials are added modulo the prime as contributions arrive; of the uniform halves only the
+32-byte seeds are kept, which receivers expand. Memory is one aggregate and the seeds.
 """
 
 import struct
@@ -10,9 +10,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from securepfl.crypto.parameters import SEED_BYTES, Layout
+from securepfl.crypto.parameters import SEED_BYTES, Layout, ParameterSet
 from securepfl.crypto.versions import STAMP_BYTES, without_stamp
-from securepfl.crypto.words import Words, add, pack_words, packed_bytes, scale, unpack_words
+from securepfl.crypto.words import Words, add, pack_words, packed_bytes, scale, subtract, unpack_words
 from securepfl.errors import MessageError
 
 Scheme = Literal["bfv", "none"]
@@ -23,9 +23,7 @@ _WEIGHT: Final = struct.Struct(">I")
 
 @dataclass(frozen=True)
 class Wire:
-    """The fixed form of contributions and answers for a layout: how many seeds, how many words, modulo
-    what.
-    """
+    """The fixed form of contributions and answers for a layout: which bits of how many words, modulo what."""
 
     layout: Layout
     scheme: Scheme
@@ -43,18 +41,22 @@ class Wire:
     def modulus(self) -> int:
         """What words are added under: the ciphertext prime, or the plain modulus."""
         parameters = self.layout.parameters
-        return parameters.data_primes[0] if self.encrypted else parameters.plain_modulus
+        return parameters.coeff_modulus if self.encrypted else parameters.plain_modulus
 
     @property
-    def words(self) -> int:
-        """Words of one contribution."""
-        layout = self.layout
-        return layout.ciphertexts * layout.parameters.poly_modulus_degree if self.encrypted else layout.slots
+    def dropped_bits(self) -> int:
+        """Low bits of each word that are not sent."""
+        return self.layout.dropped_bits if self.encrypted else 0
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of each word that are sent."""
+        return self.modulus.bit_length() - self.dropped_bits
 
     @property
     def word_bytes(self) -> int:
-        """Bytes of those words, packed."""
-        return packed_bytes(self.words, self.modulus.bit_length())
+        """Bytes of one contribution's words, packed."""
+        return packed_bytes(self.layout.slots, self.word_bits)
 
     @property
     def stamp_bytes(self) -> int:
@@ -63,8 +65,8 @@ class Wire:
 
     @property
     def seed_bytes(self) -> int:
-        """Bytes of one contribution's seeds."""
-        return SEED_BYTES * self.layout.ciphertexts if self.encrypted else 0
+        """Bytes of one contribution's seed."""
+        return SEED_BYTES if self.encrypted else 0
 
     @property
     def contribution_bytes(self) -> int:
@@ -76,12 +78,22 @@ class Wire:
         return self.stamp_bytes + _WEIGHT.size + contributions * (_WEIGHT.size + self.seed_bytes) + self.word_bytes
 
     def pack(self, words: Words) -> bytes:
-        """Words to bytes."""
-        return pack_words(words, self.modulus.bit_length())
+        """Words, shape (slots,), to bytes, without their dropped bits."""
+        return pack_words(words >> np.uint64(self.dropped_bits), self.word_bits)
 
     def unpack(self, data: bytes) -> Words:
-        """Bytes to words. Raises MessageError for a wrong length or words out of range."""
-        return unpack_words(data, self.words, self.modulus.bit_length(), self.modulus)
+        """Bytes to words, dropped bits 0. Raises MessageError for a wrong length or words out of range."""
+        largest = (self.modulus - 1) >> self.dropped_bits
+        return unpack_words(data, self.layout.slots, self.word_bits, largest + 1) << np.uint64(self.dropped_bits)
+
+
+def _encoded(mask: Words, parameters: ParameterSet) -> Words:
+    """q m / t, within 1, for plaintext words m < t < 2^50: what subtracting a plaintext takes from a ciphertext."""
+    whole, rest = divmod(parameters.coeff_modulus, parameters.plain_modulus)
+    # In doubles the second part errs by less than m 2^-52 < 1/4 before it is rounded.
+    return mask * np.uint64(whole) + np.rint(mask.astype(np.float64) * (rest / parameters.plain_modulus)).astype(
+        np.uint64
+    )
 
 
 class Aggregate:
@@ -94,7 +106,7 @@ class Aggregate:
         self._wire = Wire(layout, scheme)
         if len(stamp) != self._wire.stamp_bytes:
             raise ValueError(f"stamp must have {self._wire.stamp_bytes} bytes, not {len(stamp)}")
-        self._sum: Words = np.zeros(self._wire.words, dtype=np.uint64)
+        self._sum: Words = np.zeros(layout.slots, dtype=np.uint64)
         self._stamp = stamp
         self._seeds: list[bytes] = []
         self._weights: list[int] = []
@@ -116,9 +128,9 @@ class Aggregate:
             raise ValueError(f"weight {weight} must be at least 1 and the total at most {layout.total_weight}")
         if self.contributions == layout.clients:
             raise ValueError(f"contributions must be at most {layout.clients}")
-        seeds, words = self._read(contribution)
+        seed, words = self._read(contribution)
         self._sum = add(self._sum, scale(words, weight, wire.modulus), wire.modulus)
-        self._seeds.append(seeds)
+        self._seeds.append(seed)
         self._weights.append(weight)
 
     def check(self, contribution: bytes) -> None:
@@ -135,17 +147,24 @@ class Aggregate:
         body = without_stamp(contribution, self._stamp, "contribution") if wire.encrypted else contribution
         return body[: wire.seed_bytes], wire.unpack(body[wire.seed_bytes :])
 
-    def answer(self) -> bytes:
-        """Stamp, count, weights, seeds and the packed sum. Raises ValueError where nothing was added."""
+    def answer(self, mask: Words | None = None) -> bytes:
+        """Stamp, count, weights, seeds and the packed sum, less the sum of all masks, shape (slots,), if there are any.
+
+        Raises ValueError where nothing was added.
+        """
         if not self._weights:
             raise ValueError("contributions must be at least 1 to form a sum, not 0")
         numbers = [len(self._weights), *self._weights]
         head = self._stamp + b"".join(_WEIGHT.pack(number) for number in numbers)
-        return head + b"".join(self._seeds) + self._wire.pack(self._sum)
+        return head + b"".join(self._seeds) + self._wire.pack(self._sum if mask is None else self._unmasked(mask))
+
+    def _unmasked(self, mask: Words) -> Words:
+        taken = _encoded(mask, self._wire.layout.parameters) if self._wire.encrypted else mask
+        return subtract(self._sum, taken, self._wire.modulus)
 
 
 def read_answer(data: bytes, wire: Wire, stamp: bytes) -> tuple[list[int], list[bytes], Words]:
-    """Weights, each contribution's seeds, and the summed words. The inverse of `Aggregate.answer`.
+    """Weights, each contribution's seed, and the summed words. The inverse of `Aggregate.answer`.
 
     `stamp` is this machine's. Raises MessageError for a wrong length, version, weight or count.
     """

@@ -11,20 +11,21 @@ probability 1/t a slot.
 import numpy as np
 
 from securepfl.crypto.parameters import Layout
+from securepfl.crypto.uniform import uniform_words
 from securepfl.crypto.words import Words, dot
-from securepfl.randomness import RandomStream, derive_key
+from securepfl.randomness import derive_key
 
 
 def _alpha(layout: Layout, tag_key: bytes, context: bytes, slot: int) -> Words:
     modulus = layout.parameters.plain_modulus
     key = derive_key(tag_key, "tag alpha", context.hex(), modulus, slot)
-    return RandomStream(key).integers(layout.value_slots, modulus)
+    return uniform_words(key, layout.value_slots, modulus)
 
 
 def _beta(layout: Layout, tag_key: bytes, context: bytes, client_index: int) -> Words:
     modulus = layout.parameters.plain_modulus
     key = derive_key(tag_key, "tag beta", context.hex(), modulus, client_index)
-    return RandomStream(key).integers(layout.tag_slots, modulus)
+    return uniform_words(key, layout.tag_slots, modulus)
 
 
 def expected_tag(values: Words, layout: Layout, weights: dict[int, int], tag_key: bytes, context: bytes) -> Words:

@@ -1,5 +1,7 @@
 """Arithmetic and tight storage of unsigned words: numpy only, nothing secret."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,10 +9,9 @@ from securepfl.errors import MessageError
 
 Words = NDArray[np.uint64]
 
-_CHUNK = 1 << 16
-"""Words handled at once: a multiple of 8, so that every chunk ends on a byte, and small enough for the
-cache.
-"""
+_LANES: Final = 64
+_CHUNK: Final = 1 << 16
+"""Words handled at once: a multiple of 64 lanes, and small enough for the cache."""
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -19,64 +20,68 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def _check_bits(bits: int) -> None:
-    # Shifted by up to 7 bits, a word must still fit in 64.
-    if not 1 <= bits <= 57:
-        raise ValueError(f"bits must be in [1, 57], not {bits}")
+    if not 1 <= bits <= 64:
+        raise ValueError(f"bits must be in [1, 64], not {bits}")
 
 
 def pack_words(words: Words, bits: int) -> bytes:
-    """The low `bits` bits of each word, one after another, least significant first.
+    """The low `bits` bits of each word and nothing between them: `packed_bytes` in all.
 
-    Raises ValueError where a word does not fit, or for more than 57 bits.
+    Each chunk is cut into 64 lanes of consecutive words, and word k of all lanes fills word k of `bits` rows, lowest
+    bits first. So every step works on whole rows. The last words, fewer than 64, follow one after another.
+    Raises ValueError where a word does not fit, or for more than 64 bits.
     """
     _check_bits(bits)
-    if words.size and int(words.max()) >> bits:
-        raise ValueError(f"a word does not fit in {bits} bits")
     flat = words.reshape(-1)
-    parts = [_pack_chunk(flat[start : start + _CHUNK], bits) for start in range(0, flat.size, _CHUNK)]
-    return b"".join(parts)
+    if flat.size and int(flat.max()) >> bits:
+        raise ValueError(f"a word does not fit in {bits} bits")
+    whole = flat.size - flat.size % _LANES
+    parts = [_pack_chunk(flat[start : min(start + _CHUNK, whole)], bits) for start in range(0, whole, _CHUNK)]
+    tail = sum(word << index * bits for index, word in enumerate(flat[whole:].tolist()))
+    return b"".join((*parts, tail.to_bytes(packed_bytes(flat.size - whole, bits), "little")))
 
 
 def _pack_chunk(words: Words, bits: int) -> bytes:
-    # Eight words fill `bits` bytes exactly, each at a fixed byte and shift of its group.
-    groups = np.zeros((-(-words.size // 8), 8), dtype=np.uint64)
-    groups.reshape(-1)[: words.size] = words
-    octets = np.zeros((groups.shape[0], bits + 8), dtype=np.uint8)
-    for place in range(8):
-        start, shift = divmod(place * bits, 8)
-        shifted = (groups[:, place] << np.uint64(shift)).astype("<u8")
-        octets[:, start : start + 8] |= shifted.view(np.uint8).reshape(-1, 8)
-    return octets[:, :bits].tobytes()[: packed_bytes(words.size, bits)]
+    lanes = words.reshape(_LANES, -1)
+    rows = np.zeros((bits, lanes.shape[1]), dtype=np.uint64)
+    for index, lane in enumerate(lanes):
+        row, shift = divmod(index * bits, 64)
+        rows[row] |= lane << np.uint64(shift)
+        if shift + bits > 64:
+            rows[row + 1] |= lane >> np.uint64(64 - shift)
+    return rows.astype("<u8", copy=False).tobytes()
 
 
 def unpack_words(data: bytes, count: int, bits: int, modulus: int) -> Words:
     """Read `count` words of `bits` bits. The inverse of `pack_words`.
 
     Raises MessageError where the length is wrong, a word is not below `modulus` or padding bits are set;
-    ValueError for more than 57 bits.
+    ValueError for more than 64 bits.
     """
     _check_bits(bits)
     if len(data) != packed_bytes(count, bits):
         raise MessageError(f"{len(data)} bytes of packed words where {packed_bytes(count, bits)} belong; send again")
-    words = np.empty(-(-count // 8) * 8, dtype=np.uint64)
-    octets = np.frombuffer(data, dtype=np.uint8)
-    for start in range(0, count, _CHUNK):
-        chunk = words[start : start + _CHUNK]
-        at = start * bits // 8
-        _unpack_chunk(octets[at : at + chunk.size * bits // 8], bits, chunk.reshape(-1, 8))
-    if words.size and (int(words[:count].max()) >= modulus or words[count:].any()):
+    words = np.empty(count, dtype=np.uint64)
+    whole = count - count % _LANES
+    for start in range(0, whole, _CHUNK):
+        chunk = words[start : min(start + _CHUNK, whole)]
+        rows = np.frombuffer(data, "<u8", chunk.size * bits // 64, start * bits // 8)
+        _unpack_chunk(rows.reshape(bits, -1), bits, chunk.reshape(_LANES, -1))
+    tail = int.from_bytes(data[whole * bits // 8 :], "little")
+    words[whole:] = [tail >> index * bits & ((1 << bits) - 1) for index in range(count - whole)]
+    if tail >> (count - whole) * bits or (count and int(words.max()) >= modulus):
         raise MessageError("packed words out of range; the sender is damaged or dishonest")
-    return words[:count]
+    return words
 
 
-def _unpack_chunk(octets: NDArray[np.uint8], bits: int, groups: Words) -> None:
-    padded = np.zeros(groups.shape[0] * bits, dtype=np.uint8)
-    padded[: octets.size] = octets
-    wide = np.pad(padded.reshape(-1, bits), ((0, 0), (0, 8)))
-    for place in range(8):
-        start, shift = divmod(place * bits, 8)
-        words = np.ascontiguousarray(wide[:, start : start + 8]).view("<u8")[:, 0]
-        groups[:, place] = words >> np.uint64(shift) & np.uint64((1 << bits) - 1)
+def _unpack_chunk(rows: Words, bits: int, lanes: Words) -> None:
+    mask = np.uint64((1 << bits) - 1)
+    for index in range(_LANES):
+        row, shift = divmod(index * bits, 64)
+        np.right_shift(rows[row], np.uint64(shift), out=lanes[index])
+        if shift + bits > 64:
+            lanes[index] |= rows[row + 1] << np.uint64(64 - shift)
+    lanes &= mask
 
 
 def scale(words: Words, factor: int, modulus: int) -> Words:
@@ -94,21 +99,30 @@ def scale(words: Words, factor: int, modulus: int) -> Words:
     return result
 
 
-def add(left: Words, right: Words, modulus: int) -> Words:
+def add(left: Words, right: Words | np.uint64, modulus: int) -> Words:
     """left + right mod modulus, for words below a modulus of at most 63 bits."""
-    total = left + right
-    return np.where(total >= np.uint64(modulus), total - np.uint64(modulus), total)
+    total: Words = left + right
+    # Where total < modulus the difference wraps round to a larger number.
+    reduced: Words = np.minimum(total, total - np.uint64(modulus))
+    return reduced
+
+
+def subtract(left: Words, right: Words, modulus: int) -> Words:
+    """left - right mod modulus, for words below a modulus of at most 63 bits."""
+    difference: Words = left - right
+    reduced: Words = np.minimum(difference, difference + np.uint64(modulus))
+    return reduced
 
 
 def dot(left: Words, right: Words, modulus: int) -> int:
-    """sum(left * right) mod modulus, exactly, for words below a modulus of at most 48 bits."""
-    if modulus.bit_length() > 48:
-        raise ValueError(f"modulus must have at most 48 bits, not {modulus.bit_length()}")
-    # Halves of 24 bits: products of 48 bits, 2^15 of which stay within 63 bits.
-    mask, half = np.uint64((1 << 24) - 1), np.uint64(24)
+    """sum(left * right) mod modulus, exactly, for words below a modulus of at most 50 bits."""
+    if modulus.bit_length() > 50:
+        raise ValueError(f"modulus must have at most 50 bits, not {modulus.bit_length()}")
+    # Halves of 25 bits: a product takes 50, and 2^12 pairs of products 63.
+    mask, half, chunk = np.uint64((1 << 25) - 1), np.uint64(25), 1 << 12
     total = 0
-    for start in range(0, left.size, _CHUNK // 2):
-        a, b = left[start : start + _CHUNK // 2], right[start : start + _CHUNK // 2]
+    for start in range(0, left.size, chunk):
+        a, b = left[start : start + chunk], right[start : start + chunk]
         a0, a1, b0, b1 = a & mask, a >> half, b & mask, b >> half
-        total += int(a0 @ b0) + (int(a0 @ b1 + a1 @ b0) << 24) + (int(a1 @ b1) << 48)
+        total += int(a0 @ b0) + (int(a0 @ b1 + a1 @ b0) << 25) + (int(a1 @ b1) << 50)
     return total % modulus

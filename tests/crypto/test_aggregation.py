@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from securepfl.crypto import seal, summation, versions
 from securepfl.crypto.aggregation import Aggregate, PlainCipher, SealCipher, Wire, check_and_unpack, prepare
-from securepfl.crypto.parameters import BY_NAME, SETS, Layout, choose_layout
+from securepfl.crypto.parameters import SETS, Layout, choose_layout
+from securepfl.crypto.uniform import uniform_words
+from securepfl.crypto.words import add, scale
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
-CIPHERS = {parameters.name: SealCipher(seal.generate_secret_key(parameters), parameters) for parameters in SETS}
+KEY = seal.generate_secret_key(SETS[0])
+CIPHERS = {parameters.name: SealCipher(KEY, parameters) for parameters in SETS}
 
 
 def cipher_for(layout, scheme):
@@ -60,7 +63,8 @@ def test_encrypted_and_plain_sums_are_identical_and_exact(values, bits, weights,
 
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
 def test_several_ciphertexts_sum_exactly_under_every_set(parameters):
-    layout = Layout(parameters, 4500, 8, 9, 3)
+    layout = Layout(parameters, 20_000, 8, 9, 3)
+    assert layout.ciphertexts > 1
     total = check_and_unpack(summed(layout, "bfv", {0: 1, 2: 3}), layout, {0: 1, 2: 3}, TAG_KEY, CONTEXT)
     assert (total == levels_for(layout, 0) + np.uint64(3) * levels_for(layout, 2)).all()
 
@@ -118,7 +122,7 @@ def test_ciphertexts_altered_in_transit_are_refused_alike():
     cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv", seal.stamp())
     aggregate.add(cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT))
     answer = aggregate.answer()
-    for position in (20, -1):  # a seed, a word
+    for position in (20, -3):  # a seed, a word
         altered = bytearray(answer)
         altered[position] ^= 1
         slots = cipher.decrypt(bytes(altered), LAYOUT)
@@ -182,49 +186,99 @@ def test_the_coordinators_half_imports_no_seal():
     assert "versions" in reached
 
 
-def own_noise(secret, seed, first, message, parameters):
-    """The noise on coefficient 0 of a fresh encryption of a constant, found with the decryptor alone.
+DEGREE = SETS[0].poly_modulus_degree
 
-    Decryption of that coefficient flips where the phase crosses half a step above round(q m / t).
+
+def fresh(secret, message):
+    """Words and uniform halves of an encryption of `message` in every slot, and the noise in each word.
+
+    The noise is found with the decryptor alone: a slot flips where its phase crosses half a step above
+    round(q m / t).
     """
-    q, t = parameters.coeff_modulus[0], parameters.plain_modulus
-
-    def reads(offset):
-        probe = first.copy()
-        probe[0, 0] = (int(probe[0, 0]) + offset) % q
-        return constant(secret, probe, [seed], [1]) == message
-
-    low, high = 0, q // t
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if reads(middle) else (low, middle)
+    q, t = secret.parameters.coeff_modulus, secret.parameters.plain_modulus
+    seed, words = secret.encrypt(np.full(DEGREE, message, dtype=np.uint64))
+    uniform = uniform_words(seed, DEGREE, q).reshape(1, -1)
+    low, high = np.zeros(DEGREE, dtype=np.uint64), np.full(DEGREE, q // t, dtype=np.uint64)
+    while (high - low).max() > 1:
+        middle = (low + high) // np.uint64(2)
+        reads = secret.decrypt(add(words, middle, q), uniform) == message
+        low, high = np.where(reads, middle, low), np.where(reads, high, middle)
     # low is the largest offset that still reads as the message: encoded + e + low < (m + 1/2) q / t.
-    edge = (q * (2 * message + 1) - 1) // (2 * t)
-    return edge - (q * message + (t + 1) // 2) // t - low
+    edge = (q * (2 * message + 1) - 1) // (2 * t) - (q * message + (t + 1) // 2) // t
+    return words, uniform, edge - low.astype(np.int64)
 
 
-def constant(secret, first, seeds, weights):
-    """Coefficient 0 of the decrypted polynomial: the mean of its slots, because the other powers cancel."""
-    parameters = secret.parameters
-    slots = secret.decrypt_sum(first, seeds, weights).astype(object)
-    return int(sum(slots) * pow(parameters.slots, -1, parameters.plain_modulus) % parameters.plain_modulus)
+def worst(parameters):
+    """The message whose encoding is rounded up most, by (t - 1) / (2 t): q m = (t + 1) / 2 modulo t."""
+    t = parameters.plain_modulus
+    return pow(parameters.coeff_modulus, -1, t) * ((t + 1) // 2) % t
 
 
-@pytest.mark.parametrize("name", ["small", "standard", "few"])
-def test_the_proven_number_of_worst_summands_decrypts_and_one_more_does_not(name):
-    parameters = BY_NAME[name]
-    q, t, most = parameters.coeff_modulus[0], parameters.plain_modulus, parameters.most_summands
-    secret = seal.SecretContext(parameters, seal.generate_secret_key(parameters))
-    # The message whose encoding is rounded up most, by (t - 1) / (2 t): q m = (t + 1) / 2 modulo t.
-    message = pow(q, -1, t) * ((t + 1) // 2) % t
-    seed, first = secret.encrypt_slots(np.full(parameters.slots, message, dtype=np.uint64))
-    noise = own_noise(secret, seed, first, message, parameters)
-    assert abs(noise) <= 21
-    first[0, 0] = (int(first[0, 0]) + 21 - noise) % q
+def times(words, weight, q):
+    return np.array([int(word) * weight % q for word in words.reshape(-1)], dtype=np.uint64)
+
+
+@pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
+def test_the_proven_number_of_worst_summands_decrypts_and_one_more_does_not(parameters):
+    q, t, most = parameters.coeff_modulus, parameters.plain_modulus, parameters.most_summands
+    secret, message = seal.SecretContext(parameters, seal.generate_secret_key(parameters)), worst(parameters)
+    words, uniform, noise = fresh(secret, message)
+    assert np.abs(noise).max() <= 21
+    words = add(words, (21 - noise).astype(np.uint64), q)
 
     def survives(weight):
-        scaled = np.array([[int(word) * weight % q for word in first[0]]], dtype=np.uint64)
-        return constant(secret, scaled, [seed], [weight]) == message * weight % t
+        # 2 is what the bound allows for subtracting a mask.
+        total = add(times(words, weight, q), np.uint64(2), q)
+        slots = secret.decrypt(total, times(uniform, weight, q).reshape(1, -1))
+        return set(slots.tolist()) == {message * weight % t}
 
     assert survives(most)
     assert not survives(most + 1)
+
+
+@pytest.mark.parametrize("weight", [40, 90])
+def test_bits_are_dropped_up_to_the_proven_bound_and_no_further(weight):
+    parameters = SETS[3]
+    q, t, dropped = parameters.coeff_modulus, parameters.plain_modulus, parameters.dropped_bits(weight)
+    secret, message = seal.SecretContext(parameters, seal.generate_secret_key(parameters)), worst(parameters)
+    words, uniform, noise = fresh(secret, message)
+    words = add(words, (21 - noise).astype(np.uint64), q)
+
+    def wrong(bits):
+        # Among 4096 words some are whole multiples: their middle lies furthest above them.
+        cut = words >> np.uint64(bits) << np.uint64(bits)
+        total = times(cut, weight, q) >> np.uint64(bits) << np.uint64(bits)
+        middle = np.uint64((1 << bits >> 1) * (weight + 1) % q)
+        slots = secret.decrypt(add(total, middle, q), times(uniform, weight, q).reshape(1, -1))
+        return int((slots != np.uint64(message * weight % t)).sum())
+
+    assert dropped >= 1
+    assert wrong(dropped) == 0
+    assert wrong(dropped + 2) > 0
+
+
+@given(st.integers(1, 3), st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_a_mask_comes_off_the_sum_exactly(weight, seed):
+    layout = choose_layout(70, 8, 4, 3)
+    t, random = layout.parameters.plain_modulus, np.random.default_rng(seed)
+    slots = prepare(levels_for(layout, 1), layout, 1, TAG_KEY, CONTEXT)
+    mask = random.integers(0, t, slots.size).astype(np.uint64)
+    for scheme in ("bfv", "none"):
+        aggregate, cipher = Aggregate(layout, scheme, stamp_of(scheme)), cipher_for(layout, scheme)
+        aggregate.add(cipher.encrypt(add(slots, mask, t), layout), weight)
+        opened = cipher.decrypt(aggregate.answer(scale(mask, weight, t)), layout)
+        total = check_and_unpack(opened, layout, {1: weight}, TAG_KEY, CONTEXT)
+        assert (total == np.uint64(weight) * levels_for(layout, 1)).all()
+
+
+def test_one_secret_key_serves_every_set_and_uploads_are_cut_after_the_last_slot():
+    key = seal.generate_secret_key(SETS[0])
+    for parameters in SETS:
+        layout, cipher = Layout(parameters, 500, 4, 16, 16), SealCipher(key, parameters)
+        slots = prepare(levels_for(layout, 0), layout, 0, TAG_KEY, CONTEXT)
+        contribution = cipher.encrypt(slots, layout)
+        assert len(contribution) == versions.STAMP_BYTES + layout.upload_bytes
+        aggregate = Aggregate(layout, "bfv", seal.stamp())
+        aggregate.add(contribution)
+        assert (cipher.decrypt(aggregate.answer(), layout) == slots).all()

@@ -5,25 +5,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securepfl.crypto import seal
-from securepfl.crypto.parameters import SETS, SIMILARITY, Layout, ParameterSet, choose_layout
+from securepfl.crypto.parameters import SETS, Layout, ParameterSet, choose_layout
 from securepfl.errors import ConfigError
 
+PRIME = SETS[0].coeff_modulus
 
-@pytest.mark.parametrize("parameters", [*SETS, SIMILARITY], ids=lambda p: p.name)
-def test_seal_accepts_every_set_at_128_bits_with_these_primes(parameters):
+
+@pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
+def test_seal_accepts_every_set_at_128_bits_classical_and_quantum_with_this_prime(parameters):
     assert len(seal.generate_secret_key(parameters)) == seal.secret_key_bytes(parameters)
 
 
-def test_seal_refuses_a_set_below_128_bits():
-    weak = ParameterSet("weak", 1024, SETS[1].coeff_modulus, 12289)
-    with pytest.raises(ValueError, match="weak"):
-        seal.generate_secret_key(weak)
+@pytest.mark.parametrize(
+    ("degree", "prime", "reason"),
+    [(1024, 18014398509404161, "quantum"), (2048, 18014398509404161, "quantum"), (1024, 134215681, "quantum")],
+)
+def test_a_set_below_128_bits_is_refused(degree, prime, reason):
+    with pytest.raises(ValueError, match=reason):
+        seal.generate_secret_key(ParameterSet("weak", degree, prime, 12289))
+
+
+def test_a_prime_that_is_not_seals_is_refused():
+    with pytest.raises(ValueError, match="differ"):
+        seal.generate_secret_key(ParameterSet("odd", 4096, 1152921504606748673, 12289))
 
 
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
 def test_most_summands_is_the_largest_weight_within_the_bound(parameters):
-    most, q, t = parameters.most_summands, parameters.coeff_modulus[0], parameters.plain_modulus
-    assert 43 * most * t < q <= 43 * (most + 1) * t
+    most, q, t = parameters.most_summands, parameters.coeff_modulus, parameters.plain_modulus
+    assert (43 * most + 4) * t < q - q / 2**58 <= (43 * (most + 1) + 5) * t
+    assert parameters.carries(most)
+    assert not parameters.carries(most + 1)
+
+
+@given(st.sampled_from(SETS), st.data())
+@settings(max_examples=60, deadline=None)
+def test_as_many_bits_are_dropped_as_the_bound_allows(parameters, data):
+    weight = data.draw(st.integers(1, parameters.most_summands))
+    q, t, dropped = parameters.coeff_modulus, parameters.plain_modulus, parameters.dropped_bits(weight)
+    doubled = 2**dropped if dropped else 0
+    assert t * (weight * (43 + doubled) + doubled + 4) < q
+    further = 2 ** (dropped + 1)
+    assert t * (weight * (43 + further) + further + 5) >= q - q // 2**58
+    with pytest.raises(ValueError, match="total_weight"):
+        parameters.dropped_bits(parameters.most_summands + 1)
 
 
 @given(st.integers(1, 5000), st.integers(2, 12), st.integers(1, 60))
@@ -36,27 +61,38 @@ def test_a_full_slot_never_overflows_the_plain_modulus(values, bits, clients):
     assert layout.forgery_bits >= 64
 
 
-def test_the_chosen_layout_uploads_least():
-    assert choose_layout(257, 10, 4).parameters.name == "small"
-    assert choose_layout(10**6, 8, 16).parameters.name == "standard"
-    assert choose_layout(10**6, 8, 4).upload_bytes < Layout(SETS[1], 10**6, 8, 4, 4).upload_bytes
+@given(st.integers(4, 16), st.integers(2, 100))
+@settings(max_examples=60, deadline=None)
+def test_the_chosen_layout_uploads_least_and_less_than_float32(bits, clients):
+    chosen = choose_layout(10**6, bits, clients)
+    for parameters in SETS:
+        try:
+            assert chosen.upload_bytes <= Layout(parameters, 10**6, bits, clients, clients).upload_bytes
+        except ConfigError:
+            continue
+    if bits <= 10:
+        assert chosen.upload_bytes < 4 * 10**6
 
 
-def test_a_roster_past_the_proven_bound_is_refused():
-    assert choose_layout(10, 4, 3048).total_weight == 3048
-    with pytest.raises(ConfigError, match="3049 summands"):
-        choose_layout(10, 4, 3049)
-    with pytest.raises(ConfigError, match="limit 253"):
-        Layout(SETS[0], 10, 4, 254, 254)
+def test_a_small_model_costs_no_whole_ciphertext():
+    assert choose_layout(500, 8, 16).upload_bytes < 1000
+    assert choose_layout(1, 8, 16).upload_bytes < 64
 
 
-@pytest.mark.parametrize("bits", [2, 16, 24])
-def test_whatever_sums_within_the_bound_also_fits(bits):
-    assert choose_layout(10, bits, 3048).fields >= 1
+def test_a_roster_past_the_proven_bound_is_refused_with_the_set_that_would_fit():
+    most = SETS[0].most_summands
+    assert choose_layout(10, 4, most).total_weight == most
+    with pytest.raises(ConfigError, match=f"{most + 1} summands.*only up to {most}"):
+        choose_layout(10, 4, most + 1)
+    limit = SETS[4].most_summands
+    with pytest.raises(ConfigError, match=f"at most {limit} summands.*sum36, sum40, sum44, sum48 would fit"):
+        Layout(SETS[4], 10, 4, limit + 1, limit + 1)
 
 
 def test_a_field_wider_than_a_slot_is_refused():
-    with pytest.raises(ConfigError, match=r"12-bit values .* lower"):
-        Layout(SETS[0], 10, 12, 4, 4)
+    with pytest.raises(ConfigError, match=r"24-bit values .* sum40 would fit"):
+        Layout(SETS[0], 10, 24, 10_000, 100)
+    with pytest.raises(ConfigError, match="fewer bits"):
+        choose_layout(10, 24, 10**6)
     with pytest.raises(ValueError, match="values"):
         Layout(SETS[0], 0, 8, 4, 4)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from securepfl.crypto import seal
-from securepfl.crypto.parameters import SETS, SIMILARITY
+from securepfl.crypto.parameters import SETS
+from securepfl.crypto.uniform import uniform_words
 from securepfl.errors import MessageError
 
 ROOT = Path(__file__).parents[2]
@@ -27,25 +28,49 @@ def test_only_one_file_touches_tenseal_and_one_that_compares_with_it():
     assert sorted(touched) == ["bench/ckks.py", "crypto/seal.py"]
 
 
+def opened(secret, seed, words):
+    whole = -(-words.size // SMALL.slots) * SMALL.slots
+    uniform = uniform_words(seed, whole, SMALL.coeff_modulus)
+    return secret.decrypt(words, uniform.reshape(-1, SMALL.slots))
+
+
 def test_encrypting_twice_shares_neither_seed_nor_words():
     secret = seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))
     zeros = np.zeros(SMALL.slots, dtype=np.uint64)
-    (seed, words), (other_seed, other_words) = secret.encrypt_slots(zeros), secret.encrypt_slots(zeros)
+    (seed, words), (other_seed, other_words) = secret.encrypt(zeros), secret.encrypt(zeros)
     assert seed != other_seed
     assert (words != other_words).mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [1, SMALL.slots, SMALL.slots + 1, 17 * SMALL.slots + 3])
+def test_any_number_of_slots_comes_back(size):
+    secret = seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))
+    message = np.random.default_rng(size).integers(0, SMALL.plain_modulus, size).astype(np.uint64)
+    seed, words = secret.encrypt(message)
+    assert words.shape == (size,)
+    assert (opened(secret, seed, words) == message).all()
+
+
+def test_words_are_uniform_whatever_the_message():
+    secret = seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))
+    for message in (0, SMALL.plain_modulus - 1):
+        _, words = secret.encrypt(np.full(64 * SMALL.slots, message, dtype=np.uint64))
+        counts = np.bincount((words >> np.uint64(54)).astype(np.int64), minlength=64)
+        # 63 degrees of freedom: a chi-square of 150 has chance 5e-9.
+        assert ((counts - 4096) ** 2 / 4096).sum() < 150
 
 
 def test_secret_keys_differ_and_do_not_decrypt_each_others_sums():
     keys = [seal.generate_secret_key(SMALL) for _ in range(2)]
     mine, other = (seal.SecretContext(SMALL, key) for key in keys)
     message = np.arange(SMALL.slots, dtype=np.uint64)
-    seed, words = mine.encrypt_slots(message)
-    assert (mine.decrypt_sum(words, [seed], [1]) == message).all()
-    assert (other.decrypt_sum(words, [seed], [1]) == message).mean() < 0.01
+    seed, words = mine.encrypt(message)
+    assert (opened(mine, seed, words) == message).all()
+    assert (opened(other, seed, words) == message).mean() < 0.01
 
 
 def test_no_repr_shows_a_secret():
-    assert repr(seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))) == "SecretContext('small')"
+    assert repr(seal.SecretContext(SMALL, seal.generate_secret_key(SMALL))) == "SecretContext('sum36')"
 
 
 def test_keys_of_a_wrong_length_or_range_are_refused():
@@ -53,5 +78,3 @@ def test_keys_of_a_wrong_length_or_range_are_refused():
     for bad in (key[:-1], key + b"\0", b"\xff" * len(key)):
         with pytest.raises(MessageError):
             seal.SecretContext(SMALL, bad)
-    with pytest.raises(MessageError):
-        seal.PublicContext(SIMILARITY, b"short")
