@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from securepfl.crypto.secret import Secret
 from securepfl.errors import MessageError
 
 SIGNATURE_BYTES: Final = 64 + 3309
@@ -29,6 +30,9 @@ FINGERPRINT_BYTES: Final = 20
 _FINGERPRINT: Final = re.compile(r"([A-Z2-7]{4}-){7}[A-Z2-7]{4}")
 _MAX_NAME_BYTES: Final = 255
 _LENGTHS: Final = (32, 1952, 1184, 32)
+_PRIVATE_LENGTHS: Final = (32, 32, 64, 32)
+"""Ed25519 (RFC 8032), the seeds of ML-DSA-65 (FIPS 204) and ML-KEM-768 (FIPS 203: d and z), X25519 (RFC 7748)."""
+
 _DOMAIN: Final = b"securepfl signature 1"
 _SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
@@ -153,6 +157,25 @@ class Identity:
             MLKEM768PrivateKey.generate(),
             X25519PrivateKey.generate(),
         )
+
+    @classmethod
+    def from_private_bytes(cls, name: str, data: bytes) -> Self:
+        """The inverse of `to_private_bytes`. Raises ValueError for another length or an impossible name."""
+        _check_name(name)
+        if len(data) != sum(_PRIVATE_LENGTHS):
+            raise ValueError(f"private keys must have {sum(_PRIVATE_LENGTHS)} bytes, not {len(data)}")
+        return cls(
+            name,
+            Ed25519PrivateKey.from_private_bytes(data[:32]),
+            MLDSA65PrivateKey.from_seed_bytes(data[32:64]),
+            MLKEM768PrivateKey.from_seed_bytes(data[64:128]),
+            X25519PrivateKey.from_private_bytes(data[128:]),
+        )
+
+    def to_private_bytes(self) -> Secret:
+        """The four private keys as raw keys and seeds, 160 bytes: for the encrypted key file alone."""
+        keys = (self._ed25519, self._ml_dsa, self._ml_kem, self._x25519)
+        return Secret(b"".join(key.private_bytes_raw() for key in keys))
 
     @property
     def public(self) -> PublicIdentity:

@@ -1,176 +1,179 @@
-"""The federation's key: what all hospitals share and the coordinator never holds.
+"""The keys of an epoch: what all hospitals share and the coordinator never holds, and what one hospital holds in all.
 
-A key steward at one hospital generates it and seals it to each approved hospital, signed over recipient,
-epoch, federation digest and key commitment. Identities are in identity.py.
+A key steward at one hospital generates the federation key and grants it to each approved hospital (ceremony.py).
+Identities are in identity.py, the file that keeps all this under a passphrase in keystore.py.
 """
 
 import hashlib
-import hmac
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Self
 
 from securepfl.crypto import seal
 from securepfl.crypto.aggregation import PlainCipher, SealCipher, SumCipher
-from securepfl.crypto.identity import SIGNATURE_BYTES, Identity, PublicIdentity, fingerprint_bytes
-from securepfl.crypto.parameters import BY_NAME, SIMILARITY, Layout, ParameterSet
-from securepfl.crypto.similarity import PlainSimilarity, SealSimilarity, SimilarityCipher
+from securepfl.crypto.identity import Identity, PublicIdentity
+from securepfl.crypto.parameters import SETS, Layout
+from securepfl.crypto.secret import Secret
 from securepfl.crypto.versions import without_stamp
 from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 
-__all__ = ["FederationKey", "Identity", "Keyring", "PublicIdentity"]
+__all__ = ["FederationKey", "Identity", "Keyring", "PublicIdentity", "key_commitment"]
 
 _MAGIC: Final = b"SPFK"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HEAD: Final = struct.Struct(">4sBIB")
-_INFO: Final = b"securepfl federation key 1"
-_CONTEXT: Final = b"federation key"
-_ORDER: Final = tuple(BY_NAME)
+_INFO: Final = b"securepfl federation key 2"
 
 
 @dataclass(frozen=True, repr=False)
 class FederationKey:
-    """One epoch's secrets: HE secret keys by parameter-set name, and the keys of tags and of the support.
+    """One epoch's secrets: a root key (32 bytes) from which the seeds derive, and one BFV secret key.
 
-    `public_key` is the similarity set's public key, which the coordinator may hold; empty without that set.
-    With no HE secret keys at all (`--plaintext`) the ciphers are the plain ones.
-    Raises ValueError for keys of a wrong length.
+    All parameter sets of sums share degree and modulus, so `he_key` serves each of them; it is empty for
+    `--plaintext`, where the ciphers are the plain ones. Raises ValueError for keys of a wrong length.
     """
 
     epoch: int
-    tag_key: bytes
-    support_key: bytes
-    he_keys: Mapping[str, bytes]
-    public_key: bytes
+    root_key: bytes
+    he_key: bytes
 
     def __post_init__(self) -> None:
         if not 0 <= self.epoch < 2**32:
             raise ValueError(f"epoch must be in [0, 2^32), not {self.epoch}")
-        if len(self.tag_key) != KEY_BYTES or len(self.support_key) != KEY_BYTES:
-            raise ValueError(f"tag_key and support_key must be {KEY_BYTES} bytes each")
-        for name, secret in self.he_keys.items():
-            if name not in BY_NAME or len(secret) != seal.secret_key_bytes(BY_NAME[name]):
-                raise ValueError(f"he_keys: unknown parameter set or wrong length for {name!r}")
-        expected = seal.public_key_bytes(SIMILARITY) if SIMILARITY.name in self.he_keys else 0
-        if len(self.public_key) != expected:
-            raise ValueError(f"public_key must be {expected} bytes, not {len(self.public_key)}")
-        object.__setattr__(self, "he_keys", MappingProxyType(dict(self.he_keys)))
+        if len(self.root_key) != KEY_BYTES:
+            raise ValueError(f"root_key must be {KEY_BYTES} bytes, not {len(self.root_key)}")
+        if self.he_key and len(self.he_key) != seal.secret_key_bytes(SETS[0]):
+            raise ValueError(f"he_key must be {seal.secret_key_bytes(SETS[0])} bytes or none, not {len(self.he_key)}")
+        object.__setattr__(self, "root_key", Secret(self.root_key))
+        object.__setattr__(self, "he_key", Secret(self.he_key))
 
     def __repr__(self) -> str:
         short = self.commitment.hex()[:16]
-        return f"FederationKey(epoch={self.epoch}, sets={sorted(self.he_keys)}, commitment={short})"
+        return f"FederationKey(epoch={self.epoch}, encrypted={self.encrypted}, commitment={short})"
 
     @classmethod
-    def generate(cls, parameter_sets: Iterable[ParameterSet], *, epoch: int = 0, root_key: bytes | None = None) -> Self:
-        """A fresh key for these parameter sets; none of them for `--plaintext`.
+    def generate(cls, *, encrypted: bool, epoch: int = 0, root_key: bytes | None = None) -> Self:
+        """A fresh key; without an HE key unless `encrypted`.
 
-        HE secrets always come from the OS. `root_key` (32 bytes) fixes tag and support keys: for a seeded
-        simulation only. Raises ValueError for an unknown parameter set.
+        The HE key always comes from the OS. `root_key` (32 bytes) fixes what derives from it: for a seeded
+        simulation only.
         """
-        root = fresh_key() if root_key is None else root_key
-        he_keys = {p.name: seal.generate_secret_key(p) for p in sorted(set(parameter_sets), key=lambda p: p.name)}
-        own = he_keys.get(SIMILARITY.name)
-        return cls(
-            epoch=epoch,
-            tag_key=derive_key(root, "federation tag key", epoch),
-            support_key=derive_key(root, "federation support key", epoch),
-            he_keys=he_keys,
-            public_key=b"" if own is None else seal.make_public_key(SIMILARITY, own),
-        )
+        root = Secret(fresh_key() if root_key is None else root_key)
+        return cls(epoch, root, Secret(seal.generate_secret_key(SETS[0])) if encrypted else b"")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether sums under this key are encrypted; False only for `--plaintext`."""
+        return bool(self.he_key)
+
+    @property
+    def tag_key(self) -> bytes:
+        """The key of the sums' tags, 32 bytes."""
+        return self._derived("federation tag key")
+
+    @property
+    def support_key(self) -> bytes:
+        """The key from which each round's support is drawn, 32 bytes."""
+        return self._derived("federation support key")
+
+    @property
+    def similarity_key(self) -> bytes:
+        """The key of similarity sketches, 32 bytes."""
+        return self._derived("federation similarity key")
+
+    @property
+    def snapshot_key(self) -> bytes:
+        """The key of snapshots for late and new hospitals, 32 bytes."""
+        return self._derived("federation snapshot key")
+
+    def _derived(self, label: str) -> bytes:
+        return Secret(derive_key(self.root_key, label, self.epoch))
 
     def sum_cipher(self, layout: Layout) -> SumCipher:
-        """What encrypts and decrypts sums of this layout. Raises ValueError where its set has no key."""
-        if not self.he_keys:
+        """What encrypts and decrypts sums of this layout. Raises ValueError for a layout of unknown parameters."""
+        if not self.encrypted:
             return PlainCipher()
-        if layout.parameters.name not in self.he_keys:
-            raise ValueError(f"no key for parameter set {layout.parameters.name!r} among {sorted(self.he_keys)}")
-        return SealCipher(self.he_keys[layout.parameters.name], layout.parameters)
-
-    def similarity_cipher(self) -> SimilarityCipher:
-        """What encrypts sketches and decrypts products. Raises ValueError where the similarity set has no
-        key.
-        """
-        if not self.he_keys:
-            return PlainSimilarity()
-        if SIMILARITY.name not in self.he_keys:
-            raise ValueError(f"no key for parameter set {SIMILARITY.name!r} among {sorted(self.he_keys)}")
-        return SealSimilarity(self.he_keys[SIMILARITY.name])
+        if layout.parameters not in SETS:
+            raise ValueError(f"no key for parameter set {layout.parameters.name!r}")
+        return SealCipher(self.he_key, layout.parameters)
 
     @property
     def commitment(self) -> bytes:
-        """SHA-256 over the whole key: fixes it, shows nothing of it."""
-        return hashlib.sha256(_INFO + self._to_bytes()).digest()
+        """SHA-256 over the whole key, 32 bytes: fixes it, shows nothing of it."""
+        return key_commitment(self.to_bytes())
 
-    def _to_bytes(self) -> bytes:
-        present = [name for name in _ORDER if name in self.he_keys]
-        mask = sum(1 << _ORDER.index(name) for name in present)
-        head = _HEAD.pack(_MAGIC, _VERSION, self.epoch, mask)
-        secrets = b"".join(self.he_keys[name] for name in present)
-        return seal.stamp() + head + self.tag_key + self.support_key + secrets + self.public_key
+    def to_bytes(self) -> Secret:
+        """SEAL's version stamp, magic, version, epoch, whether encrypted, then the two keys."""
+        head = _HEAD.pack(_MAGIC, _VERSION, self.epoch, self.encrypted)
+        return Secret(b"".join((seal.stamp(), head, self.root_key, self.he_key)))
 
     @classmethod
-    def _from_bytes(cls, data: bytes) -> Self:
-        body = without_stamp(data, seal.stamp(), "federation key")
-        magic, version, epoch, mask = _HEAD.unpack_from(body) if len(body) >= _HEAD.size else (b"", 0, 0, 0)
-        if magic != _MAGIC or version != _VERSION or mask >> len(_ORDER):
+    def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of `to_bytes`, for authenticated bytes. Raises MessageError for anything else."""
+        body = Secret(without_stamp(data, seal.stamp(), "federation key"))
+        magic, version, epoch, encrypted = _HEAD.unpack_from(body) if len(body) >= _HEAD.size else (b"", 0, 0, 0)
+        if magic != _MAGIC or version != _VERSION or encrypted > 1:
             raise MessageError("federation key of an unknown form; install the same securepfl as the steward")
-        start = _HEAD.size + 2 * KEY_BYTES
-        tag_key, support_key = body[_HEAD.size : _HEAD.size + KEY_BYTES], body[_HEAD.size + KEY_BYTES : start]
-        he_keys = {}
-        for index, name in enumerate(_ORDER):
-            if mask >> index & 1:
-                size = seal.secret_key_bytes(BY_NAME[name])
-                he_keys[name] = body[start : start + size]
-                start += size
-        try:
-            return cls(epoch, tag_key, support_key, he_keys, body[start:])
-        except ValueError:
-            raise MessageError("federation key of a wrong length; ask the steward to seal it again") from None
-
-    def seal_for(self, recipient: PublicIdentity, steward: Identity, federation_digest: bytes) -> bytes:
-        """Seal this key to `recipient`, signed by `steward`.
-
-        Raises ValueError for a digest that is not 32 bytes, MessageError where the recipient's keys are
-        unusable.
-        """
-        statement = _statement(recipient, steward.public, federation_digest)
-        commitment = self.commitment
-        signature = steward.sign(statement + self.epoch.to_bytes(4, "big") + commitment, _CONTEXT)
-        return recipient.seal(signature + commitment + self._to_bytes(), info=_INFO + statement)
-
-    @classmethod
-    def open(cls, data: bytes, recipient: Identity, steward: PublicIdentity, federation_digest: bytes) -> Self:
-        """The key that `steward` sealed to `recipient` for this federation; compare fingerprints out of
-        band first.
-
-        Raises MessageError for anything else.
-        """
-        statement = _statement(recipient.public, steward, federation_digest)
-        opened = recipient.open(data, info=_INFO + statement)
-        signature, rest = opened[:SIGNATURE_BYTES], opened[SIGNATURE_BYTES:]
-        commitment, secret = rest[:32], rest[32:]
-        epoch = secret[len(seal.stamp()) + 5 :][:4]
-        # The signature covers the commitment, and the commitment the secret: nothing is parsed before both
-        # hold.
-        steward.verify(signature, statement + epoch + commitment, _CONTEXT)
-        if not hmac.compare_digest(hashlib.sha256(_INFO + secret).digest(), commitment):
-            raise MessageError("federation key does not match its commitment; ask the steward to seal it again")
-        return cls._from_bytes(secret)
+        start = _HEAD.size + KEY_BYTES
+        expected = start + encrypted * seal.secret_key_bytes(SETS[0])
+        if len(body) != expected:
+            raise MessageError(f"federation key of {len(body)} bytes, not {expected}; ask the steward to seal it again")
+        return cls(epoch, body[_HEAD.size : start], body[start:])
 
 
-def _statement(recipient: PublicIdentity, steward: PublicIdentity, federation_digest: bytes) -> bytes:
-    if len(federation_digest) != 32:
-        raise ValueError(f"federation_digest must be 32 bytes, not {len(federation_digest)}")
-    return federation_digest + fingerprint_bytes(recipient.fingerprint) + fingerprint_bytes(steward.fingerprint)
+def key_commitment(key: bytes) -> bytes:
+    """The commitment to a federation key in its byte form: what the steward signs. 32 bytes."""
+    return hashlib.sha256(_INFO + key).digest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Keyring:
-    """What a hospital holds: its own identity, the key that only hospitals share, the coordinator's public keys."""
+    """What a hospital holds in one epoch.
+
+    `hospitals` are all public identities of the roster by name, this one's own included. `pair_secrets` are 32
+    bytes by other hospital's name, known to those two alone, and this hospital's self secret under its own name;
+    fewer while the ceremony is not complete, none where no masks are used.
+    Raises ValueError where the parts do not belong together.
+    """
 
     identity: Identity
     federation_key: FederationKey
     coordinator: PublicIdentity
+    hospitals: Mapping[str, PublicIdentity]
+    pair_secrets: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.hospitals.get(self.identity.name) != self.identity.public:
+            raise ValueError(f"the roster does not hold {self.identity.name!r} with these keys")
+        if any(public.name != name for name, public in self.hospitals.items()):
+            raise ValueError("the roster holds an identity under another name")
+        if self.coordinator.name in self.hospitals:
+            raise ValueError(f"the coordinator {self.coordinator.name!r} must not be a hospital")
+        check_pair_secrets(self.pair_secrets, self.hospitals)
+        object.__setattr__(self, "hospitals", MappingProxyType(dict(self.hospitals)))
+        hidden = {name: Secret(secret) for name, secret in self.pair_secrets.items()}
+        object.__setattr__(self, "pair_secrets", MappingProxyType(hidden))
+
+    def __repr__(self) -> str:
+        held = f"hospitals={sorted(self.hospitals)}, pair_secrets={sorted(self.pair_secrets)}"
+        return f"Keyring({self.identity.name!r}, {self.federation_key!r}, {held})"
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """The hospitals' names in roster order (sorted)."""
+        return tuple(sorted(self.hospitals))
+
+    @property
+    def missing_pairs(self) -> tuple[str, ...]:
+        """The hospitals with whom no pair secret is held yet, sorted; this one's own name for the self secret."""
+        return tuple(name for name in self.roster if name not in self.pair_secrets)
+
+
+def check_pair_secrets(secrets: Mapping[str, bytes], hospitals: Mapping[str, PublicIdentity]) -> None:
+    """Raise ValueError for a pair secret of an unknown hospital or of a wrong length."""
+    for name, secret in secrets.items():
+        if name not in hospitals or len(secret) != KEY_BYTES:
+            raise ValueError(f"pair secret with {name!r}: unknown hospital, or not {KEY_BYTES} bytes")

@@ -126,6 +126,97 @@ def ranges(path: Path, site: str, no_header: bool) -> None:
     click.echo(describe_columns(path, site, header=not no_header))
 
 
+@cli.group()
+def keys() -> None:
+    """The key ceremony: make an identity, enrol in a federation, renew its keys."""
+
+
+_FOLDER = click.option("--folder", type=_PATH, required=True, help="This party's own folder; secrets lie in keys/.")
+_EXCHANGE = click.option("--exchange", type=_PATH, required=True, help="The folder that all parties read and write.")
+_PASSPHRASE = click.option(
+    "--passphrase-file", type=_PATH, help="Its first line is the passphrase. [default: asked for]"
+)
+_FINGERPRINTS = click.option(
+    "--fingerprint",
+    "fingerprints",
+    multiple=True,
+    metavar="NAME=XXXX-...",
+    help="A fingerprint as its owner read it by phone. [default: asked for]",
+)
+
+
+@keys.command()
+@click.argument("name")
+@_FOLDER
+@_EXCHANGE
+@click.option("--coordinator", is_flag=True, help="This is the coordinator, not a hospital.")
+@_PASSPHRASE
+def create(name: str, folder: Path, exchange: Path, coordinator: bool, passphrase_file: Path | None) -> None:
+    """Make the identity of the party NAME: private keys in FOLDER, public ones in EXCHANGE."""
+    from securepfl.commands import keys
+
+    lines = keys.create(name, folder, exchange, coordinator=coordinator, passphrase_file=passphrase_file)
+    click.echo("\n".join(lines))
+
+
+@keys.command()
+@click.argument("config", type=_EXISTING)
+@_FOLDER
+@_EXCHANGE
+@click.option("--steward", required=True, metavar="NAME", help="The hospital that makes the federation's key.")
+@_FINGERPRINTS
+@_PASSPHRASE
+def enrol(
+    config: Path,
+    folder: Path,
+    exchange: Path,
+    steward: str,
+    fingerprints: tuple[str, ...],
+    passphrase_file: Path | None,
+) -> None:
+    """Take the next step of the ceremony; every party runs this until it says "complete"."""
+    from securepfl.commands import enrolment
+
+    lines = enrolment.enrol(
+        config, folder, exchange, steward=steward, fingerprints=fingerprints, passphrase_file=passphrase_file
+    )
+    click.echo("\n".join(lines))
+
+
+@keys.command()
+@_FOLDER
+@_PASSPHRASE
+def show(folder: Path, passphrase_file: Path | None) -> None:
+    """List what FOLDER holds: fingerprints, epoch, roster. Never a secret."""
+    from securepfl.commands import keys
+
+    click.echo("\n".join(keys.show(folder, passphrase_file=passphrase_file)))
+
+
+@keys.command()
+@click.argument("config", type=_EXISTING)
+@_FOLDER
+@_EXCHANGE
+@click.option("--remove", multiple=True, metavar="NAME", help="A hospital that gets no key of the new epoch.")
+@_FINGERPRINTS
+@_PASSPHRASE
+def rotate(
+    config: Path,
+    folder: Path,
+    exchange: Path,
+    remove: tuple[str, ...],
+    fingerprints: tuple[str, ...],
+    passphrase_file: Path | None,
+) -> None:
+    """The steward begins a new epoch with wholly new keys; then all others enrol again."""
+    from securepfl.commands import enrolment
+
+    lines = enrolment.rotate(
+        config, folder, exchange, remove=remove, fingerprints=fingerprints, passphrase_file=passphrase_file
+    )
+    click.echo("\n".join(lines))
+
+
 def _plain(name: str) -> str:
     """A name that a shell takes as it stands."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "run"
