@@ -40,6 +40,10 @@ class Kind(enum.IntEnum):
     CONTRIBUTION = 2
     DECLINE = 3
     ANSWER = 4
+    SURVIVORS = 5
+    AGREEMENT = 6
+    UNMASK = 7
+    REVEAL = 8
 
 
 @dataclass(frozen=True)

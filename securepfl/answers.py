@@ -4,13 +4,14 @@ Nothing is decrypted before the form of everything was checked, and everything t
 a coordinator must not learn from a hospital's behaviour what its bytes decrypted to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.checkpoint import ClientState
-from securepfl.crypto.similarity import SimilarityCipher, cosine
+from securepfl.crypto.similarity import Similarity
 from securepfl.errors import AggregateError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, SumChannel
 from securepfl.federation import Federation
@@ -24,13 +25,13 @@ class Opened:
     """What an answer holds in clear.
 
     `step`: the weighted mean update [support size], None where no sum was formed. `neighbourhood` and
-    `consensus`: mean personal components less their common start [p]. `row`: cosines by other hospital.
+    `consensus`: mean personal components less their common start [p]. `row`: similarities by other hospital.
     """
 
     step: NDArray[np.float64] | None
     neighbourhood: NDArray[np.float64] | None
     consensus: NDArray[np.float64] | None
-    row: dict[str, float]
+    row: dict[str, Similarity]
 
 
 def check_answer(body: Answer, round_: int, name: str, federation: Federation, state: ClientState) -> None:
@@ -40,11 +41,14 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
     same round could be subtracted, so the first belongs to the last round and the second to all others.
     """
     survivors, others = body.survivors, set(federation.roster) - {name}
+    agreed = () if state.pending is None else state.pending.agreed
     last = round_ == federation.rounds
     asked = set(state.neighbours) if name in survivors and not last else set()
     wrong = (
         survivors != tuple(sorted(set(survivors) & set(federation.roster))),
-        (body.aggregate is not None) != (len(survivors) >= federation.minimum),
+        body.aggregate is not None and len(survivors) < federation.minimum,
+        body.aggregate is None and len(survivors) >= federation.minimum and not federation.masked,
+        body.aggregate is not None and agreed not in ((), survivors),
         body.aggregate is None and bool(body.products or body.neighbourhood or body.consensus),
         body.consensus is not None and not (last and federation.shape is not None and federation.shape.personal),
         (body.neighbourhood is not None) != bool(body.neighbours),
@@ -60,11 +64,13 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
 def open_answer(
     body: Answer,
     channels: dict[str, SumChannel],
-    similarity: SimilarityCipher | None,
+    similarity: Callable[[str, bytes], Similarity],
     contexts: dict[str, bytes],
     support_size: int,
 ) -> Opened:
-    """Decrypt a checked answer. `contexts` bind the tags by kind of sum. Raises AggregateError, always the same."""
+    """Decrypt a checked answer. `contexts` bind the tags by kind of sum, `similarity` opens the answer for one other
+    hospital. Raises AggregateError, always the same.
+    """
     try:
         step = consensus = neighbourhood = None
         if body.aggregate is not None:
@@ -77,7 +83,7 @@ def open_answer(
             neighbourhood = channel.mean(
                 body.neighbourhood, body.neighbours, contexts["personal"], channel.layout.values
             )
-        row = {} if similarity is None else {name: similarity.decrypt_product(p) for name, p in body.products.items()}
+        row = {name: similarity(name, product) for name, product in sorted(body.products.items())}
     except (AggregateError, MessageError, ValueError):
         raise AggregateError(REFUSED) from None
-    return Opened(step, neighbourhood, consensus, {name: cosine(product) for name, product in sorted(row.items())})
+    return Opened(step, neighbourhood, consensus, row)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from securepfl.errors import StorageError
 from securepfl.runtime.storage import read_arrays, write_arrays
 
-SCHEMA = 1
+SCHEMA = 2
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -19,22 +19,30 @@ Doubles = NDArray[np.float64]
 class Pending:
     """A contribution that was made and not yet answered: its bytes, and what applying the answer needs.
 
-    `trained` is False for a refusal (Decline): nothing was sent. `answer` is the hash of the one answer that this
-    hospital has begun to decrypt: others to the same round are refused.
+    `trained` is False for a refusal (Decline): nothing was sent. `nonces` are the invitation's. `agreed` is the one
+    survivor list that this hospital signed, `revealed` whether it has helped to unmask a sum with its own update in it.
+    `answer` is the hash of the one answer that this hospital has begun to decrypt: others to the round are refused.
     """
 
     message: bytes
     trained: bool
     sent: Doubles
     local_shared: Floats
+    nonces: dict[str, str] = field(default_factory=dict)
+    agreed: tuple[str, ...] = ()
+    revealed: bool = False
     answer: str = ""
 
 
 @dataclass
 class ClientState:
-    """Everything a hospital carries from round to round. Vectors: shared [d], personal [p], accumulated [d+p]."""
+    """Everything a hospital carries from round to round. Vectors: shared [d], personal [p], accumulated [d+p].
+
+    `epoch` is that of the keys in use; `nonce` (hexadecimal) went out with the last contribution.
+    """
 
     federation: str
+    epoch: int
     run: str
     kind: str
     round: int
@@ -45,7 +53,9 @@ class ClientState:
     aggregate: Doubles | None = None
     average_personal: Floats | None = None
     trajectory: dict[str, NDArray[Any]] = field(default_factory=dict)
+    nonce: str = ""
     similarity: dict[str, float] = field(default_factory=dict)
+    distances: dict[str, float] = field(default_factory=dict)
     neighbours: list[str] = field(default_factory=list)
     pull: float = 0.0
     clipped: int = 0
@@ -65,7 +75,7 @@ class ClientState:
             arrays["pending.local_shared"] = self.pending.local_shared
         meta = {name: getattr(self, name) for name in _META}
         meta["schema"] = SCHEMA
-        meta["pending"] = None if self.pending is None else [self.pending.trained, self.pending.answer]
+        meta["pending"] = None if self.pending is None else {name: getattr(self.pending, name) for name in _PENDING}
         write_arrays(path, arrays, meta)
 
     @classmethod
@@ -85,9 +95,13 @@ class ClientState:
     def _from(cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> "ClientState":
         pending = None
         if meta["pending"] is not None:
-            trained, answer = meta["pending"]
-            message = arrays["pending.message"].tobytes()
-            pending = Pending(message, trained, arrays["pending.sent"], arrays["pending.local_shared"], answer)
+            known = {name: meta["pending"][name] for name in _PENDING} | {"agreed": tuple(meta["pending"]["agreed"])}
+            pending = Pending(
+                message=arrays["pending.message"].tobytes(),
+                sent=arrays["pending.sent"],
+                local_shared=arrays["pending.local_shared"],
+                **known,
+            )
         prefix = "trajectory."
         return cls(
             shared=arrays["shared"],
@@ -102,4 +116,18 @@ class ClientState:
         )
 
 
-_META = ("federation", "run", "kind", "round", "similarity", "neighbours", "pull", "clipped", "sat_out")
+_META = (
+    "federation",
+    "epoch",
+    "run",
+    "kind",
+    "round",
+    "nonce",
+    "similarity",
+    "distances",
+    "neighbours",
+    "pull",
+    "clipped",
+    "sat_out",
+)
+_PENDING = ("trained", "nonces", "agreed", "revealed", "answer")

@@ -21,10 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from securepfl.answers import Opened, check_answer, open_answer
 from securepfl.checkpoint import ClientState, Pending
+from securepfl.comparison import Comparison
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Keyring
 from securepfl.crypto.signing import LedgerSigner
-from securepfl.crypto.similarity import sketch
+from securepfl.crypto.similarity import Similarity, distance
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Encoded, Layouts, SumChannel
 from securepfl.federation import Federation, initial_model
@@ -35,12 +36,27 @@ from securepfl.learning.partition import Partition
 from securepfl.learning.prediction import predict
 from securepfl.learning.sparsity import add_residual, choose_support, new_residual
 from securepfl.learning.trajectory import Trajectory
-from securepfl.messages import Answer, Contribution, Decline, Invitation, decode, encode
+from securepfl.masks import Masks
+from securepfl.messages import (
+    NONCE_BYTES,
+    Agreement,
+    Answer,
+    Contribution,
+    Decline,
+    Invitation,
+    MaskShares,
+    Reveal,
+    Survivors,
+    Unmask,
+    decode,
+    encode,
+)
 from securepfl.privacy.accounting import Release, noise_multiplier_for
 from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
+from securepfl.snapshot import Snapshot
 from securepfl.training_set import Loss, TrainingSet
 
 BuildModel = Callable[[], nn.Module]
@@ -57,7 +73,8 @@ class Simulation:
 
 
 class Client:
-    """A hospital as a state machine over bytes: contribute(invitation) -> message, apply(answer).
+    """A hospital as a state machine over bytes: contribute(invitation) -> message, apply(answer); where updates are
+    masked, agree(survivors) -> message and reveal(request) -> message between the two.
 
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
     its items are the privacy units, and batches are drawn anew (full, or declared Poisson sampling).
@@ -84,6 +101,8 @@ class Client:
         simulation: Simulation | None = None,
     ) -> None:
         self.federation, self.name, self._digest = federation, name, federation.digest
+        self._epoch = keyring.federation_key.epoch
+        self._session = federation.session_digest(self._epoch)
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self._keyring, self._loss, self._simulation = keyring, loss, simulation
         self.device = resolve_device(device)
@@ -99,8 +118,9 @@ class Client:
         self._training.try_out(self._model, loss, self.device, name)
         self._start = _numpy(self._partition.flatten_personal(self._model))
         self._channels = SumChannel.open(federation, keyring.federation_key)
+        self._masks = Masks.of(federation, keyring)
         self._most_bytes = Layouts.of(federation).most_bytes(federation)
-        self._similarity = keyring.federation_key.similarity_cipher() if federation.similarity.every else None
+        self._comparison = Comparison.of(federation, name, keyring.federation_key)
         self._settings = dp_settings(federation, self.units, federation.training.steps)
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
@@ -125,11 +145,45 @@ class Client:
         self._check_invitation(header.round, body)
         reservation = self._reserve(header)
         state = copy.deepcopy(self._state)
-        state.pending = self._decline(state, header) if reservation is None else self._contribution(state, header)
+        if reservation is None:
+            state.pending = self._decline(state, header)
+        else:
+            state.pending = self._contribution(state, header, body.nonces)
         self._commit(state)
         if reservation is not None:
             self.ledger.settle(reservation, self._release())
         return state.pending.message
+
+    def agree(self, survivors: bytes) -> bytes:
+        """Sign the list of hospitals whose masked updates are in the sum: one list a round, and the same one again.
+
+        Raises MessageError for bytes that are not this round's list, a list too short for the masks to hide anybody, or
+        another list than was signed; StorageError.
+        """
+        header, data = self._open(survivors, Kind.SURVIVORS)
+        listed, state = decode(data, Survivors).survivors, copy.deepcopy(self._state)
+        pending = state.pending or self._nothing_sent(state)
+        if pending.agreed not in ((), listed):
+            raise MessageError(f"{self.name}: signed another survivor list for round {header.round}; refused")
+        signature = self._masks.sign(listed, self._context("update", header))
+        state.pending = replace(pending, agreed=listed)
+        self._commit(state)
+        return self._seal(header, Kind.AGREEMENT, encode(Agreement(signature=signature)))
+
+    def reveal(self, request: bytes) -> bytes:
+        """Reveal this hospital's shares of what the signed list's sum still carries, and nothing else.
+
+        Raises MessageError where this hospital signed no list, too few signatures verify over the one that it signed,
+        or shares were altered.
+        """
+        header, data = self._open(request, Kind.UNMASK)
+        body, state = decode(data, Unmask), copy.deepcopy(self._state)
+        if state.pending is None or not state.pending.agreed:
+            raise MessageError(f"{self.name}: asked to reveal in round {header.round} before it signed a survivor list")
+        shares = self._masks.shares(state.pending.agreed, self._context("update", header), body)
+        state.pending = replace(state.pending, revealed=self.name in state.pending.agreed)
+        self._commit(state)
+        return self._seal(header, Kind.REVEAL, encode(Reveal(shares=shares)))
 
     def apply(self, answer: bytes) -> None:
         """Take the round's answer: step the shared parameters, move the trajectory, couple the personal ones.
@@ -141,17 +195,41 @@ class Client:
         body = decode(data, Answer)
         check_answer(body, header.round, self.name, self.federation, self._state)
         state = copy.deepcopy(self._state)
-        pending = state.pending or Pending(b"", False, np.zeros_like(state.residual), state.shared)
+        pending = state.pending or self._nothing_sent(state)
         state.pending = self._pinned(pending, answer)
         self._commit(state)
 
         started = time.perf_counter()
         support = self._support(state, header.round)
         contexts = {kind: self._context(kind, header) for kind in self._channels}
-        opened = open_answer(body, self._channels, self._similarity, contexts, int(support.sum()))
+        nonces = {other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()}
+        row = self._comparison.opener(state.accumulated, header.round, self._context("similarity", header), nonces)
+        opened = open_answer(body, self._channels, row, contexts, int(support.sum()))
         self.seconds["decrypt"] += time.perf_counter() - started
         state = copy.deepcopy(state)
         self._step(state, header.round, pending, support, opened, self.name in body.survivors)
+        self._commit(state)
+
+    def snapshot(self) -> bytes:
+        """The shared state for late and new hospitals, encrypted: the coordinator may keep it. Make it anew after a
+        key rotation.
+        """
+        return self._snapshot(self._state).seal(self._keyring.federation_key.snapshot_key, self._session)
+
+    def join(self, snapshot: bytes, digests: Mapping[str, str]) -> None:
+        """Start from the shared state of a run under way, in place of the public start; the personal part starts anew.
+
+        `digests` are those that hospitals sent with their latest contributions (Coordinator.states), by name. Raises
+        MessageError where the snapshot does not open or is not the state that all of them hold, StorageError where
+        this hospital has already taken part.
+        """
+        state, key = copy.deepcopy(self._state), self._keyring.federation_key.snapshot_key
+        if state.round or state.pending is not None:
+            raise StorageError(f"{self._path}: has taken part in rounds already; a newcomer needs a new folder")
+        opened = Snapshot.open(snapshot, key, self._session, state.shared.size)
+        others = [digest for name, digest in digests.items() if name in self.federation.roster and name != self.name]
+        opened.check_agreement(others, self.federation.minimum - 1, key, self._session)
+        state.round, state.shared, state.aggregate = opened.round, opened.shared, opened.aggregate
         self._commit(state)
 
     @property
@@ -176,6 +254,11 @@ class Client:
     def similarity(self) -> Mapping[str, float]:
         """This hospital's own row: cosine similarity of accumulated updates, by other hospital. Empty before one."""
         return dict(self._state.similarity)
+
+    @property
+    def distances(self) -> Mapping[str, float]:
+        """The same row as Euclidean distances between accumulated updates."""
+        return dict(self._state.distances)
 
     @property
     def clipped_values(self) -> int:
@@ -271,18 +354,21 @@ class Client:
 
     def _decline(self, state: ClientState, header: Header) -> Pending:
         state.sat_out.append(header.round)
-        message = self._seal(header, Kind.DECLINE, encode(Decline()))
-        return Pending(message, False, np.zeros_like(state.residual), state.shared)
+        return replace(self._nothing_sent(state), message=self._seal(header, Kind.DECLINE, encode(Decline())))
 
-    def _contribution(self, state: ClientState, header: Header) -> Pending:
+    @staticmethod
+    def _nothing_sent(state: ClientState) -> Pending:
+        return Pending(b"", False, np.zeros_like(state.residual), state.shared)
+
+    def _contribution(self, state: ClientState, header: Header, nonces: Mapping[str, bytes]) -> Pending:
         support = self._support(state, header.round)
         started = time.perf_counter()
         shared, personal = self._train(state, support, header.round)
         self.seconds["train"] += time.perf_counter() - started
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self._snapshot(state)
         gradient = (state.shared - shared).astype(np.float64)
         corrected = add_residual(gradient * self.federation.weight_share(self.name), state.residual)
-        update = self._encode("update", corrected[support], header)
+        update = self._encode("update", corrected[support], header, masked=True)
         sent = np.zeros_like(state.residual)
         sent[support] = update.sent
         state.residual = new_residual(corrected, sent)
@@ -292,16 +378,25 @@ class Client:
         state.accumulated[size:] = personal - self._start
         part = self._personal_part(state, header)
         state.clipped += update.clipped + (0 if part is None else part.clipped)
+        pending = Pending(b"", True, sent, shared, nonces={name: nonce.hex() for name, nonce in nonces.items()})
+        sketched = self._comparison.upload(
+            state.accumulated, header.round, self._context("similarity", header), nonces, bytes.fromhex(state.nonce)
+        )
+        state.nonce = secrets.token_hex(NONCE_BYTES)
+        masked = update.masked
         body = Contribution(
             update=update.data,
             personal=None if part is None else part.data,
-            sketch=self._sketch_part(state, header.round),
+            sketch=sketched,
             neighbours=tuple(state.neighbours),
             head=self.ledger.head,
+            nonce=bytes.fromhex(state.nonce),
+            state=before.digest(self._keyring.federation_key.snapshot_key, self._session),
+            masks=None if masked is None else MaskShares(blobs=masked.blobs, commitments=masked.commitments),
         )
         message = self._seal(header, Kind.CONTRIBUTION, encode(body))
         self.seconds["encrypt"] += time.perf_counter() - started
-        return Pending(message, True, sent, shared)
+        return replace(pending, message=message)
 
     def _train(
         self, state: ClientState, support: NDArray[np.bool_], round_: int
@@ -336,25 +431,16 @@ class Client:
             round_number=round_,
         )
 
-    def _encode(self, kind: str, values: NDArray[np.float64], header: Header) -> Encoded:
-        stream = self._stream(f"{kind} rounding", header.round)
-        return self._channels[kind].encode(values, self.name, self._context(kind, header), stream)
+    def _encode(self, kind: str, values: NDArray[np.float64], header: Header, *, masked: bool = False) -> Encoded:
+        stream, masker = self._stream(f"{kind} rounding", header.round), self._masks.masker if masked else None
+        return self._channels[kind].encode(values, self.name, self._context(kind, header), stream, masker)
 
     def _personal_part(self, state: ClientState, header: Header) -> Encoded | None:
         """The encrypted personal component, when neighbourhoods or the last round's average need it."""
-        final, every = header.round == self.federation.rounds, self.federation.similarity.every
-        coupled = self.federation.coupling.strength > 0 and header.round > every
-        if "personal" not in self._channels or not (coupled or final):
+        needed = self.federation.coupling_due(header.round) or header.round == self.federation.rounds
+        if "personal" not in self._channels or not needed:
             return None
         return self._encode("personal", (state.personal - self._start).astype(np.float64), header)
-
-    def _sketch_part(self, state: ClientState, round_: int) -> bytes | None:
-        """The encrypted sketch of the accumulated update, in the rounds in which one is due."""
-        if self._similarity is None or not self.federation.similarity_due(round_):
-            return None
-        key = derive_key(self._keyring.federation_key.support_key, "sketch", round_)
-        dimensions = self.federation.similarity.dimensions
-        return self._similarity.encrypt_sketch(sketch(state.accumulated, dimensions, key))
 
     def _pinned(self, pending: Pending, answer: bytes) -> Pending:
         """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer a round."""
@@ -378,7 +464,8 @@ class Client:
             state.aggregate = np.zeros(state.shared.size)
             state.aggregate[support] = opened.step
             state.shared = (state.shared - state.aggregate).astype(np.float32)
-        if opened.step is None or not included:
+        # An update that was unmasked once is never sent again under another list, even where its sum was lost.
+        if not included or (opened.step is None and not pending.revealed):
             state.residual = add_residual(state.residual, pending.sent)
         if pending.trained:
             self._move_trajectory(state, pending.local_shared)
@@ -397,9 +484,10 @@ class Client:
         trajectory.move({name: torch.from_numpy(part) for name, part in local.items()})
         state.trajectory = {name: _numpy(part) for name, part in trajectory.state_dict().items()}
 
-    def _choose_neighbours(self, state: ClientState, row: dict[str, float]) -> None:
-        coupling = self.federation.coupling
-        state.similarity = row
+    def _choose_neighbours(self, state: ClientState, similar: dict[str, Similarity]) -> None:
+        coupling, norm = self.federation.coupling, float(np.linalg.norm(state.accumulated))
+        row = state.similarity = {name: found.cosine for name, found in similar.items()}
+        state.distances = {name: distance(norm, found) for name, found in similar.items()}
         chosen = neighbours(row, coupling.neighbours, LEAST_NEIGHBOURS)
         state.pull = pull_towards(row, chosen, coupling.strength)
         state.neighbours = sorted(chosen) if state.pull > 0 else []
@@ -420,8 +508,8 @@ class Client:
         return RandomStream(derive_key(self._simulation.noise_key, self.name, label, round_))
 
     def _context(self, kind: str, header: Header) -> bytes:
-        """Binds a sum's tag to this federation, round, attempt and kind of sum."""
-        return self._digest + f"{kind}/{header.round}/{header.attempt}".encode()
+        """Binds tags, masks and pads to these settings and keys, the round, the attempt and the kind of sum."""
+        return self._session + f"{kind}/{header.round}/{header.attempt}".encode()
 
     def _open(self, data: bytes, kind: Kind) -> tuple[Header, bytes]:
         return open_message(
@@ -429,10 +517,13 @@ class Client:
             self._keyring.identity,
             [self._keyring.coordinator],
             kinds=(kind,),
-            federation_digest=self._digest,
+            federation_digest=self._session,
             round=self._state.round + 1,
             max_bytes=self._most_bytes,
         )
+
+    def _snapshot(self, state: ClientState) -> Snapshot:
+        return Snapshot(state.round, state.shared, state.aggregate)
 
     def _seal(self, header: Header, kind: Kind, body: bytes) -> bytes:
         """A reply to the message with `header`."""
@@ -480,6 +571,7 @@ class Client:
         shared = _numpy(self._partition.flatten_shared(self._model))
         state = ClientState(
             federation=digest,
+            epoch=self._epoch,
             run=secrets.token_hex(8),
             kind=self._kind,
             round=0,
@@ -498,6 +590,12 @@ class Client:
         shared = (self._partition.shared_size,)
         if sizes != (shared, shared, self._start.shape):
             raise StorageError(f"{self._path}: sizes of another model; restore it from a copy")
+        if state.pending is not None and state.epoch != self._epoch:
+            raise StorageError(
+                f"{self._path}: round {state.round + 1} is open under the keys of epoch {state.epoch}, these are of "
+                f"{self._epoch}; finish it with the old keys first"
+            )
+        state.epoch = self._epoch
         return state
 
 

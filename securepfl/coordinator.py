@@ -1,4 +1,6 @@
-"""The coordinator: invites, adds ciphertexts as they arrive, answers. It never holds a key that opens a sum."""
+"""The coordinator: invites, adds ciphertexts as they arrive, answers. It never holds a key that opens a sum, and SEAL
+never parses what hospitals send.
+"""
 
 import hashlib
 import time
@@ -8,36 +10,64 @@ from dataclasses import dataclass, field
 from securepfl.crypto import seal
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Identity, PublicIdentity
+from securepfl.crypto.masking import Masking, Unmasking
 from securepfl.crypto.parameters import Layout
-from securepfl.crypto.similarity import Multiplier, PlainMultiplier, SealMultiplier
+from securepfl.crypto.similarity import SimilarityTable
 from securepfl.crypto.summation import Aggregate
+from securepfl.crypto.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Layouts
 from securepfl.federation import Federation
-from securepfl.messages import Answer, Contribution, Decline, Invitation, decode, encode
+from securepfl.messages import (
+    NONCE_BYTES,
+    Agreement,
+    Answer,
+    Contribution,
+    Decline,
+    Invitation,
+    MaskShares,
+    Reveal,
+    Survivors,
+    Unmask,
+    decode,
+    encode,
+)
+
+_COLLECTING = (Kind.CONTRIBUTION, Kind.DECLINE)
+_AGREEING = (Kind.AGREEMENT,)
+_REVEALING = (Kind.REVEAL,)
 
 
 @dataclass
 class _Round:
-    """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts."""
+    """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts.
+
+    `expected`: the kinds of message that the round takes now.
+    """
 
     number: int
     total: Aggregate
     deadline: float
+    similarity: SimilarityTable | None
+    expected: tuple[Kind, ...] = _COLLECTING
     replied: dict[str, bytes] = field(default_factory=dict)
     survivors: list[str] = field(default_factory=list)
     personal: dict[str, bytes] = field(default_factory=dict)
-    sketches: dict[str, bytes] = field(default_factory=dict)
     neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    masks: dict[str, MaskShares] = field(default_factory=dict)
+    signatures: dict[str, bytes] = field(default_factory=dict)
+    unmasking: Unmasking | None = None
 
 
 class Coordinator:
-    """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers.
+    """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers; where
+    updates are masked, agree() -> messages and unmask() -> messages between the two, their replies received alike.
 
-    `hospitals` maps every name of the federation's roster to its public identity; `public_key` is the
-    federation's public encryption key, which encrypts and can't decrypt. A round takes contributions for
-    `deadline_seconds`. `heads` keeps each hospital's latest ledger hash; `evidence`, by round and hospital, the
-    first message that contradicted the one taken; `parts` counts bytes by purpose.
+    `hospitals` maps every name of the federation's roster to its public identity. `epoch` is that of the hospitals'
+    keys, `closed` the rounds that were closed before (after a rotation). Each step of a round takes messages for
+    `deadline_seconds`. `heads` keeps each hospital's latest ledger hash; `states` the keyed digests of the shared state
+    from the latest contributions; `evidence`, by round and hospital, the first message that contradicted the one
+    taken; `parts` counts bytes by purpose.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
     """
@@ -47,8 +77,9 @@ class Coordinator:
         federation: Federation,
         identity: Identity,
         hospitals: Mapping[str, PublicIdentity],
-        public_key: bytes,
         *,
+        epoch: int = 0,
+        closed: int = 0,
         deadline_seconds: float = 3600.0,
     ) -> None:
         if set(hospitals) != set(federation.roster):
@@ -58,25 +89,29 @@ class Coordinator:
             raise ConfigError("two hospitals have the same identity; each must make its own")
         self.federation = federation
         self.heads: dict[str, str] = {}
+        self.states: dict[str, str] = {}
         self.evidence: dict[tuple[int, str], bytes] = {}
         self.seconds = 0.0
-        self.parts = {"updates": 0, "personal": 0, "similarity": 0}
-        self._identity, self._hospitals, self._digest = identity, dict(hospitals), federation.digest
+        self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
+        self._identity, self._hospitals = identity, dict(hospitals)
+        self._session = federation.session_digest(epoch)
         self._layouts = Layouts.of(federation)
         self._most_bytes = self._layouts.most_bytes(federation)
         self._stamp = seal.stamp() if federation.encrypted else b""
-        self._multiplier = _multiplier(federation, public_key)
         self._deadline_seconds = deadline_seconds
+        self._nonces: dict[str, bytes] = {}
         self._round: _Round | None = None
-        self._closed = 0
+        self._closed = closed
 
     def invite(self) -> dict[str, bytes]:
         """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open."""
         if self._round is not None:
             raise MessageError(f"round {self._round.number} is open: close it before inviting again")
         deadline = time.time() + self._deadline_seconds
-        self._round = _Round(self._closed + 1, self._sum(self._layouts.update), deadline)
-        body = encode(Invitation(round=self._round.number, roster=self.federation.roster, deadline=deadline))
+        number, roster, nonces = self._closed + 1, self.federation.roster, self._nonces
+        self._round = _Round(number, self._sum(self._layouts.update), deadline, self._table(number))
+        self._nonces, self.states = {}, {}
+        body = encode(Invitation(round=number, roster=roster, deadline=deadline, nonces=nonces))
         return {name: self._seal(Kind.INVITATION, name, body) for name in self.federation.roster}
 
     def receive(self, message: bytes) -> str:
@@ -90,42 +125,63 @@ class Coordinator:
         if time.time() > self._round.deadline:
             raise MessageError(f"round {self._round.number} is past its deadline: close it")
         started = time.perf_counter()
-        kinds = (Kind.CONTRIBUTION, Kind.DECLINE)
         header, data = open_message(
             message,
             self._identity,
             self._hospitals,
-            kinds=kinds,
-            federation_digest=self._digest,
+            kinds=self._round.expected,
+            federation_digest=self._session,
             round=self._round.number,
             max_bytes=self._most_bytes,
         )
-        sender, fingerprint = self._names[header.sender], hashlib.sha256(message).digest()
-        earlier = self._round.replied.get(sender)
-        if earlier is not None and earlier != fingerprint:
-            self.evidence.setdefault((header.round, sender), message)
-            raise MessageError(f"{sender}: sent other bytes for round {header.round} before; refused and kept")
-        if earlier is None:
-            if header.kind == Kind.CONTRIBUTION:
-                self._add(sender, decode(data, Contribution))
-            else:
-                decode(data, Decline)
-            self._round.replied[sender] = fingerprint
+        sender = self._names[header.sender]
+        if header.kind in _COLLECTING:
+            self._take(sender, header.kind, message, data)
+        else:
+            self._take_unmasking(sender, header.kind, data)
         self.seconds += time.perf_counter() - started
         return sender
+
+    def agree(self) -> dict[str, bytes]:
+        """Fix the survivors of a masked round: no contribution is taken any more. One sealed list for each hospital, to
+        be signed; none where they are too few to hide each other. Raises MessageError where the round is not at that
+        step, ConfigError where updates are not masked.
+        """
+        current, masking = self._next(_COLLECTING, _AGREEING)
+        if len(current.survivors) < masking.least_survivors:
+            return {}
+        body = encode(Survivors(survivors=self.survivors))
+        return {name: self._seal(Kind.SURVIVORS, name, body) for name in self.federation.roster}
+
+    def unmask(self) -> dict[str, bytes]:
+        """Ask those who signed the list for their shares: one sealed message each; none where they are too few. Raises
+        MessageError where the round is not at that step, or what survivors sent cannot be unmasked; then close it.
+        """
+        current, masking = self._next(_AGREEING, _REVEALING)
+        if len(current.signatures) < masking.threshold:
+            return {}
+        indexes = {name: self.federation.roster.index(name) for name in self.survivors}
+        commitments = {index: current.masks[name].commitments for name, index in indexes.items()}
+        current.unmasking = Unmasking(masking, self._update_context(), indexes.values(), commitments)
+        return {name: self._seal(Kind.UNMASK, name, self._request(name, current)) for name in current.signatures}
+
+    def _request(self, name: str, current: _Round) -> bytes:
+        index = self.federation.roster.index(name)
+        blobs = {sender: masks.blobs[index] for sender, masks in current.masks.items()}
+        return encode(Unmask(signatures=current.signatures, blobs=blobs))
 
     def close(self) -> dict[str, bytes]:
         """End the round: one sealed answer for each hospital of the roster, also those that sent nothing.
 
-        Where fewer than the federation's minimum contributed, no sum leaves. Raises MessageError where no
-        round is open.
+        Where fewer than the federation's minimum contributed, or too few helped to unmask them, no sum leaves. Raises
+        MessageError where no round is open.
         """
         if self._round is None:
             raise MessageError("no round is open: invite first")
         started = time.perf_counter()
         current = self._round
-        formed = len(current.survivors) >= self.federation.minimum
-        total = current.total.answer() if formed else None
+        total = self._total(current)
+        formed = total is not None
         consensus = self._consensus(current) if formed else None
         answers = {name: self._answer(name, current, total, consensus) for name in self.federation.roster}
         sealed = {name: self._seal(Kind.ANSWER, name, encode(answer)) for name, answer in answers.items()}
@@ -138,6 +194,58 @@ class Coordinator:
         """The hospitals whose contributions are in the open round's sum so far."""
         return () if self._round is None else tuple(sorted(self._round.survivors))
 
+    def _take(self, sender: str, kind: Kind, message: bytes, data: bytes) -> None:
+        """A contribution or its refusal. Raises MessageError; other bytes than before are kept as evidence."""
+        current, fingerprint = self._open_round(), hashlib.sha256(message).digest()
+        earlier = current.replied.get(sender)
+        if earlier is not None and earlier != fingerprint:
+            self.evidence.setdefault((current.number, sender), message)
+            raise MessageError(f"{sender}: sent other bytes for round {current.number} before; refused and kept")
+        if earlier is None:
+            if kind == Kind.CONTRIBUTION:
+                self._add(sender, decode(data, Contribution))
+            else:
+                decode(data, Decline)
+            current.replied[sender] = fingerprint
+
+    def _take_unmasking(self, sender: str, kind: Kind, data: bytes) -> None:
+        """A signature or shares; the first of each hospital counts."""
+        current = self._open_round()
+        self.parts["masks"] += len(data)
+        if kind == Kind.AGREEMENT:
+            current.signatures.setdefault(sender, decode(data, Agreement).signature)
+        elif current.unmasking is not None:
+            current.unmasking.add(self.federation.roster.index(sender), decode(data, Reveal).shares)
+
+    def _total(self, current: _Round) -> bytes | None:
+        """The sum that all receive, or None where none can be formed."""
+        if len(current.survivors) < self.federation.minimum:
+            return None
+        if self._layouts.masking is None:
+            return current.total.answer()
+        mask = self._total_mask(current.unmasking)
+        return None if mask is None else current.total.answer(mask)
+
+    def _total_mask(self, unmasking: Unmasking | None) -> Words | None:
+        layout = self._layouts.update
+        if unmasking is None or not unmasking.ready:
+            return None
+        try:
+            return unmasking.total_mask(layout.slots, layout.parameters.plain_modulus)
+        except MessageError:
+            return None
+
+    def _update_context(self) -> bytes:
+        """What the masks of the open round are bound to (Client has the same)."""
+        return self._session + f"update/{self._open_round().number}/0".encode()
+
+    def _table(self, number: int) -> SimilarityTable | None:
+        """Where sketches are compared, in the rounds in which they travel."""
+        if not self.federation.similarity_due(number):
+            return None
+        dimensions, clients = self.federation.similarity.dimensions, len(self.federation.roster)
+        return SimilarityTable(dimensions, clients, self.federation.encrypted)
+
     def _sum(self, layout: Layout) -> Aggregate:
         return Aggregate(layout, self.federation.encryption.scheme, self._stamp)
 
@@ -145,32 +253,48 @@ class Coordinator:
         """Check every part before any is added: a refused message leaves no trace, and close() cannot fail."""
         current = self._open_round()
         self._check(sender, body)
+        if body.sketch is not None and current.similarity is not None:
+            current.similarity.add(self.federation.roster.index(sender), body.sketch)
+            self.parts["similarity"] += len(body.sketch)
         current.total.add(body.update)
         current.survivors.append(sender)
         current.neighbours[sender] = body.neighbours
-        self.heads[sender] = body.head
+        self.heads[sender], self.states[sender], self._nonces[sender] = body.head, body.state, body.nonce
         self.parts["updates"] += len(body.update)
         if body.personal is not None:
             current.personal[sender] = body.personal
             self.parts["personal"] += len(body.personal)
-        if body.sketch is not None:
-            current.sketches[sender] = body.sketch
-            self.parts["similarity"] += len(body.sketch)
+        if body.masks is not None:
+            current.masks[sender] = body.masks
+            self.parts["masks"] += len(body.masks.commitments) + sum(map(len, body.masks.blobs))
 
     def _check(self, sender: str, body: Contribution) -> None:
         """Raises MessageError for what the round does not ask for, or what could not be summed or multiplied."""
-        number, others = self._open_round().number, set(self.federation.roster) - {sender}
+        current, others = self._open_round(), set(self.federation.roster) - {sender}
         neighbours = body.neighbours
         if neighbours and (len(neighbours) < LEAST_NEIGHBOURS or neighbours != tuple(sorted(set(neighbours) & others))):
             raise MessageError(f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals, sorted")
         if body.sketch is not None:
-            if self._multiplier is None or not self.federation.similarity_due(number):
-                raise MessageError(f"{sender}: sent a sketch in round {number}, where none is due")
-            self._multiplier.check(body.sketch)
+            if current.similarity is None:
+                raise MessageError(f"{sender}: sent a sketch in round {current.number}, where none is due")
+            current.similarity.check(self.federation.roster.index(sender), body.sketch)
+        if len(body.nonce) != NONCE_BYTES or len(body.state) != 64:
+            raise MessageError(f"{sender}: nonce or state digest of a wrong length; install the same securepfl")
+        self._check_masks(sender, body.masks)
+        current.total.check(body.update)
         if body.personal is not None:
             if self._layouts.personal is None:
                 raise MessageError(f"{sender}: sent a personal component, but this federation has none")
             self._sum(self._layouts.personal).check(body.personal)
+
+    def _check_masks(self, sender: str, masks: MaskShares | None) -> None:
+        masking = self._layouts.masking
+        if (masks is None) != (masking is None):
+            raise MessageError(
+                f"{sender}: masked where the federation does not mask, or the reverse; same settings needed"
+            )
+        if masks is not None and masking is not None and not masking.fits(masks.blobs, masks.commitments):
+            raise MessageError(f"{sender}: shares or commitments of a wrong number or length; same settings needed")
 
     def _answer(self, name: str, current: _Round, total: bytes | None, consensus: bytes | None) -> Answer:
         products = self._row(name, current) if total is not None else {}
@@ -189,12 +313,11 @@ class Coordinator:
         )
 
     def _row(self, name: str, current: _Round) -> dict[str, bytes]:
-        """The receiver's own row of encrypted inner products; a stored sketch enters one product per receiver."""
-        own = current.sketches.get(name)
-        if own is None or self._multiplier is None:
+        """The receiver's own row of similarities, still encrypted."""
+        if current.similarity is None:
             return {}
-        others = {other: data for other, data in current.sketches.items() if other != name}
-        return {other: self._multiplier.product(own, data) for other, data in others.items()}
+        roster = self.federation.roster
+        return {roster[other]: data for other, data in current.similarity.row(roster.index(name)).items()}
 
     def _present_neighbours(self, name: str, current: _Round) -> tuple[str, ...]:
         """Those of the neighbours asked for that are present; nobody below 3 of them.
@@ -224,24 +347,23 @@ class Coordinator:
             raise MessageError("no round is open: invite first")
         return self._round
 
+    def _next(self, now: tuple[Kind, ...], then: tuple[Kind, ...]) -> tuple[_Round, Masking]:
+        """Move a masked round on by a step."""
+        current, masking = self._open_round(), self._layouts.masking
+        if masking is None:
+            raise ConfigError("updates are not masked in this federation: close the round at once")
+        if current.expected != now:
+            raise MessageError(f"round {current.number} takes {current.expected[0].name} messages now; not this step")
+        current.expected, current.deadline = then, time.time() + self._deadline_seconds
+        return current, masking
+
     def _seal(self, kind: Kind, receiver: str, body: bytes) -> bytes:
         header = Header(
             kind=kind,
-            federation_digest=self._digest,
+            federation_digest=self._session,
             round=self._open_round().number,
             attempt=0,
             sender=self._identity.public.fingerprint,
             receiver=self._hospitals[receiver].fingerprint,
         )
         return seal_message(header, body, self._identity, self._hospitals[receiver])
-
-
-def _multiplier(federation: Federation, public_key: bytes) -> Multiplier | None:
-    """What forms similarity products, or None where the federation wants none. Raises ConfigError without a key."""
-    if not federation.similarity.every:
-        return None
-    if not federation.encrypted:
-        return PlainMultiplier(federation.similarity.dimensions)
-    if not public_key:
-        raise ConfigError("similarity needs the federation's public key; ask the key steward for it")
-    return SealMultiplier(public_key)

@@ -1,6 +1,6 @@
 """How vectors of floats travel as encrypted integer sums: the hospital's side, and what both sides know of it.
 
-quantise -> pack -> participant and tag slots -> encrypt, and back: decrypt -> check -> unpack -> sum.
+quantise -> pack and tag -> mask -> encrypt, and back: decrypt -> check -> unpack -> sum.
 """
 
 import math
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.crypto.aggregation import SumCipher, check_and_unpack, prepare
+from securepfl.crypto.identity import SIGNATURE_BYTES
 from securepfl.crypto.keys import FederationKey
+from securepfl.crypto.masking import Masked, Masking, PairwiseMasker, default_degree
 from securepfl.crypto.packing import dequantise, dequantise_sum, quantise
-from securepfl.crypto.parameters import SIMILARITY, Layout, ParameterSet, choose_layout
-from securepfl.crypto.similarity import SealSimilarity
+from securepfl.crypto.parameters import Layout, choose_layout
+from securepfl.crypto.similarity import ANSWER_BYTES, upload_bytes
 from securepfl.crypto.summation import Wire
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation
@@ -26,17 +28,26 @@ Vector = NDArray[np.float64]
 LEAST_NEIGHBOURS = 3
 """The fewest others in a neighbourhood's sum."""
 
+_NAMES_BYTES = 2048
+"""Allowed for each hospital's name (at most 255 bytes, up to four times) and the fields around it."""
+
 
 @dataclass(frozen=True)
 class Layouts:
-    """The shapes of a federation's sums: known to every party, the coordinator included."""
+    """The shapes of a federation's sums and masks: known to every party, the coordinator included.
+
+    `masking` is None where updates are not masked.
+    """
 
     update: Layout
     personal: Layout | None
+    masking: Masking | None
 
     @classmethod
     def of(cls, federation: Federation) -> "Layouts":
-        """From a bound federation. Raises ConfigError where no parameter set fits the roster and bits."""
+        """From a bound federation. Raises ConfigError where no parameter set fits the roster and bits, or too few
+        hospitals mask.
+        """
         if federation.shape is None:
             raise ConfigError("the federation is not bound to hospitals and a model: call Federation.bound first")
         sparsity, bits, clients = federation.sparsity, federation.encryption.bits, len(federation.roster)
@@ -45,39 +56,45 @@ class Layouts:
         return cls(
             update=choose_layout(sent, bits, clients),
             personal=choose_layout(personal, bits, clients) if personal else None,
+            masking=masking_of(federation),
         )
-
-    def parameter_sets(self, federation: Federation) -> set[ParameterSet]:
-        """The sets that the federation key needs secrets for; none under `--plaintext`."""
-        if not federation.encrypted:
-            return set()
-        sums = {layout.parameters for layout in (self.update, self.personal) if layout is not None}
-        return sums | ({SIMILARITY} if federation.similarity.every else set())
 
     def most_bytes(self, federation: Federation) -> int:
         """A bound on the body of any message, checked before one is opened.
 
-        An answer is the largest: one sum of updates, two of personal components, and a row of similarities.
+        It adds up the parts of all messages: sums up and down, similarity up and down, shares and signatures.
         """
         clients, scheme = len(federation.roster), federation.encryption.scheme
         layouts = [self.update] + [self.personal] * 2 if self.personal is not None else [self.update]
-        sums = sum(Wire(layout, scheme).answer_bytes(clients) for layout in layouts)
-        similarity = (clients + 1) * SIMILARITY_BYTES if federation.similarity.every else 0
-        return sums + similarity + NAMES_BYTES * (clients + 1)
+        wires = [Wire(layout, scheme) for layout in layouts]
+        sums = sum(wire.contribution_bytes + wire.answer_bytes(clients) for wire in wires)
+        similarity = federation.similarity
+        row = upload_bytes(similarity.dimensions, clients) + clients * ANSWER_BYTES if similarity.every else 0
+        masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
+        return sums + row + masks + _NAMES_BYTES * (clients + 1)
 
 
-SIMILARITY_BYTES = max(SealSimilarity.UPLOAD_BYTES, SealSimilarity.ANSWER_BYTES)
-NAMES_BYTES = 2048
-"""Allowed for each hospital's name (at most 255 bytes, up to four times) and the fields around it."""
+def masking_of(federation: Federation) -> Masking | None:
+    """How updates are masked, or None where they are not. Raises ConfigError where too few hospitals mask."""
+    if not federation.masked:
+        return None
+    clients, degree = len(federation.roster), federation.encryption.mask_degree
+    try:
+        return Masking(clients, default_degree(clients) if degree is None else degree)
+    except ValueError as error:
+        raise ConfigError(f"[encryption] masking = 'pairwise': {error}") from None
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one vector became: the bytes to send, the values they stand for, how many were clipped."""
+    """What one vector became: the bytes to send, the values they stand for, how many were clipped, and the masks that
+    its slots carry.
+    """
 
     data: bytes
     sent: Vector
     clipped: int
+    masked: Masked | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ class SumChannel:
 
         Raises ConfigError where the key is for an encrypted federation and this one is not, or the reverse.
         """
-        if bool(key.he_keys) != federation.encrypted:
+        if key.encrypted != federation.encrypted:
             raise ConfigError(
                 f"[encryption] scheme = {federation.encryption.scheme!r}, but the federation key was made for the "
                 "other one; ask the steward for this federation's key"
@@ -122,14 +139,26 @@ class SumChannel:
             if layout is not None
         }
 
-    def encode(self, values: Vector, client: str, context: bytes, stream: RandomStream) -> Encoded:
-        """Encrypt `values` [at most layout.values], already scaled by the share; the rest of the layout is zero."""
+    def encode(
+        self,
+        values: Vector,
+        client: str,
+        context: bytes,
+        stream: RandomStream,
+        masker: PairwiseMasker | None = None,
+    ) -> Encoded:
+        """Encrypt `values` [at most layout.values], already scaled by the share; the rest of the layout is zero.
+
+        With a masker, the encrypted slots are masked under `context`.
+        """
         padded = np.zeros(self.layout.values)
         padded[: values.size] = values
         quantised = quantise(padded, self.layout.bits, self.limit, stream)
         slots = prepare(quantised.levels, self.layout, self.clients[client], self.tag_key, context)
         sent = dequantise(quantised.levels, self.layout.bits, self.limit)[: values.size]
-        return Encoded(self.cipher.encrypt(slots, self.layout), sent, quantised.clipped)
+        masked = None if masker is None else masker.mask(slots, self.layout.parameters.plain_modulus, context)
+        data = self.cipher.encrypt(slots if masked is None else masked.slots, self.layout)
+        return Encoded(data, sent, quantised.clipped, masked)
 
     def mean(self, answer: bytes, names: Sequence[str], context: bytes, count: int) -> Vector:
         """The mean over `names` of the sum's first `count` values, each weighted by its declared share.

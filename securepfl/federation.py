@@ -112,28 +112,33 @@ class EncryptionSettings(Settings, frozen=True):
     """`[encryption]`: the scheme, and the grid on which values travel.
 
     Shared updates are clipped to +-`limit`, personal parameters to +-`personal_limit` around their start;
-    what is clipped is counted, and stays in the error feedback of the update.
+    what is clipped is counted, and stays in the error feedback of the update. `masking` = "pairwise" hides each
+    update even from a coordinator that has some hospital's keys; each hospital shares masks with `mask_degree` others
+    (default: 2 ceil(log2 n) + 2, or all).
     """
 
     scheme: Literal["bfv", "none"] = "bfv"
     bits: int = 10
     limit: float = 0.5
     personal_limit: float = 4.0
+    masking: Literal["none", "pairwise"] = "none"
+    mask_degree: int | None = None
 
     def __post_init__(self) -> None:
         _require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
+        _require(self.mask_degree is None or self.mask_degree >= 2, f"mask_degree = {self.mask_degree}: at least 2")
         _require_positive(self, "limit", "personal_limit")
 
 
 class SimilaritySettings(Settings, frozen=True):
-    """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never)."""
+    """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never), from the second on."""
 
     every: int = 0
-    dimensions: int = 2048
+    dimensions: int = 4096
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, f"every = {self.every}: must be 0 (never) or more")
-        _require(2 <= self.dimensions <= 2048, f"dimensions = {self.dimensions}: must be 2 to 2048")
+        _require(2 <= self.dimensions <= 8192, f"dimensions = {self.dimensions}: must be 2 to 8192")
 
 
 class CouplingSettings(Settings, frozen=True):
@@ -294,9 +299,18 @@ class Federation(Settings, frozen=True):
         return None if self.data is None else DataSpec.from_mapping(self.data, where="federation")
 
     @property
+    def masked(self) -> bool:
+        """Whether updates are masked against collusion."""
+        return self.encryption.masking == "pairwise"
+
+    @property
     def encrypted(self) -> bool:
         """Whether sums are encrypted; False only under `--plaintext`."""
         return self.encryption.scheme == "bfv"
+
+    def session_digest(self, epoch: int) -> bytes:
+        """What messages and tags are bound to: these settings under the keys of one epoch. 32 bytes."""
+        return hashlib.sha256(b"securepfl session 1" + self.digest + epoch.to_bytes(4, "big")).digest()
 
     def without_budgets(self) -> Self:
         """A copy for the coordinator: budgets are each hospital's own business. The digest is the same."""
@@ -304,9 +318,15 @@ class Federation(Settings, frozen=True):
         return msgspec.structs.replace(self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None))
 
     def similarity_due(self, round_: int) -> bool:
-        """Whether sketches travel in `round_`: every few rounds, and not in the last, where no round could use them."""
+        """Whether sketches travel in `round_`: every few rounds; not in the first, in which no hospital knows others'
+        nonces yet, nor in the last, after which no round could use them.
+        """
         every = self.similarity.every
-        return every > 0 and round_ % every == 0 and round_ != self.rounds
+        return every > 0 and round_ % every == 0 and 1 < round_ < self.rounds
+
+    def coupling_due(self, round_: int) -> bool:
+        """Whether personal components travel in `round_` for neighbourhood sums: once similarities are known."""
+        return self.coupling.strength > 0 and round_ > max(self.similarity.every, 2)
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
@@ -352,6 +372,7 @@ def _model_digest(model: nn.Module, partition: Partition) -> str:
 _CHOICES = {
     "model.kind": "mlp, logistic and own",
     "encryption.scheme": "bfv and none",
+    "encryption.masking": "none and pairwise",
     "privacy.unit": "record",
 }
 

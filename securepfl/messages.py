@@ -6,7 +6,10 @@ import msgspec
 
 from securepfl.errors import MessageError
 
-SCHEMA = 1
+SCHEMA = 2
+
+NONCE_BYTES = 16
+"""Of the nonce that makes a hospital's next pads fresh."""
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -16,11 +19,22 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Invitation(Body, frozen=True):
-    """Coordinator to hospital: take part in `round`. `deadline` is in seconds since the epoch."""
+    """Coordinator to hospital: take part in `round`. `deadline` is in seconds since the epoch.
+
+    `nonces`: those that hospitals sent with their last contributions, by name. They make this round's pads fresh.
+    """
 
     round: int
     roster: tuple[str, ...]
     deadline: float
+    nonces: dict[str, bytes]
+
+
+class MaskShares(Body, frozen=True):
+    """What goes with a masked update: sealed shares for each hospital in the roster's order, and commitments."""
+
+    blobs: tuple[bytes, ...]
+    commitments: bytes
 
 
 class Contribution(Body, frozen=True):
@@ -28,7 +42,9 @@ class Contribution(Body, frozen=True):
 
     `update`: the encrypted slots of the sparse shared update. `personal`: the encrypted personal component, or
     None. `sketch`: the encrypted sketch for similarity, or None. `neighbours`: the others whose personal components
-    this hospital wants summed, sorted; all weigh one. `head`: the latest hash of its budget ledger.
+    this hospital wants summed, sorted; all weigh one. `head`: the latest hash of its budget ledger. `nonce`: fresh, for
+    the next round's pads. `state`: the keyed digest of the shared state it started from. `masks`: None where updates
+    are not masked.
     """
 
     update: bytes
@@ -36,14 +52,42 @@ class Contribution(Body, frozen=True):
     sketch: bytes | None
     neighbours: tuple[str, ...]
     head: str
+    nonce: bytes
+    state: str
+    masks: MaskShares | None
 
 
 class Decline(Body, frozen=True):
     """Hospital to coordinator: not this round. No reason: budgets are nobody else's business."""
 
 
+class Survivors(Body, frozen=True):
+    """Coordinator to hospital: the hospitals whose masked updates are in the sum, sorted. To be signed once a round."""
+
+    survivors: tuple[str, ...]
+
+
+class Agreement(Body, frozen=True):
+    """Hospital to coordinator: its signature over the survivor list."""
+
+    signature: bytes
+
+
+class Unmask(Body, frozen=True):
+    """Coordinator to hospital: the signatures over the list by name, and the shares that survivors sealed to it."""
+
+    signatures: dict[str, bytes]
+    blobs: dict[str, bytes]
+
+
+class Reveal(Body, frozen=True):
+    """Hospital to coordinator: its shares of what the sum still carries."""
+
+    shares: bytes
+
+
 class Answer(Body, frozen=True):
-    """Coordinator to hospital. `aggregate` is None where too few hospitals contributed to form a sum.
+    """Coordinator to hospital. `aggregate` is None where too few hospitals contributed or revealed to form a sum.
 
     `products`: this hospital's own row of encrypted inner products by other hospital's name.
     `neighbourhood`: the encrypted sum it asked for, over those `neighbours` that are present.

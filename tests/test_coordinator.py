@@ -9,9 +9,12 @@ from parties import NAMES, close_all, exchange, federation_of, parties
 
 from securepfl.crypto.envelope import Header, Kind, seal_message
 from securepfl.crypto.packing import pack, quantise
-from securepfl.crypto.versions import make_stamp
+from securepfl.crypto.seal import stamp
+from securepfl.crypto.summation import Wire
+from securepfl.crypto.versions import STAMP_BYTES, make_stamp
 from securepfl.errors import ConfigError, MessageError
-from securepfl.messages import Answer, Contribution, Invitation, decode, encode
+from securepfl.exchange import Layouts
+from securepfl.messages import NONCE_BYTES, Answer, Contribution, Invitation, MaskShares, decode, encode
 from securepfl.randomness import RandomStream
 
 
@@ -51,10 +54,10 @@ def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_
     for name, invitation in coordinator.invite().items():
         coordinator.receive(clients[name].contribute(invitation))
     held = bytes_of(coordinator)
-    assert len(held) > 4 * 47_000, "the walk must reach the stored sketches"
+    assert len(held) > 4 * 3 * 4 * 4096, "the walk must reach the stored sketches"
     for client in clients.values():
         key = client._keyring.federation_key
-        for secret in (key.tag_key, key.support_key, *key.he_keys.values()):
+        for secret in (key.root_key, key.tag_key, key.support_key, key.similarity_key, key.snapshot_key, key.he_key):
             assert not any(piece in held for piece in pieces(secret)), "a piece of a secret key"
         state = client._state
         channel = client._channels["update"]
@@ -93,19 +96,32 @@ def contribution(client, coordinator, name, **changes):
     invitation = coordinator.invite()[name] if coordinator._round is None else client.invitation
     client.invitation = invitation
     header, _ = client._open(invitation, Kind.INVITATION)
-    body = Contribution(update=b"", personal=None, sketch=None, neighbours=(), head="0" * 64)
+    body = Contribution(**EMPTY)
     return client._seal(header, Kind.CONTRIBUTION, encode(msgspec.structs.replace(body, **changes)))
 
 
-OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(3520)
+EMPTY = {
+    "update": b"",
+    "personal": None,
+    "sketch": None,
+    "neighbours": (),
+    "head": "0" * 64,
+    "nonce": bytes(NONCE_BYTES),
+    "state": "0" * 64,
+    "masks": None,
+}
+LENGTH = Wire(Layouts.of(federation_of()).update, "bfv").contribution_bytes
+OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(LENGTH - STAMP_BYTES)
 """A contribution of the right length, stamped by another SEAL."""
+
+GOOD = stamp() + bytes(LENGTH - STAMP_BYTES)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"update": b""},
-        {"update": bytes(3528)},
+        {"update": bytes(LENGTH)},
         {"update": bytes(10_000_000)},
         {"sketch": b"short"},
         {"personal": b"short"},
@@ -116,6 +132,9 @@ OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(3520)
         {"neighbours": ("birch", "birch", "cedar", "damson")},
         {"neighbours": ("damson", "cedar", "birch")},
         {"neighbours": ("birch", "cedar", "nobody")},
+        {"update": GOOD, "nonce": b"short"},
+        {"update": GOOD, "state": "short"},
+        {"update": GOOD, "masks": MaskShares(blobs=(), commitments=b"")},
     ],
 )
 def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_path, changes):
@@ -133,9 +152,10 @@ def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_
 def test_a_malformed_sketch_in_clear_is_refused_on_arrival(tmp_path):
     """Not when the row is formed: close() must not fail on what receive() took."""
     coordinator, clients = parties(federation_of(encryption={"scheme": "none"}), tmp_path)
+    exchange(coordinator, clients)
     coordinator.invite()
-    with pytest.raises(MessageError, match="sketch"):
-        coordinator._check("alder", Contribution(update=b"", personal=None, sketch=bytes(8), neighbours=(), head=""))
+    with pytest.raises(MessageError, match="sketch of 8 bytes"):
+        coordinator._check("alder", Contribution(**EMPTY | {"sketch": bytes(8)}))
     close_all(clients)
 
 
@@ -152,7 +172,7 @@ def test_two_hospitals_with_one_identity_are_refused(tmp_path):
     one = clients["alder"]._keyring
     hospitals = dict.fromkeys(NAMES, one.identity.public)
     with pytest.raises(ConfigError, match="same identity"):
-        Coordinator(federation_of(), coordinator._identity, hospitals, one.federation_key.public_key)
+        Coordinator(federation_of(), coordinator._identity, hospitals)
     close_all(clients)
 
 
@@ -161,6 +181,7 @@ def test_no_sum_of_any_kind_leaves_below_the_minimum(tmp_path):
     names = (*NAMES, "elm")
     federation = federation_of(names=names, minimum=5, rounds=4, privacy={"epsilon": 1e4})
     coordinator, clients = parties(federation, tmp_path)
+    exchange(coordinator, clients)
     exchange(coordinator, clients)
     assert clients["alder"]._state.neighbours
     invitations = coordinator.invite()
@@ -178,8 +199,8 @@ def test_bodies_of_another_shape_or_version_are_refused():
         decode(b"\xc1", Invitation)
     with pytest.raises(MessageError, match="malformed"):
         decode(msgspec.msgpack.encode({"round": 1}), Invitation)
-    other = msgspec.structs.replace(Invitation(round=1, roster=("a",), deadline=0.0), schema=2)
-    with pytest.raises(MessageError, match="schema 2"):
+    other = msgspec.structs.replace(Invitation(round=1, roster=("a",), deadline=0.0, nonces={}), schema=1)
+    with pytest.raises(MessageError, match="schema 1"):
         decode(encode(other), Invitation)
 
 
@@ -190,7 +211,7 @@ def test_an_unknown_hospital_is_refused(tmp_path):
     coordinator.invite()
     stranger = Identity.generate("alder")
     public = coordinator._identity.public
-    header = Header(Kind.DECLINE, coordinator.federation.digest, 1, 0, stranger.public.fingerprint, public.fingerprint)
+    header = Header(Kind.DECLINE, coordinator._session, 1, 0, stranger.public.fingerprint, public.fingerprint)
     with pytest.raises(MessageError, match="unknown sender"):
         coordinator.receive(seal_message(header, b"", stranger, public))
     close_all(clients)
@@ -211,7 +232,7 @@ def test_the_roster_must_match(tmp_path):
     from securepfl.crypto.keys import Identity
 
     with pytest.raises(ConfigError, match="roster"):
-        Coordinator(federation_of(), Identity.generate("coordinator"), {}, b"")
+        Coordinator(federation_of(), Identity.generate("coordinator"), {})
 
 
 def test_ledger_heads_reach_the_coordinator(tmp_path):

@@ -109,6 +109,8 @@ def test_coupling_moves_personal_parameters_to_the_neighbours_mean(tmp_path):
     federation = federation_of(rounds=5, similarity={"every": 1}, privacy={"epsilon": 1e4, "budget": 2e4})
     coordinator, clients = parties(federation, tmp_path)
     exchange(coordinator, clients)
+    assert all(client.similarity == {} for client in clients.values()), "nobody knows the others' nonces yet"
+    exchange(coordinator, clients)
     assert all(0 < state(client).pull <= 0.5 for client in clients.values())
     before, pulls = {}, {name: state(client).pull for name, client in clients.items()}
     for name, invitation in coordinator.invite().items():
@@ -314,7 +316,7 @@ def test_a_tampered_sum_is_refused_and_the_state_stays(tmp_path, fault):
         coordinator.receive(message)
     total = coordinator._round.total
     if fault == "altered":
-        total._sum[0] = (total._sum[0] + np.uint64(2**20)) % np.uint64(total._wire.modulus)
+        total._sum[0] = (total._sum[0] + np.uint64(2**50)) % np.uint64(total._wire.modulus)
     else:
         body = decode(coordinator_opens(coordinator, clients, "birch"), Contribution)
         seeds, words = total._read(body.update)
@@ -344,7 +346,7 @@ def coordinator_opens(coordinator, clients, name):
         coordinator._identity,
         coordinator._hospitals,
         kinds=(Kind.CONTRIBUTION,),
-        federation_digest=coordinator.federation.digest,
+        federation_digest=coordinator._session,
         round=coordinator._round.number,
         max_bytes=10**7,
     )[1]
@@ -379,6 +381,7 @@ def test_an_answer_of_another_form_is_refused_before_anything_is_decrypted(tmp_p
 def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path):
     """Otherwise a coordinator could try answers until a hospital's reactions gave away the key."""
     coordinator, clients = parties(federation_of(), tmp_path)
+    exchange(coordinator, clients)
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
     open_round = copy.deepcopy(coordinator._round)
@@ -465,7 +468,7 @@ def test_a_missed_round_whose_answer_failed_sends_no_empty_message(tmp_path):
     for name in ("alder", "birch", "cedar"):
         coordinator.receive(clients[name].contribute(invitations[name]))
     total = coordinator._round.total
-    total._sum[0] = (total._sum[0] + np.uint64(2**20)) % np.uint64(total._wire.modulus)
+    total._sum[0] = (total._sum[0] + np.uint64(2**50)) % np.uint64(total._wire.modulus)
     answer = coordinator.close()["damson"]
     with pytest.raises(AggregateError):
         clients["damson"].apply(answer)

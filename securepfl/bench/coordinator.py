@@ -20,7 +20,9 @@ from statistics import median
 from typing import IO, Any, Final
 
 from securepfl.bench.case import Case
+from securepfl.bench.masked import PackedMaskedCoordinator
 from securepfl.bench.schemes import coordinator_half
+from securepfl.crypto.masking import threshold
 
 _LENGTH: Final = struct.Struct(">Q")
 
@@ -83,6 +85,8 @@ def _serve(link: Link, scheme: str, case: Case) -> None:
         adds.append(end - middle)
         link.send(b"")
     start = time.perf_counter()
+    if isinstance(coordinator, PackedMaskedCoordinator):
+        coordinator.unmask(link.receive(), [link.receive() for _ in range(threshold(case.hospitals))])
     answer = coordinator.answer()
     share = (time.perf_counter() - start) / case.hospitals
     cost = CoordinatorCost(median(loads), median(adds) + share, _status_bytes("VmHWM") - before)
@@ -100,6 +104,11 @@ class CoordinatorProcess:
         """Upload and wait until it is added."""
         self.link.send(data)
         self.link.receive()
+
+    def unmask(self, commitments: bytes, reveals: list[bytes]) -> None:
+        """What hospitals revealed, where updates are masked."""
+        for data in (commitments, *reveals):
+            self.link.send(data)
 
     def answer(self) -> tuple[bytes, CoordinatorCost]:
         """The answer, and what the coordinator spent, once all contributed."""

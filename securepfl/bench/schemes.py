@@ -1,7 +1,7 @@
 """The ways to add up updates that the benchmark compares, each as a hospital's half and a coordinator's half.
 
-Quantising, packing and tags belong to `encrypt`; checking and scaling back to `decrypt`. The CKKS schemes are
-in ckks.py.
+Quantising, packing, tags and masks belong to `encrypt`; checking and scaling back to `decrypt`. The CKKS schemes are
+in ckks.py, ours in packed.py and masked.py.
 """
 
 import secrets
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from securepfl.bench.case import LIMIT, Case, Updates, Values
 from securepfl.bench.ckks import Ckks, CkksCoordinator, SeededCkks, SeededCkksCoordinator
-from securepfl.crypto import seal
-from securepfl.crypto.aggregation import Aggregate, PlainCipher, Scheme, SealCipher, check_and_unpack, prepare
+from securepfl.bench.masked import PackedMasked, PackedMaskedCoordinator
+from securepfl.bench.packed import Packed, PackedCoordinator
 from securepfl.crypto.packing import dequantise_sum, quantise
-from securepfl.crypto.parameters import choose_layout, top_level
+from securepfl.crypto.parameters import top_level
 from securepfl.crypto.words import pack_words, unpack_words
 from securepfl.randomness import RandomStream, fresh_key
 
-_CONTEXT: Final = b"bench"
 _NONCE_BYTES: Final = 12
 _COUNTER_BYTES: Final = 4
 
@@ -62,58 +61,6 @@ class Coordinator(Protocol):
     def answer(self) -> bytes:
         """What every hospital downloads."""
         ...
-
-
-class Packed:
-    """Ours ("packed": BFV) and the same integers in clear ("integers"), through the classes that a round uses.
-
-    Those encrypt straight to bytes and add straight from them: `serialize` and `load` cost nothing of their own.
-    """
-
-    sparse = True
-
-    def __init__(self, case: Case, scheme: Scheme) -> None:
-        self._case = case
-        self._layout = choose_layout(case.sent, case.bits, case.hospitals)
-        self._tag_key, self._stream = fresh_key(), RandomStream(fresh_key())
-        self.public = seal.stamp() if scheme == "bfv" else b""
-        parameters = self._layout.parameters
-        self._cipher = SealCipher(seal.generate_secret_key(parameters), parameters) if self.public else PlainCipher()
-
-    def encrypt(self, index: int, values: Values) -> bytes:
-        """Quantise, pack, tag, encrypt."""
-        levels = quantise(values, self._case.bits, LIMIT, self._stream).levels
-        return self._cipher.encrypt(prepare(levels, self._layout, index, self._tag_key, _CONTEXT), self._layout)
-
-    def serialize(self, encrypted: bytes) -> bytes:
-        """As it is."""
-        return encrypted
-
-    def decrypt(self, answer: bytes) -> Values:
-        """Decrypt, check the tag, unpack, divide. Raises AggregateError for another sum than was asked for."""
-        hospitals, slots = self._case.hospitals, self._cipher.decrypt(answer, self._layout)
-        weights = dict.fromkeys(range(hospitals), 1)
-        sums = check_and_unpack(slots, self._layout, weights, self._tag_key, _CONTEXT)
-        return dequantise_sum(sums, hospitals, self._case.bits, LIMIT) / hospitals
-
-
-class PackedCoordinator:
-    """The coordinator's half of `Packed`."""
-
-    def __init__(self, case: Case, scheme: Scheme, stamp: bytes) -> None:
-        self._total = Aggregate(choose_layout(case.sent, case.bits, case.hospitals), scheme, stamp)
-
-    def load(self, data: bytes) -> bytes:
-        """As it is."""
-        return data
-
-    def add(self, loaded: bytes) -> None:
-        """Read and add."""
-        self._total.add(loaded)
-
-    def answer(self) -> bytes:
-        """Seeds and the packed sum."""
-        return self._total.answer()
 
 
 PadWords = NDArray[np.unsignedinteger[Any]]
@@ -302,8 +249,10 @@ class Float32SparseCoordinator:
 
 def scheme_names(case: Case) -> tuple[str, ...]:
     """The schemes that a case compares."""
-    names = ("packed", "ckks", "ckks-seeded", "pad", "float32", "integers")
-    return names if case.sent == case.size else (*names, "float32-sparse")
+    names = ["packed", "packed-masked", "ckks", "ckks-seeded", "pad", "float32", "integers"]
+    if case.hospitals < 3:  # masks between two hide neither from the other
+        names.remove("packed-masked")
+    return tuple(names) if case.sent == case.size else (*names, "float32-sparse")
 
 
 def hospital_half(scheme: str, updates: Updates) -> Hospital:
@@ -311,6 +260,7 @@ def hospital_half(scheme: str, updates: Updates) -> Hospital:
     case = updates.case
     makers: dict[str, Callable[[], Hospital]] = {
         "packed": lambda: Packed(case, "bfv"),
+        "packed-masked": lambda: PackedMasked(case),
         "integers": lambda: Packed(case, "none"),
         "ckks": lambda: Ckks(case),
         "ckks-seeded": lambda: SeededCkks(case),
@@ -325,6 +275,7 @@ def coordinator_half(scheme: str, case: Case, public: bytes) -> Coordinator:
     """The coordinator for a hospital's `public`. Raises KeyError for a name that is not in `scheme_names`."""
     makers: dict[str, Callable[[], Coordinator]] = {
         "packed": lambda: PackedCoordinator(case, "bfv", public),
+        "packed-masked": lambda: PackedMaskedCoordinator(case, public),
         "integers": lambda: PackedCoordinator(case, "none", public),
         "ckks": lambda: CkksCoordinator(public),
         "ckks-seeded": SeededCkksCoordinator,

@@ -3,17 +3,20 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.bench.case import Updates, Values
 from securepfl.bench.ckks import CkksDot, CkksDotMultiplier
-from securepfl.crypto import seal
-from securepfl.crypto.parameters import SIMILARITY
-from securepfl.crypto.similarity import MAX_DIMENSIONS, SKETCH_NORM, SealMultiplier, SealSimilarity, cosine, sketch
+from securepfl.crypto.similarity import SKETCH_NORM, PadSimilarity, SimilarityTable, sketch
 from securepfl.randomness import fresh_key
+
+_DIMENSIONS: Final = 4096
+"""Of a sketch: the default of [similarity] dimensions, and as many numbers as a CKKS ciphertext holds."""
+
+_CONTEXT: Final = b"bench"
 
 Sketch = NDArray[np.int64]
 
@@ -46,26 +49,29 @@ class SimilarityScheme(Protocol):
 
 
 class PackedSimilarity:
-    """Ours: a product made afresh for each receiver."""
+    """Ours: sketches under one-time pads, multiplied as they are."""
 
-    def __init__(self) -> None:
-        secret = seal.generate_secret_key(SIMILARITY)
-        public = seal.make_public_key(SIMILARITY, secret)
-        self.context_bytes = len(public)
-        self._hospital, self._coordinator = SealSimilarity(secret), SealMultiplier(public)
+    context_bytes = 0
+
+    def __init__(self, hospitals: int) -> None:
+        self._cipher, self._hospitals = PadSimilarity(fresh_key(), hospitals, _DIMENSIONS), hospitals
+        self._nonces = {index: fresh_key() for index in range(hospitals)}
+        self._sketches: Sequence[Sketch] = ()
 
     def uploads(self, sketches: Sequence[Sketch]) -> list[bytes]:
-        """One ciphertext each."""
-        return [self._hospital.encrypt_sketch(values) for values in sketches]
+        """One padded sketch each, with its corrections."""
+        self._sketches = sketches
+        return [self._cipher.encrypt(own, 1.0, index, _CONTEXT, self._nonces) for index, own in enumerate(sketches)]
 
     def rows(self, uploads: Sequence[bytes]) -> Values:
         """n (n - 1) products and decryptions."""
-        rows = np.eye(len(uploads))
-        for receiver, own in enumerate(uploads):
-            for other, upload in enumerate(uploads):
-                if other != receiver:
-                    product = self._coordinator.product(own, upload)
-                    rows[receiver, other] = cosine(self._hospital.decrypt_product(product))
+        table, rows = SimilarityTable(_DIMENSIONS, self._hospitals, encrypted=True), np.eye(len(uploads))
+        for index, upload in enumerate(uploads):
+            table.add(index, upload)
+        for receiver, own in enumerate(self._sketches):
+            for other, answer in table.row(receiver).items():
+                opened = self._cipher.decrypt(answer, own, receiver, other, _CONTEXT, self._nonces)
+                rows[receiver, other] = opened.cosine
         return rows
 
 
@@ -106,7 +112,10 @@ def measure_similarity(updates: Updates) -> list[SimilarityRow]:
     """One row a scheme."""
     key = fresh_key()
     whole = (updates.dense(updates.values(hospital)) for hospital in range(updates.case.hospitals))
-    sketches = [sketch(vector, MAX_DIMENSIONS, key) for vector in whole]
+    sketches = [sketch(vector, _DIMENSIONS, key) for vector in whole]
     exact = updates.cosines()
-    schemes: dict[str, SimilarityScheme] = {"packed": PackedSimilarity(), "ckks-dot": DotSimilarity()}
+    schemes: dict[str, SimilarityScheme] = {
+        "packed": PackedSimilarity(updates.case.hospitals),
+        "ckks-dot": DotSimilarity(),
+    }
     return [_measure(name, scheme, sketches, exact) for name, scheme in schemes.items()]

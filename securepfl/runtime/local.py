@@ -14,9 +14,8 @@ from securepfl.client import BuildModel, Client, Simulation
 from securepfl.coordinator import Coordinator
 from securepfl.crypto.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
-from securepfl.exchange import Layouts
 from securepfl.federation import Federation
-from securepfl.randomness import KEY_BYTES, derive_key
+from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 
 TrainingSets = Mapping[str, DataLoader[Any] | Dataset[Any]]
 
@@ -65,23 +64,23 @@ def _seed_key(seed: int, purpose: str) -> bytes:
 def local_parties(federation: Federation, root_key: bytes | None = None) -> tuple[dict[str, Keyring], Coordinator]:
     """Every hospital's keyring and the coordinator of a bound federation, made in this process.
 
-    For simulations, tests and examples: in the field each party makes its own identity, and keys travel
-    sealed. Here too the first hospital is the key steward and seals the federation key to each hospital.
-    `root_key` fixes the support's and tags' seeds for a seeded simulation; encryption keys are always the OS's.
+    For simulations, tests and examples: in the field each party makes its own identity, and keys travel sealed
+    (`securepfl keys`). `root_key` fixes the support's and tags' seeds for a seeded simulation; encryption keys are
+    always the OS's.
     """
-    layouts = Layouts.of(federation)
     identities = {name: Identity.generate(name) for name in federation.roster}
     server = Identity.generate("coordinator")
-    steward = identities[federation.roster[0]]
-    key = FederationKey.generate(layouts.parameter_sets(federation), root_key=root_key)
-    keyrings = {}
-    for name, identity in identities.items():
-        sealed = key.seal_for(identity.public, steward, federation.digest)
-        opened = FederationKey.open(sealed, identity, steward.public, federation.digest)
-        keyrings[name] = Keyring(identity, opened, server.public)
     public = {name: identity.public for name, identity in identities.items()}
+    key = FederationKey.generate(encrypted=federation.encrypted, root_key=root_key)
+    pairs = {frozenset((one, other)): fresh_key() for one in identities for other in identities}
+    keyrings = {
+        name: Keyring(
+            identity, key, server.public, public, {other: pairs[frozenset((name, other))] for other in identities}
+        )
+        for name, identity in identities.items()
+    }
     # In one process a round takes as long as it takes.
-    coordinator = Coordinator(federation.without_budgets(), server, public, key.public_key, deadline_seconds=math.inf)
+    coordinator = Coordinator(federation.without_budgets(), server, public, deadline_seconds=math.inf)
     return keyrings, coordinator
 
 
@@ -137,14 +136,23 @@ def simulate(
 
 def exchange(run: SimulatedRun) -> None:
     """One round. What passes between a client and the coordinator is bytes, counted here."""
-    for name, invitation in run.coordinator.invite().items():
-        message = run.clients[name].contribute(invitation)
-        run.coordinator.receive(message)
-        run.traffic.download[name] += len(invitation)
-        run.traffic.upload[name] += len(message)
-    for name, answer in run.coordinator.close().items():
+    coordinator = run.coordinator
+    _ask(run, coordinator.invite(), Client.contribute)
+    if coordinator.federation.masked:
+        _ask(run, coordinator.agree(), Client.agree)
+        _ask(run, coordinator.unmask(), Client.reveal)
+    for name, answer in coordinator.close().items():
         run.clients[name].apply(answer)
         run.traffic.download[name] += len(answer)
+
+
+def _ask(run: SimulatedRun, messages: Mapping[str, bytes], reply: Callable[[Client, bytes], bytes]) -> None:
+    """Carry the coordinator's messages to the clients and their replies back."""
+    for name, message in messages.items():
+        answer = reply(run.clients[name], message)
+        run.coordinator.receive(answer)
+        run.traffic.download[name] += len(message)
+        run.traffic.upload[name] += len(answer)
 
 
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:

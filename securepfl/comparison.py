@@ -1,0 +1,77 @@
+"""How a hospital compares itself with others: sketches out, its own row of similarities back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securepfl.crypto.keys import FederationKey
+from securepfl.crypto.similarity import PadSimilarity, PlainSimilarity, Similarity, SimilarityCipher, sketch
+from securepfl.errors import MessageError
+from securepfl.federation import Federation
+from securepfl.randomness import derive_key
+
+Vector = NDArray[np.float64]
+Nonces = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hospital `name`'s side of comparing accumulated updates. `cipher` is None where nobody is compared."""
+
+    federation: Federation
+    name: str
+    cipher: SimilarityCipher | None
+    sketch_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.name!r}, {self.federation.similarity})"
+
+    @classmethod
+    def of(cls, federation: Federation, name: str, key: FederationKey) -> "Comparison":
+        """With the cipher that the federation's settings ask for."""
+        clients, settings = len(federation.roster), federation.similarity
+        cipher: SimilarityCipher | None = None
+        if settings.every and federation.encrypted:
+            cipher = PadSimilarity(key.similarity_key, clients, settings.dimensions)
+        elif settings.every:
+            cipher = PlainSimilarity(clients, settings.dimensions)
+        return cls(federation, name, cipher, key.support_key)
+
+    def upload(self, accumulated: Vector, round_: int, context: bytes, nonces: Nonces, own: bytes) -> bytes | None:
+        """The encrypted sketch of the accumulated update [d + p], in the rounds in which one is due.
+
+        Pads come from nonces: a hospital to which the invitation gives another nonce than the one it sent last, `own`,
+        sends no sketch, so no two sketches ever share pads.
+        """
+        due = self.federation.similarity_due(round_) and bool(own) and nonces.get(self.name) == own
+        if self.cipher is None or not due:
+            return None
+        norm, index = float(np.linalg.norm(accumulated)), self.federation.roster.index(self.name)
+        return self.cipher.encrypt(self._sketch(accumulated, round_), norm, index, context, self._by_index(nonces))
+
+    def opener(
+        self, accumulated: Vector, round_: int, context: bytes, nonces: Nonces
+    ) -> Callable[[str, bytes], Similarity]:
+        """What opens this hospital's row, one other hospital at a time, given what it uploaded."""
+        cipher, roster = self.cipher, self.federation.roster
+        if cipher is None:
+            return _nobody
+        own, indexed = self._sketch(accumulated, round_), self._by_index(nonces)
+
+        def opened(other: str, answer: bytes) -> Similarity:
+            return cipher.decrypt(answer, own, roster.index(self.name), roster.index(other), context, indexed)
+
+        return opened
+
+    def _sketch(self, accumulated: Vector, round_: int) -> NDArray[np.int64]:
+        key = derive_key(self.sketch_key, "sketch", round_)
+        return sketch(accumulated, self.federation.similarity.dimensions, key)
+
+    def _by_index(self, nonces: Nonces) -> dict[int, bytes]:
+        return {index: nonces[name] for index, name in enumerate(self.federation.roster) if name in nonces}
+
+
+def _nobody(other: str, answer: bytes) -> Similarity:
+    raise MessageError(f"a similarity to {other} in a federation that compares nobody; refused")

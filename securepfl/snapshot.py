@@ -1,0 +1,84 @@
+"""The shared state of a run for hospitals that come late, encrypted under a key that only hospitals hold.
+
+Whoever took part makes it; the coordinator may keep it. A newcomer takes it only where the keyed digest that others
+sent with their contributions agrees with it. After a key rotation an enrolled hospital makes it anew.
+"""
+
+import hmac
+import secrets
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Self
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from securepfl.errors import MessageError
+from securepfl.randomness import derive_key
+
+_MAGIC: Final = b"SPSN"
+_HEAD: Final = struct.Struct(">4sBIIB32s")
+_VERSION: Final = 1
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The shared parameters, float32 [d], after `round`, and the last aggregate, float64 [d], or None before one."""
+
+    round: int
+    shared: NDArray[np.float32]
+    aggregate: NDArray[np.float64] | None
+
+    def _to_bytes(self) -> bytes:
+        rest = b"" if self.aggregate is None else self.aggregate.astype("<f8").tobytes()
+        return self.shared.astype("<f4").tobytes() + rest
+
+    def digest(self, key: bytes, session: bytes) -> str:
+        """A keyed digest: equal for equal states, and telling the coordinator nothing else. Hexadecimal."""
+        message = session + self.round.to_bytes(4, "big") + self._to_bytes()
+        return hmac.new(derive_key(key, "snapshot digest"), message, sha256).hexdigest()
+
+    def seal(self, key: bytes, session: bytes) -> bytes:
+        """Encrypt under the federation's snapshot key, bound to `session` (Federation.session_digest)."""
+        numbers = (self.round, self.shared.size, self.aggregate is not None)
+        head, nonce = _HEAD.pack(_MAGIC, _VERSION, *numbers, session), secrets.token_bytes(_NONCE_BYTES)
+        return head + nonce + AESGCM(derive_key(key, "snapshot")).encrypt(nonce, self._to_bytes(), head)
+
+    @classmethod
+    def open(cls, data: bytes, key: bytes, session: bytes, size: int) -> Self:
+        """What `seal` made, for `size` shared parameters. Raises MessageError for anything else."""
+        if len(data) < _HEAD.size:
+            raise MessageError("snapshot is truncated; ask for it again")
+        magic, version, number, count, summed, bound = _HEAD.unpack_from(data)
+        if magic != _MAGIC or version != _VERSION:
+            raise MessageError("not a snapshot that this securepfl reads; ask for it again")
+        if bound != session:
+            raise MessageError(
+                "snapshot of other settings or another key epoch; ask an enrolled hospital for a new one"
+            )
+        body = size * (12 if summed else 4)
+        if count != size or len(data) != _HEAD.size + _NONCE_BYTES + body + _TAG_BYTES:
+            raise MessageError(f"snapshot of {len(data)} bytes does not fit a model of {size} parameters; ask again")
+        head, nonce, rest = data[: _HEAD.size], data[_HEAD.size :][:_NONCE_BYTES], data[_HEAD.size + _NONCE_BYTES :]
+        try:
+            opened = AESGCM(derive_key(key, "snapshot")).decrypt(nonce, rest, head)
+        except InvalidTag:
+            raise MessageError("snapshot was altered or made under another key; ask for it again") from None
+        shared = np.frombuffer(opened, "<f4", size).astype(np.float32)
+        aggregate = np.frombuffer(opened, "<f8", size, 4 * size).astype(np.float64) if summed else None
+        return cls(number, shared, aggregate)
+
+    def check_agreement(self, digests: Collection[str], least: int, key: bytes, session: bytes) -> None:
+        """Raises MessageError unless at least `least` hospitals sent a digest, and each of them is this state's."""
+        own = self.digest(key, session)
+        if len(digests) < least or not all(hmac.compare_digest(own, digest) for digest in digests):
+            raise MessageError(
+                f"snapshot of round {self.round}: not the state that all of at least {least} hospitals hold; nothing "
+                "was taken; ask another hospital for its snapshot"
+            )
