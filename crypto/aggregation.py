@@ -15,7 +15,7 @@ from securepfl.crypto.packing import pack, unpack
 from securepfl.crypto.parameters import Layout, ParameterSet, top_level
 from securepfl.crypto.summation import Aggregate, Scheme, Wire, read_answer
 from securepfl.crypto.tags import expected_tag
-from securepfl.crypto.uniform import uniform_words
+from securepfl.crypto.uniform import uniform_chunks
 from securepfl.crypto.words import Words, add, scale
 from securepfl.errors import AggregateError
 
@@ -143,6 +143,13 @@ def _uniform_sum(seeds: Sequence[bytes], weights: Sequence[int], layout: Layout)
     parameters = layout.parameters
     shape, prime = (layout.ciphertexts, parameters.poly_modulus_degree), parameters.coeff_modulus
     total = np.zeros(shape[0] * shape[1], dtype=np.uint64)
-    for seed, weight in zip(seeds, weights, strict=True):
-        total = add(total, scale(uniform_words(seed, total.size, prime), weight, prime), prime)
+    # So many words below the prime, and what is there already, fit in 64 bits: the rest is reduced once for all.
+    room = 2**64 // prime - 1
+    for start in range(0, len(seeds), room):
+        for seed, weight in zip(seeds[start : start + room], weights[start : start + room], strict=True):
+            at = 0
+            for chunk in uniform_chunks(seed, total.size, prime):
+                total[at : at + chunk.size] += scale(chunk, weight, prime)
+                at += chunk.size
+        total %= np.uint64(prime)
     return total.reshape(shape)

@@ -135,7 +135,8 @@ class Keyring:
 
     `hospitals` are all public identities of the roster by name, this one's own included. `pair_secrets` are 32
     bytes by other hospital's name, known to those two alone, and this hospital's self secret under its own name;
-    fewer while the ceremony is not complete, none where no masks are used.
+    fewer while the ceremony is not complete, none where no masks are used. `ceremony` is the digest of the settings and
+    roster that the keys were made for (Federation.ceremony_digest), empty where they are for any, in simulations.
     Raises ValueError where the parts do not belong together.
     """
 
@@ -144,6 +145,7 @@ class Keyring:
     coordinator: PublicIdentity
     hospitals: Mapping[str, PublicIdentity]
     pair_secrets: Mapping[str, bytes] = field(default_factory=dict)
+    ceremony: bytes = b""
 
     def __post_init__(self) -> None:
         if self.hospitals.get(self.identity.name) != self.identity.public:

@@ -199,7 +199,14 @@ class Holdings:
         epoch = self._epoch(number)
         if epoch.key is None:
             raise StorageError("keys of a coordinator, who holds no federation key; name a hospital's folder")
-        return Keyring(self.identity, epoch.key, epoch.coordinator, epoch.hospitals, epoch.pair_secrets)
+        return Keyring(
+            self.identity,
+            epoch.key,
+            epoch.coordinator,
+            epoch.hospitals,
+            epoch.pair_secrets,
+            ceremony=epoch.federation_digest,
+        )
 
     def _epoch(self, number: int | None) -> Epoch:
         if not self.epochs:

@@ -4,14 +4,13 @@ All sets share one ring (degree 4096, one 60-bit prime q) and so one secret key;
 A slot is a coefficient, so a ciphertext is cut after the last one in use, and low bits of the first polynomial that
 the margin does not need are never sent.
 
-The margin. A fresh symmetric SEAL ciphertext has phase round(q m / t) + e with |e| <= 21 (centred binomial noise of 42
-bits), so it lies within 21.5 of q m / t. Leaving out d low bits and putting their middle back moves it by at most
-2^(d-1), once for every summand and once more in the answer. Subtracting a mask moves it by at most 2. SEAL rounds
-correctly up to q / (2 t) (1 - 2^-58): its base conversion (Bajard et al., SAC 2016, lemma 1) errs by at most 1 in
-gamma > 2^60.
+The margin. A fresh ciphertext has phase round(q m / t) + e with |e| <= 21 (centred binomial noise of 42 bits, SEAL's):
+it lies within 21.5 of q m / t. Leaving out d low bits and putting their middle back moves it by at most 2^(d-1),
+once for every summand and once more in the answer. Subtracting a mask moves it by at most 1/2. SEAL rounds correctly up
+to q / (2 t) (1 - 2^-58): its base conversion (Bajard et al., SAC 2016, lemma 1) errs by at most 1 in gamma > 2^60.
 So with a total weight W a sum decrypts exactly while
 
-    t (W (43 + 2^d) + 2^d + 4) < q (1 - 2^-58)      (2^d counts as 0 for d = 0).
+    t (W (43 + 2^d) + 2^d + 1) < q (1 - 2^-58)      (2^d counts as 0 for d = 0).
 
 Nothing here is estimated: a roster past the bound is refused.
 """
@@ -34,7 +33,7 @@ MAX_BITS: Final = 24
 _FRESH: Final = 43
 """Twice the largest distance of a fresh ciphertext from its message."""
 
-_MASK: Final = 4
+_MASK: Final = 1
 """Twice the largest distance that subtracting the sum of all masks adds."""
 
 
@@ -59,6 +58,8 @@ class ParameterSet:
             raise ValueError(f"coeff_modulus must be 1 modulo {2 * degree} and below 2^60, not {self.coeff_modulus}")
         if self.most_summands < 1:
             raise ValueError(f"plain_modulus {self.plain_modulus} leaves no margin")
+        if self.plain_modulus.bit_length() > 50:
+            raise ValueError(f"plain_modulus must be below 2^50, not {self.plain_modulus}")
 
     @property
     def slots(self) -> int:

@@ -10,7 +10,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from securepfl.crypto.parameters import SEED_BYTES, Layout, ParameterSet
+from securepfl.crypto.encoding import encoded
+from securepfl.crypto.parameters import SEED_BYTES, Layout
 from securepfl.crypto.versions import STAMP_BYTES, without_stamp
 from securepfl.crypto.words import Words, add, pack_words, packed_bytes, scale, subtract, unpack_words
 from securepfl.errors import MessageError
@@ -87,15 +88,6 @@ class Wire:
         return unpack_words(data, self.layout.slots, self.word_bits, largest + 1) << np.uint64(self.dropped_bits)
 
 
-def _encoded(mask: Words, parameters: ParameterSet) -> Words:
-    """q m / t, within 1, for plaintext words m < t < 2^50: what subtracting a plaintext takes from a ciphertext."""
-    whole, rest = divmod(parameters.coeff_modulus, parameters.plain_modulus)
-    # In doubles the second part errs by less than m 2^-52 < 1/4 before it is rounded.
-    return mask * np.uint64(whole) + np.rint(mask.astype(np.float64) * (rest / parameters.plain_modulus)).astype(
-        np.uint64
-    )
-
-
 class Aggregate:
     """A running weighted sum of contributions. `add` what arrives, then `answer`.
 
@@ -159,7 +151,7 @@ class Aggregate:
         return head + b"".join(self._seeds) + self._wire.pack(self._sum if mask is None else self._unmasked(mask))
 
     def _unmasked(self, mask: Words) -> Words:
-        taken = _encoded(mask, self._wire.layout.parameters) if self._wire.encrypted else mask
+        taken = encoded(mask, self._wire.layout.parameters) if self._wire.encrypted else mask
         return subtract(self._sum, taken, self._wire.modulus)
 
 

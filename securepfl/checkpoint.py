@@ -78,6 +78,11 @@ class ClientState:
         meta["pending"] = None if self.pending is None else {name: getattr(self.pending, name) for name in _PENDING}
         write_arrays(path, arrays, meta)
 
+    @staticmethod
+    def belongs_to(path: Path, federation: str) -> bool:
+        """Whether the state at `path` is of this federation. Raises StorageError where it is damaged."""
+        return read_arrays(path)[1].get("federation") == federation
+
     @classmethod
     def load(cls, path: Path, federation: str) -> "ClientState":
         """Read what save wrote. Raises StorageError where it is damaged or belongs to another federation."""

@@ -114,6 +114,11 @@ class Client:
             raise ConfigError(
                 f"{name}: not in the roster, or the model is not the federation's; use the bound Federation"
             )
+        if keyring.ceremony not in (b"", federation.ceremony_digest) or keyring.identity.name != name:
+            raise ConfigError(
+                f"{name}: these keys are another hospital's, or were made for other settings or another roster; "
+                "load this hospital's, or let the steward run `securepfl keys rotate` with these settings"
+            )
         self._training = TrainingSet.of(training, name)
         self._training.try_out(self._model, loss, self.device, name)
         self._start = _numpy(self._partition.flatten_personal(self._model))

@@ -308,6 +308,11 @@ class Federation(Settings, frozen=True):
         """Whether sums are encrypted; False only under `--plaintext`."""
         return self.encryption.scheme == "bfv"
 
+    @property
+    def ceremony_digest(self) -> bytes:
+        """What the key ceremony is bound to: the settings and the roster, without the model's shape. 32 bytes."""
+        return self.replace(shape=None).digest
+
     def session_digest(self, epoch: int) -> bytes:
         """What messages and tags are bound to: these settings under the keys of one epoch. 32 bytes."""
         return hashlib.sha256(b"securepfl session 1" + self.digest + epoch.to_bytes(4, "big")).digest()

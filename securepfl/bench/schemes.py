@@ -247,6 +247,10 @@ class Float32SparseCoordinator:
         return entries.tobytes()
 
 
+DENSE_SCHEMES: Final = ("ckks", "float32")
+"""Those that send every parameter, zeros and all."""
+
+
 def scheme_names(case: Case) -> tuple[str, ...]:
     """The schemes that a case compares."""
     names = ["packed", "packed-masked", "ckks", "ckks-seeded", "pad", "float32", "integers"]

@@ -136,7 +136,7 @@ def ceremony_digest(federation: Federation, roster: Iterable[str]) -> bytes:
         )
     check_roster(names, federation.minimum)
     sites = {name: federation.sites.get(name, SiteSettings()) for name in names}
-    return federation.replace(sites=sites, shape=None).digest
+    return federation.replace(sites=sites).ceremony_digest
 
 
 def _found_epoch(

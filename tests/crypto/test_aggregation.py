@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from securepfl.crypto import seal, summation, versions
 from securepfl.crypto.aggregation import Aggregate, PlainCipher, SealCipher, Wire, check_and_unpack, prepare
+from securepfl.crypto.encoding import encoded
 from securepfl.crypto.parameters import SETS, Layout, choose_layout
 from securepfl.crypto.uniform import uniform_words
-from securepfl.crypto.words import add, scale
+from securepfl.crypto.words import add, scale, subtract
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
@@ -226,17 +227,20 @@ def test_the_proven_number_of_worst_summands_decrypts_and_one_more_does_not(para
     assert np.abs(noise).max() <= 21
     words = add(words, (21 - noise).astype(np.uint64), q)
 
+    # The mask whose encoding is rounded down most.
+    mask = pow(q, -1, t) * ((t - 1) // 2) % t
+    taken = encoded(np.full(DEGREE, mask, dtype=np.uint64), parameters)
+
     def survives(weight):
-        # 2 is what the bound allows for subtracting a mask.
-        total = add(times(words, weight, q), np.uint64(2), q)
+        total = subtract(times(words, weight, q), taken, q)
         slots = secret.decrypt(total, times(uniform, weight, q).reshape(1, -1))
-        return set(slots.tolist()) == {message * weight % t}
+        return set(slots.tolist()) == {(message * weight - mask) % t}
 
     assert survives(most)
     assert not survives(most + 1)
 
 
-@pytest.mark.parametrize("weight", [40, 90])
+@pytest.mark.parametrize("weight", [40, 80])
 def test_bits_are_dropped_up_to_the_proven_bound_and_no_further(weight):
     parameters = SETS[3]
     q, t, dropped = parameters.coeff_modulus, parameters.plain_modulus, parameters.dropped_bits(weight)

@@ -33,7 +33,7 @@ def test_a_prime_that_is_not_seals_is_refused():
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
 def test_most_summands_is_the_largest_weight_within_the_bound(parameters):
     most, q, t = parameters.most_summands, parameters.coeff_modulus, parameters.plain_modulus
-    assert (43 * most + 4) * t < q - q / 2**58 <= (43 * (most + 1) + 5) * t
+    assert (43 * most + 1) * t < q - q / 2**58 <= (43 * (most + 1) + 2) * t
     assert parameters.carries(most)
     assert not parameters.carries(most + 1)
 
@@ -44,9 +44,9 @@ def test_as_many_bits_are_dropped_as_the_bound_allows(parameters, data):
     weight = data.draw(st.integers(1, parameters.most_summands))
     q, t, dropped = parameters.coeff_modulus, parameters.plain_modulus, parameters.dropped_bits(weight)
     doubled = 2**dropped if dropped else 0
-    assert t * (weight * (43 + doubled) + doubled + 4) < q
+    assert t * (weight * (43 + doubled) + doubled + 1) < q
     further = 2 ** (dropped + 1)
-    assert t * (weight * (43 + further) + further + 5) >= q - q // 2**58
+    assert t * (weight * (43 + further) + further + 2) >= q - q // 2**58
     with pytest.raises(ValueError, match="total_weight"):
         parameters.dropped_bits(parameters.most_summands + 1)
 
