@@ -1,11 +1,9 @@
 """What the coordinator's memory holds, and what it refuses."""
 
-from collections.abc import Mapping
-
 import msgspec
-import numpy as np
 import pytest
 from parties import NAMES, close_all, exchange, federation_of, parties
+from views import bytes_of, pieces
 
 from securepfl.crypto.envelope import Header, Kind, seal_message
 from securepfl.crypto.packing import pack, quantise
@@ -16,35 +14,6 @@ from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import Layouts
 from securepfl.messages import NONCE_BYTES, Answer, Contribution, Invitation, MaskShares, decode, encode
 from securepfl.randomness import RandomStream
-
-
-def bytes_of(thing, seen=None):
-    """Everything that an object holds, as one byte string: attributes, containers, arrays, texts."""
-    seen = set() if seen is None else seen
-    if id(thing) in seen or isinstance(thing, int | float | bool | type(None)):
-        return b""
-    seen.add(id(thing))
-    if isinstance(thing, bytes | bytearray):
-        return bytes(thing)
-    if isinstance(thing, str):
-        return thing.encode()
-    if isinstance(thing, np.ndarray):
-        return thing.tobytes()
-    return b"|".join(bytes_of(part, seen) for part in parts_of(thing))
-
-
-def parts_of(thing):
-    if isinstance(thing, Mapping):
-        return [part for pair in thing.items() for part in pair]
-    if isinstance(thing, list | tuple | set | frozenset):
-        return thing
-    slots = [getattr(thing, name, None) for name in getattr(thing, "__struct_fields__", ())]
-    return [*getattr(thing, "__dict__", {}).values(), *slots]
-
-
-def pieces(secret, size=24):
-    """Every aligned piece of a secret: a copy of any part of it would show."""
-    return [secret[at : at + size] for at in range(0, len(secret) - size + 1, size)]
 
 
 def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_path):

@@ -1,0 +1,379 @@
+"""One test for each cell of docs/threat-model.md's table: what a party's view holds after real rounds.
+
+Five hospitals run four rounds with similarity and coupling, once with masks and once without. A view is every message
+a party opened and what its keys decrypt of it; the outside hospital's is what was released.
+"""
+
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+from parties import NAMES, close_all, federation_of, parties, rows_of
+from test_masked_round import chi_square
+from views import bytes_of, holds
+
+from securepfl.crypto.envelope import Kind, open_message
+from securepfl.crypto.seal import stamp
+from securepfl.crypto.similarity import SimilarityTable
+from securepfl.crypto.summation import Aggregate
+from securepfl.errors import MessageError
+from securepfl.messages import Answer, Contribution, Invitation, decode
+
+FIVE = (*NAMES, "elm")
+ROUNDS = 4
+WATCHED, CURIOUS = "alder", "birch"
+
+
+def opened(message, party, senders, session, number):
+    for kind in Kind:
+        try:
+            return open_message(
+                message, party, senders, kinds=(kind,), federation_digest=session, round=number, max_bytes=10**7
+            )
+        except MessageError:
+            continue
+    raise AssertionError("nobody opens this message")
+
+
+def recorded(folder, masking):
+    """The parties of a run, every body that the coordinator and the curious hospital opened, and what was sent."""
+    federation = federation_of(
+        names=FIVE,
+        rounds=ROUNDS + 1,
+        sparsity={"density": 1.0},
+        privacy={"epsilon": 1e4, "budget": 1e5},
+        encryption={"masking": masking},
+    )
+    coordinator, clients = parties(federation, folder)
+    run = SimpleNamespace(coordinator=coordinator, clients=clients, federation=federation, rounds=[])
+    for _ in range(ROUNDS):
+        run.rounds.append(one_round(coordinator, clients))
+    return run
+
+
+def one_round(coordinator, clients):
+    seen = SimpleNamespace(number=coordinator._closed + 1, coordinator=[], curious=[], up={}, sent={}, personal={})
+    session, people = coordinator._session, coordinator._hospitals
+
+    def deliver(messages, reply):
+        for name, message in messages.items():
+            if name == CURIOUS:
+                keyring = clients[name]._keyring
+                seen.curious.append(opened(message, keyring.identity, [keyring.coordinator], session, seen.number)[1])
+            answer = reply(clients[name], message)
+            if answer is not None:
+                header, body = opened(answer, coordinator._identity, people, session, seen.number)
+                seen.coordinator.append(body)
+                if header.kind == Kind.CONTRIBUTION:
+                    seen.up[name] = decode(body, Contribution)
+                coordinator.receive(answer)
+
+    deliver(coordinator.invite(), lambda client, message: client.contribute(message))
+    for name, client in clients.items():
+        seen.sent[name] = client._state.pending.sent.copy()
+        seen.personal[name] = client._state.personal.copy()
+        seen.accumulated = getattr(seen, "accumulated", {}) | {name: client._state.accumulated.copy()}
+    if coordinator.federation.masked:
+        deliver(coordinator.agree(), lambda client, message: client.agree(message))
+        deliver(coordinator.unmask(), lambda client, message: client.reveal(message))
+    seen.memory = bytes_of(coordinator)
+    deliver(coordinator.close(), lambda client, message: client.apply(message))
+    seen.answer = decode(seen.curious[-1], Answer)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+    run = recorded(tmp_path_factory.mktemp("masked"), "pairwise")
+    yield run
+    close_all(run.clients)
+
+
+@pytest.fixture(scope="module")
+def unmasked(tmp_path_factory):
+    run = recorded(tmp_path_factory.mktemp("unmasked"), "none")
+    yield run
+    close_all(run.clients)
+
+
+def coordinators_view(run):
+    return b"|".join([*(body for seen in run.rounds for body in seen.coordinator), *(s.memory for s in run.rounds)])
+
+
+def slots_of(run, update, kind="update"):
+    """One ciphertext as whoever holds the federation key decrypts it."""
+    channel = run.clients[CURIOUS]._channels[kind]
+    aggregate = Aggregate(channel.layout, "bfv", stamp())
+    aggregate.add(update)
+    return channel.cipher.decrypt(aggregate.answer(), channel.layout)
+
+
+def hospitals_view(run):
+    """The curious hospital's bodies, and all that it decrypts of them."""
+    client, parts = run.clients[CURIOUS], [body for seen in run.rounds for body in seen.curious]
+    parts.append(bytes_of(client._state))
+    return b"|".join(parts)
+
+
+def vector_of(run, slots, kind="update"):
+    """Values from one contribution's slots, ignoring the tag."""
+    from securepfl.crypto.packing import dequantise, unpack
+
+    channel = run.clients[CURIOUS]._channels[kind]
+    return dequantise(unpack(slots[: channel.layout.value_slots], channel.layout), channel.layout.bits, channel.limit)
+
+
+def experts(run):
+    return {name: client.release("personal")[0] for name, client in run.clients.items()}
+
+
+def expert_bytes(run):
+    models = experts(run).values()
+    return b"|".join(p.detach().numpy().tobytes() for model in models for p in model.parameters())
+
+
+def rows():
+    return {name: rows_of(name).tensors[0].numpy() for name in FIVE}
+
+
+# records
+
+
+@pytest.mark.parametrize("view", ["coordinator", "another hospital", "both", "outside"])
+def test_records_are_in_nobodys_view(masked, view):
+    views = {
+        "coordinator": coordinators_view(masked),
+        "another hospital": hospitals_view(masked),
+        "both": coordinators_view(masked) + hospitals_view(masked),
+        "outside": expert_bytes(masked),
+    }
+    for name, table in rows().items():
+        assert name == CURIOUS or not any(holds(views[view], row, size=16) for row in table)
+
+
+# one hospital's shared update
+
+
+def test_one_update_is_not_in_the_coordinators_view(unmasked):
+    for seen in unmasked.rounds:
+        for body, sent in ((seen.up[name].update, seen.sent[name]) for name in FIVE):
+            assert not holds(coordinators_view(unmasked), sent)
+            words = np.frombuffer(body[40:], dtype="<u8", count=(len(body) - 40) // 8)
+            assert chi_square(words, 2**64) < 60
+
+
+def test_one_update_is_not_in_another_hospitals_view(masked):
+    for seen in masked.rounds:
+        for name in set(FIVE) - {CURIOUS}:
+            assert not holds(hospitals_view(masked), seen.sent[name])
+            assert not np.allclose(aggregate_of(masked, seen), seen.sent[name], atol=1e-6)
+
+
+def test_one_masked_update_is_noise_to_the_coordinator_with_a_hospitals_key(masked):
+    t = masked.clients[CURIOUS]._channels["update"].layout.parameters.plain_modulus
+    together = np.concatenate([slots_of(masked, seen.up[WATCHED].update) for seen in masked.rounds])
+    assert chi_square(together, t) < 60
+    for seen in masked.rounds:
+        found = vector_of(masked, slots_of(masked, seen.up[WATCHED].update))
+        assert abs(np.corrcoef(found[: seen.sent[WATCHED].size], seen.sent[WATCHED])[0, 1]) < 0.6
+
+
+def test_one_unmasked_update_is_open_to_the_coordinator_with_a_hospitals_key(unmasked):
+    """It is the hospital's DP release: what the table says is left."""
+    for seen in unmasked.rounds:
+        found = vector_of(unmasked, slots_of(unmasked, seen.up[WATCHED].update))
+        np.testing.assert_allclose(found[: seen.sent[WATCHED].size], seen.sent[WATCHED], atol=1e-12)
+
+
+def test_one_update_is_not_in_what_was_released(masked):
+    for seen in masked.rounds:
+        assert not holds(expert_bytes(masked), seen.sent[WATCHED])
+
+
+# the sum of updates
+
+
+def aggregate_of(run, seen):
+    channel, client = run.clients[CURIOUS]._channels["update"], run.clients[CURIOUS]
+    context = client._session + f"update/{seen.number}/0".encode()
+    return channel.mean(seen.answer.aggregate, seen.answer.survivors, context, seen.sent[WATCHED].size)
+
+
+def test_the_sum_is_not_in_the_coordinators_view(masked):
+    for seen in masked.rounds:
+        assert not holds(coordinators_view(masked), np.mean(list(seen.sent.values()), axis=0))
+    for client in masked.clients.values():
+        key = client._keyring.federation_key
+        assert not any(secret in coordinators_view(masked) for secret in (key.he_key[:64], key.root_key))
+
+
+@pytest.mark.parametrize("with_coordinator", [False, True])
+def test_the_sum_is_every_hospitals(masked, with_coordinator):
+    for seen in masked.rounds:
+        np.testing.assert_allclose(aggregate_of(masked, seen), np.mean(list(seen.sent.values()), axis=0), atol=1e-12)
+
+
+def test_the_sum_is_not_in_what_was_released(masked):
+    for seen in masked.rounds:
+        assert not holds(expert_bytes(masked), np.mean(list(seen.sent.values()), axis=0))
+
+
+# personal parameters
+
+
+def test_personal_parameters_are_not_in_the_coordinators_view(masked):
+    assert any(body.personal is not None for seen in masked.rounds for body in seen.up.values())
+    for seen in masked.rounds:
+        assert not any(holds(coordinators_view(masked), seen.personal[name]) for name in FIVE)
+
+
+def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(masked):
+    client = masked.clients[CURIOUS]
+    formed = [seen for seen in masked.rounds if seen.answer.neighbourhood is not None]
+    assert formed
+    for seen in formed:
+        names = seen.answer.neighbours
+        assert len(names) >= 3 and CURIOUS not in names
+        context = client._session + f"personal/{seen.number}/0".encode()
+        channel = client._channels["personal"]
+        mean = channel.mean(seen.answer.neighbourhood, names, context, channel.layout.values)
+        single = [seen.personal[name] - client._start for name in names]
+        np.testing.assert_allclose(mean, np.mean(single, axis=0), atol=2 * channel.limit / 1022)
+        assert not any(np.allclose(mean, one, atol=1e-3) for one in single)
+
+
+def test_personal_parameters_are_open_to_the_coordinator_with_a_hospitals_key(masked):
+    """They are not masked; each is a DP release."""
+    seen = next(seen for seen in masked.rounds if seen.up[WATCHED].personal is not None)
+    found = vector_of(masked, slots_of(masked, seen.up[WATCHED].personal, "personal"), "personal")
+    expected = seen.personal[WATCHED] - masked.clients[WATCHED]._start
+    np.testing.assert_allclose(found, expected, atol=2 * masked.clients[WATCHED]._channels["personal"].limit / 1022)
+
+
+def test_personal_parameters_of_a_round_are_not_in_what_was_released(masked):
+    """The released model is an average over rounds, and a release of its own."""
+    for seen in masked.rounds:
+        assert not holds(expert_bytes(masked), seen.personal[WATCHED])
+
+
+# similarity
+
+
+def cosines(seen):
+    stacked = np.stack([seen.accumulated[name] for name in FIVE])
+    unit = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def test_the_coordinator_sees_of_similarity_only_which_neighbours_were_asked_for(masked):
+    asked = [body.neighbours for seen in masked.rounds for body in seen.up.values() if body.neighbours]
+    assert asked and all(len(names) >= 3 for names in asked)
+    sketches = [body.sketch for seen in masked.rounds for body in seen.up.values() if body.sketch is not None]
+    octets = np.frombuffer(b"".join(sketches), dtype=np.uint8).astype(np.uint64)
+    assert chi_square(octets, 256) < 60
+    for seen in masked.rounds:
+        assert not holds(coordinators_view(masked), seen.accumulated[WATCHED])
+
+
+def test_another_hospital_sees_its_own_row_with_norms(masked):
+    client, seen = masked.clients[CURIOUS], masked.rounds[2]
+    assert set(seen.answer.products) == set(FIVE) - {CURIOUS}
+    index = FIVE.index(CURIOUS)
+    row = [seen.accumulated[name] for name in FIVE if name != CURIOUS]
+    last = masked.rounds[3]
+    for other, cosine in client.similarity.items():
+        assert abs(cosine - cosines(last)[index, FIVE.index(other)]) < 1e-3
+        apart = np.linalg.norm(last.accumulated[CURIOUS] - last.accumulated[other])
+        assert abs(client.distances[other] - apart) < 1e-2 * np.linalg.norm(last.accumulated[other])
+    assert not any(holds(hospitals_view(masked), vector) for vector in row)
+
+
+def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(masked):
+    seen, client = masked.rounds[2], masked.clients[CURIOUS]
+    nonces = {FIVE.index(n): v for n, v in decode(seen.curious[0], Invitation).nonces.items()}
+    table = SimilarityTable(masked.federation.similarity.dimensions, len(FIVE), encrypted=True)
+    for name in FIVE:
+        table.add(FIVE.index(name), seen.up[name].sketch)
+    context, comparison = client._session + f"similarity/{seen.number}/0".encode(), client._comparison
+    receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
+    # The pads follow from the key: the watched hospital's sketch comes off its upload.
+    from securepfl.crypto import similarity
+
+    pads = comparison.cipher._pads(similarity._Labels(context, nonces), receiver, table._dimensions)
+    found = (table._vectors[receiver][0].astype(np.int64) - pads.astype(np.int64)) % (2**31 - 1)
+    sketched = np.where(found > 2**30, found - (2**31 - 1), found)
+    assert np.array_equal(sketched, comparison._sketch(seen.accumulated[WATCHED], seen.number))
+    pair = comparison.cipher.decrypt(table.row(receiver)[other], sketched, receiver, other, context, nonces)
+    assert abs(pair.cosine - cosines(seen)[receiver, other]) < 1e-3
+
+
+def test_similarity_is_not_in_what_was_released(masked):
+    assert not holds(expert_bytes(masked), masked.rounds[-1].accumulated[WATCHED])
+    records = [client.release("personal")[1] for client in masked.clients.values()]
+    assert not any({"similarity", "distances", "neighbours"} & set(record) for record in records)
+
+
+# sample counts
+
+
+@pytest.mark.parametrize("view", ["coordinator", "another hospital", "both", "outside"])
+def test_sample_counts_are_in_nobodys_view(tmp_path, monkeypatch, view):
+    """Whatever the number of rows, every message has the same length and form, and the same numbers."""
+    shapes = []
+    for count in (40, 173):
+        monkeypatch.setattr("parties.rows_of", lambda name, count=count: rows_of(name, count))
+        coordinator, clients = parties(federation_of(names=FIVE), tmp_path / str(count))
+        seen = one_round(coordinator, clients)
+        assert clients[WATCHED].units == count
+        bodies = {"coordinator": seen.coordinator, "another hospital": seen.curious}.get(
+            view, seen.coordinator + seen.curious
+        )
+        bodies = (
+            [msgspec.msgpack.encode(sorted(clients[WATCHED].release("personal")[1]))] if view == "outside" else bodies
+        )
+        shapes.append([form(msgspec.msgpack.decode(body)) for body in bodies])
+        close_all(clients)
+    assert shapes[0] == shapes[1]
+
+
+def form(thing):
+    """A body without what is random: lengths of bytes, names, every integer."""
+    if isinstance(thing, bytes | bytearray):
+        return len(thing)
+    if isinstance(thing, dict):
+        return {key: form(value) for key, value in thing.items()}
+    if isinstance(thing, list):
+        return [form(part) for part in thing]
+    if isinstance(thing, str) and len(thing) == 64:
+        return "hash"
+    return thing
+
+
+# released experts
+
+
+def test_experts_are_not_in_the_coordinators_view(masked):
+    for model in experts(masked).values():
+        for parameter in model.parameters():
+            assert not holds(coordinators_view(masked), parameter.detach().numpy().reshape(-1))
+
+
+def test_another_hospitals_expert_is_not_in_a_hospitals_view(masked):
+    for name, model in experts(masked).items():
+        for parameter in model.parameters():
+            vector = parameter.detach().numpy().reshape(-1)
+            assert name == CURIOUS or not holds(hospitals_view(masked), vector)
+            assert name == CURIOUS or not holds(coordinators_view(masked) + hospitals_view(masked), vector)
+
+
+def test_the_coordinator_with_a_hospital_has_no_expert_without_a_release(masked):
+    together = coordinators_view(masked) + hospitals_view(masked)
+    model = masked.clients[WATCHED].personal_model()
+    assert not any(holds(together, p.detach().numpy().reshape(-1)) for p in model.parameters())
+
+
+def test_experts_are_released_with_an_audit_record(masked):
+    model, record = masked.clients[WATCHED].release("personal")
+    assert sum(p.numel() for p in model.parameters()) > 0
+    assert record["epsilon"] > 0 and record["site"] == WATCHED and len(record["ledger_head"]) == 64
