@@ -217,9 +217,10 @@ class Holdings:
         held = ", ".join(str(epoch.number) for epoch in self.epochs)
         raise StorageError(f"epoch {number} is not held, only {held}; older keys are deleted at rotation")
 
-    def roster(self, number: int | None = None) -> Mapping[str, PublicIdentity]:
-        """All hospitals of an epoch by name (default: the newest). Raises StorageError where it is not held."""
-        return self._epoch(number).hospitals
+    def roster(self, number: int | None = None) -> tuple[int, Mapping[str, PublicIdentity]]:
+        """An epoch's number (default: the newest's) and its hospitals by name. Raises StorageError if it is not held."""
+        epoch = self._epoch(number)
+        return epoch.number, epoch.hospitals
 
     def to_bytes(self) -> Secret:
         """MessagePack, for `StoreKey.seal`."""

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from securepfl.crypto.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
     from securepfl.learning.routing import RoutedModel
+    from securepfl.rotation import move_to
+    from securepfl.runtime.keyfolder import load_coordinator, load_keyring
     from securepfl.runtime.local import local_parties, simulate
 
 __all__ = [
@@ -21,7 +23,10 @@ __all__ = [
     "PublicIdentity",
     "RoutedModel",
     "Simulation",
+    "load_coordinator",
+    "load_keyring",
     "local_parties",
+    "move_to",
     "simulate",
 ]
 
@@ -35,7 +40,10 @@ _HOMES = {
     "PublicIdentity": "securepfl.crypto.keys",
     "RoutedModel": "securepfl.learning.routing",
     "Simulation": "securepfl.client",
+    "load_coordinator": "securepfl.runtime.keyfolder",
+    "load_keyring": "securepfl.runtime.keyfolder",
     "local_parties": "securepfl.runtime.local",
+    "move_to": "securepfl.rotation",
     "simulate": "securepfl.runtime.local",
 }
 

@@ -70,10 +70,11 @@ class KeyFolder:
 
 @dataclass(frozen=True)
 class CoordinatorKeys:
-    """What a coordinator holds in one epoch: its identity and the hospitals' public ones, by name."""
+    """What a coordinator holds in one epoch: its identity, the hospitals' public ones by name, the epoch's number."""
 
     identity: Identity
     hospitals: dict[str, PublicIdentity]
+    epoch: int
 
 
 def private_file(folder: Path) -> Path:
@@ -105,7 +106,8 @@ def load_coordinator(folder: Path, passphrase: str, *, epoch: int | None = None)
         holdings = load_holdings(folder, secret)
         if not holdings.is_coordinator:
             raise StorageError("keys of a hospital; name the coordinator's folder")
-        return CoordinatorKeys(holdings.identity, dict(holdings.roster(epoch)))
+        number, hospitals = holdings.roster(epoch)
+        return CoordinatorKeys(holdings.identity, dict(hospitals), number)
 
 
 def _require_private(path: Path) -> None:
