@@ -218,7 +218,7 @@ class Holdings:
         raise StorageError(f"epoch {number} is not held, only {held}; older keys are deleted at rotation")
 
     def roster(self, number: int | None = None) -> tuple[int, Mapping[str, PublicIdentity]]:
-        """An epoch's number (default: the newest's) and its hospitals by name. Raises StorageError if it is not held."""
+        """An epoch's number (default: the newest's) and its hospitals by name. Raises StorageError if none is held."""
         epoch = self._epoch(number)
         return epoch.number, epoch.hospitals
 

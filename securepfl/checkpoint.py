@@ -1,5 +1,6 @@
 """A hospital's state between messages: one file, replaced in one step, so a killed party starts again from it."""
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,35 @@ class ClientState:
     sat_out: list[int] = field(default_factory=list)
     pending: Pending | None = None
 
+    @classmethod
+    def fresh(cls, federation: str, epoch: int, kind: str, shared: Floats, personal: Floats) -> "ClientState":
+        """Before the first round, from the public start."""
+        return cls(
+            federation=federation,
+            epoch=epoch,
+            run=secrets.token_hex(8),
+            kind=kind,
+            round=0,
+            shared=shared,
+            personal=personal.copy(),
+            residual=np.zeros(shared.size),
+            accumulated=np.zeros(shared.size + personal.size),
+        )
+
+    def going_on_as(self, fresh: "ClientState", path: Path) -> "ClientState":
+        """This stored state in a run that would begin as `fresh`. Raises StorageError where it can't go on as that."""
+        if self.kind != fresh.kind:
+            raise StorageError(f"{path}: of a {self.kind} run, this is a {fresh.kind} one; name another folder")
+        if any(getattr(self, name).shape != getattr(fresh, name).shape for name in ("shared", "residual", "personal")):
+            raise StorageError(f"{path}: sizes of another model; restore it from a copy")
+        if self.pending is not None and self.epoch != fresh.epoch:
+            raise StorageError(
+                f"{path}: round {self.round + 1} is open under the keys of epoch {self.epoch}, these are of "
+                f"{fresh.epoch}; finish it with the old keys first"
+            )
+        self.epoch = fresh.epoch
+        return self
+
     def save(self, path: Path) -> None:
         """Write all of it to `path`, on disk when this returns. Raises StorageError."""
         arrays: dict[str, NDArray[Any]] = {f"trajectory.{name}": value for name, value in self.trajectory.items()}
@@ -81,7 +111,7 @@ class ClientState:
     @staticmethod
     def belongs_to(path: Path, federation: str) -> bool:
         """Whether the state at `path` is of this federation. Raises StorageError where it is damaged."""
-        return read_arrays(path)[1].get("federation") == federation
+        return bool(read_arrays(path)[1].get("federation") == federation)
 
     @classmethod
     def load(cls, path: Path, federation: str) -> "ClientState":

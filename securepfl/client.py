@@ -19,23 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.answers import Opened, check_answer, open_answer
+from securepfl.answers import check_answer, open_answer
 from securepfl.checkpoint import ClientState, Pending
 from securepfl.comparison import Comparison
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Keyring
 from securepfl.crypto.signing import LedgerSigner
-from securepfl.crypto.similarity import Similarity, distance
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
-from securepfl.exchange import LEAST_NEIGHBOURS, Encoded, Layouts, SumChannel
+from securepfl.exchange import Encoded, Layouts, SumChannel
 from securepfl.federation import Federation, initial_model
-from securepfl.learning.coupling import couple, neighbours, pull_towards
 from securepfl.learning.device import resolve_device
 from securepfl.learning.models import bce
 from securepfl.learning.partition import Partition
 from securepfl.learning.prediction import predict
 from securepfl.learning.sparsity import add_residual, choose_support, new_residual
-from securepfl.learning.trajectory import Trajectory
 from securepfl.masks import Masks
 from securepfl.messages import (
     NONCE_BYTES,
@@ -57,6 +54,7 @@ from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
 from securepfl.snapshot import Snapshot
+from securepfl.stepping import Step
 from securepfl.training_set import Loss, TrainingSet
 
 BuildModel = Callable[[], nn.Module]
@@ -212,7 +210,8 @@ class Client:
         opened = open_answer(body, self._channels, row, contexts, int(support.sum()))
         self.seconds["decrypt"] += time.perf_counter() - started
         state = copy.deepcopy(state)
-        self._step(state, header.round, pending, support, opened, self.name in body.survivors)
+        step = Step(header.round, support, opened, self.name in body.survivors, self._start)
+        step.take(state, pending, self.federation)
         self._commit(state)
 
     def snapshot(self) -> bytes:
@@ -454,49 +453,6 @@ class Client:
             raise MessageError(f"{self.name}: another answer to this round came before; refused")
         return replace(pending, answer=fingerprint)
 
-    def _step(
-        self,
-        state: ClientState,
-        round_: int,
-        pending: Pending,
-        support: NDArray[np.bool_],
-        opened: Opened,
-        included: bool,
-    ) -> None:
-        """Move `state` to the end of the round."""
-        state.round, state.pending = round_, None
-        if opened.step is not None:
-            state.aggregate = np.zeros(state.shared.size)
-            state.aggregate[support] = opened.step
-            state.shared = (state.shared - state.aggregate).astype(np.float32)
-        # An update that was unmasked once is never sent again under another list, even where its sum was lost.
-        if not included or (opened.step is None and not pending.revealed):
-            state.residual = add_residual(state.residual, pending.sent)
-        if pending.trained:
-            self._move_trajectory(state, pending.local_shared)
-        if opened.neighbourhood is not None:
-            mean = (self._start + opened.neighbourhood).astype(np.float32)
-            state.personal = _numpy(couple(torch.from_numpy(state.personal), torch.from_numpy(mean), state.pull))
-        if opened.consensus is not None:
-            state.average_personal = (self._start + opened.consensus).astype(np.float32)
-        if opened.row:
-            self._choose_neighbours(state, opened.row)
-
-    def _move_trajectory(self, state: ClientState, local_shared: NDArray[np.float32]) -> None:
-        trajectory = Trajectory(self.federation.trajectory.alpha)
-        trajectory.load_state_dict({name: torch.from_numpy(part) for name, part in state.trajectory.items()})
-        local = {"shared": local_shared, "personal": state.personal}
-        trajectory.move({name: torch.from_numpy(part) for name, part in local.items()})
-        state.trajectory = {name: _numpy(part) for name, part in trajectory.state_dict().items()}
-
-    def _choose_neighbours(self, state: ClientState, similar: dict[str, Similarity]) -> None:
-        coupling, norm = self.federation.coupling, float(np.linalg.norm(state.accumulated))
-        row = state.similarity = {name: found.cosine for name, found in similar.items()}
-        state.distances = {name: distance(norm, found) for name, found in similar.items()}
-        chosen = neighbours(row, coupling.neighbours, LEAST_NEIGHBOURS)
-        state.pull = pull_towards(row, chosen, coupling.strength)
-        state.neighbours = sorted(chosen) if state.pull > 0 else []
-
     def _release(self) -> Release:
         settings = self._settings
         return Release(
@@ -570,38 +526,12 @@ class Client:
 
     def _load_or_start(self) -> ClientState:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
-        digest = self._digest.hex()
+        shared, digest = _numpy(self._partition.flatten_shared(self._model)), self._digest.hex()
+        fresh = ClientState.fresh(digest, self._epoch, self._kind, shared, self._start)
         if self._path.exists():
-            return self._fitting(ClientState.load(self._path, digest))
-        shared = _numpy(self._partition.flatten_shared(self._model))
-        state = ClientState(
-            federation=digest,
-            epoch=self._epoch,
-            run=secrets.token_hex(8),
-            kind=self._kind,
-            round=0,
-            shared=shared,
-            personal=self._start.copy(),
-            residual=np.zeros(shared.size),
-            accumulated=np.zeros(shared.size + self._start.size),
-        )
-        state.save(self._path)
-        return state
-
-    def _fitting(self, state: ClientState) -> ClientState:
-        if state.kind != self._kind:
-            raise StorageError(f"{self._path}: of a {state.kind} run, this is a {self._kind} one; name another folder")
-        sizes = (state.shared.shape, state.residual.shape, state.personal.shape)
-        shared = (self._partition.shared_size,)
-        if sizes != (shared, shared, self._start.shape):
-            raise StorageError(f"{self._path}: sizes of another model; restore it from a copy")
-        if state.pending is not None and state.epoch != self._epoch:
-            raise StorageError(
-                f"{self._path}: round {state.round + 1} is open under the keys of epoch {state.epoch}, these are of "
-                f"{self._epoch}; finish it with the old keys first"
-            )
-        state.epoch = self._epoch
-        return state
+            return ClientState.load(self._path, digest).going_on_as(fresh, self._path)
+        fresh.save(self._path)
+        return fresh
 
 
 def _numpy(vector: Tensor) -> NDArray[np.float32]:

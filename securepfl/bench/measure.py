@@ -5,7 +5,7 @@ Envelopes (signatures and sealing) are the same for every scheme and not counted
 
 import time
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
@@ -117,7 +117,8 @@ def sweep(cases: Iterable[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
     for case in cases:
         known = dense.get((case.size, case.hospitals, case.bits), [])
         again = {row["scheme"] for row in known}
-        result = run_case(*astuple(case), schemes=[name for name in scheme_names(case) if name not in again])
+        wanted = [name for name in scheme_names(case) if name not in again]
+        result = run_case(case.size, case.hospitals, case.bits, case.density, wanted)
         result["aggregation"] = _in_order(case, result["aggregation"] + known)
         chosen = [row for row in result["aggregation"] if row["scheme"] in DENSE_SCHEMES]
         dense.setdefault((case.size, case.hospitals, case.bits), chosen)
