@@ -34,9 +34,25 @@ def _numbers(_: click.Context, option: click.Parameter, text: str) -> list[float
         raise click.BadParameter(f"{text!r} is no list of numbers with commas between", param=option) from error
 
 
+_STYLES = {
+    "packed": ("o", "C0", "-"),
+    "packed-masked": ("s", "C0", ":"),
+    "ckks": ("^", "C3", "-"),
+    "ckks-seeded": ("v", "C1", "-"),
+    "ckks-dot": ("^", "C3", "-"),
+    "pad": ("D", "C2", "--"),
+    "integers": ("X", "C4", "--"),
+    "float32": ("P", "black", "-"),
+    "float32-sparse": ("*", "grey", "-"),
+}
+"""Marker, colour and line, the same in every panel."""
+
+
 def _draw(axes: Axes, points: Points, x: str, y: str) -> None:
-    for (scheme, pairs), marker in zip(points.items(), "os^vDPX*", strict=False):
-        axes.loglog(*zip(*sorted(pairs), strict=True), marker=marker, markersize=5, linewidth=1.2, label=scheme)
+    for scheme, pairs in points.items():
+        marker, colour, line = _STYLES[scheme]
+        xs, ys = zip(*sorted(pairs), strict=True)
+        axes.loglog(xs, ys, marker=marker, color=colour, linestyle=line, markersize=5, linewidth=1.2, label=scheme)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(which="major", linewidth=0.4)
