@@ -1,0 +1,271 @@
+"""A masked round of five hospitals, held still before each of its messages is delivered."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from fuzz.mutator import Mutator, fingerprint
+from parties import federation_of, parties
+
+from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.identity import Identity, PublicIdentity
+from securepfl.errors import SecurePFLError
+from securepfl.messages import Decline, encode
+
+FIVE = ("alder", "birch", "cedar", "damson", "elm")
+_COORDINATOR = ("_round", "heads", "states", "evidence", "parts", "_nonces", "_closed")
+
+
+def federation(**tables):
+    defaults = {
+        "rounds": 4,
+        "encryption": {"masking": "pairwise"},
+        "similarity": {"every": 1, "dimensions": 64},
+    }
+    return federation_of(names=FIVE, **(defaults | tables))
+
+
+@dataclass
+class Target:
+    """A genuine message just before its receiver gets it.
+
+    `deliver` hands bytes to the receiver, `state` is a fingerprint of it. `genuine` are all bytes that it would take
+    now; `foreign` whole messages for others, of other rounds and kinds; `rewind` undoes what was taken.
+    """
+
+    kind: Kind
+    message: bytes
+    deliver: Callable[[bytes], object]
+    state: Callable[[], bytes]
+    rewind: Callable[[], None]
+    sender: Identity
+    receiver: PublicIdentity
+    opener: Callable[[bytes], tuple[Header, bytes]]
+    genuine: set[bytes]
+    foreign: list[bytes]
+    name: str = "alder"
+
+    def __post_init__(self) -> None:
+        self.header, self.body = self.opener(self.message)
+
+    def sealed(self, body: bytes, **changes) -> bytes:
+        """`body` signed and sealed by the genuine sender."""
+        return seal_message(replace(self.header, **changes), body, self.sender, self.receiver)
+
+    def forged(self, mutator: Mutator) -> bytes:
+        """Sealed to the receiver, as anybody can, but signed by nobody, somebody else, or for another header."""
+        head, body = self.header.to_bytes(), self.body
+        random, sign = mutator.random, self.sender.sign
+        signatures = (
+            lambda: b"",
+            lambda: bytes(3373),
+            lambda: random.randbytes(3373),
+            lambda: STRANGER.sign(head + body, b"envelope"),
+            lambda: sign(head + body, b"another use"),
+            lambda: sign(body, b"envelope"),
+            lambda: sign(head + body, b"envelope")[:64] + bytes(3309),
+            lambda: bytes(64) + sign(head + body, b"envelope")[64:],
+            lambda: sign(head + body, b"envelope")[:-1],
+        )
+        other = mutator.file(body or b"\0", [body])[1] if random.random() < 0.5 else body
+        return head + self.receiver.seal(random.choice(signatures)() + other, info=head)
+
+
+STRANGER = Identity.generate("stranger")
+
+
+@dataclass
+class Stage:
+    """The parties, two honest rounds on; `seen` is all that travelled."""
+
+    coordinator: object
+    clients: dict[str, object]
+    seen: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder, rounds=2, **tables) -> "Stage":
+        stage = cls(*parties(federation(**tables), folder))
+        for _ in range(rounds):
+            for _ in stage.round():
+                pass
+        return stage
+
+    def close(self):
+        for client in self.clients.values():
+            client.close()
+
+    def hold(self) -> Callable[[], None]:
+        """Remember every party's state; the result brings it back."""
+        undo = [self._hold_coordinator(), *map(self._hold_client, FIVE)]
+        return lambda: [step() for step in undo]
+
+    def _hold_coordinator(self):
+        held = copy.deepcopy({name: getattr(self.coordinator, name) for name in _COORDINATOR})
+
+        def rewind():
+            vars(self.coordinator).update(copy.deepcopy(held))
+
+        return rewind
+
+    def _hold_client(self, name):
+        client = self.clients[name]
+        held = copy.deepcopy(client._state)
+
+        def rewind():
+            client._commit(copy.deepcopy(held))
+
+        return rewind
+
+    def coordinator_state(self) -> bytes:
+        """All that a refused message must not change; `parts` and `seconds` count work done, they decide nothing."""
+        kept = [name for name in _COORDINATOR if name != "parts"]
+        return fingerprint(*(getattr(self.coordinator, name) for name in kept))
+
+    def client_state(self, name: str) -> bytes:
+        client = self.clients[name]
+        return fingerprint(client._state, client._path, client._path.with_name("ledger.jsonl"), client.ledger.head)
+
+    def _down(self, kind, messages, deliver) -> Target:
+        """The coordinator's message to alder."""
+        client, mine = self.clients["alder"], messages["alder"]
+        others = [message for name, message in messages.items() if name != "alder"]
+        return Target(
+            kind,
+            mine,
+            deliver,
+            lambda: self.client_state("alder"),
+            self._hold_client("alder"),
+            self.coordinator._identity,
+            client._keyring.identity.public,
+            self._opener(kind, client._keyring.identity, [client._keyring.coordinator]),
+            {mine},
+            self.seen + others,
+        )
+
+    def _up(self, kind, messages, name, now) -> Target:
+        """A hospital's message to the coordinator, which would take any of `messages`; `now` are its own to others."""
+        coordinator = self.coordinator
+        return Target(
+            kind,
+            messages[name],
+            coordinator.receive,
+            self.coordinator_state,
+            self._hold_coordinator(),
+            self.clients[name]._keyring.identity,
+            coordinator._identity.public,
+            self._opener(kind, coordinator._identity, coordinator._hospitals),
+            set(messages.values()),
+            self.seen + list(now.values()),
+            name,
+        )
+
+    def _opener(self, kind, receiver, senders):
+        return partial(
+            open_message,
+            receiver=receiver,
+            senders=senders,
+            kinds=(kind,),
+            federation_digest=self.coordinator._session,
+            round=self.clients["alder"].round + 1,
+            max_bytes=self.coordinator._most_bytes,
+        )
+
+    def round(self) -> Iterator[Target]:
+        """One masked round, elm declining: yields each kind's message before it is delivered. Then all that is genuine
+        is delivered, alder's twice.
+        """
+        coordinator, clients = self.coordinator, self.clients
+        invitations = coordinator.invite()
+        yield self._down(Kind.INVITATION, invitations, clients["alder"].contribute)
+        replies = {name: self._twice(clients[name].contribute, invitations[name], name) for name in FIVE[:-1]}
+        replies["elm"] = self._declined(invitations["elm"])
+        yield self._up(Kind.CONTRIBUTION, replies, "alder", invitations)
+        yield self._up(Kind.DECLINE, replies, "elm", invitations)
+        self._receive(replies)
+        lists = coordinator.agree()
+        self.seen += [*invitations.values(), *replies.values()]
+        yield self._down(Kind.SURVIVORS, lists, clients["alder"].agree)
+        agreements = {name: self._twice(clients[name].agree, lists[name], name) for name in FIVE}
+        yield self._up(Kind.AGREEMENT, agreements, "alder", lists)
+        self._receive(agreements)
+        requests = coordinator.unmask()
+        self.seen += [*lists.values(), *agreements.values()]
+        yield self._down(Kind.UNMASK, requests, clients["alder"].reveal)
+        reveals = {name: self._twice(clients[name].reveal, requests[name], name) for name in FIVE}
+        yield self._up(Kind.REVEAL, reveals, "alder", requests)
+        self._receive(reveals)
+        answers = coordinator.close()
+        self.seen += [*requests.values(), *reveals.values()]
+        yield self._down(Kind.ANSWER, answers, clients["alder"].apply)
+        for name in FIVE:
+            self._twice(clients[name].apply, answers[name], name)
+        self.seen += answers.values()
+
+    def _declined(self, invitation):
+        client = self.clients["elm"]
+        header = replace(client._open(invitation, Kind.INVITATION)[0], kind=Kind.DECLINE)
+        swapped = replace(header, sender=header.receiver, receiver=header.sender)
+        keyring = client._keyring
+        return seal_message(swapped, encode(Decline()), keyring.identity, keyring.coordinator)
+
+    def _twice(self, deliver, message, name):
+        reply = deliver(message)
+        if name == "alder":
+            before = self.client_state(name)
+            replayed(deliver, message)
+            assert self.client_state(name) == before, "a replay changed the hospital"
+        return reply
+
+    def _receive(self, messages):
+        for name, message in messages.items():
+            assert self.coordinator.receive(message) == name
+            before = self.coordinator_state()
+            replayed(self.coordinator.receive, message)
+            assert self.coordinator_state() == before, "a replay changed the coordinator"
+
+
+def replayed(deliver, message):
+    """Deliver what was delivered before: taken without effect, or refused."""
+    try:
+        deliver(message)
+    except SecurePFLError:
+        return
+
+
+@dataclass
+class Tally:
+    """What became of mutated messages. `faults` is what must never happen."""
+
+    outcomes: Counter = field(default_factory=Counter)
+    operations: Counter = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    accepted: list[tuple[str, bytes]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return sum(self.outcomes.values())
+
+    def try_one(self, target: Target, before: bytes, operation: str, message: bytes) -> object | None:
+        """Deliver a mutated message; it must be refused by a typed error and leave no trace, or is noted."""
+        outcome, result = "accepted", None
+        try:
+            result = target.deliver(message)
+        except SecurePFLError as error:
+            outcome = type(error).__name__
+        except Exception as error:  # noqa: BLE001 (finding these is what a fuzzer is for)
+            outcome = f"crash {type(error).__name__}"
+            self.faults.append(f"{target.kind.name} {operation}: {error!r}")
+        self.outcomes[outcome] += 1
+        self.operations[operation] += 1
+        if outcome == "accepted":
+            self.accepted.append((operation, message))
+        elif target.state() != before:
+            self.faults.append(f"{target.kind.name} {operation}: {outcome}, but the receiver's state changed")
+            target.rewind()
+        return result
+
+    def line(self) -> str:
+        """In one line."""
+        return ", ".join(f"{name} {count}" for name, count in self.outcomes.most_common())
