@@ -5,7 +5,7 @@
 
 Sizes and densities run at `--hospitals`; rosters run at the smallest size and density 1. Every contribution is really
 made and added; what sends every parameter (CKKS, float32) is run once for all densities. 10 million parameters take
-minutes under CKKS.
+minutes under CKKS. It needs matplotlib: pip install -c constraints.txt -e '.[bench]'.
 """
 
 import json
@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import matplotlib as mpl
+
+try:
+    import matplotlib as mpl
+except ModuleNotFoundError:
+    raise SystemExit("matplotlib is missing; run: .venv/bin/pip install -c constraints.txt -e '.[bench]'") from None
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from rich.console import Console

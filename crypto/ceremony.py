@@ -140,6 +140,8 @@ class IdentityCard:
         public = PublicIdentity.from_bytes(raw[2 + SIGNATURE_BYTES :])
         card = cls(public, raw[1] == 1, raw[2 : 2 + SIGNATURE_BYTES])
         public.verify(card.signature, raw[1:2] + public.to_bytes(), b"identity card")
+        if not public.name.isprintable():
+            raise MessageError("the identity's name has characters that do not print; refused")
         if card.to_text() != text:
             raise MessageError("the identity's readable lines differ from what is signed; copy the file again")
         return card

@@ -196,7 +196,7 @@ class Holdings:
 
     def keyring(self, number: int | None = None) -> Keyring:
         """A hospital's keyring of an epoch (default: the newest). Raises StorageError where it is not held."""
-        epoch = self._epoch(number)
+        epoch = self.epoch(number)
         if epoch.key is None:
             raise StorageError("keys of a coordinator, who holds no federation key; name a hospital's folder")
         return Keyring(
@@ -208,7 +208,8 @@ class Holdings:
             ceremony=epoch.federation_digest,
         )
 
-    def _epoch(self, number: int | None) -> Epoch:
+    def epoch(self, number: int | None = None) -> Epoch:
+        """One epoch (default: the newest). Raises StorageError where it is not held."""
         if not self.epochs:
             raise StorageError(f"{self.identity.name!r} is not enrolled yet; run `securepfl keys enrol`")
         for epoch in self.epochs:
@@ -216,11 +217,6 @@ class Holdings:
                 return epoch
         held = ", ".join(str(epoch.number) for epoch in self.epochs)
         raise StorageError(f"epoch {number} is not held, only {held}; older keys are deleted at rotation")
-
-    def roster(self, number: int | None = None) -> tuple[int, Mapping[str, PublicIdentity]]:
-        """An epoch's number (default: the newest's) and its hospitals by name. Raises StorageError if none is held."""
-        epoch = self._epoch(number)
-        return epoch.number, epoch.hospitals
 
     def to_bytes(self) -> Secret:
         """MessagePack, for `StoreKey.seal`."""

@@ -156,6 +156,10 @@ class Ledger:
         """Whether reserving `release` would be refused. Inf, where delta is too small to account, exceeds."""
         return self._spent_with(release) > self._session.budget.epsilon
 
+    def serves_other_run(self, federation: str) -> bool:
+        """Whether another run than this one has reserved anything here under `federation` (see reserve)."""
+        return any(r.run != self.run and r.federation == federation for r in self._history.reserved.values())
+
     def has_reserved(self, *, federation: str, round: int, attempt: int) -> bool:  # noqa: A002
         """Whether this run has reserved this round and attempt before, settled or not."""
         return reservation_id(self._session.run, federation, round, attempt) in self._history.reserved
@@ -163,9 +167,9 @@ class Ledger:
     def reserve(self, release: Release, *, federation: str, round: int, attempt: int) -> str:  # noqa: A002
         """Writes that `release` is about to happen; the reservation's id. Call it before training.
 
-        federation: its digest in hex. Raises BudgetError where the budget would be exceeded; the file is then
-        as it was. Raises LedgerError where this run has reserved this round and attempt before: send the
-        stored message again, never fresh noise. Raises StorageError where it cannot be written.
+        federation: what the round's messages are bound to, in hex. Raises BudgetError where the budget would be
+        exceeded; the file is then as it was. Raises LedgerError where this run has reserved this round and attempt
+        before: send the stored message again, never fresh noise. Raises StorageError where it cannot be written.
         """
         if release.steps < 1:
             raise ValueError(f"steps must be at least 1 to reserve, not {release.steps!r}")

@@ -21,7 +21,7 @@ class Pending:
     """A contribution that was made and not yet answered: its bytes, and what applying the answer needs.
 
     `trained` is False for a refusal (Decline): nothing was sent. `nonces` are the invitation's. `agreed` is the one
-    survivor list that this hospital signed, `revealed` whether it has helped to unmask a sum with its own update in it.
+    survivor list that this hospital signed, `revealed` the hash of the one set of sealed shares that it opened.
     `answer` is the hash of the one answer that this hospital has begun to decrypt: others to the round are refused.
     """
 
@@ -31,7 +31,7 @@ class Pending:
     local_shared: Floats
     nonces: dict[str, str] = field(default_factory=dict)
     agreed: tuple[str, ...] = ()
-    revealed: bool = False
+    revealed: str = ""
     answer: str = ""
 
 
@@ -89,6 +89,8 @@ class ClientState:
                 f"{path}: round {self.round + 1} is open under the keys of epoch {self.epoch}, these are of "
                 f"{fresh.epoch}; finish it with the old keys first"
             )
+        if self.epoch > fresh.epoch:
+            raise StorageError(f"{path}: went on to epoch {self.epoch}, these keys are of {fresh.epoch}; load newer")
         self.epoch = fresh.epoch
         return self
 
@@ -121,7 +123,9 @@ class ClientState:
             if meta["schema"] != SCHEMA:
                 raise StorageError(f"{path}: schema {meta['schema']}, but this securepfl reads {SCHEMA}; upgrade it")
             if meta["federation"] != federation:
-                raise StorageError(f"{path}: belongs to a federation with other settings; name another folder")
+                raise StorageError(
+                    f"{path}: belongs to a federation with other settings; name another, or move_to after a rotation"
+                )
             return cls._from(arrays, meta)
         except (KeyError, TypeError, ValueError):
             raise StorageError(f"{path}: not a whole hospital state; restore it from a copy") from None

@@ -100,7 +100,7 @@ class Client:
     ) -> None:
         self.federation, self.name, self._digest = federation, name, federation.digest
         self._epoch = keyring.federation_key.epoch
-        self._session = federation.session_digest(self._epoch)
+        self._session = federation.session_digest(keyring.federation_key.commitment)
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self._keyring, self._loss, self._simulation = keyring, loss, simulation
         self.device = resolve_device(device)
@@ -181,10 +181,14 @@ class Client:
         """
         header, data = self._open(request, Kind.UNMASK)
         body, state = decode(data, Unmask), copy.deepcopy(self._state)
-        if state.pending is None or not state.pending.agreed:
+        pending = state.pending
+        if pending is None or not pending.agreed:
             raise MessageError(f"{self.name}: asked to reveal in round {header.round} before it signed a survivor list")
-        shares = self._masks.shares(state.pending.agreed, self._context("update", header), body)
-        state.pending = replace(state.pending, revealed=self.name in state.pending.agreed)
+        blobs = hashlib.sha256(encode(Unmask(signatures={}, blobs=body.blobs))).hexdigest()
+        if pending.revealed not in ("", blobs):
+            raise MessageError(f"{self.name}: revealed other shares in round {header.round} before; refused")
+        shares = self._masks.shares(pending.agreed, self._context("update", header), body)
+        state.pending = replace(pending, revealed=blobs)
         self._commit(state)
         return self._seal(header, Kind.REVEAL, encode(Reveal(shares=shares)))
 
@@ -245,7 +249,7 @@ class Client:
     def affords_run(self) -> bool:
         """Whether the budget covers all rounds that are left."""
         rounds = self.federation.rounds - self.round
-        if self.ledger.has_reserved(federation=self._digest.hex(), round=self.round + 1, attempt=0):
+        if self.ledger.has_reserved(federation=self._session.hex(), round=self.round + 1, attempt=0):
             rounds -= 1
         return rounds < 1 or not self.ledger.would_exceed(replace(self._release(), steps=self._settings.steps * rounds))
 
@@ -335,9 +339,9 @@ class Client:
 
     def _check_invitation(self, round_: int, body: Invitation) -> None:
         """Nothing is spent on a round that is over, past the last, or of other hospitals. Raises MessageError."""
-        if round_ > self.federation.rounds or body.roster != self.federation.roster:
+        if body.round != round_ or round_ > self.federation.rounds or body.roster != self.federation.roster:
             raise MessageError(f"{self.name}: invited to round {round_} of a run of other rounds or hospitals")
-        if time.time() > body.deadline or self._state.pending is not None:
+        if not time.time() <= body.deadline or self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {round_} too late; wait for the next")
 
     def _reserve(self, header: Header) -> str | None:
@@ -346,7 +350,7 @@ class Client:
         It sits out where the budget would be exceeded, and where a killed process reserved this round and left
         no message: what it spent stays counted, and no second noise is drawn for it.
         """
-        federation = self._digest.hex()
+        federation = self._session.hex()
         if self.ledger.has_reserved(federation=federation, round=header.round, attempt=header.attempt):
             return None
         try:
@@ -473,7 +477,7 @@ class Client:
         return self._session + f"{kind}/{header.round}/{header.attempt}".encode()
 
     def _open(self, data: bytes, kind: Kind) -> tuple[Header, bytes]:
-        return open_message(
+        header, body = open_message(
             data,
             self._keyring.identity,
             [self._keyring.coordinator],
@@ -482,6 +486,9 @@ class Client:
             round=self._state.round + 1,
             max_bytes=self._most_bytes,
         )
+        if header.attempt:
+            raise MessageError(f"{self.name}: attempt {header.attempt} at round {header.round}; no round is repeated")
+        return header, body
 
     def _snapshot(self, state: ClientState) -> Snapshot:
         return Snapshot(state.round, state.shared, state.aggregate)
@@ -522,6 +529,12 @@ class Client:
         if trained and not ledger.knows_run:
             ledger.close()
             raise LedgerError(f"{path}: does not hold what this run spent; give the ledger that the run began with")
+        if ledger.serves_other_run(self._session.hex()):
+            ledger.close()
+            raise LedgerError(
+                f"{path}: another run of this hospital has used these keys under these settings, and masks and tags "
+                "must not come twice; go on in that run's folder, or rotate the keys"
+            )
         return ledger
 
     def _load_or_start(self) -> ClientState:

@@ -3,6 +3,7 @@ never parses what hospitals send.
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from securepfl.crypto import seal
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Identity, PublicIdentity
-from securepfl.crypto.masking import Masking, Unmasking
+from securepfl.crypto.masking import SIGNATURE_CONTEXT, Masking, Unmasking, survivor_statement
 from securepfl.crypto.parameters import Layout
 from securepfl.crypto.similarity import SimilarityTable
 from securepfl.crypto.summation import Aggregate
@@ -33,6 +34,7 @@ from securepfl.messages import (
     encode,
 )
 
+_HASH = re.compile("[0-9a-f]{64}")
 _COLLECTING = (Kind.CONTRIBUTION, Kind.DECLINE)
 _AGREEING = (Kind.AGREEMENT,)
 _REVEALING = (Kind.REVEAL,)
@@ -57,17 +59,18 @@ class _Round:
     masks: dict[str, MaskShares] = field(default_factory=dict)
     signatures: dict[str, bytes] = field(default_factory=dict)
     unmasking: Unmasking | None = None
+    revealed: set[str] = field(default_factory=set)
 
 
 class Coordinator:
     """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers; where
     updates are masked, agree() -> messages and unmask() -> messages between the two, their replies received alike.
 
-    `hospitals` maps every name of the federation's roster to its public identity. `epoch` is that of the hospitals'
-    keys, `closed` the rounds that were closed before (after a rotation). Each step of a round takes messages for
-    `deadline_seconds`. `heads` keeps each hospital's latest ledger hash; `states` the keyed digests of the shared state
-    from the latest contributions; `evidence`, by round and hospital, the first message that contradicted the one
-    taken; `parts` counts bytes by purpose.
+    `hospitals` maps every name of the federation's roster to its public identity. `key_commitment` fixes the hospitals'
+    key and shows nothing of it; `closed` are the rounds that were closed before (after a rotation). Each step of a
+    round takes messages for `deadline_seconds`. `heads` keeps each hospital's latest ledger hash; `states` the keyed
+    digests of the shared state from the open round's contributions; `evidence`, by round and hospital, the first
+    message that contradicted the contribution taken; `parts` counts bytes by purpose.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
     """
@@ -78,7 +81,7 @@ class Coordinator:
         identity: Identity,
         hospitals: Mapping[str, PublicIdentity],
         *,
-        epoch: int = 0,
+        key_commitment: bytes,
         closed: int = 0,
         deadline_seconds: float = 3600.0,
     ) -> None:
@@ -94,7 +97,7 @@ class Coordinator:
         self.seconds = 0.0
         self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
         self._identity, self._hospitals = identity, dict(hospitals)
-        self._session = federation.session_digest(epoch)
+        self._session = federation.session_digest(key_commitment)
         self._layouts = Layouts.of(federation)
         self._most_bytes = self._layouts.most_bytes(federation)
         self._stamp = seal.stamp() if federation.encrypted else b""
@@ -104,9 +107,13 @@ class Coordinator:
         self._closed = closed
 
     def invite(self) -> dict[str, bytes]:
-        """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open."""
+        """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open, or the
+        last is over.
+        """
         if self._round is not None:
             raise MessageError(f"round {self._round.number} is open: close it before inviting again")
+        if self._closed >= self.federation.rounds:
+            raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
         deadline = time.time() + self._deadline_seconds
         number, roster, nonces = self._closed + 1, self.federation.roster, self._nonces
         self._round = _Round(number, self._sum(self._layouts.update), deadline, self._table(number))
@@ -117,8 +124,9 @@ class Coordinator:
     def receive(self, message: bytes) -> str:
         """Take one hospital's message and add what it holds; return the hospital's name.
 
-        The same bytes again change nothing; other bytes from the same hospital are refused and kept in
-        `evidence`. Raises MessageError for anything that is not a whole, authentic message of this round.
+        The same bytes again change nothing; another contribution from the same hospital is refused and kept in
+        `evidence`. Of its signatures and reveals the first that is right counts, and later ones change nothing. Raises
+        MessageError for anything that is not a whole, authentic message of this round.
         """
         if self._round is None:
             raise MessageError("no round is open: the message came before an invitation or after the close")
@@ -211,11 +219,24 @@ class Coordinator:
     def _take_unmasking(self, sender: str, kind: Kind, data: bytes) -> None:
         """A signature or shares; the first of each hospital counts."""
         current = self._open_round()
-        self.parts["masks"] += len(data)
         if kind == Kind.AGREEMENT:
-            current.signatures.setdefault(sender, decode(data, Agreement).signature)
-        elif current.unmasking is not None:
+            signature = decode(data, Agreement).signature
+            self._hospitals[sender].verify(signature, self._statement(current), SIGNATURE_CONTEXT)
+            if sender in current.signatures:
+                return
+            current.signatures[sender] = signature
+        elif current.unmasking is not None and sender not in current.revealed:
             current.unmasking.add(self.federation.roster.index(sender), decode(data, Reveal).shares)
+            current.revealed.add(sender)
+        else:
+            return
+        self.parts["masks"] += len(data)
+
+    def _statement(self, current: _Round) -> bytes:
+        masking, roster = self._layouts.masking, self.federation.roster
+        if masking is None:
+            raise ConfigError("updates are not masked in this federation: close the round at once")
+        return survivor_statement(masking, self._update_context(), [roster.index(name) for name in current.survivors])
 
     def _total(self, current: _Round) -> bytes | None:
         """The sum that all receive, or None where none can be formed."""
@@ -278,8 +299,8 @@ class Coordinator:
             if current.similarity is None:
                 raise MessageError(f"{sender}: sent a sketch in round {current.number}, where none is due")
             current.similarity.check(self.federation.roster.index(sender), body.sketch)
-        if len(body.nonce) != NONCE_BYTES or len(body.state) != 64:
-            raise MessageError(f"{sender}: nonce or state digest of a wrong length; install the same securepfl")
+        if len(body.nonce) != NONCE_BYTES or not all(_HASH.fullmatch(text) for text in (body.state, body.head)):
+            raise MessageError(f"{sender}: nonce, state digest or ledger head of a wrong form; same securepfl needed")
         self._check_masks(sender, body.masks)
         current.total.check(body.update)
         if body.personal is not None:

@@ -131,10 +131,14 @@ class EncryptionSettings(Settings, frozen=True):
 
 
 class SimilaritySettings(Settings, frozen=True):
-    """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never), from the second on."""
+    """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never), from the second on.
+
+    `beside_masks` accepts that a coordinator with a hospital's keys learns from sketches what masks would hide from it.
+    """
 
     every: int = 0
     dimensions: int = 4096
+    beside_masks: bool = False
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, f"every = {self.every}: must be 0 (never) or more")
@@ -213,6 +217,11 @@ class Federation(Settings, frozen=True):
         _require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
         coupled = self.coupling.strength > 0
         _require(not coupled or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+        _require(
+            not (self.masked and self.similarity.every > 0) or self.similarity.beside_masks,
+            'masking = "pairwise" with similarity: sketches would show what masks hide to a coordinator that has a '
+            "hospital's keys; set [similarity] every = 0, or beside_masks = true to accept that",
+        )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -313,9 +322,12 @@ class Federation(Settings, frozen=True):
         """What the key ceremony is bound to: the settings and the roster, without the model's shape. 32 bytes."""
         return self.replace(shape=None).digest
 
-    def session_digest(self, epoch: int) -> bytes:
-        """What messages and tags are bound to: these settings under the keys of one epoch. 32 bytes."""
-        return hashlib.sha256(b"securepfl session 1" + self.digest + epoch.to_bytes(4, "big")).digest()
+    def session_digest(self, key_commitment: bytes) -> bytes:
+        """What messages, tags, masks and pads are bound to: these settings under one federation key. 32 bytes.
+
+        `key_commitment` (FederationKey.commitment, 32 bytes) fixes the key and its epoch, and is public.
+        """
+        return hashlib.sha256(b"securepfl session 1" + self.digest + key_commitment).digest()
 
     def without_budgets(self) -> Self:
         """A copy for the coordinator: budgets are each hospital's own business. The digest is the same."""

@@ -77,8 +77,13 @@ class Snapshot:
     def check_agreement(self, digests: Collection[str], least: int, key: bytes, session: bytes) -> None:
         """Raises MessageError unless at least `least` hospitals sent a digest, and each of them is this state's."""
         own = self.digest(key, session)
-        if len(digests) < least or not all(hmac.compare_digest(own, digest) for digest in digests):
+        if len(digests) < least:
             raise MessageError(
-                f"snapshot of round {self.round}: not the state that all of at least {least} hospitals hold; nothing "
-                "was taken; ask another hospital for its snapshot"
+                f"the state of {len(digests)} other hospitals is known, of {least} it must be: let them contribute to "
+                "the next round first, then join before it is closed"
+            )
+        if not all(hmac.compare_digest(own.encode(), digest.encode()) for digest in digests):
+            raise MessageError(
+                f"snapshot of round {self.round}: not the state that the other hospitals hold; nothing was taken; ask "
+                "another hospital for its snapshot"
             )

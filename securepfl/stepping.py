@@ -38,8 +38,9 @@ class Step:
             state.aggregate = np.zeros(state.shared.size)
             state.aggregate[self.support] = opened.step
             state.shared = (state.shared - state.aggregate).astype(np.float32)
-        # An update that was unmasked once is never sent again under another list, even where its sum was lost.
-        if not self.included or (opened.step is None and not pending.revealed):
+        # A masked update that may have been unmasked is never sent again under another list. Only a sum without it
+        # proves that its masks are still on: too few can have signed another list.
+        if not self.included if opened.step is not None else not federation.masked:
             state.residual = add_residual(state.residual, pending.sent)
         if pending.trained:
             _move_trajectory(state, pending.local_shared, federation.trajectory.alpha)

@@ -55,7 +55,7 @@ def bound(root: Path):
 
 def test_enrolled_hospitals_and_coordinator_run_masked_rounds(ceremony, tmp_path):
     federation, keys = bound(ceremony), load_coordinator(ceremony / "hub", 4 * "hub")
-    coordinator = Coordinator(federation, keys.identity, keys.hospitals, epoch=keys.epoch)
+    coordinator = Coordinator(federation, keys.identity, keys.hospitals, key_commitment=keys.key_commitment)
     clients = {
         name: Client(
             federation,
@@ -102,5 +102,5 @@ def test_keys_of_the_ceremony_serve_no_other_settings(ceremony, tmp_path):
 
 def test_the_coordinators_keys_hold_public_identities_alone(ceremony):
     keys = load_coordinator(ceremony / "hub", 4 * "hub")
-    assert set(keys.hospitals) == set(HOSPITALS) and keys.epoch == 0
+    assert set(keys.hospitals) == set(HOSPITALS) and len(keys.key_commitment) == 32
     assert all(isinstance(public, PublicIdentity) for public in keys.hospitals.values())

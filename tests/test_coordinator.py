@@ -141,7 +141,7 @@ def test_two_hospitals_with_one_identity_are_refused(tmp_path):
     one = clients["alder"]._keyring
     hospitals = dict.fromkeys(NAMES, one.identity.public)
     with pytest.raises(ConfigError, match="same identity"):
-        Coordinator(federation_of(), coordinator._identity, hospitals)
+        Coordinator(federation_of(), coordinator._identity, hospitals, key_commitment=bytes(32))
     close_all(clients)
 
 
@@ -201,7 +201,7 @@ def test_the_roster_must_match(tmp_path):
     from securepfl.crypto.keys import Identity
 
     with pytest.raises(ConfigError, match="roster"):
-        Coordinator(federation_of(), Identity.generate("coordinator"), {})
+        Coordinator(federation_of(), Identity.generate("coordinator"), {}, key_commitment=bytes(32))
 
 
 def test_ledger_heads_reach_the_coordinator(tmp_path):

@@ -13,7 +13,7 @@ from securepfl.crypto.uniform import uniform_words
 from securepfl.crypto.words import add, subtract
 from securepfl.errors import AggregateError, ConfigError, MessageError
 from securepfl.exchange import Layouts
-from securepfl.messages import Answer, Contribution, Survivors, Unmask, decode, encode
+from securepfl.messages import Agreement, Answer, Contribution, Survivors, Unmask, decode, encode
 from securepfl.randomness import derive_key
 
 SEVEN = ("alder", "birch", "cedar", "damson", "elm", "fir", "gean")
@@ -209,7 +209,8 @@ def test_a_split_view_gets_no_reveal_from_either_side(tmp_path):
     one = survivors_message(coordinator, SEVEN[:4], SEVEN)
     other = survivors_message(coordinator, SEVEN[4:], SEVEN[:-1])
     for name, message in (one | other).items():
-        coordinator.receive(clients[name].agree(message))
+        body = body_of(coordinator, clients[name].agree(message), Kind.AGREEMENT, Agreement)
+        coordinator._round.signatures[name] = body.signature
     requests = coordinator.unmask()
     assert len(requests) == len(SEVEN)
     for name, request in requests.items():
@@ -275,13 +276,89 @@ def test_an_update_that_was_unmasked_is_never_sent_again(tmp_path):
     close_all(clients)
 
 
-def test_an_update_whose_round_failed_before_any_reveal_goes_out_later(tmp_path):
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_update_without_a_sum_is_never_sent_again_whoever_the_answer_names(tmp_path, asked):
+    """Enough others may have revealed, asked or not: the coordinator may hold the unmasked sum."""
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    sent, residual = state(clients["alder"]).pending.sent.copy(), state(clients["alder"]).residual.copy()
-    for name, answer in coordinator.close().items():
-        clients[name].apply(answer)
-    np.testing.assert_allclose(state(clients["alder"]).residual, residual + sent)
+    unmask(coordinator, clients, unsigned=() if asked else ("alder",))
+    residual = state(clients["alder"]).residual.copy()
+    honest = coordinator._answer
+    coordinator._answer = lambda *arguments: msgspec.structs.replace(
+        honest(*arguments), survivors=(), aggregate=None, consensus=None
+    )
+    clients["alder"].apply(coordinator.close()["alder"])
+    assert np.array_equal(state(clients["alder"]).residual, residual)
+    close_all(clients)
+
+
+def test_other_shares_than_were_opened_are_not_opened_too(tmp_path):
+    coordinator, clients = parties(masked(), tmp_path)
+    contribute(coordinator, clients)
+    for name, survivors in coordinator.agree().items():
+        coordinator.receive(clients[name].agree(survivors))
+    request = coordinator.unmask()["alder"]
+    clients["alder"].reveal(request)
+    clients["alder"].reveal(request)
+    body = decode(clients["alder"]._open(request, Kind.UNMASK)[1], Unmask)
+    other = msgspec.structs.replace(body, blobs=body.blobs | {"birch": body.blobs["cedar"]})
+    with pytest.raises(MessageError, match="revealed other shares"):
+        clients["alder"].reveal(coordinator._seal(Kind.UNMASK, "alder", encode(other)))
+    close_all(clients)
+
+
+@pytest.mark.parametrize("signature", [b"", b"short", bytes(3373), bytes(20_000)])
+def test_a_false_signature_is_refused_on_arrival_and_the_true_one_still_counts(tmp_path, signature):
+    coordinator, clients = parties(masked(), tmp_path)
+    contribute(coordinator, clients)
+    lists = coordinator.agree()
+    header, _ = clients["alder"]._open(lists["alder"], Kind.SURVIVORS)
+    false = clients["alder"]._seal(header, Kind.AGREEMENT, encode(Agreement(signature=signature)))
+    with pytest.raises(MessageError, match="signature of 'alder'"):
+        coordinator.receive(false)
+    for name, survivors in lists.items():
+        coordinator.receive(clients[name].agree(survivors))
+    assert set(coordinator.unmask()) == set(SEVEN)
+    close_all(clients)
+
+
+def test_masks_and_similarity_exclude_each_other_unless_accepted():
+    """Sketches of accumulated updates would show, to whoever has a hospital's key, what masks hide."""
+    with pytest.raises(ConfigError, match="beside_masks"):
+        masked(similarity={"every": 1})
+    assert masked(similarity={"every": 1, "beside_masks": True}).masked
+
+
+def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
+    """Its masks and tags would be the first run's."""
+    from parties import MODEL, rows_of
+
+    from securepfl.client import Client, Simulation
+    from securepfl.errors import LedgerError
+
+    coordinator, clients = parties(masked(), tmp_path)
+    contribute(coordinator, clients)
+    keyring, ledger = clients["alder"]._keyring, tmp_path / "alder" / "ledger.jsonl"
+    close_all(clients)
+
+    def again(folder):
+        options = {"device": "cpu", "simulation": Simulation(), "ledger": ledger}
+        return Client(masked(), "alder", MODEL, rows_of("alder"), keyring, folder, **options)
+
+    with pytest.raises(LedgerError, match="rotate the keys"):
+        again(tmp_path / "new")
+    again(tmp_path / "alder").close()
+
+
+def test_an_invitation_to_another_attempt_is_refused(tmp_path):
+    from dataclasses import replace
+
+    coordinator, clients = parties(masked(), tmp_path)
+    invitation, keyring = coordinator.invite()["alder"], clients["alder"]._keyring
+    header, body = clients["alder"]._open(invitation, Kind.INVITATION)
+    later = seal_message(replace(header, attempt=1), body, coordinator._identity, keyring.identity.public)
+    with pytest.raises(MessageError, match="attempt 1"):
+        clients["alder"].contribute(later)
     close_all(clients)
 
 

@@ -16,7 +16,13 @@ from securepfl.randomness import fresh_key
 from securepfl.rotation import move_to
 
 FIVE = (*NAMES, "elm")
-TABLES = {"rounds": 6, "privacy": {"epsilon": 1e4, "budget": 1e5}, "encryption": {"masking": "pairwise"}}
+TABLES = {
+    "rounds": 6,
+    "privacy": {"epsilon": 1e4, "budget": 1e5},
+    "encryption": {"masking": "pairwise"},
+    "similarity": {"every": 0},
+    "coupling": {"strength": 0.0},
+}
 
 
 def rotated(coordinator, clients, federation, folder, removed=(), joining=()):
@@ -37,7 +43,7 @@ def rotated(coordinator, clients, federation, folder, removed=(), joining=()):
         secrets = {other: pairs[frozenset((name, other))] for other in identities}
         keyring = Keyring(identity, key, server.public, public, secrets, ceremony=federation.ceremony_digest)
         after[name] = client_of(federation, name, keyring, folder / name)
-    return Coordinator(federation, server, public, epoch=epoch, closed=closed), after
+    return Coordinator(federation, server, public, key_commitment=key.commitment, closed=closed), after
 
 
 def client_of(federation, name, keyring, folder):
@@ -166,7 +172,7 @@ def test_a_snapshot_that_is_not_what_all_hold_is_refused(tmp_path, fault):
         digests["birch"] = "f" * 64
         wanted = "not the state"
     elif fault == "too few":
-        digests, wanted = {"alder": digests["alder"]}, "not the state"
+        digests, wanted = {"alder": digests["alder"]}, "let them contribute"
     else:
         stale, wanted = stale[:30], "truncated"
     before = newcomer._path.read_bytes()
@@ -234,3 +240,15 @@ def test_keys_made_for_other_settings_or_another_hospital_are_refused(tmp_path):
         client_of(federation, "alder", other, tmp_path / "one")
     with pytest.raises(ConfigError, match="another hospital's"):
         client_of(federation, "birch", keyrings["alder"], tmp_path / "two")
+
+
+def test_older_keys_do_not_open_a_folder_that_has_gone_on(tmp_path):
+    federation = federation_of(names=FIVE, **TABLES)
+    coordinator, clients = parties(federation, tmp_path)
+    full_round(coordinator, clients)
+    old = clients["alder"]._keyring
+    coordinator, clients = rotated(coordinator, clients, federation, tmp_path)
+    full_round(coordinator, clients)
+    close_all(clients)
+    with pytest.raises(StorageError, match="on to epoch 1"):
+        client_of(federation, "alder", old, tmp_path / "alder")

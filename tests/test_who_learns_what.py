@@ -1,6 +1,6 @@
 """One test for each cell of docs/threat-model.md's table: what a party's view holds after real rounds.
 
-Five hospitals run four rounds with similarity and coupling, once with masks and once without. A view is every message
+Five hospitals run four rounds, once with masks, once with similarity and coupling. A view is every message
 a party opened and what its keys decrypt of it; the outside hospital's is what was released.
 """
 
@@ -44,6 +44,7 @@ def recorded(folder, masking):
         sparsity={"density": 1.0},
         privacy={"epsilon": 1e4, "budget": 1e5},
         encryption={"masking": masking},
+        **({"similarity": {"every": 0}, "coupling": {"strength": 0.0}} if masking == "pairwise" else {}),
     )
     coordinator, clients = parties(federation, folder)
     run = SimpleNamespace(coordinator=coordinator, clients=clients, federation=federation, rounds=[])
@@ -141,12 +142,12 @@ def rows():
 
 
 @pytest.mark.parametrize("view", ["coordinator", "another hospital", "both", "outside"])
-def test_records_are_in_nobodys_view(masked, view):
+def test_records_are_in_nobodys_view(unmasked, view):
     views = {
-        "coordinator": coordinators_view(masked),
-        "another hospital": hospitals_view(masked),
-        "both": coordinators_view(masked) + hospitals_view(masked),
-        "outside": expert_bytes(masked),
+        "coordinator": coordinators_view(unmasked),
+        "another hospital": hospitals_view(unmasked),
+        "both": coordinators_view(unmasked) + hospitals_view(unmasked),
+        "outside": expert_bytes(unmasked),
     }
     for name, table in rows().items():
         assert name == CURIOUS or not any(holds(views[view], row, size=16) for row in table)
@@ -222,15 +223,15 @@ def test_the_sum_is_not_in_what_was_released(masked):
 # personal parameters
 
 
-def test_personal_parameters_are_not_in_the_coordinators_view(masked):
-    assert any(body.personal is not None for seen in masked.rounds for body in seen.up.values())
-    for seen in masked.rounds:
-        assert not any(holds(coordinators_view(masked), seen.personal[name]) for name in FIVE)
+def test_personal_parameters_are_not_in_the_coordinators_view(unmasked):
+    assert any(body.personal is not None for seen in unmasked.rounds for body in seen.up.values())
+    for seen in unmasked.rounds:
+        assert not any(holds(coordinators_view(unmasked), seen.personal[name]) for name in FIVE)
 
 
-def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(masked):
-    client = masked.clients[CURIOUS]
-    formed = [seen for seen in masked.rounds if seen.answer.neighbourhood is not None]
+def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(unmasked):
+    client = unmasked.clients[CURIOUS]
+    formed = [seen for seen in unmasked.rounds if seen.answer.neighbourhood is not None]
     assert formed
     for seen in formed:
         names = seen.answer.neighbours
@@ -243,18 +244,18 @@ def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(
         assert not any(np.allclose(mean, one, atol=1e-3) for one in single)
 
 
-def test_personal_parameters_are_open_to_the_coordinator_with_a_hospitals_key(masked):
+def test_personal_parameters_are_open_to_the_coordinator_with_a_hospitals_key(unmasked):
     """They are not masked; each is a DP release."""
-    seen = next(seen for seen in masked.rounds if seen.up[WATCHED].personal is not None)
-    found = vector_of(masked, slots_of(masked, seen.up[WATCHED].personal, "personal"), "personal")
-    expected = seen.personal[WATCHED] - masked.clients[WATCHED]._start
-    np.testing.assert_allclose(found, expected, atol=2 * masked.clients[WATCHED]._channels["personal"].limit / 1022)
+    seen = next(seen for seen in unmasked.rounds if seen.up[WATCHED].personal is not None)
+    found = vector_of(unmasked, slots_of(unmasked, seen.up[WATCHED].personal, "personal"), "personal")
+    expected = seen.personal[WATCHED] - unmasked.clients[WATCHED]._start
+    np.testing.assert_allclose(found, expected, atol=2 * unmasked.clients[WATCHED]._channels["personal"].limit / 1022)
 
 
-def test_personal_parameters_of_a_round_are_not_in_what_was_released(masked):
+def test_personal_parameters_of_a_round_are_not_in_what_was_released(unmasked):
     """The released model is an average over rounds, and a release of its own."""
-    for seen in masked.rounds:
-        assert not holds(expert_bytes(masked), seen.personal[WATCHED])
+    for seen in unmasked.rounds:
+        assert not holds(expert_bytes(unmasked), seen.personal[WATCHED])
 
 
 # similarity
@@ -266,33 +267,33 @@ def cosines(seen):
     return unit @ unit.T
 
 
-def test_the_coordinator_sees_of_similarity_only_which_neighbours_were_asked_for(masked):
-    asked = [body.neighbours for seen in masked.rounds for body in seen.up.values() if body.neighbours]
+def test_the_coordinator_sees_of_similarity_only_which_neighbours_were_asked_for(unmasked):
+    asked = [body.neighbours for seen in unmasked.rounds for body in seen.up.values() if body.neighbours]
     assert asked and all(len(names) >= 3 for names in asked)
-    sketches = [body.sketch for seen in masked.rounds for body in seen.up.values() if body.sketch is not None]
+    sketches = [body.sketch for seen in unmasked.rounds for body in seen.up.values() if body.sketch is not None]
     octets = np.frombuffer(b"".join(sketches), dtype=np.uint8).astype(np.uint64)
     assert chi_square(octets, 256) < 60
-    for seen in masked.rounds:
-        assert not holds(coordinators_view(masked), seen.accumulated[WATCHED])
+    for seen in unmasked.rounds:
+        assert not holds(coordinators_view(unmasked), seen.accumulated[WATCHED])
 
 
-def test_another_hospital_sees_its_own_row_with_norms(masked):
-    client, seen = masked.clients[CURIOUS], masked.rounds[2]
+def test_another_hospital_sees_its_own_row_with_norms(unmasked):
+    client, seen = unmasked.clients[CURIOUS], unmasked.rounds[2]
     assert set(seen.answer.products) == set(FIVE) - {CURIOUS}
     index = FIVE.index(CURIOUS)
     row = [seen.accumulated[name] for name in FIVE if name != CURIOUS]
-    last = masked.rounds[3]
+    last = unmasked.rounds[3]
     for other, cosine in client.similarity.items():
         assert abs(cosine - cosines(last)[index, FIVE.index(other)]) < 1e-3
         apart = np.linalg.norm(last.accumulated[CURIOUS] - last.accumulated[other])
         assert abs(client.distances[other] - apart) < 1e-2 * np.linalg.norm(last.accumulated[other])
-    assert not any(holds(hospitals_view(masked), vector) for vector in row)
+    assert not any(holds(hospitals_view(unmasked), vector) for vector in row)
 
 
-def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(masked):
-    seen, client = masked.rounds[2], masked.clients[CURIOUS]
+def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(unmasked):
+    seen, client = unmasked.rounds[2], unmasked.clients[CURIOUS]
     nonces = {FIVE.index(n): v for n, v in decode(seen.curious[0], Invitation).nonces.items()}
-    table = SimilarityTable(masked.federation.similarity.dimensions, len(FIVE), encrypted=True)
+    table = SimilarityTable(unmasked.federation.similarity.dimensions, len(FIVE), encrypted=True)
     for name in FIVE:
         table.add(FIVE.index(name), seen.up[name].sketch)
     context, comparison = client._session + f"similarity/{seen.number}/0".encode(), client._comparison
@@ -308,9 +309,9 @@ def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(ma
     assert abs(pair.cosine - cosines(seen)[receiver, other]) < 1e-3
 
 
-def test_similarity_is_not_in_what_was_released(masked):
-    assert not holds(expert_bytes(masked), masked.rounds[-1].accumulated[WATCHED])
-    records = [client.release("personal")[1] for client in masked.clients.values()]
+def test_similarity_is_not_in_what_was_released(unmasked):
+    assert not holds(expert_bytes(unmasked), unmasked.rounds[-1].accumulated[WATCHED])
+    records = [client.release("personal")[1] for client in unmasked.clients.values()]
     assert not any({"similarity", "distances", "neighbours"} & set(record) for record in records)
 
 

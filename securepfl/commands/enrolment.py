@@ -91,14 +91,34 @@ def rotate(
         check_own(exchange, keys.holdings)
         check_given(exchange, given)
         cards = _remaining(exchange, keys.holdings, before, leaving, given)
+        if newest_epoch(exchange, "roster") > before.number:
+            raise ConfigError(
+                f"{exchange}: holds a roster newer than epoch {before.number}, the latest that is held here (keys "
+                "restored from an old copy?); restore the newest copy, or begin anew in an empty exchange folder"
+            )
         known = {public.fingerprint for public in before.people.values()}
+        for card in cards.values():
+            if card.public.fingerprint in known and card.coordinator != (card.public == before.coordinator):
+                path = card_file(exchange, card.public.name)
+                raise MessageError(f"{path}: says {card.role} now; a party keeps its role")
         epoch = _found_epoch(federation, identity, cards, before.number + 1, before.federation_digest)
         new = [card for card in cards.values() if card.public.fingerprint not in known]
         confirm(exchange, new, given, replaced=before.people)
         staying = {card.public.fingerprint for card in cards.values()}
         removed = tuple(sorted({*known, *keys.holdings.removed} - staying))
-        lines = _settle(exchange, keys, epoch, removed)
+        lines = _settle(exchange, keys, epoch, removed) + _changed(federation, before)
         return [*lines, "all others: run `securepfl keys enrol` again"]
+
+
+def _changed(federation: Federation, before: Epoch) -> list[str]:
+    """A note where the settings are not those of the epoch before, whatever the roster."""
+    sites = {name: settings for name, settings in federation.sites.items() if name in before.hospitals}
+    if ceremony_digest(federation.replace(sites=sites), before.hospitals) == before.federation_digest:
+        return []
+    return [
+        f"note: these settings, or some weights, are not those of epoch {before.number}: a run under way goes on only "
+        "where the hospitals and their weights alone changed"
+    ]
 
 
 def _remaining(
@@ -183,8 +203,13 @@ def _send_grants(exchange: Path, steward: Identity, epoch: Epoch) -> None:
         path = folder / f"{name}.grant"
         if name != steward.name and not path.exists():
             publish(path, grant.seal_for(public, steward, epoch.federation_digest))
-    if not (folder / "roster").exists():
-        publish(folder / "roster", grant.notice(epoch.federation_digest).sign(steward))
+    path = folder / "roster"
+    if not path.exists():
+        publish(path, grant.notice(epoch.federation_digest).sign(steward))
+    with naming(path):
+        found = Notice.open(read_bounded(path, MAX_GRANT_BYTES), steward.public, epoch.federation_digest)
+        if (found.commitment, found.roster) != (epoch.commitment, roster):
+            raise MessageError("is of another key or roster than this epoch's; begin anew in an empty exchange folder")
 
 
 def _others_enrol(

@@ -76,6 +76,9 @@ def card_names(exchange: Path) -> list[str]:
 def check_given(exchange: Path, given: Mapping[str, str]) -> None:
     """Every fingerprint that was given must be its file's. Raises MessageError naming the file that differs."""
     for name, fingerprint in given.items():
+        if name not in card_names(exchange):
+            known = ", ".join(card_names(exchange)) or "none"
+            raise ConfigError(f"--fingerprint {name}: no such party in {exchange}; there are: {known}")
         found = read_card(exchange, name).public.fingerprint
         if found != fingerprint:
             raise MessageError(

@@ -3,6 +3,7 @@
 Each command gives the lines to print. The ceremony itself is in enrolment.py.
 """
 
+import re
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from securepfl.crypto.ceremony import IdentityCard
 from securepfl.crypto.identity import Identity, fingerprint_bytes
 from securepfl.crypto.keystore import Epoch, Holdings, passphrase_bytes
 from securepfl.crypto.secret import Secret
-from securepfl.errors import ConfigError
+from securepfl.errors import ConfigError, MessageError
 from securepfl.runtime.keyfolder import KeyFolder, load_holdings, private_file, publish, read_passphrase
 
 
@@ -85,13 +86,15 @@ def parse_fingerprints(options: Iterable[str]) -> dict[str, str]:
     """`NAME=XXXX-...` options as fingerprints by name. Raises ConfigError naming the option that is none."""
     given: dict[str, str] = {}
     for option in options:
-        name, _, text = option.rpartition("=")
+        name, _, heard = option.rpartition("=")
+        letters = re.sub(r"[\s-]", "", heard).upper()
+        text = "-".join(letters[start : start + 4] for start in range(0, len(letters), 4))
         try:
-            fingerprint_bytes(text.upper())
+            fingerprint_bytes(text)
         except ValueError:
             wanted = "NAME=XXXX-..., with 8 groups of 4 letters and digits (2 to 7)"
             raise ConfigError(f"--fingerprint {option!r}: give {wanted}") from None
-        if given.setdefault(name, text.upper()) != text.upper():
+        if given.setdefault(name, text) != text:
             raise ConfigError(f"--fingerprint {name}: given twice, and different; give the one read by phone")
     return given
 
@@ -104,6 +107,12 @@ def confirm(
     `replaced` are the names under which another identity is held so far. The error leaves the fingerprint out:
     whoever pastes it from there has compared nothing.
     """
+    cards = list(cards)
+    for card in cards:
+        # What was read before may have been another file.
+        if given.get(card.public.name, card.public.fingerprint) != card.public.fingerprint:
+            path = card_file(exchange, card.public.name)
+            raise MessageError(f"{path}: is not the identity whose fingerprint was given; do not use it, and ask again")
     left = [card for card in cards if card.public.name not in given]
     if left and not _at_terminal():
         names = ", ".join(card.public.name for card in left)

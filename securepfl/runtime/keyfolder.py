@@ -70,11 +70,11 @@ class KeyFolder:
 
 @dataclass(frozen=True)
 class CoordinatorKeys:
-    """What a coordinator holds in one epoch: its identity, the hospitals' public ones by name, the epoch's number."""
+    """What a coordinator holds in one epoch: its identity, the hospitals' public ones by name, the key's commitment."""
 
     identity: Identity
     hospitals: dict[str, PublicIdentity]
-    epoch: int
+    key_commitment: bytes
 
 
 def private_file(folder: Path) -> Path:
@@ -106,8 +106,8 @@ def load_coordinator(folder: Path, passphrase: str, *, epoch: int | None = None)
         holdings = load_holdings(folder, secret)
         if not holdings.is_coordinator:
             raise StorageError("keys of a hospital; name the coordinator's folder")
-        number, hospitals = holdings.roster(epoch)
-        return CoordinatorKeys(holdings.identity, dict(hospitals), number)
+        held = holdings.epoch(epoch)
+        return CoordinatorKeys(holdings.identity, dict(held.hospitals), held.commitment)
 
 
 def _require_private(path: Path) -> None:
@@ -167,6 +167,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 
     Raises StorageError where it is missing, longer, or no plain file.
     """
+    _refuse_linked_folder(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -187,6 +188,7 @@ def publish(path: Path, data: bytes) -> None:
     Raises StorageError where it stands already or cannot be written.
     """
     temporary = path.with_name(f".{path.name}.partial")
+    _refuse_linked_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
@@ -205,3 +207,9 @@ def publish(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _refuse_linked_folder(path: Path) -> None:
+    # An epoch's folder that is a link would lead files elsewhere on this party's disk.
+    if path.parent.name.startswith("epoch-") and path.parent.is_symlink():
+        raise StorageError(f"{path.parent}: is a link; remove it, and copy the folder itself there")

@@ -80,7 +80,9 @@ def local_parties(federation: Federation, root_key: bytes | None = None) -> tupl
         for name, identity in identities.items()
     }
     # In one process a round takes as long as it takes.
-    coordinator = Coordinator(federation.without_budgets(), server, public, deadline_seconds=math.inf)
+    coordinator = Coordinator(
+        federation.without_budgets(), server, public, key_commitment=key.commitment, deadline_seconds=math.inf
+    )
     return keyrings, coordinator
 
 

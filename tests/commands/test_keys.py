@@ -602,6 +602,92 @@ def test_rotation_is_the_stewards_alone_and_refuses_what_cannot_be(at, refused):
     refused(world, world.arguments(STEWARD, "rotate"), "not confirmed of: east;")
 
 
+def newcomer(world, name="east"):
+    world.create(name)
+    return world.by_phone(name)
+
+
+def test_a_steward_restored_from_an_old_copy_cannot_make_the_same_epoch_twice(at, refused):
+    """Else a removal could silently not happen: the others hold the first epoch of that number."""
+    world = at("complete")
+    old = (world.path / STEWARD / "keys" / "private").read_bytes()
+    world.run(STEWARD, "rotate", *newcomer(world))
+    (world.path / STEWARD / "keys" / "private").write_bytes(old)
+    refused(
+        world, world.arguments(STEWARD, "rotate", "--remove", "west", *world.by_phone("east")), "newer than epoch 0"
+    )
+
+
+def test_a_roster_that_is_not_the_stewards_is_named(at):
+    world = at("granted")
+    (world.exchange / "epoch-0" / "roster").write_bytes(b"junk")
+    with pytest.raises(MessageError, match="roster"):
+        world.enrol(STEWARD)
+
+
+def test_a_coordinator_cannot_make_itself_a_hospital_at_a_rotation(at, refused):
+    world = at("complete")
+    hub = world.holdings(SERVER).identity
+    (world.exchange / f"{SERVER}.identity").write_text(IdentityCard.make(hub, coordinator=False).to_text())
+    world.run("hub2", "create", "--coordinator")
+    refused(world, world.arguments(STEWARD, "rotate", *world.by_phone("hub2")), "hub.identity", "keeps its role")
+
+
+def test_an_identity_that_changes_while_it_is_read_is_refused(at, monkeypatch):
+    """The fingerprint that was given must be that of the very card which is used."""
+    world, elsewhere = at("created"), at("created", "elsewhere")
+    elsewhere.exchange.joinpath("west.identity").unlink()
+    shutil.rmtree(elsewhere.path / "west")
+    elsewhere.create("west")
+    false = (elsewhere.exchange / "west.identity").read_bytes()
+    reads, honest = [], keyfolder.read_bounded
+
+    def lying(path, most):
+        if path.name == "west.identity":
+            reads.append(path)
+            if len(reads) > 1:
+                return false
+        return honest(path, most)
+
+    monkeypatch.setattr("securepfl.commands.exchange_folder.read_bounded", lying)
+    with pytest.raises(MessageError, match="not the identity whose fingerprint was given"):
+        world.enrol(STEWARD)
+    assert len(reads) > 1
+    assert not (world.exchange / "epoch-0").exists()
+
+
+def test_an_epochs_folder_that_is_a_link_is_refused(at, tmp_path):
+    world, elsewhere = at("created"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (world.exchange / "epoch-0").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="is a link"):
+        world.enrol(STEWARD)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_rotation_under_other_settings_says_that_a_run_cannot_go_on(at):
+    world = at("complete")
+    same = world.run(STEWARD, "rotate", *newcomer(world))
+    assert "these settings" not in same
+    other = at("complete", "other")
+    (other.path / "federation.toml").write_text(CONFIG.replace("rounds = 5", "rounds = 6"))
+    assert "these settings, or some weights, are not those of epoch 0" in other.run(STEWARD, "rotate", *newcomer(other))
+
+
+def test_a_fingerprint_of_nobody_names_those_who_are_there(at, refused):
+    world = at("created")
+    print_ = world.fingerprint("north")
+    refused(world, world.arguments(STEWARD, "enrol", "--fingerprint", f"nort={print_}"), "nort", "hub, north")
+
+
+def test_a_fingerprint_may_be_given_without_dashes_and_in_small_letters(at):
+    world = at("created")
+    options = [
+        word.replace("-", "").lower() if "=" in word else word for word in world.by_phone("north", "west", "hub")
+    ]
+    assert "epoch 0" in world.run(STEWARD, "enrol", *options)
+
+
 def test_who_was_removed_stays_out_at_the_next_rotation_until_confirmed_again(at):
     world = rotated(at)
     assert "epoch 2: 3 hospitals" in world.run(STEWARD, "rotate")

@@ -22,7 +22,7 @@ def federation(**tables):
     defaults = {
         "rounds": 4,
         "encryption": {"masking": "pairwise"},
-        "similarity": {"every": 1, "dimensions": 64},
+        "similarity": {"every": 1, "beside_masks": True, "dimensions": 64},
     }
     return federation_of(names=FIVE, **(defaults | tables))
 
