@@ -52,7 +52,8 @@ def comparison(pairs: list[tuple[Measured, Measured]]) -> Table:
         _row(table, f"seconds: {step}", [(a.outcome.seconds[step], b.outcome.seconds[step]) for a, b in pairs], ".2f")
     for part in pairs[0][0].outcome.communication.parts:
         found = [(a.outcome.communication.parts[part], b.outcome.communication.parts[part]) for a, b in pairs]
-        _row(table, f"bytes, both ways: {part}", found, ",.0f")
+        if any(map(sum, found)):  # no masks, nothing to show
+            _row(table, f"bytes, both ways: {part}", found, ",.0f")
     return table
 
 

