@@ -103,8 +103,6 @@ SETS: Final[tuple[ParameterSet, ...]] = (
 uniform values are drawn with hardly a rejection.
 """
 
-BY_NAME: Final = {parameters.name: parameters for parameters in SETS}
-
 
 def top_level(bits: int) -> int:
     """The highest quantisation level: 2^bits - 2, so that the grid is symmetric and 0 lies on it."""

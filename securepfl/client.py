@@ -26,7 +26,7 @@ from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Keyring
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
-from securepfl.exchange import Encoded, Layouts, SumChannel
+from securepfl.exchange import Encoded, Layouts, SumChannel, round_context
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.device import resolve_device
 from securepfl.learning.models import bce
@@ -473,8 +473,7 @@ class Client:
         return RandomStream(derive_key(self._simulation.noise_key, self.name, label, round_))
 
     def _context(self, kind: str, header: Header) -> bytes:
-        """Binds tags, masks and pads to these settings and keys, the round, the attempt and the kind of sum."""
-        return self._session + f"{kind}/{header.round}/{header.attempt}".encode()
+        return round_context(self._session, kind, header.round, header.attempt)
 
     def _open(self, data: bytes, kind: Kind) -> tuple[Header, bytes]:
         header, body = open_message(

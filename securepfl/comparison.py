@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,14 +55,17 @@ class Comparison:
     def opener(
         self, accumulated: Vector, round_: int, context: bytes, nonces: Nonces
     ) -> Callable[[str, bytes], Similarity]:
-        """What opens this hospital's row, one other hospital at a time, given what it uploaded."""
+        """What opens this hospital's row, one other hospital at a time, given what it uploaded.
+
+        The sketch is made anew only where there is an answer to open.
+        """
         cipher, roster = self.cipher, self.federation.roster
         if cipher is None:
             return _nobody
-        own, indexed = self._sketch(accumulated, round_), self._by_index(nonces)
+        indexed, own = self._by_index(nonces), cache(lambda: self._sketch(accumulated, round_))
 
         def opened(other: str, answer: bytes) -> Similarity:
-            return cipher.decrypt(answer, own, roster.index(self.name), roster.index(other), context, indexed)
+            return cipher.decrypt(answer, own(), roster.index(self.name), roster.index(other), context, indexed)
 
         return opened
 

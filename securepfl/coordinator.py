@@ -17,7 +17,7 @@ from securepfl.crypto.similarity import SimilarityTable
 from securepfl.crypto.summation import Aggregate
 from securepfl.crypto.words import Words
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import LEAST_NEIGHBOURS, Layouts
+from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, round_context
 from securepfl.federation import Federation
 from securepfl.messages import (
     NONCE_BYTES,
@@ -257,8 +257,8 @@ class Coordinator:
             return None
 
     def _update_context(self) -> bytes:
-        """What the masks of the open round are bound to (Client has the same)."""
-        return self._session + f"update/{self._open_round().number}/0".encode()
+        """What the masks of the open round are bound to."""
+        return round_context(self._session, "update", self._open_round().number)
 
     def _table(self, number: int) -> SimilarityTable | None:
         """Where sketches are compared, in the rounds in which they travel."""

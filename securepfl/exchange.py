@@ -32,6 +32,13 @@ _NAMES_BYTES = 2048
 """Allowed for each hospital's name (at most 255 bytes, up to four times) and the fields around it."""
 
 
+def round_context(session: bytes, kind: str, round_: int, attempt: int = 0) -> bytes:
+    """What tags, masks and pads are bound to, by hospitals and coordinator alike: settings and key (`session`), the
+    round, the attempt and the kind of sum.
+    """
+    return session + f"{kind}/{round_}/{attempt}".encode()
+
+
 @dataclass(frozen=True)
 class Layouts:
     """The shapes of a federation's sums and masks: known to every party, the coordinator included.

@@ -31,8 +31,8 @@ def _masking(case: Case) -> Masking:
 
 
 class PackedMasked:
-    """All hospitals' half. What goes with a masked update, and the two exchanges that unmask the sum, is counted in
-    `besides`: bytes that a hospital sends and receives.
+    """All hospitals' half. What goes with a masked update, and the two exchanges that unmask the sum, is timed; its
+    bytes are not counted.
     """
 
     sparse = True
@@ -47,7 +47,6 @@ class PackedMasked:
             for one in clients
         ]
         self._sent: dict[int, Masked] = {}
-        self.besides = 0
 
     def encrypt(self, index: int, values: Values) -> tuple[int, bytes]:
         """Quantise, pack, tag, mask with shares, encrypt."""
@@ -82,10 +81,6 @@ class PackedMasked:
             shares = self._maskers[index].reveal(CONTEXT, everyone, signatures, roster, blobs)
             seconds.append(time.perf_counter() - start)
             reveals.append(msgspec.msgpack.encode((index, shares)))
-        own = self._sent[0]
-        shares_bytes = sum(map(len, own.blobs))
-        received = sum(map(len, signatures.values())) + shares_bytes
-        self.besides = shares_bytes + len(own.commitments) + len(signatures[0]) + len(reveals[0]) + received
         return reveals, signing + median(seconds)
 
     def commitments(self) -> bytes:
