@@ -1,5 +1,6 @@
 """How a hospital signs its budget ledger: the signer that securepfl.privacy is handed."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -7,7 +8,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from securepfl.crypto.identity import Identity
 
+ALGORITHM = "Ed25519"
 _DOMAIN = b"securepfl ledger signature 1"
+
+
+def ledger_verifier(trusted: Collection[bytes] | None) -> Callable[[str, bytes, bytes, bytes], bool]:
+    """(algorithm, public key, message, signature) -> whether a ledger line's signature holds under a `trusted` key.
+
+    None trusts whatever key the ledger names: then the reader compares that key with the hospital's.
+    """
+
+    def verify(algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        if algorithm != ALGORITHM or not (trusted is None or public_key in trusted):
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _DOMAIN + message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    return verify
 
 
 @dataclass(frozen=True)
@@ -24,7 +44,7 @@ class LedgerSigner:
     @property
     def algorithm(self) -> str:
         """What the session line states."""
-        return "Ed25519"
+        return ALGORITHM
 
     @property
     def public_key(self) -> bytes:
@@ -37,10 +57,5 @@ class LedgerSigner:
 
     def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Whether the signature holds and the key is one to trust."""
-        if algorithm != self.algorithm or not (self.trusting or public_key == self.public_key):
-            return False
-        try:
-            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _DOMAIN + message)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        trusted = None if self.trusting else (self.public_key,)
+        return ledger_verifier(trusted)(algorithm, public_key, message, signature)

@@ -1,125 +1,199 @@
-"""What was released, and what it costs: (epsilon, delta) of composed Gaussian releases.
+"""What releases cost: (epsilon, delta) of all of them composed.
 
-Adjacency is zero-out: one record is replaced by one whose gradient is zero, so the clipped sum moves by at
-most the clip. Under replace-one it moves by twice the clip. Full-batch releases compose to one Gaussian
-mechanism, whose epsilon is known exactly (Balle and Wang 2018, arXiv 1805.06530); with Poisson sampling the
-privacy loss distributions of `dp_accounting` are composed, which rounds pessimistically: an upper bound.
+Adjacency is zero-out: one unit is replaced by one whose gradient is zero, so the clipped sum moves by at most the
+clip. Under replace-one it moves by twice the clip. Full-batch Gaussian releases compose to one Gaussian mechanism,
+whose epsilon is known exactly (Balle and Wang 2018, arXiv 1805.06530); with Poisson sampling privacy loss
+distributions are composed (losses.py), an upper bound. As soon as another kind is among them, all are composed by
+Renyi divergences (renyi.py), a looser upper bound.
 """
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import get_args
 
-from dp_accounting import gaussian_mechanism
-from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.privacy_accountant import NeighboringRelation
+import msgspec
 from scipy.optimize import brentq
+from scipy.special import log_ndtr
 
 from securepfl.errors import ConfigError
+from securepfl.privacy.events import (
+    LEAST_SCALE,
+    MOST_SCALE,
+    MOST_STEPS,
+    AnyRelease,
+    Release,
+    Selection,
+    SharedRelease,
+    Unit,
+)
+from securepfl.privacy.losses import Adjacency, Step, epsilon_of_steps
+from securepfl.privacy.renyi import renyi_epsilon
 
-Adjacency = Literal["zero-out", "replace-one"]
+__all__ = [
+    "SMALLEST_DELTA",
+    "Adjacency",
+    "AnyRelease",
+    "Composition",
+    "Release",
+    "Selection",
+    "SharedRelease",
+    "epsilon",
+    "epsilon_of_group",
+    "noise_multiplier_for",
+    "shared_scale_for",
+]
 
-_RELATIONS = {"zero-out": NeighboringRelation.REPLACE_SPECIAL, "replace-one": NeighboringRelation.REPLACE_ONE}
-_SENSITIVITY_IN_CLIPS = {"zero-out": 1.0, "replace-one": 2.0}
-_MOST_STEPS = 10**9
-# Below this, the mass that the PLD accountant truncates (1e-15 a composition) is no longer negligible.
+# Below this, what the accountants cut off (1e-18 a composition and more) is no longer sure to be negligible.
 SMALLEST_DELTA = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
-class Release:
-    """`steps` releases of a noisy sum of clipped gradients.
+@dataclass
+class Composition:
+    """Releases as they are added and taken away, counted by kind: what its epsilon takes doesn't grow with them.
 
-    noise_multiplier: standard deviation of the noise over the clip. sample_rate: chance of each record to be
-    in a step, independent of the others; 1.0 is the full batch. unit: what the clip bounds, always one
-    record so far. steps may be 0: reserved, but nothing was released.
-
-    Raises ValueError, naming the field.
+    `add` and `remove` raise ValueError for a release of another unit: a patient's epsilon cannot be had from
+    releases that bound one record, nor the other way round.
     """
 
-    mechanism: str = "gaussian"
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-    unit: str = "record"
+    steps: Counter[AnyRelease] = field(default_factory=Counter)
+    """How often each release's single step happened."""
+    tails: Counter[float] = field(default_factory=Counter)
+    unit: Unit | None = None
 
-    def __post_init__(self) -> None:
-        if self.mechanism != "gaussian":
-            raise ValueError(f"mechanism must be 'gaussian', not {self.mechanism!r}")
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
-            raise ValueError(f"noise_multiplier must be positive and finite, not {self.noise_multiplier!r}")
-        if not 0 < self.sample_rate <= 1:
-            raise ValueError(f"sample_rate must be in (0, 1], not {self.sample_rate!r}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int):
-            raise ValueError(f"steps must be a whole number, not {self.steps!r}")
-        if not 0 <= self.steps <= _MOST_STEPS:
-            raise ValueError(f"steps must be in [0, {_MOST_STEPS}], not {self.steps!r}")
-        if self.unit != "record":
-            raise ValueError(f"unit must be 'record', not {self.unit!r}")
+    @classmethod
+    def of(cls, releases: Iterable[AnyRelease]) -> "Composition":
+        """All `releases`, in any order."""
+        composition = cls()
+        for release in releases:
+            composition.add(release)
+        return composition
 
-    def covers(self, other: "Release") -> bool:
-        """Whether `other` costs no more, field by field, and so whatever both are composed with."""
-        return (
-            (other.mechanism, other.unit) == (self.mechanism, self.unit)
-            and other.noise_multiplier >= self.noise_multiplier
-            and other.sample_rate <= self.sample_rate
-            and other.steps <= self.steps
-        )
+    def add(self, release: AnyRelease) -> None:
+        """Counts `release` from now on. One of no steps counts for nothing, but has its unit."""
+        self.check_unit(release)
+        self.unit = release.unit
+        self._count(release, 1)
+
+    def remove(self, release: AnyRelease) -> None:
+        """Takes back what was added before."""
+        self._count(release, -1)
+
+    def check_unit(self, release: AnyRelease) -> None:
+        """Raises ValueError where `release` has another unit than those before, TypeError where it is none."""
+        if not isinstance(release, AnyRelease):
+            raise TypeError(f"release must be a Release, SharedRelease or Selection, not {type(release).__name__}")
+        if self.unit not in (None, release.unit):
+            raise ValueError(f"unit must be {self.unit!r} as in the releases before, not {release.unit!r}")
+
+    def with_release(self, release: AnyRelease) -> "Composition":
+        """A new composition that counts `release` too."""
+        both = Composition(self.steps.copy(), self.tails.copy(), self.unit)
+        both.add(release)
+        return both
+
+    def epsilon(self, delta: float, adjacency: Adjacency = "zero-out") -> float:
+        """As `epsilon` of all releases that count."""
+        _check(delta, adjacency)
+        counts = frozenset(self.steps.items())
+        tail = math.fsum(tail * count for tail, count in self.tails.items())
+        return _epsilon_of(counts, tail, delta, adjacency)
+
+    @property
+    def tolerance(self) -> float:
+        """How far, relatively, the epsilons of two versions of the accountant may lie apart.
+
+        Sums of Gaussians are exact and differ in the last digits; sampled ones are rounded up on a grid.
+        """
+        return 1e-6 if all(isinstance(r, Release) and r.sample_rate == 1.0 for r in self.steps) else 2e-3
+
+    def _count(self, release: AnyRelease, sign: int) -> None:
+        if not release.steps or (isinstance(release, Selection) and not any(r.steps for r in release.candidate)):
+            return
+        changes: dict[str, float] = {"steps": 1}
+        if isinstance(release, SharedRelease) and release.tail:
+            self.tails[release.tail] += sign
+            changes["tail"] = 0.0
+        one = msgspec.structs.replace(release, **changes)
+        self.steps[one] += sign * release.steps
+        if not self.steps[one]:
+            del self.steps[one]
 
 
-def epsilon(releases: Sequence[Release], delta: float, adjacency: Adjacency = "zero-out") -> float:
+def epsilon(releases: Sequence[AnyRelease], delta: float, adjacency: Adjacency = "zero-out") -> float:
     """Epsilon at `delta` of all `releases` composed, in any order; 0 where nothing was released.
 
-    Exact where all are full-batch, else an upper bound (inf where delta is too small to bound). Under
-    replace-one and Poisson sampling the pair composed is dp_accounting's: the record's gradient against its
-    opposite, at the same sampling rate. Noise, rates and steps are taken as fixed before the data is seen.
+    Exact where all are full-batch Gaussian, else an upper bound (inf where delta is too small to bound). Under
+    replace-one and Poisson sampling the pair composed is dp_accounting's: the unit's gradient against its
+    opposite, at the same sampling rate; among other kinds, replace-one is two zero-outs one after the other.
+    Noise, rates and steps are taken as fixed before the data is seen.
 
-    Raises ValueError where delta is outside [1e-12, 1) or adjacency is unknown.
+    Raises ValueError where delta is outside [1e-12, 1), adjacency is unknown, or units are mixed; TypeError for
+    what is no release.
     """
+    return Composition.of(releases).epsilon(delta, adjacency)
+
+
+def epsilon_of_group(releases: Sequence[Release], delta: float, size: int) -> float:
+    """Zero-out epsilon at `delta` of a patient with `size` records, where `releases` clipped each record alone.
+
+    The full batch moves by `size` clips: exact. With Poisson sampling each record is drawn on its own, so a step moves
+    by as many clips as of them are drawn: a mixture of Gaussians, an upper bound (Charles et al. 2024, arXiv
+    2407.07737; Choquette-Choo et al. 2023, arXiv 2310.15526). Raises ValueError for another unit than "record", for
+    another kind of release, and for a size below 1.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be a whole number of at least 1, not {size!r}")
+    if not all(isinstance(release, Release) and release.unit == "record" for release in releases):
+        raise ValueError("releases must be Gaussian and have the unit 'record'")
+    _check(delta, "zero-out")
+    counts = Composition.of(releases).steps
+    return _gaussian_epsilon({one: n for one, n in counts.items() if isinstance(one, Release)}, delta, "zero-out", size)
+
+
+def _check(delta: float, adjacency: Adjacency) -> None:
     if not SMALLEST_DELTA <= delta < 1:
         raise ValueError(f"delta must be in [{SMALLEST_DELTA}, 1), not {delta!r}")
     if adjacency not in get_args(Adjacency):
         raise ValueError(f"adjacency must be one of {get_args(Adjacency)}, not {adjacency!r}")
-    steps: Counter[tuple[float, float]] = Counter()
-    for release in releases:
-        steps[release.noise_multiplier, release.sample_rate] += release.steps
-    groups = tuple(sorted((noise, rate, count) for (noise, rate), count in steps.items() if count))
-    return _epsilon_of_groups(groups, delta, adjacency)
 
 
 @lru_cache(maxsize=1024)
-def _epsilon_of_groups(groups: tuple[tuple[float, float, int], ...], delta: float, adjacency: Adjacency) -> float:
-    # Gaussians at mu_1, mu_2, ... compose to one at the root of the sum of squares (Gaussian DP).
-    mu = math.sqrt(math.fsum(count / noise**2 for noise, rate, count in groups if rate == 1.0))
-    poisson = [group for group in groups if group[1] < 1.0]
-    if not poisson:
-        sensitivity = _SENSITIVITY_IN_CLIPS[adjacency]
-        return float(gaussian_mechanism.get_epsilon_gaussian(1 / (sensitivity * mu), delta)) if mu else 0.0
-    interval = _discretisation(min([rate / noise for noise, rate, _ in poisson] + [mu] * (mu > 0)))
-    loss = privacy_loss_distribution.identity(value_discretization_interval=interval)
-    if mu:
-        loss = loss.compose(_loss_of_one_step(1 / mu, 1.0, interval, adjacency))
-    for noise, rate, count in poisson:
-        loss = loss.compose(_loss_of_one_step(noise, rate, interval, adjacency).self_compose(count))
-    return float(loss.get_epsilon_for_delta(delta))
+def _epsilon_of(counts: frozenset[tuple[AnyRelease, int]], tail: float, delta: float, adjacency: Adjacency) -> float:
+    # In one order, so that the same releases cost the same to the last digit.
+    ordered = dict(sorted(counts, key=lambda item: msgspec.json.encode(item[0])))
+    gaussian = {release: count for release, count in ordered.items() if isinstance(release, Release)}
+    if len(gaussian) < len(ordered) or tail:
+        return renyi_epsilon(ordered, tail, delta, adjacency)
+    return _gaussian_epsilon(gaussian, delta, adjacency, 1)
 
 
-def _discretisation(smallest_loss: float) -> float:
-    """Grid of the privacy loss: coarse where the losses of a step are large beside it, ten times faster."""
-    return 1e-3 if smallest_loss >= 0.02 else 1e-4
+def _gaussian_epsilon(counts: dict[Release, int], delta: float, adjacency: Adjacency, records: int) -> float:
+    """Of a unit of `records` records, each clipped alone."""
+    if all(release.sample_rate == 1.0 for release in counts):
+        # Gaussians at mu_1, mu_2, ... compose to one at the root of the sum of squares (Gaussian DP).
+        mu = math.sqrt(math.fsum(count / release.noise_multiplier**2 for release, count in counts.items()))
+        return gaussian_dp_epsilon((2 if adjacency == "replace-one" else 1) * records * mu, delta)
+    steps = [(Step(r.noise_multiplier, r.sample_rate, records), count) for r, count in counts.items()]
+    return epsilon_of_steps(steps, delta, adjacency)
 
 
-@lru_cache(maxsize=16)
-def _loss_of_one_step(noise: float, rate: float, interval: float, adjacency: Adjacency) -> Any:
-    return privacy_loss_distribution.from_gaussian_mechanism(
-        noise,
-        sampling_prob=rate,
-        value_discretization_interval=interval,
-        neighboring_relation=_RELATIONS[adjacency],
-    )
+@lru_cache(maxsize=1024)
+def gaussian_dp_epsilon(mu: float, delta: float) -> float:
+    """Epsilon at `delta` of a Gaussian whose mean moves by `mu` standard deviations: Balle and Wang 2018, Theorem 8."""
+
+    def excess(eps: float) -> float:
+        upper, lower = float(log_ndtr(mu / 2 - eps / mu)), eps + float(log_ndtr(-mu / 2 - eps / mu))
+        return upper + math.log(-math.expm1(min(lower - upper, -1e-300))) - math.log(delta)
+
+    if mu == 0 or excess(0.0) <= 0:
+        return 0.0
+    upper = 1.0
+    while excess(upper) > 0:
+        upper *= 2
+    return float(brentq(excess, 0.0, upper, xtol=1e-12))
 
 
 def noise_multiplier_for(target: float, delta: float, sample_rate: float, steps: int) -> float:
@@ -128,18 +202,14 @@ def noise_multiplier_for(target: float, delta: float, sample_rate: float, steps:
     Exact for the full batch; with Poisson sampling epsilon comes out at most 1 % under the target.
     Raises ConfigError, naming the setting, where one is out of range.
     """
-    if not (math.isfinite(target) and target > 0):
-        raise ConfigError(f"epsilon is {target!r}: give a finite number above 0")
-    if not SMALLEST_DELTA <= delta < 1:
-        raise ConfigError(f"delta is {delta!r}: give a number from {SMALLEST_DELTA} to below 1, e.g. 1e-5")
+    _check_target(target, delta, steps)
     if not 0 < sample_rate <= 1:
         raise ConfigError(f"sample_rate is {sample_rate!r}: give a number above 0 and at most 1 (the full batch)")
-    if not 1 <= steps <= _MOST_STEPS:
-        raise ConfigError(f"steps is {steps!r}: give a whole number from 1 to {_MOST_STEPS}")
+    mu = _gaussian_dp_mu(target, delta)
     # The nudge keeps rounding in the root finder and in later sums on the safe side of the target.
-    full_batch = float(gaussian_mechanism.get_sigma_gaussian(target, delta)) * math.sqrt(steps) * (1 + 1e-9)
+    full_batch = math.sqrt(steps) / mu * (1 + 1e-9)
     if sample_rate < 1.0:
-        return _poisson_noise(target, delta, sample_rate, steps, full_batch)
+        return _poisson_noise(target, delta, sample_rate, steps, mu)
     for doubling in range(40):
         if epsilon([Release(noise_multiplier=full_batch, sample_rate=1.0, steps=steps)], delta) <= target:
             return full_batch
@@ -147,21 +217,91 @@ def noise_multiplier_for(target: float, delta: float, sample_rate: float, steps:
     raise ConfigError(f"epsilon {target!r} at delta {delta!r} cannot be computed reliably: give one from 1e-4 to 1e4")
 
 
+def _check_target(target: float, delta: float, steps: int) -> None:
+    if not (math.isfinite(target) and target > 0):
+        raise ConfigError(f"epsilon is {target!r}: give a finite number above 0")
+    if not SMALLEST_DELTA <= delta < 1:
+        raise ConfigError(f"delta is {delta!r}: give a number from {SMALLEST_DELTA} to below 1, e.g. 1e-5")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"steps is {steps!r}: give a whole number from 1 to {MOST_STEPS}")
+
+
+def _gaussian_dp_mu(target: float, delta: float) -> float:
+    """Inverse of gaussian_dp_epsilon, to rounding."""
+
+    def excess(log_mu: float) -> float:
+        return gaussian_dp_epsilon(math.exp(log_mu), delta) - target
+
+    upper = 0.0
+    while excess(upper) <= 0:
+        upper += 1
+    lower = upper - 1
+    while excess(lower) > 0:
+        lower -= 1
+    return math.exp(float(brentq(excess, lower, upper, xtol=1e-14)))
+
+
 @lru_cache(maxsize=64)
-def _poisson_noise(target: float, delta: float, sample_rate: float, steps: int, enough: float) -> float:
-    """Root of log(epsilon / target) in log(noise), starting from the full batch's noise, which is enough."""
+def _poisson_noise(target: float, delta: float, sample_rate: float, steps: int, mu: float) -> float:
+    """Root of log(epsilon / target) in log(noise), from where the central limit of many steps puts it.
 
-    def excess(log_noise: float) -> float:
-        release = Release(noise_multiplier=math.exp(log_noise), sample_rate=sample_rate, steps=steps)
-        return math.log(min(max(epsilon([release], delta), 1e-12), 1e12) / target)
+    That limit is mu^2 = steps rate^2 (exp(1 / noise^2) - 1) (Bu et al. 2020, arXiv 1911.11607). On a coarse grid
+    epsilon comes out a little too high, so its root is on the safe side; a finer grid only tightens it.
+    """
 
-    upper = math.log(enough)
-    while excess(upper) > 0:
-        upper += math.log(1.5)
-    lower = upper - math.log(2)
-    while excess(lower) <= 0:
-        upper, lower = lower, lower - math.log(2)
-    root = float(brentq(excess, lower, upper, xtol=5e-4))
-    while excess(root) > 0:
-        root += 5e-4
+    def excess(log_noise: float, coarser: int) -> float:
+        spent = epsilon_of_steps([(Step(math.exp(log_noise), sample_rate), steps)], delta, coarser=coarser)
+        return math.log(min(max(spent, 1e-12), 1e12) / target)
+
+    guess = -0.5 * math.log(math.log1p((mu / sample_rate) ** 2 / steps))
+    root = _root_from(lambda log_noise: excess(log_noise, 8), guess, 0.05, 2e-3)
+    if excess(root, 1) < -0.005:
+        root = _root_from(lambda log_noise: excess(log_noise, 1), root, 0.005, 5e-4)
     return math.exp(root)
+
+
+def _root_from(excess: Callable[[float], float], guess: float, width: float, tolerance: float) -> float:
+    """Where the falling `excess` comes to 0 or just below, searched from `guess` in growing steps of `width`."""
+    lower = upper = guess
+    lower_excess = upper_excess = excess(guess)
+    while upper_excess > 0:
+        lower, lower_excess, upper = upper, upper_excess, upper + width
+        upper_excess, width = excess(upper), 2 * width
+    while lower_excess <= 0:
+        upper, upper_excess, lower = lower, lower_excess, lower - width
+        lower_excess, width = excess(lower), 2 * width
+    root = float(brentq(excess, lower, upper, xtol=tolerance))
+    while excess(root) > 0:
+        root += tolerance
+    return root
+
+
+def shared_scale_for(
+    target: float, delta: float, steps: int, shares: int, sensitivity: float, dimension: int, tail: float
+) -> int:
+    """The least scale of each share's discrete Gaussian, in grid units, with which SharedRelease meets `target`.
+
+    Raises ConfigError, naming the setting, where one is out of range or no scale is enough.
+    """
+    _check_target(target, delta, steps)
+
+    def enough(scale: int) -> bool:
+        release = SharedRelease(
+            scale=scale, sensitivity=sensitivity, shares=shares, dimension=dimension, tail=tail, steps=steps
+        )
+        return epsilon([release], delta) <= target
+
+    try:
+        lower, upper = LEAST_SCALE - 1, LEAST_SCALE
+        while not enough(upper):
+            if upper == MOST_SCALE:
+                raise ConfigError(
+                    f"epsilon {target!r}: no scale up to 2^53 meets it with a tail of {tail!r}; lower the tail"
+                )
+            lower, upper = upper, min(2 * upper, MOST_SCALE)
+        while upper - lower > 1:
+            middle = (lower + upper) // 2
+            lower, upper = (lower, middle) if enough(middle) else (middle, upper)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return upper

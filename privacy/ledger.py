@@ -11,8 +11,8 @@ import hashlib
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -21,15 +21,19 @@ from typing import Any, Literal, Protocol, Self
 import msgspec
 
 from securepfl.errors import BudgetError, LedgerError, StorageError
-from securepfl.privacy.accounting import Release, epsilon
+from securepfl.privacy.accounting import Composition
+from securepfl.privacy.events import AnyRelease, Unit
 from securepfl.privacy.lines import (
     AnyLine,
+    Audit,
     Budget,
     ExpertRelease,
     History,
     LedgerSummary,
     Reservation,
+    RoundSpend,
     Session,
+    SessionStart,
     Settlement,
     Torn,
     Verifier,
@@ -43,7 +47,18 @@ from securepfl.privacy.lines import (
     summary,
 )
 
-__all__ = ["Budget", "Ledger", "LedgerSummary", "Signer", "Verifier", "verify_ledger"]
+__all__ = [
+    "Budget",
+    "Ledger",
+    "LedgerSummary",
+    "RoundSpend",
+    "SessionStart",
+    "Signer",
+    "Verifier",
+    "verify_ledger",
+]
+
+_CLOCK_CORRECTION = timedelta(seconds=60)
 
 
 class Signer(Protocol):
@@ -108,7 +123,7 @@ class Ledger:
                 ledger._write(b"\n", ledger._size - 1)
             ledger._append(
                 Session(
-                    **ledger._common_fields(epsilon(history.releases(), budget.delta)),
+                    **ledger._common_fields(history.composition.epsilon(budget.delta)),
                     site=site,
                     simulation=simulation,
                     seeded=seeded,
@@ -140,20 +155,28 @@ class Ledger:
         """Whether this run has reserved anything here, in this session or an earlier one."""
         return any(reservation.run == self.run for reservation in self._history.reserved.values())
 
-    def releases(self) -> tuple[Release, ...]:
+    @property
+    def unit(self) -> Unit | None:
+        """What the releases here bound, a record or a patient; None before the first."""
+        return self._history.composition.unit
+
+    def releases(self) -> tuple[AnyRelease, ...]:
         """All that counts: settled reservations as settled, unsettled ones in full."""
         return tuple(self._history.releases())
 
     def spent(self) -> float:
         """Epsilon of all releases composed, zero-out, at this session's delta."""
-        return epsilon(self.releases(), self._session.budget.delta)
+        return self._history.composition.epsilon(self._session.budget.delta)
 
     def spent_replace_one(self) -> float:
         """The same under replace-one adjacency."""
-        return epsilon(self.releases(), self._session.budget.delta, "replace-one")
+        return self._history.composition.epsilon(self._session.budget.delta, "replace-one")
 
-    def would_exceed(self, release: Release) -> bool:
-        """Whether reserving `release` would be refused. Inf, where delta is too small to account, exceeds."""
+    def would_exceed(self, release: AnyRelease) -> bool:
+        """Whether reserving `release` would be over budget. Inf, where delta is too small to account, exceeds.
+
+        Raises LedgerError for another unit than this ledger's.
+        """
         return self._spent_with(release) > self._session.budget.epsilon
 
     def serves_other_run(self, federation: str) -> bool:
@@ -164,12 +187,13 @@ class Ledger:
         """Whether this run has reserved this round and attempt before, settled or not."""
         return reservation_id(self._session.run, federation, round, attempt) in self._history.reserved
 
-    def reserve(self, release: Release, *, federation: str, round: int, attempt: int) -> str:  # noqa: A002
+    def reserve(self, release: AnyRelease, *, federation: str, round: int, attempt: int) -> str:  # noqa: A002
         """Writes that `release` is about to happen; the reservation's id. Call it before training.
 
         federation: what the round's messages are bound to, in hex. Raises BudgetError where the budget would be
         exceeded; the file is then as it was. Raises LedgerError where this run has reserved this round and attempt
-        before: send the stored message again, never fresh noise. Raises StorageError where it cannot be written.
+        before: send the stored message again, never fresh noise; and where it counts by another unit than the
+        releases before. Raises StorageError where it cannot be written.
         """
         if release.steps < 1:
             raise ValueError(f"steps must be at least 1 to reserve, not {release.steps!r}")
@@ -180,15 +204,16 @@ class Ledger:
                 f"{self._path}: round {round}, attempt {attempt} is already reserved in run {run}: "
                 "send the stored message again, or start a new attempt"
             )
-        if self.would_exceed(release):
+        spent = self._spent_with(release)
+        if spent > budget.epsilon:
             raise BudgetError(
                 f"{self._session.site}: round {round} would bring the spend to epsilon "
-                f"{self._spent_with(release):.4g} at delta {budget.delta:g}, over the budget of "
+                f"{spent:.4g} at delta {budget.delta:g}, over the budget of "
                 f"{budget.epsilon:.4g} ({self._path}); raise the budget or stop here"
             )
         self._append(
             Reservation(
-                **self._session_fields([*self.releases(), release]),
+                **self._session_fields(spent),
                 id=id_,
                 run=run,
                 federation=federation,
@@ -199,24 +224,28 @@ class Ledger:
         )
         return id_
 
-    def settle(self, id: str, actual: Release) -> None:  # noqa: A002
+    def settle(self, id: str, actual: AnyRelease) -> None:  # noqa: A002
         """Writes what reservation `id` released in fact; from then on it counts as `actual`.
 
         Raises ValueError where there is no such open reservation or `actual` is more than it in any field,
         StorageError where it cannot be written.
         """
-        releases = self._history.releases(settling={id: actual})
-        self._append(Settlement(**self._session_fields(releases), id=id, actual=actual))
+        line = Settlement(**self._session_fields(0.0), id=id, actual=actual)
+        self._history.check(line)
+        spent = self._history.composition_after(line).epsilon(self._session.budget.delta)
+        self._append(msgspec.structs.replace(line, epsilon=spent))
 
-    def record(self, kind: Literal["expert-release"], details: Mapping[str, Any]) -> None:
-        """Writes that something left the hospital which costs nothing beyond the lines above.
+    def record(self, kind: Literal["expert-release", "audit"], details: Mapping[str, Any]) -> None:
+        """Writes that something happened which costs nothing beyond the lines above: a model left the hospital, or
+        an attack on models that never left it was tried.
 
         details: JSON values. Raises ValueError for another kind, ValueError or TypeError for other values,
         StorageError where it cannot be written.
         """
-        if kind != "expert-release":
-            raise ValueError(f"kind must be 'expert-release', not {kind!r}")
-        self._append(ExpertRelease(**self._session_fields(self.releases()), details=dict(details)))
+        kinds: dict[str, type[ExpertRelease | Audit]] = {"expert-release": ExpertRelease, "audit": Audit}
+        if kind not in kinds:
+            raise ValueError(f"kind must be one of {tuple(kinds)}, not {kind!r}")
+        self._append(kinds[kind](**self._session_fields(self.spent()), details=dict(details)))
 
     @property
     def _session(self) -> Session:
@@ -224,8 +253,16 @@ class Ledger:
             raise ValueError("ledger has no session: use Ledger.open")
         return self._history.session
 
-    def _spent_with(self, release: Release) -> float:
-        return epsilon([*self.releases(), release], self._session.budget.delta)
+    def _spent_with(self, release: AnyRelease) -> float:
+        return self._composition_with(release).epsilon(self._session.budget.delta)
+
+    def _composition_with(self, release: AnyRelease) -> Composition:
+        if self.unit not in (None, release.unit):
+            raise LedgerError(
+                f"{self._path}: counts by {self.unit}, and this run counts by {release.unit}: what a patient loses "
+                f"cannot be told from records, nor the reverse; give runs that count by {release.unit} their own ledger"
+            )
+        return self._history.composition.with_release(release)
 
     def _common_fields(self, spent: float) -> dict[str, Any]:
         """Of any next line. The signature is put in by _append."""
@@ -233,16 +270,16 @@ class Ledger:
             "schema": 1,
             "index": self._history.lines,
             "previous": self._history.head,
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "time": _time_after(self._path, self._history.time),
             "epsilon": spent,
             "signature": "",
         }
 
-    def _session_fields(self, releases: Sequence[Release]) -> dict[str, Any]:
-        """Of a next line of this session after which `releases` are what counts."""
+    def _session_fields(self, spent: float) -> dict[str, Any]:
+        """Of a next line of this session once which `spent` is spent."""
         session = self._session
         flags = {"site": session.site, "simulation": session.simulation, "seeded": session.seeded}
-        return self._common_fields(epsilon(releases, session.budget.delta)) | flags
+        return self._common_fields(spent) | flags
 
     def _append(self, line: AnyLine) -> None:
         """Signs, checks and writes `line`. What could not be read back is never written."""
@@ -281,12 +318,13 @@ class Ledger:
         self.close()
 
 
-def verify_ledger(path: Path, verify: Verifier) -> LedgerSummary:
-    """Recomputes all that the ledger at `path` claims: form, order, hash chain, signatures, spends, budgets.
+def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> LedgerSummary:
+    """Recomputes all that the ledger at `path` claims: form, order, times, hash chain, signatures, spends, budgets.
 
     verify: also decides which public keys to trust; one that accepts any valid signature leaves comparing
-    the summary's keys to the caller. Lines cut off at the end show only against a head known from elsewhere.
-    Raises LedgerError naming the file and the line, StorageError where it cannot be read.
+    the summary's keys to the caller. heads: hashes of its last line that the coordinator saw, in hex: lines cut off
+    at the end or replaced show only against them.
+    Raises LedgerError naming the file and the line or head, StorageError where it cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -296,9 +334,18 @@ def verify_ledger(path: Path, verify: Verifier) -> LedgerSummary:
     if torn or not data.endswith(b"\n"):
         number = max(1, len(lines) + bool(torn))
         raise LedgerError(f"{path}: line {number} is missing or unfinished; the hospital's next run mends that")
-    history = History()
+    history, unseen, time = History(), dict.fromkeys(heads), ""
     for line in replay(str(path), lines, verify, history):
+        if line.time < time:
+            raise damaged(str(path), line.index + 1, f"is of {line.time}, before the line above it ({time})")
         _check_spend(path, line, history)
+        unseen.pop(history.head, None)
+        time = line.time
+    for head in unseen:
+        raise LedgerError(
+            f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
+            "restore the ledger from a copy"
+        )
     return summary(history)
 
 
@@ -307,12 +354,25 @@ def _check_spend(path: Path, line: AnyLine, history: History) -> None:
     session = history.session
     if session is None:
         return
-    spent = epsilon(history.releases(), session.budget.delta)
+    spent, tolerance = history.composition.epsilon(session.budget.delta), history.composition.tolerance
     # Another version of the accountant may differ in the last digits, not in what the budget means.
-    if not math.isclose(spent, line.epsilon, rel_tol=1e-6, abs_tol=1e-9):
+    if not math.isclose(spent, line.epsilon, rel_tol=tolerance, abs_tol=1e-9):
         raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
-    if isinstance(line, Reservation) and spent > session.budget.epsilon * (1 + 1e-6):
+    if isinstance(line, Reservation) and spent > session.budget.epsilon * (1 + tolerance):
         raise damaged(str(path), line.index + 1, f"reserves more than its budget of {session.budget.epsilon!r}")
+
+
+def _time_after(path: Path, last: str) -> str:
+    """The time now, or that of the `last` line where the clock was set back a little since: times never fall."""
+    now = datetime.now(UTC)
+    if last and now < (before := datetime.fromisoformat(last)):
+        if before - now > _CLOCK_CORRECTION:
+            raise LedgerError(
+                f"{path}: its last line is of {last}, and this machine's clock says {now:%Y-%m-%dT%H:%M:%SZ}; "
+                "set the clock, or wait until it has passed that time"
+            )
+        return last
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _open_locked(path: Path) -> tuple[FileIO, bytes]:

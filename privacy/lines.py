@@ -7,8 +7,9 @@ signature over its own canonical bytes without the signature, under the key that
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,7 +17,8 @@ import rfc8785
 from msgspec import Meta
 
 from securepfl.errors import ConfigError, LedgerError
-from securepfl.privacy.accounting import SMALLEST_DELTA, Release, epsilon
+from securepfl.privacy.accounting import SMALLEST_DELTA, Composition
+from securepfl.privacy.events import AnyRelease, Unit
 
 Verifier = Callable[[str, bytes, bytes, bytes], bool]
 """(algorithm, public key, message, signature) -> whether the signature holds and the key is one to trust."""
@@ -58,6 +60,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_u
     epsilon: float
     signature: Hex
 
+    def __post_init__(self) -> None:
+        datetime.fromisoformat(self.time)  # ValueError for a 30th of February
+
 
 @dataclass(frozen=True)
 class Torn:
@@ -89,14 +94,14 @@ class Reservation(Line, frozen=True, kw_only=True, tag="reservation"):
     federation: Hex
     round: Count
     attempt: Count
-    release: Release
+    release: AnyRelease
 
 
 class Settlement(Line, frozen=True, kw_only=True, tag="settlement"):
     """What the reservation `id` released in fact: never more than it reserved."""
 
     id: Hex
-    actual: Release
+    actual: AnyRelease
 
 
 class ExpertRelease(Line, frozen=True, kw_only=True, tag="expert-release"):
@@ -105,7 +110,13 @@ class ExpertRelease(Line, frozen=True, kw_only=True, tag="expert-release"):
     details: dict[str, Any]
 
 
-AnyLine = Session | Reservation | Settlement | ExpertRelease
+class Audit(Line, frozen=True, kw_only=True, tag="audit"):
+    """An attack was tried on models that never left the hospital: its result, which costs nothing."""
+
+    details: dict[str, Any]
+
+
+AnyLine = Session | Reservation | Settlement | ExpertRelease | Audit
 _DECODER = msgspec.json.Decoder(AnyLine)
 
 
@@ -144,28 +155,48 @@ class History:
 
     lines: int = 0
     head: str = NO_LINE
+    time: str = ""
+    """Of the last line."""
     session: Session | None = None
     sessions: list[Session] = field(default_factory=list)
     reserved: dict[str, Reservation] = field(default_factory=dict)
-    settled: dict[str, Release] = field(default_factory=dict)
+    settled: dict[str, AnyRelease] = field(default_factory=dict)
+    composition: Composition = field(default_factory=Composition)
+    """What counts: settled reservations as settled, the others in full."""
+    spent_after: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """For each reservation, the spend that its last line states, and that line's time."""
 
-    def releases(self, settling: Mapping[str, Release] | None = None) -> list[Release]:
-        """What counts: reservations as settled here or in `settling`, the others in full."""
-        settled = {**self.settled, **(settling or {})}
-        return [settled.get(id_, reservation.release) for id_, reservation in self.reserved.items()]
+    def releases(self) -> list[AnyRelease]:
+        """What counts, in the order in which it was reserved."""
+        return [self.settled.get(id_, reservation.release) for id_, reservation in self.reserved.items()]
+
+    def composition_after(self, line: AnyLine) -> Composition:
+        """What will count once `line`, which `check` lets pass, is added."""
+        match line:
+            case Reservation():
+                return self.composition.with_release(line.release)
+            case Settlement():
+                after = self.composition.with_release(line.actual)
+                after.remove(self.reserved[line.id].release)
+                return after
+        return self.composition
 
     def add(self, line: AnyLine, data: bytes) -> None:
         """Takes `line`, whose bytes are `data`. Raises ValueError, changing nothing, as `check`."""
         self.check(line)
+        self.composition = self.composition_after(line)
         match line:
             case Session():
                 self.session = line
                 self.sessions.append(line)
             case Reservation():
                 self.reserved[line.id] = line
+                self.spent_after[line.id] = (line.epsilon, line.time)
             case Settlement():
                 self.settled[line.id] = line.actual
+                self.spent_after[line.id] = (line.epsilon, line.time)
         self.lines += 1
+        self.time = line.time
         self.head = hashlib.sha256(data).hexdigest()
 
     def check(self, line: AnyLine) -> None:
@@ -203,6 +234,10 @@ class History:
             raise ValueError(f"reserves round {line.round}, attempt {line.attempt} of its run a second time")
         if self.session is not None and line.run != self.session.run:
             raise ValueError("belongs to another run than its session")
+        if self.composition.unit not in (None, line.release.unit):
+            raise ValueError(
+                f"counts by {line.release.unit} where the lines before it count by {self.composition.unit}"
+            )
 
     def _check_settlement(self, line: Settlement) -> None:
         if line.id not in self.reserved:
@@ -227,12 +262,12 @@ def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
     return [*lines, rest], b""
 
 
-def replay(name: str, lines: list[bytes], verify: Verifier, history: History) -> Iterator[AnyLine]:
+def replay(name: str, lines: list[bytes], verify: Verifier, history: History, first: int = 1) -> Iterator[AnyLine]:
     """Each line, once its form, place and signature are checked and `history` has taken it.
 
-    Raises LedgerError, naming the file `name` and the line, counted from 1.
+    Raises LedgerError, naming the file `name` and the line, counted from `first`.
     """
-    for number, data in enumerate(lines, start=1):
+    for number, data in enumerate(lines, start=first):
         try:
             line = decode_line(data)
             history.add(line, data)
@@ -257,8 +292,34 @@ def damaged(name: str, number: int, fault: str) -> LedgerError:
 
 
 @dataclass(frozen=True)
+class RoundSpend:
+    """What one round's reservation counts for. epsilon: all that was spent once its last line, at `time`, counted."""
+
+    run: str
+    federation: str
+    round: int
+    attempt: int
+    settled: bool
+    release: AnyRelease
+    time: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class SessionStart:
+    """When a process opened the ledger, for which run, and what the budget was from then on."""
+
+    run: str
+    time: str
+    budget: Budget
+
+
+@dataclass(frozen=True)
 class LedgerSummary:
-    """What a verified ledger says. Spends compose all lines at the last session's delta."""
+    """What a verified ledger says. Spends compose all lines at the last session's delta.
+
+    unit: what epsilon protects; None before the first release. rounds: in the order of their reservations.
+    """
 
     site: str
     data_set: str
@@ -268,10 +329,13 @@ class LedgerSummary:
     lines: int
     head: str
     public_keys: tuple[bytes, ...]
-    releases: tuple[Release, ...]
+    releases: tuple[AnyRelease, ...]
     unsettled: int
     epsilon: float
     epsilon_replace_one: float
+    unit: Unit | None
+    rounds: tuple[RoundSpend, ...]
+    sessions: tuple[SessionStart, ...]
 
 
 def summary(history: History) -> LedgerSummary:
@@ -279,7 +343,7 @@ def summary(history: History) -> LedgerSummary:
     last = history.session
     if last is None:
         raise ValueError("history holds no session")
-    releases, delta = history.releases(), last.budget.delta
+    delta = last.budget.delta
     return LedgerSummary(
         site=last.site,
         data_set=last.data_set,
@@ -289,8 +353,25 @@ def summary(history: History) -> LedgerSummary:
         lines=history.lines,
         head=history.head,
         public_keys=tuple(dict.fromkeys(bytes.fromhex(session.public_key) for session in history.sessions)),
-        releases=tuple(releases),
+        releases=tuple(history.releases()),
         unsettled=len(history.reserved) - len(history.settled),
-        epsilon=epsilon(releases, delta),
-        epsilon_replace_one=epsilon(releases, delta, "replace-one"),
+        epsilon=history.composition.epsilon(delta),
+        epsilon_replace_one=history.composition.epsilon(delta, "replace-one"),
+        unit=history.composition.unit,
+        rounds=tuple(_round(history, reservation) for reservation in history.reserved.values()),
+        sessions=tuple(SessionStart(session.run, session.time, session.budget) for session in history.sessions),
+    )
+
+
+def _round(history: History, reservation: Reservation) -> RoundSpend:
+    epsilon, time = history.spent_after[reservation.id]
+    return RoundSpend(
+        run=reservation.run,
+        federation=reservation.federation,
+        round=reservation.round,
+        attempt=reservation.attempt,
+        settled=reservation.id in history.settled,
+        release=history.settled.get(reservation.id, reservation.release),
+        time=time,
+        epsilon=epsilon,
     )

@@ -46,8 +46,8 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
     asked = set(state.neighbours) if name in survivors and not last else set()
     wrong = (
         survivors != tuple(sorted(set(survivors) & set(federation.roster))),
-        body.aggregate is not None and len(survivors) < federation.minimum,
-        body.aggregate is None and len(survivors) >= federation.minimum and not federation.masked,
+        body.aggregate is not None and len(survivors) < federation.least_in_sum,
+        body.aggregate is None and len(survivors) >= federation.least_in_sum and not federation.masked,
         body.aggregate is not None and agreed not in ((), survivors),
         body.aggregate is None and bool(body.products or body.neighbourhood or body.consensus),
         body.consensus is not None and not (last and federation.shape is not None and federation.shape.personal),

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from securepfl.errors import SecurePFLError
+from securepfl.errors import LedgerError, SecurePFLError
 
 _EXISTING = click.Path(exists=True, path_type=Path)
 _PATH = click.Path(path_type=Path)
@@ -108,6 +108,93 @@ def bench(size: int, hospitals: int, bits: int, density: float, as_json: bool) -
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
         print_tables(_stdout(150), Case(size, hospitals, bits, density), result)
+
+
+@cli.group()
+def audit() -> None:
+    """What was spent, whether the ledger can be believed, and whether an attack confirms it."""
+
+
+_LEDGER = click.argument("ledger", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_KEY = click.option(
+    "--key",
+    "keys_",
+    multiple=True,
+    metavar="HEX",
+    help="A public key that may have signed, as the hospital's `securepfl keys show` prints it. [default: any]",
+)
+
+
+@audit.command()
+@_LEDGER
+@_KEY
+@click.option("--plot", type=_PATH, help="Draw epsilon over rounds to this file (.png, .svg or .pdf).")
+@click.option("--json", "as_json", is_flag=True, help="Print all rounds as JSON in place of the table.")
+def budget(ledger: Path, keys_: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
+    """What LEDGER's data set has spent and has left, per round and per unit."""
+    from securepfl.commands import audit as command
+
+    found = command.budget_of(ledger, command.trusted_keys(keys_))
+    if plot is not None:
+        command.plot_budget(found, plot)
+    if as_json:
+        click.echo(command.dumps(found))
+    else:
+        command.print_budget(_stdout(), found)
+    if plot is not None:
+        click.echo(f"wrote {plot}", err=True)
+
+
+@audit.command()
+@_LEDGER
+@_KEY
+@click.option("--heads", type=_EXISTING, help="What the coordinator saw: heads.json of a run. Shows truncation.")
+def verify(ledger: Path, keys_: tuple[str, ...], heads: Path | None) -> None:
+    """Recompute all that LEDGER claims. Exit 1 with the first line that is wrong."""
+    from securepfl.commands import audit as command
+
+    trusted = command.trusted_keys(keys_)
+    try:
+        summary = command.verified(ledger, heads, trusted)
+    except LedgerError as error:
+        click.echo(f"securepfl: {error}", err=True)
+        sys.exit(1)
+    click.echo("\n".join(command.verdict(summary, heads, trusted)))
+
+
+@audit.command()
+@click.argument("config", type=_EXISTING, required=False)
+@click.option("--data", type=_PATH, help="The hospital's table, or a folder with one file a site, as for `run`.")
+@click.option("--site", help="The hospital to rehearse. [default: the first]")
+@click.option("--canaries", type=click.IntRange(min=10), default=1000, show_default=True)
+@click.option(
+    "--runs", type=click.IntRange(min=3), default=40, show_default=True, help="Whole runs of one canary each."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON in place of the tables.")
+def attack(
+    config: Path | None, data: Path | None, site: str | None, canaries: int, runs: int, device: str, as_json: bool
+) -> None:
+    """Attack a rehearsal of one hospital's training and compare what leaks with what the accounting claims.
+
+    The rehearsal never leaves this machine and spends nothing. Exit 1 where the build is less private than its claim.
+    Without CONFIG: a hospital of the demo.
+    """
+    from securepfl.commands import attack as command
+    from securepfl.commands.audit import dumps
+    from securepfl.commands.run import configured
+
+    if (config is None) != (data is None):
+        raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
+    rehearsal = command.rehearsal_of(configured(config), data, site, device)
+    click.echo(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs", err=True)
+    report = rehearsal.attack(canaries, runs)
+    if as_json:
+        click.echo(dumps(command.report_of(rehearsal, report)))
+    else:
+        command.print_report(_stdout(), rehearsal, report)
+    if report.accused:
+        sys.exit(1)
 
 
 @cli.group()

@@ -33,6 +33,7 @@ from securepfl.learning.models import bce
 from securepfl.learning.partition import Partition
 from securepfl.learning.prediction import predict
 from securepfl.learning.sparsity import add_residual, choose_support, new_residual
+from securepfl.local_training import LocalTraining, as_floats, dp_settings
 from securepfl.masks import Masks
 from securepfl.messages import (
     NONCE_BYTES,
@@ -48,8 +49,7 @@ from securepfl.messages import (
     decode,
     encode,
 )
-from securepfl.privacy.accounting import Release, noise_multiplier_for
-from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.dpsgd import validate_model
 from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
@@ -75,7 +75,8 @@ class Client:
     masked, agree(survivors) -> message and reveal(request) -> message between the two.
 
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
-    its items are the privacy units, and batches are drawn anew (full, or declared Poisson sampling).
+    its items are the privacy units, records or patients (x [r, ...], y [r, ...]) as `[privacy] unit` says, and batches
+    are drawn anew (full, or declared Poisson sampling).
     `loss(output, y)` gives one loss per record, shape [batch]. State lives in `folder` and survives a kill;
     the ledger in `ledger` (default: in `folder`) belongs to `data_set` (default: `name`) and composes over runs.
 
@@ -102,7 +103,7 @@ class Client:
         self._epoch = keyring.federation_key.epoch
         self._session = federation.session_digest(keyring.federation_key.commitment)
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
-        self._keyring, self._loss, self._simulation = keyring, loss, simulation
+        self._keyring, self._simulation = keyring, simulation
         self.device = resolve_device(device)
         self._model = initial_model(build_model, federation.model.seed).to(self.device)
         validate_model(self._model)
@@ -117,14 +118,23 @@ class Client:
                 f"{name}: these keys are another hospital's, or were made for other settings or another roster; "
                 "load this hospital's, or let the steward run `securepfl keys rotate` with these settings"
             )
-        self._training = TrainingSet.of(training, name)
+        self._training = TrainingSet.of(training, name, federation.privacy.unit)
         self._training.try_out(self._model, loss, self.device, name)
-        self._start = _numpy(self._partition.flatten_personal(self._model))
+        _check_normaliser(federation, self.units, name)
+        self._start = as_floats(self._partition.flatten_personal(self._model))
         self._channels = SumChannel.open(federation, keyring.federation_key)
         self._masks = Masks.of(federation, keyring)
         self._most_bytes = Layouts.of(federation).most_bytes(federation)
         self._comparison = Comparison.of(federation, name, keyring.federation_key)
-        self._settings = dp_settings(federation, self.units, federation.training.steps)
+        self._local = LocalTraining(
+            federation,
+            self._model,
+            self._partition,
+            self._training,
+            loss,
+            self.device,
+            dp_settings(federation, self.units, federation.training.steps),
+        )
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
         try:
@@ -154,7 +164,7 @@ class Client:
             state.pending = self._contribution(state, header, body.nonces)
         self._commit(state)
         if reservation is not None:
-            self.ledger.settle(reservation, self._release())
+            self.ledger.settle(reservation, self._local.release())
         return state.pending.message
 
     def agree(self, survivors: bytes) -> bytes:
@@ -242,7 +252,7 @@ class Client:
 
     @property
     def units(self) -> int:
-        """Training records: the declared constant by which a step divides."""
+        """Training records or patients: the declared constant by which a step divides."""
         return self._training.units
 
     @property
@@ -251,7 +261,7 @@ class Client:
         rounds = self.federation.rounds - self.round
         if self.ledger.has_reserved(federation=self._session.hex(), round=self.round + 1, attempt=0):
             rounds -= 1
-        return rounds < 1 or not self.ledger.would_exceed(replace(self._release(), steps=self._settings.steps * rounds))
+        return rounds < 1 or not self.ledger.would_exceed(self._local.release(rounds))
 
     @property
     def round(self) -> int:
@@ -355,7 +365,7 @@ class Client:
             return None
         try:
             return self.ledger.reserve(
-                self._release(), federation=federation, round=header.round, attempt=header.attempt
+                self._local.release(), federation=federation, round=header.round, attempt=header.attempt
             )
         except BudgetError:
             return None
@@ -369,24 +379,15 @@ class Client:
         return Pending(b"", False, np.zeros_like(state.residual), state.shared)
 
     def _contribution(self, state: ClientState, header: Header, nonces: Mapping[str, bytes]) -> Pending:
-        support = self._support(state, header.round)
+        before = self._snapshot(state)
+        if self.federation.shares_noise:
+            update, pending = self._part_of_step(state, header)
+        else:
+            update, pending = self._own_update(state, header)
         started = time.perf_counter()
-        shared, personal = self._train(state, support, header.round)
-        self.seconds["train"] += time.perf_counter() - started
-        started, before = time.perf_counter(), self._snapshot(state)
-        gradient = (state.shared - shared).astype(np.float64)
-        corrected = add_residual(gradient * self.federation.weight_share(self.name), state.residual)
-        update = self._encode("update", corrected[support], header, masked=True)
-        sent = np.zeros_like(state.residual)
-        sent[support] = update.sent
-        state.residual = new_residual(corrected, sent)
-        state.personal = personal
-        size = gradient.size
-        state.accumulated[:size] += gradient
-        state.accumulated[size:] = personal - self._start
+        state.accumulated[state.shared.size :] = state.personal - self._start
         part = self._personal_part(state, header)
         state.clipped += update.clipped + (0 if part is None else part.clipped)
-        pending = Pending(b"", True, sent, shared, nonces={name: nonce.hex() for name, nonce in nonces.items()})
         sketched = self._comparison.upload(
             state.accumulated, header.round, self._context("similarity", header), nonces, bytes.fromhex(state.nonce)
         )
@@ -404,28 +405,44 @@ class Client:
         )
         message = self._seal(header, Kind.CONTRIBUTION, encode(body))
         self.seconds["encrypt"] += time.perf_counter() - started
-        return replace(pending, message=message)
+        return replace(pending, message=message, nonces={name: nonce.hex() for name, nonce in nonces.items()})
 
-    def _train(
-        self, state: ClientState, support: NDArray[np.bool_], round_: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One private local training from (shared, personal): the new pair, each [size]."""
-        self._partition.load_shared(self._model, torch.from_numpy(state.shared))
-        self._partition.load_personal(self._model, torch.from_numpy(state.personal))
-        train_private(
-            self._model,
-            self._training.dataset,
-            self._loss,
-            self._settings,
-            noise=self._stream("noise", round_),
-            sampling=self._stream("sampling", round_),
-            masks=self._partition.mask_from_support(support),
-            device=self.device,
-            units=self.units,
-            collate=self._training.collate,
+    def _own_update(self, state: ClientState, header: Header) -> tuple[Encoded, Pending]:
+        """Train with this hospital's own noise, and send what earlier rounds left behind with the update."""
+        support, noise, sampling = self._support(state, header.round), *self._training_streams(header)
+        started = time.perf_counter()
+        shared, personal = self._local.train(state, support, noise=noise, sampling=sampling)
+        trained = time.perf_counter()
+        gradient = (state.shared - shared).astype(np.float64)
+        corrected = add_residual(gradient * self.federation.weight_share(self.name), state.residual)
+        update = self._encode("update", corrected[support], header, masked=True)
+        sent = np.zeros_like(state.residual)
+        sent[support] = update.sent
+        state.residual = new_residual(corrected, sent)
+        state.personal = personal
+        state.accumulated[: gradient.size] += gradient
+        self._count_seconds(started, trained)
+        return update, Pending(b"", True, sent, shared)
+
+    def _part_of_step(self, state: ClientState, header: Header) -> tuple[Encoded, Pending]:
+        """This hospital's part of a step under shared noise. Nothing of it is kept: it is private in the sum only."""
+        support, noise, sampling = self._support(state, header.round), *self._training_streams(header)
+        started = time.perf_counter()
+        integers, state.personal = self._local.common_step(
+            state, support, noise=noise, sampling=sampling, shares=self._stream("noise share", header.round)
         )
-        shared = self._partition.flatten_shared(self._model)
-        return _numpy(shared), _numpy(self._partition.flatten_personal(self._model))
+        trained, context = time.perf_counter(), self._context("update", header)
+        update = self._channels["update"].encode_integers(integers, self.name, context, self._masks.masker)
+        self._count_seconds(started, trained)
+        return update, Pending(b"", True, np.zeros_like(state.residual), state.shared)
+
+    def _training_streams(self, header: Header) -> tuple[RandomStream, RandomStream]:
+        return self._stream("noise", header.round), self._stream("sampling", header.round)
+
+    def _count_seconds(self, started: float, trained: float) -> None:
+        """Training until `trained`, encryption until now."""
+        self.seconds["train"] += trained - started
+        self.seconds["encrypt"] += time.perf_counter() - trained
 
     def _support(self, state: ClientState, round_: int) -> NDArray[np.bool_]:
         sparsity = self.federation.sparsity
@@ -456,15 +473,6 @@ class Client:
         if pending.answer not in ("", fingerprint):
             raise MessageError(f"{self.name}: another answer to this round came before; refused")
         return replace(pending, answer=fingerprint)
-
-    def _release(self) -> Release:
-        settings = self._settings
-        return Release(
-            noise_multiplier=settings.noise_multiplier,
-            sample_rate=settings.sample_rate,
-            steps=settings.steps,
-            unit=self.federation.privacy.unit,
-        )
 
     def _stream(self, label: str, round_: int) -> RandomStream:
         """A fresh stream from the OS; in a seeded simulation, the same one for the same (label, round)."""
@@ -538,7 +546,7 @@ class Client:
 
     def _load_or_start(self) -> ClientState:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
-        shared, digest = _numpy(self._partition.flatten_shared(self._model)), self._digest.hex()
+        shared, digest = as_floats(self._partition.flatten_shared(self._model)), self._digest.hex()
         fresh = ClientState.fresh(digest, self._epoch, self._kind, shared, self._start)
         if self._path.exists():
             return ClientState.load(self._path, digest).going_on_as(fresh, self._path)
@@ -546,20 +554,10 @@ class Client:
         return fresh
 
 
-def _numpy(vector: Tensor) -> NDArray[np.float32]:
-    """A flat parameter vector as a float32 array of its own. Once a round, not in a training loop."""
-    return vector.detach().cpu().numpy().astype(np.float32).copy()
-
-
-def dp_settings(federation: Federation, units: int, steps: int) -> DPSettings:
-    """DP-SGD for `steps` steps on `units` records, with noise that spends epsilon over the whole run's steps."""
-    privacy, training = federation.privacy, federation.training
-    rate = privacy.rate_for(units)
-    return DPSettings(
-        noise_multiplier=noise_multiplier_for(privacy.epsilon, privacy.delta, rate, federation.rounds * training.steps),
-        clip=privacy.clip,
-        sample_rate=rate,
-        steps=steps,
-        learning_rate=training.learning_rate,
-        physical_batch=training.physical_batch,
-    )
+def _check_normaliser(federation: Federation, units: int, name: str) -> None:
+    normaliser = federation.privacy.normaliser
+    if federation.shares_noise and normaliser is not None and units > normaliser:
+        raise ConfigError(
+            f"{name}: {units} training units, but [privacy] normaliser = {normaliser} declares those of all hospitals "
+            "together; declare more"
+        )

@@ -156,7 +156,7 @@ class Coordinator:
         step, ConfigError where updates are not masked.
         """
         current, masking = self._next(_COLLECTING, _AGREEING)
-        if len(current.survivors) < masking.least_survivors:
+        if len(current.survivors) < max(masking.least_survivors, self.federation.least_in_sum):
             return {}
         body = encode(Survivors(survivors=self.survivors))
         return {name: self._seal(Kind.SURVIVORS, name, body) for name in self.federation.roster}
@@ -240,7 +240,7 @@ class Coordinator:
 
     def _total(self, current: _Round) -> bytes | None:
         """The sum that all receive, or None where none can be formed."""
-        if len(current.survivors) < self.federation.minimum:
+        if len(current.survivors) < self.federation.least_in_sum:
             return None
         if self._layouts.masking is None:
             return current.total.answer()

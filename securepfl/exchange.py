@@ -5,7 +5,7 @@ quantise -> pack and tag -> mask -> encrypt, and back: decrypt -> check -> unpac
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from securepfl.crypto.identity import SIGNATURE_BYTES
 from securepfl.crypto.keys import FederationKey
 from securepfl.crypto.masking import Masked, Masking, PairwiseMasker, default_degree
 from securepfl.crypto.packing import dequantise, dequantise_sum, quantise
-from securepfl.crypto.parameters import Layout, choose_layout
+from securepfl.crypto.parameters import MAX_BITS, Layout, choose_layout, top_level
 from securepfl.crypto.similarity import ANSWER_BYTES, upload_bytes
 from securepfl.crypto.summation import Wire
 from securepfl.errors import ConfigError
@@ -61,7 +61,7 @@ class Layouts:
         sent = most_coordinates(federation.shape.shared, sparsity.density, sparsity.block)
         personal = federation.shape.personal
         return cls(
-            update=choose_layout(sent, bits, clients),
+            update=choose_layout(sent, MAX_BITS if federation.shares_noise else bits, clients),
             personal=choose_layout(personal, bits, clients) if personal else None,
             masking=masking_of(federation),
         )
@@ -87,9 +87,16 @@ def masking_of(federation: Federation) -> Masking | None:
         return None
     clients, degree = len(federation.roster), federation.encryption.mask_degree
     try:
-        return Masking(clients, default_degree(clients) if degree is None else degree)
+        masking = Masking(clients, default_degree(clients) if degree is None else degree)
     except ValueError as error:
         raise ConfigError(f"[encryption] masking = 'pairwise': {error}") from None
+    absent = federation.privacy.colluders + federation.privacy.dropouts
+    if federation.shares_noise and masking.least_degree <= absent:
+        raise ConfigError(
+            f"[encryption] mask_degree: {masking.least_degree} neighbours do not hide a hospital among {absent} "
+            f"colluders and dropouts; set at least {absent + 1}"
+        )
+    return masking
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ class SumChannel:
     """One kind of sum as a hospital sees it.
 
     `limit` bounds each value. `tag_key` never leaves hospitals. `clients` are indexes in the roster, `shares` the
-    factors by which hospitals scaled what they sent.
+    factors by which hospitals scaled what they sent. `normaliser` divides a sum in place of the shares, where it is
+    over units and not over hospitals.
     """
 
     layout: Layout
@@ -118,6 +126,7 @@ class SumChannel:
     tag_key: bytes
     clients: Mapping[str, int]
     shares: Mapping[str, float]
+    normaliser: int | None = None
 
     def __repr__(self) -> str:
         return f"SumChannel(layout={self.layout!r}, limit={self.limit})"
@@ -140,11 +149,23 @@ class SumChannel:
             "update": (layouts.update, settings.limit, weighted),
             "personal": (layouts.personal, settings.personal_limit, dict.fromkeys(clients, 1.0)),
         }
-        return {
+        channels = {
             kind: cls(layout, limit, key.sum_cipher(layout), key.tag_key, clients, shares)
             for kind, (layout, limit, shares) in kinds.items()
             if layout is not None
         }
+        if federation.shares_noise:
+            channels["update"] = channels["update"]._of_integers(federation)
+        return channels
+
+    def _of_integers(self, federation: Federation) -> "SumChannel":
+        """The channel of sums of gradients on the integer grid: one grid step stands for what it moves a parameter."""
+        noise = None if federation.shape is None else federation.shape.noise
+        if noise is None:
+            raise ConfigError("the federation is not bound to hospitals and a model: call Federation.bound first")
+        step = federation.privacy.clip * federation.training.learning_rate / noise.grid
+        limit = top_level(self.layout.bits) // 2 * step
+        return replace(self, limit=limit, normaliser=federation.privacy.normaliser)
 
     def encode(
         self,
@@ -161,14 +182,32 @@ class SumChannel:
         padded = np.zeros(self.layout.values)
         padded[: values.size] = values
         quantised = quantise(padded, self.layout.bits, self.limit, stream)
-        slots = prepare(quantised.levels, self.layout, self.clients[client], self.tag_key, context)
+        data, masked = self._encrypted(quantised.levels, client, context, masker)
         sent = dequantise(quantised.levels, self.layout.bits, self.limit)[: values.size]
-        masked = None if masker is None else masker.mask(slots, self.layout.parameters.plain_modulus, context)
-        data = self.cipher.encrypt(slots if masked is None else masked.slots, self.layout)
         return Encoded(data, sent, quantised.clipped, masked)
 
+    def encode_integers(
+        self, values: NDArray[np.int64], client: str, context: bytes, masker: PairwiseMasker | None
+    ) -> Encoded:
+        """Encrypt grid steps [at most layout.values] as they are, each at most half the top level in size. Nothing is
+        kept to be sent later.
+        """
+        padded = np.zeros(self.layout.values, dtype=np.int64)
+        padded[: values.size] = values
+        levels = (padded + top_level(self.layout.bits) // 2).astype(np.uint64)
+        data, masked = self._encrypted(levels, client, context, masker)
+        return Encoded(data, np.zeros(values.size), 0, masked)
+
+    def _encrypted(
+        self, levels: NDArray[np.uint64], client: str, context: bytes, masker: PairwiseMasker | None
+    ) -> tuple[bytes, Masked | None]:
+        slots = prepare(levels, self.layout, self.clients[client], self.tag_key, context)
+        masked = None if masker is None else masker.mask(slots, self.layout.parameters.plain_modulus, context)
+        return self.cipher.encrypt(slots if masked is None else masked.slots, self.layout), masked
+
     def mean(self, answer: bytes, names: Sequence[str], context: bytes, count: int) -> Vector:
-        """The mean over `names` of the sum's first `count` values, each weighted by its declared share.
+        """The mean over `names` of the sum's first `count` values, each weighted by its declared share; with a
+        normaliser, the sum over it.
 
         Raises AggregateError where the sum is not exactly that of `names`, MessageError where its bytes don't fit.
         """
@@ -176,4 +215,4 @@ class SumChannel:
         expected = {self.clients[name]: 1 for name in names}
         levels = check_and_unpack(slots, self.layout, expected, self.tag_key, context)
         total = dequantise_sum(levels, len(names), self.layout.bits, self.limit)[:count]
-        return total / math.fsum(self.shares[name] for name in names)
+        return total / (self.normaliser or math.fsum(self.shares[name] for name in names))

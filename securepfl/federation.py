@@ -15,9 +15,13 @@ import rfc8785
 import torch
 from torch import nn
 
+from securepfl.crypto.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.learning.partition import Partition
+from securepfl.learning.sparsity import most_coordinates
+from securepfl.privacy.events import Unit
+from securepfl.privacy.shared_noise import SharedNoise, plan_shared_noise
 
 FULL_BATCH_UNITS = 2000
 """Up to this many training records a hospital takes the full batch: least noise, exact accounting."""
@@ -74,25 +78,41 @@ class PrivacySettings(Settings, frozen=True):
     """`[privacy]`: what each hospital spends on all rounds together, and the most it may ever spend.
 
     `epsilon` is the cost of the whole run at `delta` for zero-out adjacency; `budget` (default: epsilon) is
-    the ceiling that a hospital's ledger enforces over all runs on its data. `sample_rate` is the declared
-    Poisson rate of hospitals with more than 2,000 training records; smaller ones take the full batch.
+    the ceiling that a hospital's ledger enforces over all runs on its data. `unit` is what the clip bounds: one
+    record, or all records of a patient together. `sample_rate` is the declared Poisson rate of hospitals with more
+    than 2,000 training units; smaller ones take the full batch.
+
+    `noise` = "shared": all hospitals' noise together protects each sum, always over full batches. Of the hospitals,
+    `colluders` (at least 1: each knows its own share) may hand theirs to somebody and `dropouts` may be missing from a
+    sum. `normaliser` is the declared number of training units of all hospitals together.
     """
 
     epsilon: float = 4.0
     delta: float = 1e-5
     clip: float = 1.0
-    unit: Literal["record"] = "record"
+    unit: Unit = "record"
     sample_rate: float = 0.1
     budget: float | None = None
+    noise: Literal["local", "shared"] = "local"
+    colluders: int = 1
+    dropouts: int = 0
+    normaliser: int | None = None
 
     def __post_init__(self) -> None:
         _require_positive(self, "epsilon", "clip", "budget")
         _require(0 < self.delta < 1, f"delta = {self.delta}: must be between 0 and 1 (try 1e-5)")
         _require(0 < self.sample_rate <= 1, f"sample_rate = {self.sample_rate}: must be in (0, 1]")
+        _require(self.colluders >= 1, f"colluders = {self.colluders}: at least 1, every hospital knows its own noise")
+        _require(self.dropouts >= 0, f"dropouts = {self.dropouts}: must be 0 or more")
+        _require(self.normaliser is None or self.normaliser >= 1, f"normaliser = {self.normaliser}: must be at least 1")
+        _require(
+            self.noise == "local" or self.normaliser is not None,
+            'noise = "shared" needs normaliser: declare how many training units all hospitals have together',
+        )
 
     def rate_for(self, units: int) -> float:
-        """The declared sample rate of a hospital with `units` training records."""
-        return 1.0 if units <= FULL_BATCH_UNITS else self.sample_rate
+        """The declared sample rate of a hospital with `units` training records or patients."""
+        return 1.0 if units <= FULL_BATCH_UNITS or self.noise == "shared" else self.sample_rate
 
 
 class SparsitySettings(Settings, frozen=True):
@@ -183,11 +203,14 @@ class SiteSettings(Settings, frozen=True):
 
 
 class ModelShape(Settings, frozen=True):
-    """What every party must agree on about the model: sizes, and a hash of names, shapes and shared start."""
+    """What every party must agree on about the model: sizes, a hash of names, shapes and shared start, and each
+    hospital's share of shared noise.
+    """
 
     shared: int
     personal: int
     digest: str
+    noise: SharedNoise | None = None
 
 
 class Federation(Settings, frozen=True):
@@ -217,11 +240,23 @@ class Federation(Settings, frozen=True):
         _require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
         coupled = self.coupling.strength > 0
         _require(not coupled or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+        if self.shares_noise:
+            self._require_shared_noise_fits()
         _require(
             not (self.masked and self.similarity.every > 0) or self.similarity.beside_masks,
             'masking = "pairwise" with similarity: sketches would show what masks hide to a coordinator that has a '
             "hospital's keys; set [similarity] every = 0, or beside_masks = true to accept that",
         )
+
+    def _require_shared_noise_fits(self) -> None:
+        """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""
+        noise = '[privacy] noise = "shared"'
+        _require(self.masked, f'{noise} needs masks: set [encryption] masking = "pairwise"')
+        _require(self.similarity.every == 0, f"{noise}: similarity reads one hospital's update; set every = 0")
+        _require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
+        _require(self.training.steps == 1, f"{noise}: every step is a sum of all hospitals; set [training] steps = 1")
+        weighted = any(site.weight != 1 for site in self.sites.values())
+        _require(not weighted, f"{noise}: sums are over units, and weights do not apply; remove [sites] weight")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -283,7 +318,29 @@ class Federation(Settings, frozen=True):
             digest=_model_digest(model, partition),
         )
         roster = {name: self.sites.get(name, SiteSettings()) for name in names}
-        return msgspec.structs.replace(self, sites=roster, shape=shape)
+        bound = msgspec.structs.replace(self, sites=roster, shape=shape)
+        noise = bound._planned_noise(shape.shared) if self.shares_noise else None
+        return msgspec.structs.replace(bound, shape=msgspec.structs.replace(shape, noise=noise))
+
+    def _planned_noise(self, shared_size: int) -> SharedNoise:
+        """Each hospital's share of the noise. Fixed here, so that no two hospitals compute different ones."""
+        privacy, hospitals = self.privacy, len(self.roster)
+        absent = privacy.colluders + privacy.dropouts
+        if 3 * privacy.colluders >= hospitals or hospitals - absent < self.minimum:
+            raise ConfigError(
+                f"[privacy] noise = 'shared': {hospitals} hospitals with colluders = {privacy.colluders} and dropouts "
+                f"= {privacy.dropouts}; colluders must be fewer than a third, and leave {self.minimum} others at least"
+            )
+        return plan_shared_noise(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            steps=self.rounds,
+            hospitals=hospitals,
+            absent=absent,
+            dimension=most_coordinates(shared_size, self.sparsity.density, self.sparsity.block),
+            units=privacy.normaliser or 1,
+            limit=top_level(MAX_BITS) // 2,
+        )
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -311,6 +368,16 @@ class Federation(Settings, frozen=True):
     def masked(self) -> bool:
         """Whether updates are masked against collusion."""
         return self.encryption.masking == "pairwise"
+
+    @property
+    def shares_noise(self) -> bool:
+        """Whether each sum is protected by all hospitals' noise together, and no update by its own."""
+        return self.privacy.noise == "shared"
+
+    @property
+    def least_in_sum(self) -> int:
+        """The fewest hospitals that a sum may be over: with shared noise, as many as the accounting counts on."""
+        return max(self.minimum, len(self.roster) - self.privacy.dropouts) if self.shares_noise else self.minimum
 
     @property
     def encrypted(self) -> bool:
@@ -390,7 +457,8 @@ _CHOICES = {
     "model.kind": "mlp, logistic and own",
     "encryption.scheme": "bfv and none",
     "encryption.masking": "none and pairwise",
-    "privacy.unit": "record",
+    "privacy.unit": "record and patient",
+    "privacy.noise": "local and shared",
 }
 
 

@@ -38,6 +38,10 @@ class Masks:
         """A signature over a survivor list. Raises MessageError for a list that cannot be one."""
         if self.masking is None:
             raise MessageError("this federation does not mask updates; nothing was signed")
+        if len(survivors) < self.federation.least_in_sum:
+            raise MessageError(
+                f"a sum over {len(survivors)} hospitals, {self.federation.least_in_sum} are needed; nothing was signed"
+            )
         statement = survivor_statement(self.masking, context, self._indexes(survivors))
         return self.keyring.identity.sign(statement, SIGNATURE_CONTEXT)
 

@@ -43,7 +43,9 @@ class Step:
         if not self.included if opened.step is not None else not federation.masked:
             state.residual = add_residual(state.residual, pending.sent)
         if pending.trained:
-            _move_trajectory(state, pending.local_shared, federation.trajectory.alpha)
+            # With shared noise a hospital's own step is not private enough to keep: only the sum is.
+            local = state.shared if federation.shares_noise else pending.local_shared
+            _move_trajectory(state, local, federation.trajectory.alpha)
         if opened.neighbourhood is not None:
             mean = torch.from_numpy((self.start + opened.neighbourhood).astype(np.float32))
             state.personal = couple(torch.from_numpy(state.personal), mean, state.pull).numpy()

@@ -15,10 +15,12 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     Subset,
+    default_collate,
 )
 
 from securepfl.errors import DataError, ModelError
 from securepfl.privacy.dpsgd import DPSettings, train_private
+from securepfl.privacy.events import Unit
 from securepfl.randomness import RandomStream, fresh_key
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -26,22 +28,27 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A map-style data set of (x, y), how its items become a batch, and how many there are: the declared units."""
+    """A map-style data set of (x, y), how its items become a batch, and how many there are: the declared units.
+
+    `unit` is what an item is: a record, or a patient with all their records, x [r, ...] and y [r, ...].
+    """
 
     dataset: Dataset[Any]
     collate: Callable[[list[Any]], Any] | None
     units: int
+    unit: Unit = "record"
 
     @classmethod
-    def of(cls, training: DataLoader[Any] | Dataset[Any], site: str) -> "TrainingSet":
+    def of(cls, training: DataLoader[Any] | Dataset[Any], site: str, unit: Unit = "record") -> "TrainingSet":
         """From a DataLoader or Dataset. Batches are drawn anew: full, or Poisson at the declared rate.
 
         Raises DataError for data that cannot be indexed or are empty, and for a DataLoader whose sampler leaves
-        records out, repeats or weighs them: drawing anew would undo that unseen.
+        records out, repeats or weighs them: drawing anew would undo that unseen. So does a collate function for
+        patients, whose records are concatenated here.
         """
         if isinstance(training, DataLoader):
             _check_sampler(training, site)
-            dataset, collate = training.dataset, training.collate_fn
+            dataset, collate = training.dataset, _collate_of(training, site, unit)
         else:
             dataset, collate = training, None
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -51,10 +58,10 @@ class TrainingSet:
             )
         if not len(dataset):
             raise DataError(f"{site}: no training records; hand in at least one")
-        return cls(dataset, collate, len(dataset))
+        return cls(dataset, collate, len(dataset), unit)
 
     def try_out(self, model: nn.Module, loss: Loss, device: torch.device, site: str) -> None:
-        """Train a copy of `model` on the first two records and on the first one, and throw it away.
+        """Train a copy of `model` on the first two units and on the first one, and throw it away.
 
         A mistake in shapes, or a parameter without a gradient, then costs no budget later. Raises ModelError or
         DataError naming `site`.
@@ -73,6 +80,7 @@ class TrainingSet:
                     sampling=stream,
                     device=device,
                     units=count,
+                    unit=self.unit,
                     collate=self.collate,
                 )
             except (ModelError, DataError) as error:
@@ -80,9 +88,19 @@ class TrainingSet:
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ModelError(
-                    f"{site}: model and loss fail on the first records ({reason}); records are (x, y), and the default "
-                    "loss takes one logit and one label of 0 or 1 for each"
+                    f"{site}: model and loss fail on the first {self.unit}s ({reason}); each is (x, y), and the "
+                    "default loss takes one logit and one label of 0 or 1 for each record"
                 ) from None
+
+
+def _collate_of(loader: DataLoader[Any], site: str, unit: Unit) -> Callable[[list[Any]], Any] | None:
+    if unit == "record":
+        return loader.collate_fn
+    if loader.collate_fn is not default_collate:
+        raise DataError(
+            f"{site}: the DataLoader's collate function is not used, records of patients are concatenated; leave it out"
+        )
+    return None
 
 
 def _check_sampler(loader: DataLoader[Any], site: str) -> None:

@@ -179,7 +179,9 @@ def test_killed_in_training_the_round_stays_charged_and_is_sat_out(tmp_path, mon
     federation = federation_of()
     coordinator, clients = parties(federation, tmp_path)
     invitations = coordinator.invite()
-    monkeypatch.setattr("securepfl.client.train_private", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "securepfl.local_training.train_private", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         clients["birch"].contribute(invitations["birch"])
     monkeypatch.undo()

@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from securepfl.client import BuildModel, Client, dp_settings
+from securepfl.client import BuildModel, Client
 from securepfl.data.tables import Table
+from securepfl.errors import ConfigError
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.metrics import evaluate, majority
 from securepfl.learning.models import bce
 from securepfl.learning.prediction import predict
+from securepfl.local_training import dp_settings
 from securepfl.privacy.dpsgd import train_private
+from securepfl.privacy.events import Unit
+from securepfl.privacy.units import PatientDataset, group_records
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key
@@ -40,9 +44,17 @@ def labels_of(table: Table) -> NDArray[np.int64]:
     return table.labels
 
 
-def dataset_of(table: Table) -> TensorDataset:
-    """A labelled table as items (features float32 [d], label float32)."""
-    return TensorDataset(torch.from_numpy(table.features), torch.from_numpy(labels_of(table)).float())
+def dataset_of(table: Table, unit: Unit = "record") -> TensorDataset | PatientDataset:
+    """A labelled table as items (features float32 [d], label float32), or as patients with all their rows.
+
+    Raises ConfigError where the unit is the patient and no column names them.
+    """
+    features, labels = torch.from_numpy(table.features), torch.from_numpy(labels_of(table)).float()
+    if unit == "record":
+        return TensorDataset(features, labels)
+    if table.patients is None:
+        raise ConfigError('[privacy] unit = "patient": declare the column that names them, [data] patient = "..."')
+    return group_records(features, labels, table.patients)
 
 
 def event_of(run: SimulatedRun) -> RoundEvent:
@@ -71,7 +83,7 @@ def outcome_of(
         name: _site(client, hospitals[name], compare_models(client, hospitals[name], build_model, noise_key(seed)))
         for name, client in run.clients.items()
     }
-    return Outcome(sites, _communication(federation, run), seconds, seed)
+    return Outcome(sites, _communication(federation, run), seconds, seed, dict(run.coordinator.heads))
 
 
 def compare_models(
@@ -98,17 +110,18 @@ def compare_models(
 def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
     federation = client.federation
     model = initial_model(build_model, federation.model.seed)
-    rounds = federation.rounds - len(client.sat_out)
+    rounds, unit = federation.rounds - len(client.sat_out), federation.privacy.unit
     if rounds:
         train_private(
             model,
-            dataset_of(train),
+            dataset_of(train, unit),
             bce,
-            dp_settings(federation, len(train), steps=rounds * federation.training.steps),
+            dp_settings(federation, client.units, steps=rounds * federation.training.steps),
             noise=_stream(key, client.name, "local noise"),
             sampling=_stream(key, client.name, "local sampling"),
             device=client.device,
-            units=len(train),
+            units=client.units,
+            unit=unit,
         )
     return model
 
@@ -144,19 +157,19 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
         budget=client.federation.budget_of(client.name),
         sat_out=client.sat_out,
         similarity=client.similarity,
-        notes=(*_row_notes(hospital), *_budget_notes(client)),
+        notes=(*_row_notes(hospital, client.federation.privacy.unit), *_budget_notes(client)),
     )
 
 
-def _row_notes(hospital: Hospital) -> list[str]:
+def _row_notes(hospital: Hospital, unit: Unit) -> list[str]:
     notes = [
         f"its {part} rows hold one class; metrics that need two are null"
         for part, table in (("training", hospital.train), ("test", hospital.test))
         if len(np.unique(labels_of(table))) < 2
     ]
     patients = hospital.train.patients
-    if patients is not None and len(np.unique(patients)) < len(patients):
-        notes.append("some patients have several records; epsilon is per record, not per patient")
+    if unit == "record" and patients is not None and len(np.unique(patients)) < len(patients):
+        notes.append('some patients have several records; epsilon is per record: set [privacy] unit = "patient"')
     return notes
 
 
@@ -169,8 +182,6 @@ def _budget_notes(client: Client) -> list[str]:
             "round that was interrupted stays charged"
         )
     if privacy.delta > 1 / (10 * client.units):
-        expected = privacy.delta * client.units
-        notes.append(
-            f"delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} for {client.units} training records"
-        )
+        expected, units = privacy.delta * client.units, f"{client.units} training {privacy.unit}s"
+        notes.append(f"delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} for {units}")
     return notes

@@ -47,6 +47,8 @@ def show(folder: Path, *, passphrase_file: Path | None) -> list[str]:
     holdings = load_holdings(folder, ask_passphrase(passphrase_file, folder))
     role = "coordinator" if holdings.is_coordinator else "hospital"
     lines = [f"{holdings.identity.name} ({role}): {holdings.identity.public.fingerprint}"]
+    if not holdings.is_coordinator:
+        lines.append(f"signs its ledger with: {holdings.identity.public.ed25519.hex()}")
     epoch = holdings.latest
     if epoch is None:
         return [*lines, "not enrolled yet"]

@@ -100,7 +100,22 @@ def _plan(
     for name, hospital in hospitals.items():
         if not len(hospital.train):
             raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
+    if federation.privacy.unit == "patient":
+        _check_patients(hospitals)
     return Plan(federation.bound(hospitals, build), hospitals, build, ledgers, notes)
+
+
+def _check_patients(hospitals: Mapping[str, Hospital]) -> None:
+    """A patient of two hospitals would be spent on by both, and neither ledger would say so. Raises DataError."""
+    home: dict[str, str] = {}
+    for name, hospital in hospitals.items():
+        patients = hospital.train.patients
+        for patient in [] if patients is None else set(patients.tolist()):
+            if home.setdefault(patient, name) != name:
+                raise DataError(
+                    f'sites {home[patient]} and {name} both have rows of one patient, and [privacy] unit = "patient" '
+                    "counts each once: keep a patient's rows at one site, or number patients by site"
+                )
 
 
 def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Display) -> dict[str, Any]:
@@ -120,6 +135,7 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
         result = result_of(federation, outcome)
         result["notes"] = notes_of(plan, outcome, seed)
         write_json(folder / "result.json", result)
+        write_json(folder / "heads.json", dict(outcome.heads))
         write_bytes(folder / "report.html", page_of(result).encode())
     return result
 
@@ -133,7 +149,8 @@ def _train(
     display: AbstractContextManager[Observer],
 ) -> Outcome:
     """All rounds, then each hospital's own comparison, then the release of experts where it is declared."""
-    training = {name: dataset_of(hospital.train) for name, hospital in plan.hospitals.items()}
+    unit = plan.federation.privacy.unit
+    training = {name: dataset_of(hospital.train, unit) for name, hospital in plan.hospitals.items()}
     with ExitStack() as stack:
         with display as show:
             run = stack.enter_context(

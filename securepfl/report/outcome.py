@@ -57,12 +57,15 @@ class Communication:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total."""
+    """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total; `heads` each hospital's ledger hash as the
+    coordinator saw it last.
+    """
 
     sites: Mapping[str, SiteOutcome]
     communication: Communication
     seconds: Mapping[str, float]
     seed: int | None
+    heads: Mapping[str, str]
 
     def mean(self, without: tuple[str, ...] = ()) -> dict[str, dict[str, float | None]]:
         """Mean over hospitals of each metric of each model; None where no hospital could compute it."""

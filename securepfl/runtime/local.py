@@ -160,9 +160,9 @@ def _ask(run: SimulatedRun, messages: Mapping[str, bytes], reply: Callable[[Clie
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:
     """Where too few can pay for the last round, it would form no sum: say so before anything is spent."""
     able = [name for name, client in clients.items() if client.affords_run]
-    if len(able) < federation.minimum:
+    if len(able) < federation.least_in_sum:
         raise BudgetError(
             f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
-            f"needs {federation.minimum}, so the last rounds would form none: declare larger budgets, or name another "
-            "ledger folder (--ledgers) if these are other patients"
+            f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets, or name "
+            "another ledger folder (--ledgers) if these are other patients"
         )

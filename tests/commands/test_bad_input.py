@@ -70,7 +70,13 @@ def test_the_good_input_runs(workplace, monkeypatch, capsys):
     code, out, err = securepfl(monkeypatch, capsys, *RUN)
     assert code == 0, err
     assert "epsilon" in out
-    assert sorted(path.name for path in Path("out").iterdir()) == ["ledger", "report.html", "result.json", "sites"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "heads.json",
+        "ledger",
+        "report.html",
+        "result.json",
+        "sites",
+    ]
 
 
 def test_a_missing_label_column(workplace, monkeypatch, capsys):

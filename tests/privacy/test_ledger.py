@@ -1,11 +1,15 @@
+import copy
+import dataclasses
 import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import rfc8785
 from cryptography.exceptions import InvalidSignature
@@ -14,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
-from securepfl.privacy.accounting import Release, epsilon
-from securepfl.privacy.ledger import Budget, Ledger, verify_ledger
+from securepfl.privacy.accounting import Release, Selection, SharedRelease, epsilon
+from securepfl.privacy.ledger import Budget, Ledger, SessionStart, verify_ledger
+from securepfl.privacy.lines import History, replay
 
 FEDERATION = "ab" * 32
+FIRST_VERSION = Path(__file__).with_name("first_version.jsonl")
 DELTA = 1e-5
 
 
@@ -207,25 +213,54 @@ def test_a_closed_ledger_writes_nothing(path):
     assert path.read_bytes() == before
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_a_changed_byte_is_found_wherever_it_is(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "tampered.jsonl"
-    path.unlink(missing_ok=True)
-    content = bytearray(filled(path, rounds=1))
-    position = data.draw(st.integers(0, len(content) - 1))
-    content[position] = data.draw(st.integers(0, 255).filter(lambda value: value != content[position]))
-    path.write_bytes(content)
-    number = filled_line(content, position)
-    with pytest.raises(LedgerError, match=rf"tampered.jsonl: line ({number}|{number + 1}) "):
-        verify_ledger(path, verify)
-    with pytest.raises(LedgerError):
-        open_ledger(path)
-    assert path.read_bytes() == content
+SHARED = SharedRelease(scale=9000, sensitivity=90.0, shares=4, dimension=100, tail=1e-15, steps=3)
+SELECTION = Selection(candidate=(release(5, 90.0),), mean=2.0, shape="poisson")
 
 
-def filled_line(content, position):
-    return bytes(content[:position]).count(b"\n") + 1
+def with_every_kind_of_line(path):
+    with open_ledger(path) as ledger:
+        ledger.settle(reserve(ledger, 1), release())
+        ledger.settle(reserve(ledger, 2, SHARED), msgspec.structs.replace(SHARED, steps=1))
+        ledger.settle(reserve(ledger, 3, SELECTION), SELECTION)
+        ledger.record("expert-release", {"digest": "ab", "loss": None})
+        ledger.record("audit", {"lower_bound": 0.3})
+    return path.read_bytes()
+
+
+def copied(history):
+    """Takes lines without `history` noticing."""
+    held = {name: copy.copy(getattr(history, name)) for name in ("sessions", "reserved", "settled", "spent_after")}
+    return dataclasses.replace(history, **held)
+
+
+def test_every_bit_of_every_byte_of_every_kind_of_line_counts(path):
+    """Each bit is flipped on its own. The lines before are intact, so replay goes on from them."""
+    history = History()
+    for number, data in enumerate(with_every_kind_of_line(path).splitlines(), start=1):
+        for position in range(len(data)):
+            for bit in range(8):
+                changed = bytearray(data)
+                changed[position] ^= 1 << bit
+                # A newline splits the line: its first half is read first, and refused.
+                first = bytes(changed).split(b"\n")[0]
+                with pytest.raises(LedgerError, match=f"ledger.jsonl: line {number} "):
+                    list(replay("ledger.jsonl", [first], verify, copied(history), number))
+        list(replay("ledger.jsonl", [data], verify, history, number))
+    assert history.lines == 9
+
+
+def test_a_changed_byte_anywhere_is_refused_by_reader_and_writer(path):
+    content = with_every_kind_of_line(path)
+    ends = [position for position, byte in enumerate(content) if byte == ord("\n")]
+    for position in [*range(0, len(content), 97), *ends]:
+        for value in (content[position] ^ 1, ord(" ") if position in ends else ord("\n")):
+            changed = content[:position] + bytes([value]) + content[position + 1 :]
+            path.write_bytes(changed)
+            number = content[:position].count(b"\n") + 1
+            for attempt in (open_ledger, lambda path: verify_ledger(path, verify)):
+                with pytest.raises(LedgerError, match=rf"ledger.jsonl: line ({number}|{number + 1}) "):
+                    attempt(path)
+            assert path.read_bytes() == changed
 
 
 @pytest.mark.parametrize(
@@ -513,3 +548,210 @@ def test_a_budget_out_of_range_is_refused(eps, delta):
 def test_a_reservation_of_no_steps_is_refused(path):
     with open_ledger(path) as ledger, pytest.raises(ValueError, match="steps"):
         reserve(ledger, 1, release(0))
+
+
+def test_an_audit_is_noted_and_costs_nothing(path):
+    with open_ledger(path) as ledger:
+        reserve(ledger, 1)
+        before = ledger.spent()
+        ledger.record("audit", {"lower_bound": 0.3, "canaries": 500})
+        assert ledger.spent() == before
+    assert json.loads(path.read_bytes().splitlines()[-1])["details"] == {"lower_bound": 0.3, "canaries": 500}
+    assert verify_ledger(path, verify).epsilon == before
+
+
+def test_kinds_compose_in_one_ledger_and_settle_for_less(path):
+    with_every_kind_of_line(path)
+    summary = verify_ledger(path, verify)
+    assert summary.releases == (release(), msgspec.structs.replace(SHARED, steps=1), SELECTION)
+    assert summary.epsilon == epsilon(summary.releases, DELTA)
+    with open_ledger(path) as ledger:
+        id_ = reserve(ledger, 4, SHARED)
+        for more in (msgspec.structs.replace(SHARED, shares=3), release(), SELECTION):
+            with pytest.raises(ValueError, match="more than it reserved"):
+                ledger.settle(id_, more)
+        ledger.settle(id_, msgspec.structs.replace(SHARED, steps=0))
+        assert ledger.spent() == summary.epsilon
+
+
+def test_the_summary_tells_what_each_round_and_session_was(path):
+    filled(path, rounds=2)
+    with open_ledger(path, run="second", budget=5.0, raise_budget=True) as ledger:
+        ledger.settle(ledger.reserve(release(3), federation="cd" * 32, round=7, attempt=1), release(2))
+        reserve(ledger, 8)
+    summary = verify_ledger(path, verify)
+    assert summary.unit == "record"
+    assert [(r.run == "second", r.federation, r.round, r.attempt, r.settled) for r in summary.rounds] == [
+        (False, FEDERATION, 1, 0, True),
+        (False, FEDERATION, 2, 0, True),
+        (True, "cd" * 32, 7, 1, True),
+        (True, FEDERATION, 8, 0, False),
+    ]
+    assert [spend.release.steps for spend in summary.rounds] == [1, 1, 2, 1]
+    assert [spend.epsilon for spend in summary.rounds] == [epsilon([release(n)], DELTA) for n in (1, 2, 4, 5)]
+    lines = [json.loads(data) for data in path.read_bytes().splitlines()]
+    assert [spend.time for spend in summary.rounds] == [lines[at]["time"] for at in (2, 4, 7, 8)]
+    assert summary.sessions == (
+        SessionStart(lines[0]["run"], lines[0]["time"], Budget(4.0, DELTA)),
+        SessionStart("second", lines[5]["time"], Budget(5.0, DELTA)),
+    )
+
+
+def patient(steps=1):
+    return msgspec.structs.replace(release(steps), unit="patient")
+
+
+def test_a_ledger_counts_records_or_patients_never_both(path):
+    filled(path)
+    with open_ledger(path) as ledger:
+        assert ledger.unit == "record"
+        before = path.read_bytes()
+        for attempt in (lambda: reserve(ledger, 4, patient()), lambda: ledger.would_exceed(patient())):
+            with pytest.raises(LedgerError, match=r"counts by record.*by patient.*their own ledger") as caught:
+                attempt()
+            assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match="more than it reserved"):
+            ledger.settle(reserve(ledger, 5), patient())
+    assert path.read_bytes().startswith(before)
+    verify_ledger(path, verify)
+
+
+def test_a_patient_ledger_is_one_from_its_first_release_on(path):
+    with open_ledger(path) as ledger:
+        assert ledger.unit is None
+        ledger.settle(reserve(ledger, 1, patient()), patient(0))
+        assert ledger.unit == "patient"
+        with pytest.raises(LedgerError, match="counts by patient"):
+            reserve(ledger, 2)
+    assert verify_ledger(path, verify).unit == "patient"
+
+
+def test_a_line_that_counts_by_another_unit_is_found_under_valid_signatures(path):
+    filled(path)
+
+    def change(line):
+        if line.get("round") == 2:
+            line["release"]["unit"] = "patient"
+
+    resigned(path, change)
+    for attempt in (open_ledger, lambda path: verify_ledger(path, verify)):
+        with pytest.raises(LedgerError, match="line 4 counts by patient"):
+            attempt(path)
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [{"mechanism": "laplace", "steps": 1}, {"steps": 1}, {"mechanism": "gaussian", "steps": 1, "note": 2}],
+)
+def test_a_release_of_an_unknown_kind_is_refused(path, unknown):
+    filled(path)
+    resigned(path, lambda line: "round" in line and line.update(release=unknown))
+    with pytest.raises(LedgerError, match="line 2 is not a line of schema 1"):
+        verify_ledger(path, verify)
+
+
+def timed(path, moved, of_lines=lambda index: True):
+    """The ledger as if the clock of the machine that wrote it had been `moved`."""
+    then = (datetime.now(UTC) + moved).strftime("%Y-%m-%dT%H:%M:%SZ")
+    resigned(path, lambda line: of_lines(line["index"]) and line.update(time=then))
+    return then
+
+
+def test_a_clock_that_was_set_back_a_little_lends_a_line_the_time_before_it(path):
+    filled(path)
+    then = timed(path, timedelta(seconds=50))
+    with open_ledger(path) as ledger:
+        reserve(ledger, 4)
+    assert [json.loads(data)["time"] for data in path.read_bytes().splitlines()[-2:]] == [then, then]
+    verify_ledger(path, verify)
+
+
+def test_a_clock_that_was_set_back_further_is_refused_with_both_times(path):
+    filled(path)
+    then = timed(path, timedelta(hours=2))
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=rf"last line is of {then}.*clock says \d{{4}}-\d\d-\d\dT.*set the clock"):
+        open_ledger(path)
+    assert path.read_bytes() == before
+    verify_ledger(path, verify)
+
+
+def test_a_line_before_its_time_is_found(path):
+    filled(path)
+    timed(path, -timedelta(seconds=30), lambda index: index >= 3)
+    with pytest.raises(LedgerError, match=r"line 4 is of .*, before the line above it"):
+        verify_ledger(path, verify)
+
+
+def test_a_day_that_never_was_is_refused(path):
+    filled(path)
+    resigned(path, lambda line: line.update(time="2026-02-30T00:00:00Z"))
+    with pytest.raises(LedgerError, match="line 1 is not a line of schema 1"):
+        open_ledger(path)
+
+
+def test_heads_that_the_coordinator_saw_show_what_was_cut_off_or_replaced(path):
+    content = filled(path)
+    heads = [hashlib.sha256(data).hexdigest() for data in content.splitlines()]
+    verify_ledger(path, verify, heads=heads)
+    verify_ledger(path, verify, heads={heads[2]})
+    path.write_bytes(b"".join(content.splitlines(keepends=True)[:-1]))
+    verify_ledger(path, verify, heads=heads[:-1])
+    with pytest.raises(LedgerError, match=f"ledger.jsonl: was cut off or replaced .* head {heads[-1]}"):
+        verify_ledger(path, verify, heads=heads)
+    path.unlink()
+    filled(path)
+    with pytest.raises(LedgerError, match="cut off or replaced"):
+        verify_ledger(path, verify, heads=heads[-1:])
+
+
+def in_another_process(path, script):
+    """Runs `script`, in which t is this module and path the ledger."""
+    setting = "import sys; sys.path[:0] = sys.argv[2:]\nfrom pathlib import Path\nimport test_ledger as t\n"
+    arguments = [path, Path(__file__).parent, *sys.path]
+    script = setting + "path = Path(sys.argv[1])\n" + script
+    done = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_disk_that_fills_within_a_line_leaves_the_ledger_as_it_was(path):
+    """The kernel's own limit on a file's size stops a real write half way."""
+    filled(path)
+    in_another_process(
+        path,
+        "from resource import RLIMIT_FSIZE, getrlimit, setrlimit\n"
+        "with t.open_ledger(path) as ledger:\n"
+        "    before, head, limits = path.read_bytes(), ledger.head, getrlimit(RLIMIT_FSIZE)\n"
+        "    setrlimit(RLIMIT_FSIZE, (len(before) + 100, limits[1]))\n"
+        "    try:\n"
+        "        t.reserve(ledger, 9)\n"
+        "        raise SystemExit('the disk never filled')\n"
+        "    except t.StorageError as error:\n"
+        "        assert str(path) in str(error) and chr(10) not in str(error), error\n"
+        "    assert (path.read_bytes(), ledger.head) == (before, head)\n"
+        "    setrlimit(RLIMIT_FSIZE, limits)\n"
+        "    t.reserve(ledger, 9)\n",
+    )
+    assert verify_ledger(path, verify).unsettled == 1
+
+
+def test_a_second_process_is_refused(path):
+    with open_ledger(path):
+        before = path.read_bytes()
+        script = "try:\n    t.open_ledger(path)\nexcept t.LedgerError as error:\n    print(error)\n"
+        assert f"{path}: another process has this ledger open" in in_another_process(path, script)
+        assert path.read_bytes() == before
+
+
+def test_a_ledger_written_before_there_were_other_kinds_still_holds(path):
+    """first_version.jsonl is, byte for byte, what the first version wrote."""
+    path.parent.mkdir()
+    path.write_bytes(FIRST_VERSION.read_bytes())
+    summary = verify_ledger(path, verify)
+    assert summary.unit == "record"
+    assert summary.releases == (release(), Release(noise_multiplier=4.5, sample_rate=0.1, steps=8))
+    with open_ledger(path, run="one") as ledger:
+        reserve(ledger, 3)
+    assert path.read_bytes().startswith(FIRST_VERSION.read_bytes())
+    verify_ledger(path, verify)

@@ -39,7 +39,7 @@ def outcome():
     }
     communication = Communication(3, 1000, 2000, 500, 500, 7, {"updates": 2500, "envelopes": 500})
     seconds = {"train": 1.0, "encrypt": 0.5, "aggregate": 0.25, "decrypt": 0.125, "total": 2.0}
-    return Outcome(sites, communication, seconds, None)
+    return Outcome(sites, communication, seconds, None, {})
 
 
 def result():

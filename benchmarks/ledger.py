@@ -1,0 +1,91 @@
+"""What a budget ledger costs: an append beside a raw fsync of as many bytes on the same disk, and verification.
+
+    python benchmarks/ledger.py [--folder FOLDER] [--lines 10000]
+
+Each round reserves and settles. A raw write and an append alternate, so both meet the same disk. With Poisson
+sampling every round has a new composition, whose epsilon no closed form gives. The process that verifies starts with
+empty caches, as an auditor's does.
+"""
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from securepfl.crypto.identity import Identity
+from securepfl.crypto.signing import LedgerSigner
+from securepfl.privacy.events import AnyRelease, Release, SharedRelease
+from securepfl.privacy.ledger import Budget, Ledger, verify_ledger
+
+RELEASES: dict[str, AnyRelease] = {
+    "full batch": Release(noise_multiplier=400.0, sample_rate=1.0, steps=20),
+    "Poisson, rate 0.1": Release(noise_multiplier=40.0, sample_rate=0.1, steps=20),
+    "Poisson, rate 0.01": Release(noise_multiplier=4.0, sample_rate=0.01, steps=20),
+    "shared noise": SharedRelease(scale=4000, sensitivity=100.0, shares=100, dimension=10**6, tail=1e-18, steps=20),
+}
+
+
+def append_times(path: Path, release: AnyRelease, rounds: int, signer: LedgerSigner) -> tuple[list[float], list[float]]:
+    """Seconds of each append of a new ledger at `path`, and of each raw write with fsync of as many bytes."""
+    appends, raws = [], []
+    flags = {"simulation": True, "seeded": False}
+    raw = os.open(path.with_suffix(".raw"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with Ledger.open(path, site="a", data_set="b", budget=Budget(100, 1e-5), signer=signer, **flags) as ledger:
+        for number in range(rounds):
+            size = path.stat().st_size
+            before = time.perf_counter()
+            id_ = ledger.reserve(release, federation="ab" * 32, round=number, attempt=0)
+            middle = time.perf_counter()
+            ledger.settle(id_, release)
+            appends += [middle - before, time.perf_counter() - middle]
+            payload = bytes((path.stat().st_size - size) // 2)
+            for _ in range(2):
+                before = time.perf_counter()
+                os.write(raw, payload)
+                os.fsync(raw)
+                raws.append(time.perf_counter() - before)
+    os.close(raw)
+    return appends, raws
+
+
+def verify_seconds(path: Path, signer: LedgerSigner) -> float:
+    """Seconds to verify `path`, in a process that has computed nothing before."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_verify, (path, signer.public_key))
+
+
+def _verify(path: Path, public_key: bytes) -> float:
+    signer = LedgerSigner(Identity.generate("auditor"), trusting=True)
+    before = time.perf_counter()
+    summary = verify_ledger(path, signer.verify)
+    seconds = time.perf_counter() - before
+    assert summary.public_keys == (public_key,)  # noqa: S101
+    return seconds
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="On the disk to measure.")
+@click.option("--lines", type=click.IntRange(min=10), default=10_000)
+def main(folder: Path | None, lines: int) -> None:
+    """Measure and print a table."""
+    table = Table("releases", "append ms", "p95", "raw fsync ms", "ratio", f"verify {lines:,} lines s")
+    signer = LedgerSigner(Identity.generate("hospital"), trusting=True)
+    for name, release in RELEASES.items():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = Path(scratch) / "ledger.jsonl"
+            appends, raws = append_times(path, release, lines // 2, signer)
+            append, raw = statistics.median(appends), statistics.median(raws)
+            late = statistics.quantiles(appends, n=20)[-1]
+            figures = (1e3 * append, 1e3 * late, 1e3 * raw, append / raw, verify_seconds(path, signer))
+            table.add_row(name, *(f"{figure:.2f}" for figure in figures))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""One step under shared noise at one hospital: shared gradients become integers to sum, personal ones take a step.
+
+The clip bounds each unit's shared and personal gradient together, as in dpsgd.py. Batches are full.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from securepfl.privacy.clipping import Frame, Kept, Layout, clipped_units
+from securepfl.privacy.dpsgd import DPSettings, add_noise, descend, in_training, validate_model
+from securepfl.privacy.shared_noise import IntegerSum
+from securepfl.privacy.units import Collate, Unit, batches_of, count_units
+from securepfl.randomness import RandomStream
+
+
+def take_common_step(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    settings: DPSettings,
+    integers: IntegerSum,
+    *,
+    shared: Collection[str],
+    noise: RandomStream,
+    sampling: RandomStream,
+    device: torch.device | str,
+    units: int,
+    unit: Unit = "record",
+    masks: Mapping[str, Tensor] | None = None,
+    collate: Collate | None = None,
+) -> None:
+    """Adds the clipped gradients of all units to `integers`, and moves the personal parameters of `model` in place.
+
+    shared: names of the parameters whose gradients are summed over hospitals; in named_parameters() order their
+    coordinates within `masks` are the values of `integers`, whose noise the caller draws. The others take a step with
+    Gaussian noise of `settings.noise_multiplier`, which must be at least that of the shared noise. The remaining
+    arguments are as in dpsgd.train_private.
+
+    Raises as train_private does, and ValueError for settings of other than one full-batch step or too little noise.
+    """
+    if settings.steps != 1 or settings.sample_rate != 1.0:
+        raise ValueError("settings must be of one step over the full batch: shared noise is accounted for no other")
+    if settings.noise_multiplier < integers.noise.noise_multiplier:
+        raise ValueError("settings.noise_multiplier must be at least that of the shared noise")
+    validate_model(model)
+    available = count_units(dataset)
+    with in_training(model, device, sampling) as recorder:
+        layout = Layout.of(model, masks or {}, None)
+        personal = _entries(layout, lambda name: name not in shared)
+        moving = _entries(layout, lambda name: name in shared)
+        total = torch.zeros(layout.size, dtype=torch.float64, device=personal.device)
+        for batch in batches_of(dataset, list(range(available)), settings.physical_batch, unit, collate):
+            x, of_output = batch.x.to(total.device), _against(loss, batch.y.to(total.device))
+            gradients = Kept(Frame(layout, batch, None, settings.clip, total.device))
+            recorder.run(x, of_output, len(x), gradients.take)
+            for clipped in clipped_units(gradients, settings.clip):
+                _add(integers, total, clipped, moving, personal, settings.clip)
+        add_noise(total, personal, settings, noise)
+        descend(layout, total / units, settings.learning_rate)
+
+
+def _against(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda output: loss(output, y)
+
+
+def _entries(layout: Layout, chosen: Callable[[str], bool]) -> Tensor:
+    """Bool [layout.size]: the entries that move, of the parameters whose names are chosen."""
+    device = next(iter(layout.places)).device
+    parts = [torch.full((place.size,), chosen(place.name), device=device) for place in layout.places.values()]
+    entries = torch.cat(parts)
+    return entries if layout.support is None else entries & layout.support
+
+
+def _add(integers: IntegerSum, total: Tensor, clipped: Tensor, moving: Tensor, personal: Tensor, clip: float) -> None:
+    """clipped: double [units, layout.size]."""
+    own = clipped[:, personal]
+    total[personal] += own.sum(dim=0)
+    norms = torch.linalg.vector_norm(own, dim=1) / clip
+    integers.add((clipped[:, moving] / clip).cpu().numpy(), norms.cpu().numpy())

@@ -1,0 +1,290 @@
+"""Rehearsals of a hospital's training with canaries in it: what an audit looks at. They never leave the hospital.
+
+The code that draws, batches, clips, sums and adds noise is the one that real rounds run; only the canaries' gradients
+are set (see canaries). A rehearsal trains a copy of the model, writes to no ledger, and its result is not released.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from securepfl.errors import ModelError
+from securepfl.privacy.auditing import (
+    AuditReport,
+    Floats,
+    Scores,
+    Verdict,
+    conclude,
+    contributions_verdict,
+    epsilon_of,
+    mechanism_verdict,
+    mu_of,
+    runs_verdict,
+    trade_off_verdict,
+)
+from securepfl.privacy.canaries import Canaries
+from securepfl.privacy.dpsgd import DPSettings, Loss, train_private
+from securepfl.privacy.gradients import ModeName
+from securepfl.privacy.units import Collate, Unit, count_units
+from securepfl.randomness import RandomStream, fresh_key
+
+_SILENT, _MOST_VALUES, _MOST_FIRSTS, _MOST_LOUD = 2000, 2000, 256, 64
+_STEPS_A_ROUND = 8
+# Empty steps and empty rounds: (fewest, most, values wanted in all) to tell half the deviation from chance.
+_EMPTY_STEPS, _EMPTY_ROUNDS = (32, 64, 128), (2, 16, 512)
+# A rate at which no record of any data set is drawn in an audit's steps; times its inverse as units, 1 exactly.
+_NEVER = 2.0**-50
+# Contributions are looked at through little noise, and with gradients far above the clip.
+_QUIET, _LOUD = 1e-3, 100.0
+# Single units: the norm of noise in all directions is seen, so there must be less of it.
+_TIGHT, _FAINT, _FAR, _MOST_UNITS = 1e-3, 1e-6, 1e3, 32
+_FEWEST_QUIET_STEPS, _MOST_QUIET_STEPS = 2, 200
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a hospital's rounds train with, as train_private takes it. dataset: map-style; an item is a unit."""
+
+    model: nn.Module
+    dataset: Dataset[Any]
+    loss: Loss
+    settings: DPSettings
+    units: int
+    device: torch.device | str = "cpu"
+    unit: Unit = "record"
+    mode: Literal["auto"] | ModeName = "auto"
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    collate: Collate | None = None
+
+    def positions(self) -> Positions:
+        """Where in the concatenation of all parameters training may move the model."""
+        supports = [self.masks.get(name, torch.ones(p.shape)) for name, p in self.model.named_parameters()]
+        moving: Positions = np.flatnonzero(torch.cat([support.cpu().reshape(-1) for support in supports]).numpy())
+        if len(moving) == 0:
+            raise ModelError("the model has no parameters to train: hand in one that has")
+        return moving
+
+    def take(self, model: nn.Module, dataset: Dataset[Any], settings: DPSettings, canaries: Canaries | None) -> None:
+        """Trains `model` by `settings` on `dataset`, with fresh streams as in each real round."""
+        train_private(
+            model,
+            dataset,
+            self.loss,
+            settings,
+            noise=RandomStream(fresh_key()),
+            sampling=RandomStream(fresh_key()),
+            device=self.device,
+            units=self.units,
+            unit=self.unit,
+            mode=self.mode,
+            masks=self.masks,
+            collate=self.collate,
+            canaries=canaries,
+        )
+
+
+class _WithCanaries(Dataset[Any]):
+    """A data set with copies of its first item at its end; their gradients will be set."""
+
+    def __init__(self, training: Training, canaries: int) -> None:
+        self._dataset, self._first, self._canaries = training.dataset, count_units(training.dataset), canaries
+
+    def __len__(self) -> int:
+        return self._first + self._canaries
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[index if index < self._first else 0]
+
+
+def audit(
+    training: Training, *, epsilon: float, delta: float, canaries: int = 1000, runs: int = 40, rounds: int = 1
+) -> AuditReport:
+    """All four tests of `rounds` rounds of `training`, which the accounting says cost (epsilon, delta).
+
+    canaries: in one run (more than one where the model has fewer than twice as many parameters). runs: with one
+    canary each; they all train on the whole data set. Under Poisson sampling, canaries are rehearsed with all
+    records in each step and held against the epsilon of that: it tests clip and noise, and the draws are tested by
+    themselves, so that amplification, what both together are worth, rests on the accounting.
+
+    Raises ValueError where a number is out of range, else as train_private.
+    """
+    for name, value, least in (("canaries", canaries, 1), ("runs", runs, 3), ("rounds", rounds, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"epsilon must be positive and finite, not {epsilon!r}")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be in (0, 1), not {delta!r}")
+    settings = training.settings
+    mu = mu_of(epsilon, delta) if settings.sample_rate == 1 else math.sqrt(settings.steps * rounds)
+    if settings.sample_rate < 1:
+        mu /= settings.noise_multiplier
+    seen = rehearse(training, canaries=canaries, rounds=rounds)
+    verdicts: tuple[Verdict, ...] = (
+        mechanism_verdict(*observe_noise(training)),
+        trade_off_verdict(seen, mu),
+        runs_verdict(many_runs(training, runs=runs, rounds=rounds), mu),
+        contributions_verdict(observe_contributions(training), observe_units(training), settings.sample_rate),
+    )
+    return conclude(seen, verdicts, claimed_epsilon=epsilon, rehearsed_epsilon=epsilon_of(mu, delta), delta=delta)
+
+
+def rehearse(training: Training, *, canaries: int, rounds: int = 1) -> Scores:
+    """Scores of canaries at the clip, each in or out by a coin for the whole of its run, all records in each step.
+
+    At most half of the model's coordinates carry a canary in one run, the next canaries take another run. A score is
+    the sum over all steps in the canary's direction, over the declared deviation of its noise.
+    """
+    at_once = max(1, len(training.positions()) // 2)
+    parts = [_scores(training, min(at_once, canaries - done), rounds) for done in range(0, canaries, at_once)]
+    return _pooled(parts)
+
+
+def many_runs(training: Training, *, runs: int, rounds: int = 1) -> Scores:
+    """Scores of `runs` runs from the same start, with one canary each, in or out by a coin. For tiny models.
+
+    To tell mu from twice mu with 99 % takes about (12.5 / mu)^2 runs, for mu up to 1.
+    """
+    return _pooled([_scores(training, 1, rounds) for _ in range(runs)])
+
+
+def _scores(training: Training, canaries: int, rounds: int) -> Scores:
+    public = RandomStream(fresh_key())
+    included = public.uniform(canaries) < 0.5
+    chosen = _some(training.positions(), canaries + _SILENT, public)
+    # Half of what is left goes on training, so that the rehearsal stays a training.
+    chosen = chosen[: canaries + max(0, (len(training.positions()) - canaries) // 2)]
+    settings = replace(training.settings, sample_rate=1.0)
+    seen = sum(_steps(training, settings, chosen, included, rounds), start=np.zeros(len(chosen)))
+    scores = seen / (settings.noise_multiplier * math.sqrt(settings.steps * rounds))
+    return Scores(scores[:canaries], included, scores[canaries:])
+
+
+def _pooled(parts: list[Scores]) -> Scores:
+    return Scores(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.included for part in parts]),
+        np.concatenate([part.silent for part in parts]),
+    )
+
+
+def observe_contributions(training: Training) -> Floats:
+    """What canaries of 100 clips add to single steps at the declared rate, [steps, canaries], in clips.
+
+    All are in. The noise is a thousandth of the clip, so that each draw and each contribution shows.
+    """
+    positions = training.positions()
+    chosen = _some(positions, max(1, min(_MOST_LOUD, len(positions) // 2)), RandomStream(fresh_key()))
+    rate = training.settings.sample_rate
+    steps = min(_MOST_QUIET_STEPS, max(_FEWEST_QUIET_STEPS, math.ceil(4 / rate)))
+    settings = replace(training.settings, noise_multiplier=_QUIET, steps=1)
+    everyone = np.ones(len(chosen), dtype=np.bool_)
+    return np.stack(list(_steps(training, settings, chosen, everyone, steps, scale=_LOUD)))
+
+
+def observe_units(training: Training) -> Floats:
+    """The norm of what single units of the data set add to a step, [units], in clips, with no canary's hook.
+
+    The clip is a thousandth of the declared one, so that it binds. Patients with the most records come first: a
+    clip of records in place of patients shows in them.
+    """
+    count = count_units(training.dataset)
+    order = RandomStream(fresh_key()).permutation(count)
+    if training.unit == "patient":
+        order = order[np.argsort([-len(training.dataset[int(index)][1]) for index in order], kind="stable")]
+    return np.array([_influence(training, int(index)) for index in order[:_MOST_UNITS]])
+
+
+def _influence(training: Training, index: int) -> float:
+    settings = training.settings
+    clip = settings.clip * _TIGHT
+    # One clip moves the model far, so that rounding of the weights does not show.
+    rate = _FAR * training.units / clip
+    alone = replace(settings, noise_multiplier=_FAINT, clip=clip, sample_rate=1.0, steps=1, learning_rate=rate)
+    model, positions = copy.deepcopy(training.model).to(training.device), training.positions()
+    before = _values(model, positions)
+    training.take(model, Subset(training.dataset, [index]), alone, None)
+    return float(np.linalg.norm(_values(model, positions) - before)) / _FAR
+
+
+def observe_noise(training: Training) -> tuple[Floats, Floats]:
+    """Noise of empty steps, [steps, values], and of empty rounds of 8 steps, [rounds, values], in declared deviations.
+
+    Among the values is the first of each parameter: noise that starts again with each shows as columns that repeat.
+    """
+    chosen = _values_to_watch(training)
+
+    def rows(steps: int, count: int) -> Floats:
+        settings = replace(training.settings, sample_rate=_NEVER, steps=steps)
+        still = replace(training, settings=settings, units=round(1 / _NEVER))
+        seen = np.stack(list(_steps(still, settings, chosen, np.zeros(0, dtype=np.bool_), count)))
+        return seen / (settings.noise_multiplier * math.sqrt(steps))
+
+    steps, rounds = (
+        max(fewest, min(most, math.ceil(values / len(chosen))))
+        for fewest, most, values in (_EMPTY_STEPS, _EMPTY_ROUNDS)
+    )
+    return rows(1, steps), rows(_STEPS_A_ROUND, rounds)
+
+
+def _values_to_watch(training: Training) -> Positions:
+    positions = training.positions()
+    starts = np.cumsum([0, *(p.numel() for p in training.model.parameters())])[:-1]
+    firsts = np.unique(positions[np.searchsorted(positions, starts[starts <= positions[-1]])])[:_MOST_FIRSTS]
+    rest = _some(np.setdiff1d(positions, firsts), _MOST_VALUES, RandomStream(fresh_key()))
+    return np.concatenate([firsts, rest])
+
+
+def _some(positions: Positions, count: int, public: RandomStream) -> Positions:
+    chosen: Positions = positions[public.permutation(len(positions))[:count]]
+    return chosen
+
+
+def _steps(
+    training: Training,
+    settings: DPSettings,
+    chosen: Positions,
+    included: NDArray[np.bool_],
+    rounds: int,
+    scale: float = 1.0,
+) -> Iterator[Floats]:
+    """The sums of rounds of `settings.steps` steps at positions `chosen`, in clips.
+
+    included: for each of the first positions whether its canary is in; empty for a training without canaries.
+    What is watched starts each round at zero: the numbers read are then as exact as those that were added.
+    """
+    model = copy.deepcopy(training.model).to(training.device)
+    coordinates = chosen[: len(included)][included]
+    dataset = _WithCanaries(training, len(coordinates))
+    canaries = Canaries(first=count_units(training.dataset), coordinates=coordinates, zeroed=chosen, scale=scale)
+    in_clips = settings.sample_rate * training.units / (settings.learning_rate * settings.clip)
+    for _ in range(rounds):
+        _clear(model, chosen)
+        training.take(model, dataset, settings, canaries if len(included) else None)
+        yield -_values(model, chosen) * in_clips
+
+
+def _clear(model: nn.Module, chosen: Positions) -> None:
+    parameters = list(model.parameters())
+    marked = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.bool)
+    marked[torch.from_numpy(chosen)] = True
+    parts = torch.split(marked, [p.numel() for p in parameters])
+    with torch.no_grad():
+        for p, part in zip(parameters, parts, strict=True):
+            p.masked_fill_(part.view(p.shape).to(p.device), 0)
+
+
+def _values(model: nn.Module, chosen: Positions) -> Floats:
+    parts = [p.detach().reshape(-1).double().cpu() for p in model.parameters()]
+    values: Floats = torch.cat(parts).numpy()[chosen]
+    return values

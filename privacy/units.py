@@ -1,0 +1,147 @@
+"""The unit of privacy: one record, or one patient with all records of that patient.
+
+A patient is one item of the data set, (x, y) with x [r, ...] and y [r, ...], r >= 1. Drawing picks patients,
+and no patient spans physical batches, so that a patient's gradient is whole before its norm is taken.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from securepfl.errors import DataError
+
+Unit = Literal["record", "patient"]
+Collate = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole units whose gradients are in memory together.
+
+    x, y: [records, ...]. units: index in the data set of each unit, in order. counts: records of each unit,
+    which follow one another; None where each unit is one record.
+    """
+
+    x: Tensor
+    y: Tensor
+    units: tuple[int, ...]
+    counts: tuple[int, ...] | None = None
+
+    def owner(self, device: torch.device) -> Tensor | None:
+        """Number of the unit within the batch of each record, shape [records]; None where they are the same."""
+        if self.counts is None:
+            return None
+        return torch.arange(len(self.units)).repeat_interleave(torch.tensor(self.counts)).to(device)
+
+
+class PatientDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Items are patients: (features [r, ...], labels [r, ...]) of each, r varying. Raises DataError."""
+
+    def __init__(self, patients: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for index, (x, y) in enumerate(patients):
+            _check_patient(index, x, y)
+        self._patients = tuple(patients)
+
+    def __len__(self) -> int:
+        return len(self._patients)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._patients[index]
+
+
+def group_records(features: Tensor, labels: Tensor, patients: Sequence[Any] | Tensor | NDArray[Any]) -> PatientDataset:
+    """The records of a table as patients, in the order in which each patient first appears.
+
+    features [n, ...], labels [n, ...], patients: n identifiers, equal for records of one patient. Records of a
+    patient keep their order. Raises DataError where the lengths differ or there are none.
+    """
+    if isinstance(patients, Tensor | np.ndarray):
+        patients = patients.tolist()
+    if not len(features) == len(labels) == len(patients) or not len(features):
+        raise DataError(
+            f"{len(features)} rows of features, {len(labels)} labels and {len(patients)} patient identifiers: "
+            "hand in one of each for every record, and at least one record"
+        )
+    rows: dict[Any, list[int]] = {}
+    for row, patient in enumerate(patients):
+        # Every NaN would become a patient of its own, and no clip would hold for the real one.
+        if patient is None or (isinstance(patient, float) and math.isnan(patient)):
+            raise DataError(
+                f"record {row} has the patient identifier {patient!r}: name its patient by a text or number"
+            )
+        rows.setdefault(patient, []).append(row)
+    return PatientDataset([(features[own], labels[own]) for own in rows.values()])
+
+
+def count_units(dataset: Dataset[Any]) -> int:
+    """Length of a data set whose items can be drawn independently. Raises DataError."""
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise DataError(
+            f"{type(dataset).__name__} cannot be indexed, so records cannot be drawn independently: "
+            "hand in a map-style data set (with __len__ and __getitem__)"
+        )
+    if not len(dataset):
+        raise DataError(f"{type(dataset).__name__} holds no records: hand in at least one")
+    return len(dataset)
+
+
+def batches_of(
+    dataset: Dataset[Any], drawn: list[int], physical_batch: int, unit: Unit, collate: Collate | None
+) -> Iterator[Batch]:
+    """The drawn units in order, in physical batches. Raises DataError for items that are no such units."""
+    if unit == "patient":
+        return patient_batches(dataset, drawn, physical_batch)
+    return record_batches(dataset, drawn, physical_batch, collate)
+
+
+def record_batches(
+    dataset: Dataset[Any], drawn: list[int], physical_batch: int, collate: Collate | None
+) -> Iterator[Batch]:
+    """The drawn records in order, `physical_batch` at a time. Raises DataError where rows are not records."""
+    groups = [drawn[start : start + physical_batch] for start in range(0, len(drawn), physical_batch)]
+    loader = DataLoader(dataset, batch_sampler=groups, collate_fn=collate)
+    for (x, y), group in zip(loader, groups, strict=True):
+        if len(x) != len(group):
+            raise DataError(
+                f"the collate function made {len(x)} rows of {len(group)} records, but the clip bounds one row each: "
+                "give one row per record"
+            )
+        yield Batch(x, y, tuple(group))
+
+
+def patient_batches(dataset: Dataset[Any], drawn: list[int], physical_batch: int) -> Iterator[Batch]:
+    """The drawn patients in order, as many whole ones as fit into `physical_batch` records.
+
+    A patient with more records than that is a batch alone. Raises DataError for a patient without records.
+    """
+    waiting: list[tuple[int, Tensor, Tensor]] = []
+    records = 0
+    for index in drawn:
+        x, y = dataset[index]
+        _check_patient(index, x, y)
+        if waiting and records + len(x) > physical_batch:
+            yield _joined(waiting)
+            waiting, records = [], 0
+        waiting.append((index, x, y))
+        records += len(x)
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(patients: list[tuple[int, Tensor, Tensor]]) -> Batch:
+    units, xs, ys = zip(*patients, strict=True)
+    return Batch(torch.cat(xs), torch.cat(ys), units, tuple(len(x) for x in xs))
+
+
+def _check_patient(index: int, x: Any, y: Any) -> None:
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.dim() and y.dim() and len(x) == len(y)):
+        raise DataError(f"patient {index} is not a pair of tensors with one row per record: see PatientDataset")
+    if not len(x):
+        raise DataError(f"patient {index} has no records: leave it out of the data set")

@@ -1,0 +1,135 @@
+"""`securepfl audit attack`: rehearse a hospital's training with canaries in it, and see what an attacker would."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from securepfl.commands.evaluation import dataset_of
+from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.tables import load_sites, split_table
+from securepfl.errors import ConfigError, DataError
+from securepfl.federation import Federation, initial_model
+from securepfl.learning.device import resolve_device
+from securepfl.learning.models import bce, build_model
+from securepfl.learning.partition import Partition
+from securepfl.learning.sparsity import choose_support
+from securepfl.local_training import dp_settings
+from securepfl.privacy.accounting import epsilon
+from securepfl.privacy.auditing import AuditReport
+from securepfl.privacy.events import Release
+from securepfl.privacy.rehearsal import Training, audit
+from securepfl.randomness import fresh_key
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One hospital's training as its rounds would do it, and what the accounting says that they cost."""
+
+    site: str
+    federation: Federation
+    training: Training
+    claimed: float
+
+    def attack(self, canaries: int, runs: int) -> AuditReport:
+        """All tests. Nothing of it leaves the hospital, and no ledger knows of it."""
+        federation = self.federation
+        delta, rounds = federation.privacy.delta, federation.rounds
+        return audit(self.training, epsilon=self.claimed, delta=delta, canaries=canaries, runs=runs, rounds=rounds)
+
+
+def rehearsal_of(federation: Federation, data: Path | None, site: str | None, device: str) -> Rehearsal:
+    """What `site` (default: the first) would train on; without `data`, a hospital of the demo.
+
+    Raises ConfigError for a model that only the SDK builds, shared noise, or a site that the data do not have.
+    """
+    if federation.shares_noise:
+        raise ConfigError('[privacy] noise = "shared": no hospital can rehearse noise that is made of all; see docs')
+    if federation.model.kind == "own":
+        raise ConfigError('[model] kind = "own": rehearse it with securepfl.privacy.rehearsal.audit in your pipeline')
+    if data is None:
+        spec, tables = simulated_hospitals(0)
+    else:
+        declared = federation.data_spec
+        if declared is None:
+            raise ConfigError("the configuration has no [data] table: declare label, ranges and categories there")
+        spec, tables = declared, load_sites(data, declared)
+    site = sorted(tables)[0] if site is None else site
+    if site not in tables:
+        raise ConfigError(f"--site {site!r}: the data have {', '.join(sorted(tables))}")
+    train, _ = split_table(tables[site], spec.split)
+    if not len(train):
+        raise DataError(f"site {site}: no training rows after the split; give it more rows or name another site")
+    privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
+    settings = dp_settings(federation, len(dataset), federation.training.steps)
+    build = partial(build_model, federation.model.kind, len(spec.feature_names), federation.model.hidden)
+    model = initial_model(build, federation.model.seed)
+    claim = Release(
+        noise_multiplier=settings.noise_multiplier,
+        sample_rate=settings.sample_rate,
+        steps=settings.steps * federation.rounds,
+        unit=privacy.unit,
+    )
+    training = Training(
+        model,
+        dataset,
+        bce,
+        settings,
+        units=len(dataset),
+        device=resolve_device(device),
+        unit=privacy.unit,
+        masks=_masks_of(federation, model),
+    )
+    return Rehearsal(site, federation, training, epsilon([claim], privacy.delta))
+
+
+def _masks_of(federation: Federation, model: Any) -> dict[str, Any]:
+    """A support like a first round's, drawn anew."""
+    sparsity, partition = federation.sparsity, Partition.of(model, federation.model.personal)
+    support = choose_support(
+        None,
+        partition.shared_size,
+        density=sparsity.density,
+        block=sparsity.block,
+        exploration=sparsity.exploration,
+        key=fresh_key(),
+        round_number=1,
+    )
+    return dict(partition.mask_from_support(support))
+
+
+def report_of(rehearsal: Rehearsal, report: AuditReport) -> dict[str, Any]:
+    """The report as JSON-able values, with what was rehearsed."""
+    settings = rehearsal.training.settings
+    return {
+        "site": rehearsal.site,
+        "unit": rehearsal.training.unit,
+        "units": rehearsal.training.units,
+        "rounds": rehearsal.federation.rounds,
+        "noise_multiplier": settings.noise_multiplier,
+        "sample_rate": settings.sample_rate,
+    } | asdict(report)
+
+
+def print_report(console: Console, rehearsal: Rehearsal, report: AuditReport) -> None:
+    """The verdicts, the bounds, and the sentence."""
+    console.print(Text(f"{rehearsal.site}: {report.canaries} canaries in a rehearsal that stays here", style="bold"))
+    verdicts = Table(box=None, pad_edge=False)
+    for heading in ("test", "p-value", "level", "", "finding"):
+        verdicts.add_column(heading, justify="right" if heading in ("p-value", "level") else "left")
+    for verdict in report.verdicts:
+        state = Text("ACCUSED", style="red") if verdict.accused else Text("holds", style="green")
+        verdicts.add_row(verdict.test, f"{verdict.p_value:.3g}", f"{verdict.level:.3g}", state, verdict.finding)
+    bounds = Table(box=None, pad_edge=False)
+    for heading in ("lower bound by", "epsilon", "confidence", "could show at most", "assumes"):
+        bounds.add_column(heading, justify="left" if heading in ("lower bound by", "assumes") else "right")
+    for bound in report.bounds:
+        most = "-" if bound.ceiling is None else f"{bound.ceiling:.3g}"
+        bounds.add_row(bound.method, f"{bound.epsilon:.3f}", f"{bound.confidence:.2%}", most, bound.assumes)
+    console.print(verdicts)
+    console.print(bounds)
+    console.print(Text(report.sentence, style="red" if report.accused else "green"), soft_wrap=True)

@@ -1,0 +1,220 @@
+"""`securepfl audit budget` and `audit verify`: what a ledger says was spent, and whether it can be believed."""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console, Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from securepfl.crypto.signing import ledger_verifier
+from securepfl.errors import ConfigError, StorageError
+from securepfl.privacy.events import AnyRelease, Release, Selection, SharedRelease
+from securepfl.privacy.ledger import LedgerSummary, verify_ledger
+from securepfl.privacy.lines import RoundSpend
+
+_HASH = re.compile("[0-9a-f]{64}")
+_ROUNDS_SHOWN = 40
+
+
+def trusted_keys(keys: Sequence[str]) -> frozenset[bytes] | None:
+    """The public keys given in hex, or None: any key that the ledger names. Raises ConfigError for what is no key."""
+    if not keys:
+        return None
+    wrong = next((key for key in keys if not _HASH.fullmatch(key.lower())), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"--key {wrong!r}: give 64 hexadecimal digits, as the hospital's `securepfl keys show` prints"
+        )
+    return frozenset(bytes.fromhex(key) for key in keys)
+
+
+def read_heads(path: Path, site: str) -> tuple[str, ...]:
+    """The hashes that the coordinator saw of `site`'s ledger, from a JSON file {SITE: hash or list of hashes}.
+
+    Raises ConfigError for a file of another form, or without that site.
+    """
+    try:
+        heads = msgspec.json.decode(path.read_bytes(), type=dict[str, str | list[str]])
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}; name the heads.json of a run") from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"{path}: not JSON of the form {{SITE: hash}} ({error}); name the heads.json of a run"
+        ) from None
+    if site not in heads:
+        raise ConfigError(f"{path}: no head of {site!r}; it holds those of {', '.join(sorted(heads)) or 'nobody'}")
+    held = heads[site]
+    found = [held] if isinstance(held, str) else held
+    if not all(_HASH.fullmatch(head) for head in found):
+        raise ConfigError(f"{path}: a head of {site!r} is not 64 hexadecimal digits; name the heads.json of a run")
+    return tuple(found)
+
+
+def verified(ledger: Path, heads: Path | None, keys: Collection[bytes] | None) -> LedgerSummary:
+    """The ledger's summary once every line was recomputed. Raises LedgerError with the first line that is wrong."""
+    verifier = ledger_verifier(keys)
+    summary = verify_ledger(ledger, verifier)
+    if heads is None:
+        return summary
+    return verify_ledger(ledger, verifier, heads=read_heads(heads, summary.site))
+
+
+def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] | None) -> list[str]:
+    """What a verified ledger shows, and what it cannot."""
+    lines = [
+        f"{summary.lines} lines of {summary.site} hold: form, order, hash chain, signatures, each epsilon recomputed",
+        f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}, "
+        f"per {summary.unit}, zero-out (replace-one: {summary.epsilon_replace_one:.6g})",
+        f"head {summary.head}",
+    ]
+    signed = ", ".join(key.hex() for key in summary.public_keys)
+    if keys is None:
+        lines.append(f"signed by {signed}: compare with the hospital's `securepfl keys show`, or give --key")
+    if heads is None:
+        lines.append("lines cut off at the end would not show: give --heads with what the coordinator saw")
+    if summary.simulation:
+        lines.append("a simulation's ledger" + (", seeded: its noise protects nobody" if summary.seeded else ""))
+    return lines
+
+
+def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
+    """What a ledger's data set has spent, as JSON-able values. Raises LedgerError where the ledger does not verify."""
+    summary = verify_ledger(ledger, ledger_verifier(keys))
+    return {
+        "ledger": str(ledger),
+        "site": summary.site,
+        "data_set": summary.data_set,
+        "simulation": summary.simulation,
+        "seeded": summary.seeded,
+        "unit": summary.unit,
+        "adjacency": "zero-out",
+        "delta": summary.budget.delta,
+        "budget": summary.budget.epsilon,
+        "spent": summary.epsilon,
+        "left": max(0.0, summary.budget.epsilon - summary.epsilon),
+        "spent_replace_one": summary.epsilon_replace_one,
+        "unsettled": summary.unsettled,
+        "head": summary.head,
+        "public_keys": [key.hex() for key in summary.public_keys],
+        "rounds": [_round(spend) for spend in summary.rounds],
+    }
+
+
+def _round(spend: RoundSpend) -> dict[str, Any]:
+    return {
+        "run": spend.run,
+        "federation": spend.federation,
+        "round": spend.round,
+        "attempt": spend.attempt,
+        "time": spend.time,
+        "settled": spend.settled,
+        "release": msgspec.to_builtins(spend.release),
+        "released": _described(spend.release),
+        "epsilon": spend.epsilon,
+    }
+
+
+def _described(release: AnyRelease) -> str:
+    match release:
+        case Release():
+            batch = "full batch" if release.sample_rate == 1 else f"rate {release.sample_rate:g}"
+            return f"{release.steps} x Gaussian, noise multiplier {release.noise_multiplier:.4g}, {batch}"
+        case SharedRelease():
+            scale = f"scale {release.scale} of sensitivity {release.sensitivity:.4g}"
+            return f"{release.steps} x shared discrete Gaussian, {release.shares} shares of {scale} (RDP bound)"
+        case Selection():
+            return f"{release.steps} x best of {release.mean:g} candidates on average (RDP bound)"
+
+
+def print_budget(console: Console, budget: dict[str, Any]) -> None:
+    """The budget as a table and a bar, one row a round, the latest last."""
+    title = Text(f"{budget['site']}: privacy budget of data set {budget['data_set']}", style="bold")
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("spent", f"epsilon {budget['spent']:.4f} (replace-one {budget['spent_replace_one']:.4f})"),
+        ("left", f"epsilon {budget['left']:.4f} of {budget['budget']:g}"),
+        ("for", f"one {budget['unit']}, zero-out, at delta {budget['delta']:g}"),
+        ("interrupted", f"{budget['unsettled']} rounds, counted in full"),
+    ):
+        facts.add_row(name, value)
+    bar = Table.grid()  # a bar alone would not end its line
+    bar.add_row(ProgressBar(total=budget["budget"], completed=min(budget["spent"], budget["budget"]), width=40))
+    console.print(Group(title, facts, bar, _rounds_table(budget["rounds"])))
+    hidden = len(budget["rounds"]) - _ROUNDS_SHOWN
+    if hidden > 0:
+        console.print(Text(f"{hidden} earlier rounds not shown; --json lists all"))
+    if budget["simulation"]:
+        console.print(Text("a simulation's ledger" + (", seeded: it protects nobody" if budget["seeded"] else "")))
+
+
+def _rounds_table(rounds: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("time", "run", "round", "released", "", "epsilon after"):
+        table.add_column(heading, justify="right" if heading in ("round", "epsilon after") else "left")
+    for entry in rounds[-_ROUNDS_SHOWN:]:
+        table.add_row(
+            entry["time"],
+            entry["run"][:8],
+            str(entry["round"]),
+            entry["released"],
+            "" if entry["settled"] else Text("interrupted", style="yellow"),
+            f"{entry['epsilon']:.4f}",
+        )
+    return table
+
+
+def plot_budget(budget: dict[str, Any], path: Path) -> None:
+    """Epsilon after each round, run by run, against the budget. The ending of `path` chooses the format.
+
+    Raises ConfigError without matplotlib, or for an ending that it does not know, StorageError where it cannot write.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional
+    except ImportError:
+        raise ConfigError("--plot needs matplotlib: pip install 'securepfl[bench]'") from None
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    spent = [0.0, *(entry["epsilon"] for entry in budget["rounds"])]
+    axes.step(range(len(spent)), spent, where="post", label="spent", color="#1f5fa8", linewidth=2)
+    axes.axhline(budget["budget"], label="budget", color="#b03a2e", linestyle="--")
+    runs = [entry["run"] for entry in budget["rounds"]]
+    for place, (before, after) in enumerate(pairwise(runs), start=1):
+        if before != after:
+            axes.axvline(place, color="#999999", linewidth=0.8, linestyle=":")
+    unsettled = [place for place, entry in enumerate(budget["rounds"], start=1) if not entry["settled"]]
+    if unsettled:
+        values = [spent[place] for place in unsettled]
+        axes.plot(unsettled, values, "o", color="#d68910", label="interrupted, counted in full")
+    axes.set(
+        xlabel="rounds, over all runs (dotted: a new run)",
+        ylabel=f"epsilon per {budget['unit']} at delta {budget['delta']:g}",
+        title=f"{budget['site']}: spent {budget['spent']:.3g} of {budget['budget']:g}",
+        ylim=(0, None),
+    )
+    axes.legend(loc="lower right")
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}; choose a folder that can be written") from None
+    except ValueError as error:
+        raise ConfigError(f"--plot {path}: {error}") from None
+
+
+def dumps(value: dict[str, Any]) -> str:
+    """`value` as JSON for --json; an infinite epsilon is null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value

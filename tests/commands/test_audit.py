@@ -1,0 +1,157 @@
+"""`securepfl audit` as its users run it, on ledgers of real rounds; in processes of their own where exits matter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from parties import close_all, exchange, federation_of, parties
+
+from securepfl.cli import cli
+from securepfl.errors import ConfigError
+from securepfl.privacy.accounting import noise_multiplier_for
+
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(ledger of alder, heads.json, alder's public key) after a whole run."""
+    folder = tmp_path_factory.mktemp("run")
+    coordinator, clients = parties(federation_of(rounds=ROUNDS, privacy={"budget": 8.0}), folder)
+    for _ in range(ROUNDS):
+        exchange(coordinator, clients)
+    close_all(clients)
+    heads = folder / "heads.json"
+    heads.write_text(json.dumps(coordinator.heads))
+    key = clients["alder"]._keyring.identity.public.ed25519.hex()
+    return folder / "alder" / "ledger.jsonl", heads, key
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=True)
+
+
+def in_a_process(*arguments):
+    command = [sys.executable, "-m", "securepfl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def altered(path, folder, change):
+    lines = path.read_bytes().splitlines(keepends=True)
+    copy = folder / "altered.jsonl"
+    copy.write_bytes(b"".join(change(lines)))
+    return copy
+
+
+def test_budget_says_what_each_round_cost_and_what_is_left(run):
+    found = json.loads(invoke("audit", "budget", run[0], "--json").stdout)
+    assert (found["site"], found["unit"], found["budget"], found["unsettled"]) == ("alder", "record", 8.0, 0)
+    assert [entry["round"] for entry in found["rounds"]] == [1, 2, 3]
+    spends = [entry["epsilon"] for entry in found["rounds"]]
+    assert spends == sorted(spends) and spends[0] > 0
+    assert found["spent"] == spends[-1] == pytest.approx(4.0, rel=1e-3)
+    assert found["left"] == pytest.approx(8.0 - found["spent"])
+    noise = noise_multiplier_for(4.0, 1e-5, 1.0, ROUNDS)
+    assert all(entry["release"]["noise_multiplier"] == pytest.approx(noise) for entry in found["rounds"])
+
+
+def test_budget_prints_a_table_a_person_can_read(run):
+    output = invoke("audit", "budget", run[0]).stdout
+    for text in ("alder", "spent", "left", "one record, zero-out", "full batch", "simulation"):
+        assert text in output
+
+
+def test_budget_draws_a_plot(run, tmp_path):
+    pytest.importorskip("matplotlib", reason="drawn with the optional matplotlib")
+    assert invoke("audit", "budget", run[0], "--plot", tmp_path / "spent.png").exit_code == 0
+    assert (tmp_path / "spent.png").read_bytes().startswith(b"\x89PNG")
+    wrong = invoke("audit", "budget", run[0], "--plot", tmp_path / "spent.nonsense")
+    assert isinstance(wrong.exception, ConfigError) and "--plot" in str(wrong.exception)
+
+
+def test_a_whole_ledger_verifies(run):
+    ledger, heads, key = run
+    done = in_a_process("audit", "verify", ledger, "--heads", heads, "--key", key)
+    assert done.returncode == 0, done.stderr
+    assert "each epsilon recomputed" in done.stdout
+
+
+def test_without_heads_or_key_verify_says_what_it_could_not_see(run):
+    output = invoke("audit", "verify", run[0]).stdout
+    assert "--heads" in output and "--key" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda lines: [*lines[:2], lines[2].replace(b'"steps":1', b'"steps":0'), *lines[3:]], 3),
+        (lambda lines: [*lines[:3], *lines[4:]], 4),
+        (lambda lines: [*lines[:1], lines[2], lines[1], *lines[3:]], 2),
+    ],
+    ids=["altered", "left out", "swapped"],
+)
+def test_the_first_wrong_line_is_named_and_the_exit_is_one(run, tmp_path, change, line):
+    done = in_a_process("audit", "verify", altered(run[0], tmp_path, change))
+    assert done.returncode == 1
+    assert f"line {line} " in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_lines_cut_off_show_against_the_heads_and_only_against_them(run, tmp_path):
+    ledger, heads, _ = run
+    short = altered(ledger, tmp_path, lambda lines: lines[:-2])
+    assert in_a_process("audit", "verify", short).returncode == 0
+    done = in_a_process("audit", "verify", short, "--heads", heads)
+    assert done.returncode == 1 and "head" in done.stderr
+
+
+def test_another_key_is_not_trusted(run):
+    done = in_a_process("audit", "verify", run[0], "--key", "00" * 32)
+    assert done.returncode == 1 and "signature" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[]", "heads.json of a run"), ('{"birch": "00"}', "no head of 'alder'"), ('{"alder": "xyz"}', "hexadecimal")],
+)
+def test_heads_of_another_form_are_the_users_to_mend(run, tmp_path, content, message):
+    heads = tmp_path / "heads.json"
+    heads.write_text(content)
+    done = in_a_process("audit", "verify", run[0], "--heads", heads)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_a_key_that_is_none_is_refused(run):
+    assert "64 hexadecimal digits" in str(invoke("audit", "budget", run[0], "--key", "abc").exception)
+
+
+def test_attack_finds_nothing_against_a_correct_build():
+    result = invoke("audit", "attack", "--canaries", 60, "--runs", 5, "--json")
+    report = json.loads(result.stdout)
+    # A correct build is accused once in a hundred times; twice in a row is no chance.
+    if report["accused"]:
+        result = invoke("audit", "attack", "--canaries", 60, "--runs", 5, "--json")
+        report = json.loads(result.stdout)
+    assert result.exit_code == 0 and not report["accused"]
+    assert report["claimed_epsilon"] == pytest.approx(4.0, rel=1e-3)
+    assert report["lower_bound"] <= report["claimed_epsilon"] and report["canaries"] == 60
+    assert len(report["verdicts"]) == 4
+
+
+def test_attack_accuses_noise_of_half_the_size_and_exits_with_one(monkeypatch):
+    from securepfl.randomness import RandomStream
+
+    gaussian = RandomStream.gaussian
+    monkeypatch.setattr(RandomStream, "gaussian", lambda self, count: gaussian(self, count) / 2)
+    result = invoke("audit", "attack", "--canaries", 60, "--runs", 5)
+    assert result.exit_code == 1
+    assert "less private than its claim" in result.stdout
+
+
+def test_attack_refuses_what_it_cannot_rehearse(tmp_path):
+    config = tmp_path / "federation.toml"
+    config.write_text('[model]\nkind = "own"\npersonal = []\n')
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    result = invoke("audit", "attack", config, "--data", tmp_path / "rows.csv")
+    assert "securepfl.privacy.rehearsal.audit" in str(result.exception)

@@ -1,0 +1,233 @@
+"""Rounds under shared noise: real keys, masks and ciphertexts; what is summed, what is counted, who may be missing."""
+
+import numpy as np
+import pytest
+from parties import MODEL, close_all, federation_of, parties, rows_of
+from test_masked_round import SEVEN, contribute, unmask
+
+from securepfl.client import Client, Simulation
+from securepfl.crypto.envelope import Kind, open_message
+from securepfl.crypto.parameters import MAX_BITS, top_level
+from securepfl.errors import ConfigError, MessageError
+from securepfl.messages import Contribution, Survivors, decode, encode
+from securepfl.privacy.events import SharedRelease
+from securepfl.runtime.local import SimulatedRun, exchange, local_parties
+
+ROUNDS = 3
+
+
+def shared(names=SEVEN, **tables):
+    defaults = {
+        "rounds": ROUNDS,
+        "encryption": {"masking": "pairwise"},
+        "coupling": {"strength": 0.0},
+        "similarity": {"every": 0},
+        "release": {"experts": False},
+        "privacy": {"noise": "shared", "normaliser": 40 * len(names), "dropouts": 1},
+    }
+    return federation_of(names=names, **(defaults | tables))
+
+
+def rounds_of(coordinator, clients, count=ROUNDS, absent=()):
+    for _ in range(count):
+        contribute(coordinator, clients, absent)
+        unmask(coordinator, clients, unsigned=absent, silent=absent)
+        for name, answer in coordinator.close().items():
+            clients[name].apply(answer)
+
+
+def integers_of(coordinator, clients, name):
+    """What `name` masked and sent, in grid steps: only its own decryption and its own masks can tell."""
+    client = clients[name]
+    _, data = open_message(
+        client._state.pending.message,
+        coordinator._identity,
+        coordinator._hospitals,
+        kinds=(Kind.CONTRIBUTION,),
+        federation_digest=client._session,
+        round=client.round + 1,
+        max_bytes=10**7,
+    )
+    return decode(data, Contribution)
+
+
+def test_all_hospitals_take_the_same_step_and_the_ledger_counts_the_shares(tmp_path):
+    federation = shared()
+    coordinator, clients = parties(federation, tmp_path)
+    start = clients["alder"]._state.shared.copy()
+    rounds_of(coordinator, clients)
+    steps = [client._state.shared for client in clients.values()]
+    assert all(np.array_equal(step, steps[0]) for step in steps)
+    assert not np.array_equal(steps[0], start)
+    for client in clients.values():
+        released = client.ledger.releases()
+        assert len(released) == ROUNDS
+        assert all(isinstance(event, SharedRelease) and event.shares == 7 - 1 - 1 for event in released)
+        assert 0.9 * federation.privacy.epsilon < client.ledger.spent() <= federation.privacy.epsilon
+    close_all(clients)
+
+
+def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
+    """Seen through the integers as each hospital hands them to encryption."""
+    from securepfl.exchange import SumChannel
+
+    sent = {}
+    encode_integers = SumChannel.encode_integers
+
+    def spy(self, values, client, context, masker):
+        sent[client] = values.copy()
+        return encode_integers(self, values, client, context, masker)
+
+    monkeypatch.setattr(SumChannel, "encode_integers", spy)
+    federation = shared()
+    coordinator, clients = parties(federation, tmp_path)
+    before = clients["alder"]._state.shared.copy()
+    rounds_of(coordinator, clients, count=1)
+    client, noise = clients["alder"], federation.shape.noise
+    step = federation.privacy.clip * federation.training.learning_rate / noise.grid / federation.privacy.normaliser
+    moved = before - client._state.shared
+    expected = np.zeros_like(moved)
+    expected[client._support(_at_start(client), 1)] = sum(sent.values()) * step
+    assert np.allclose(moved, expected, rtol=1e-5, atol=1e-6)
+    # Each hospital's integers are dominated by its share of the noise, and no two hospitals' are alike.
+    assert all(np.abs(values).max() <= top_level(MAX_BITS) // 2 for values in sent.values())
+    assert len({values.tobytes() for values in sent.values()}) == len(sent)
+    close_all(clients)
+
+
+def _at_start(client):
+    state = client._state
+    from dataclasses import replace
+
+    return replace(state, aggregate=None)
+
+
+def test_nothing_of_a_hospitals_own_step_is_kept_or_sent(tmp_path):
+    coordinator, clients = parties(shared(), tmp_path)
+    contribute(coordinator, clients)
+    for name, client in clients.items():
+        state = client._state
+        assert not state.residual.any()
+        assert not state.accumulated[: state.shared.size].any()
+        assert np.array_equal(state.pending.local_shared, state.shared)
+        body = integers_of(coordinator, clients, name)
+        assert body.sketch is None
+        assert body.masks is not None
+        assert not body.neighbours
+    close_all(clients)
+
+
+def test_the_personal_model_holds_the_common_step_and_not_the_hospitals_own(tmp_path):
+    coordinator, clients = parties(shared(trajectory={"alpha": 0.0}), tmp_path)
+    rounds_of(coordinator, clients, count=1)
+    for client in clients.values():
+        assert np.array_equal(client._state.trajectory["shared"], client._state.shared)
+    close_all(clients)
+
+
+def test_one_may_be_missing_where_one_dropout_is_declared(tmp_path):
+    coordinator, clients = parties(shared(), tmp_path)
+    start = clients["alder"]._state.shared.copy()
+    rounds_of(coordinator, clients, count=1, absent=("gean",))
+    assert not np.array_equal(clients["alder"]._state.shared, start)
+    assert np.array_equal(clients["alder"]._state.shared, clients["gean"]._state.shared)
+    close_all(clients)
+
+
+def test_with_more_missing_no_sum_is_formed_and_nobody_signs(tmp_path):
+    coordinator, clients = parties(shared(), tmp_path)
+    start = clients["alder"]._state.shared.copy()
+    rounds_of(coordinator, clients, count=1, absent=("fir", "gean"))
+    assert np.array_equal(clients["alder"]._state.shared, start)
+    close_all(clients)
+
+
+def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
+    """A coordinator that asks for the sum over fewer hospitals is refused by each of them."""
+    coordinator, clients = parties(shared(), tmp_path)
+    contribute(coordinator, clients)
+    message = coordinator.agree()["alder"]
+    header, _ = clients["alder"]._open(message, Kind.SURVIVORS)
+    from securepfl.crypto.envelope import seal_message
+
+    short = seal_message(
+        header, encode(Survivors(survivors=SEVEN[:5])), coordinator._identity, coordinator._hospitals["alder"]
+    )
+    with pytest.raises(MessageError, match="6 are needed"):
+        clients["alder"].agree(short)
+    close_all(clients)
+
+
+def test_the_noise_on_the_mean_is_that_of_all_shares(tmp_path):
+    """Gradients of zero: what moves the shared parameters is noise alone, of the size that the plan says."""
+    federation = shared(rounds=8, sparsity={"density": 1.0})
+    keyrings, coordinator = local_parties(federation)
+    clients = {
+        name: Client(
+            federation,
+            name,
+            MODEL,
+            rows_of(name),
+            keyring,
+            tmp_path / name,
+            device="cpu",
+            loss=lambda output, y: output * 0,
+            simulation=Simulation(None),
+        )
+        for name, keyring in keyrings.items()
+    }
+    steps = []
+    for _ in range(8):
+        before = clients["alder"]._state.shared.copy()
+        rounds_of(coordinator, clients, count=1)
+        steps.append(before - clients["alder"]._state.shared)
+    noise, privacy = federation.shape.noise, federation.privacy
+    expected = np.sqrt(7) * noise.scale / noise.grid * privacy.clip / privacy.normaliser
+    values = np.concatenate(steps)
+    assert values.std() == pytest.approx(expected, rel=5 / np.sqrt(2 * values.size))
+    close_all(clients)
+
+
+def test_a_run_of_the_local_runtime(tmp_path):
+    federation = shared()
+    coordinator, clients = parties(federation, tmp_path)
+    from securepfl.runtime.local import Traffic
+
+    run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), 0.0)
+    for _ in range(ROUNDS):
+        exchange(run)
+    assert clients["alder"].round == ROUNDS
+    assert clients["alder"].shared_model() is not None
+    close_all(clients)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"encryption": {"masking": "none"}}, "masks"),
+        ({"similarity": {"every": 1, "beside_masks": True}}, "similarity"),
+        ({"release": {"experts": True}}, "expert"),
+        ({"training": {"steps": 2}}, "steps"),
+        ({"sites": {"alder": {"weight": 2}}}, "weight"),
+        ({"privacy": {"noise": "shared"}}, "normaliser"),
+        ({"privacy": {"noise": "shared", "normaliser": 280, "colluders": 0}}, "colluders"),
+        ({"privacy": {"noise": "shared", "normaliser": 280, "colluders": 3}}, "third"),
+        ({"privacy": {"noise": "shared", "normaliser": 10**7}}, "normaliser"),
+        ({"encryption": {"masking": "pairwise", "mask_degree": 2}}, "mask_degree"),
+    ],
+)
+def test_what_the_mode_cannot_hold_is_refused(tables, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        _, clients = parties(shared(**tables), tmp_path)
+        close_all(clients)
+
+
+def test_more_units_than_declared_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="normaliser = 39"):
+        parties(shared(privacy={"noise": "shared", "normaliser": 39}), tmp_path)
+
+
+def test_two_hospitals_that_plan_other_noise_do_not_understand_each_other():
+    federation = shared()
+    assert federation.digest != shared(privacy={"noise": "shared", "normaliser": 280, "dropouts": 0}).digest
+    assert federation.shape.noise.shares == 5
