@@ -58,7 +58,8 @@ def _discrete_laplace(size: int, scale: int, stream: RandomStream) -> Integers:
     size_of = low + scale * _geometric(low.size, stream)
     negative = stream.integers(low.size, 2).astype(bool)
     keep = ~(negative & (size_of == 0))  # else zero would come twice as often
-    return np.where(negative, -size_of, size_of)[keep]
+    drawn: Integers = np.where(negative, -size_of, size_of)[keep]
+    return drawn
 
 
 def _geometric(size: int, stream: RandomStream) -> Integers:
