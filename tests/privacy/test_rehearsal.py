@@ -92,7 +92,7 @@ def patients():
         {"collate": torch.utils.data.default_collate},
         pytest.param({"device": "cuda"}, marks=CUDA.marks),
     ],
-    ids=str,
+    ids=["steps", "Poisson", "ghost", "functorch", "patients", "narrow", "double", "slow", "masks", "collate", "cuda"],
 )
 def test_whatever_the_training_its_correct_build_passes(changes):
     subject = training(**changes)
