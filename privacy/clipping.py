@@ -70,11 +70,6 @@ class Layout:
             raise ValueError(f"canaries lie outside the model's {start} parameters")
         return cls(places, start, _whole_support(places, device) if masks else None)
 
-    def moving(self) -> list[int]:
-        """How many entries of each parameter move."""
-        supports = [(place.size, place.support) for place in self.places.values()]
-        return [size if support is None else int(support.sum()) for size, support in supports]
-
 
 def _whole_support(places: Mapping[nn.Parameter, Place], device: torch.device) -> Tensor:
     everything = [torch.ones(place.size, dtype=torch.bool, device=device) for place in places.values()]

@@ -6,12 +6,11 @@ in double precision, and the step divides by the declared batch, never by the dr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -138,14 +137,14 @@ def train_private(
         chosen = require_mode(model, mode).name
     with in_training(model, device, sampling) as recorder:
         layout = Layout.of(model, masks or {}, canaries)
-        moving, tally = layout.moving(), _Tally(_device(model))
+        tally = _Tally(_device(model))
         for _ in range(settings.steps):
             drawn = _draw(available, settings.sample_rate, sampling)
             total = torch.zeros(layout.size, dtype=torch.float64, device=_device(model))
             for batch in batches_of(dataset, drawn, settings.physical_batch, unit, collate):
                 _add_batch(total, batch, recorder, loss, layout, settings, chosen, canaries, tally)
             # An empty draw too gets noise: staying still would show that nobody was drawn.
-            add_noise(total, layout.support, settings, noise, moving)
+            add_noise(total, layout.support, settings, noise)
             descend(layout, total / (settings.sample_rate * units), settings.learning_rate)
     return tally.report(settings.steps, chosen)
 
@@ -178,21 +177,10 @@ def _add_batch(
     tally.add(losses, *clip_into(total, gradients, settings.clip))
 
 
-def add_noise(
-    total: Tensor,
-    entries: Tensor | None,
-    settings: DPSettings,
-    noise: RandomStream,
-    counts: Sequence[int] | None = None,
-) -> None:
-    """Adds one draw of noise to `total` [size] at `entries` (bool [size], or all), before anything is rounded.
-
-    counts: entries to draw at a time; they fix which number of the stream falls where. All at once by default.
-    """
-    if counts is None:
-        counts = [len(total) if entries is None else int(entries.sum())]
-    standard = torch.from_numpy(np.concatenate([noise.gaussian(count) for count in counts]))
-    drawn = standard.to(total.device) * (settings.noise_multiplier * settings.clip)
+def add_noise(total: Tensor, entries: Tensor | None, settings: DPSettings, noise: RandomStream) -> None:
+    """Adds one draw of noise to `total` [size] at `entries` (bool [size], or all), before anything is rounded."""
+    count = len(total) if entries is None else int(entries.sum())
+    drawn = torch.from_numpy(noise.gaussian(count)).to(total.device) * (settings.noise_multiplier * settings.clip)
     if entries is None:
         total += drawn
     else:

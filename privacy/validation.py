@@ -54,9 +54,8 @@ def replace_unsupported(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of `model` that validate_model accepts as far as layers can be replaced, and what was replaced.
 
     BatchNorm becomes GroupNorm (gcd(32, channels) groups, weight and bias carried over), InstanceNorm with running
-    statistics one without, LSTM, GRU and MultiheadAttention of one head the
-    same of opacus.layers with the same weights.
-    Names are those of named_modules(), in order. Device, dtype and train or eval mode stay; `model` does too.
+    statistics one without, LSTM, GRU and MultiheadAttention of one head the same of opacus.layers with the same
+    weights. Names are those of named_modules(), in order. Device, dtype and train or eval mode stay; `model` does too.
     The copy computes something else than `model` where a norm was replaced: train it, do not just use it.
     """
     copied = copy.deepcopy(model)

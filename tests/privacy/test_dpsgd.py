@@ -95,8 +95,7 @@ def reference_round(model, dataset, settings, key):
             factor = min(1.0, settings.clip / length)
             sums = [total + factor * g for total, g in zip(sums, gradients, strict=True)]
         total = torch.cat([part.flatten() for part in sums])
-        normal = np.concatenate([stream.gaussian(p.numel()) for p in model.parameters()])
-        noise = settings.noise_multiplier * settings.clip * torch.from_numpy(normal)
+        noise = settings.noise_multiplier * settings.clip * torch.from_numpy(stream.gaussian(len(total)))
         step = settings.learning_rate * (total + noise) / len(dataset)
         with torch.no_grad():
             vector_to_parameters(parameters_to_vector(model.parameters()) - step, model.parameters())
