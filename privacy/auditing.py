@@ -457,7 +457,10 @@ def conclude(
     least = f"with {1 - FALSE_ALARM:.0%} confidence it is at least {lower_bound:.3g}{rehearsal}"
     claim = f"epsilon {claimed_epsilon:.3g} at delta {delta:g}"
     if accused:
-        sentence = f"This build is less private than its claim, {claim}: {'; '.join(faults)}; {least}."
+        sentence = (
+            f"This build is less private than its claim, {claim}: {'; '.join(faults)}; {least}. "
+            f"Repeat it: a correct build is accused {FALSE_ALARM:.0%} of the time at most."
+        )
     else:
         sentence = (
             f"Nothing contradicts the claim, {claim}: {least}; right guesses alone, of {len(seen.scores)} canaries, "

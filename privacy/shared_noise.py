@@ -22,7 +22,10 @@ TAIL = 2.0**-40
 """The chance that any hospital's noise leaves its field in a whole run. It is added to delta."""
 
 _GRIDS = [2**power for power in range(12, 3, -1)]
-"""Grid steps in a clip, the finest first; from 16 down rounding would weigh more than noise."""
+"""Grid steps in a clip, the finest first."""
+
+_MOST_ROUNDING = 1.5
+"""Rounding may lengthen a unit's gradient this much, and all noise with it; past that local noise serves better."""
 
 _RARE = 3.0
 """sqrt(2 ln(1 / beta)): about one rounding in 90 is too long and is rounded towards zero instead."""
@@ -75,13 +78,16 @@ def plan_shared_noise(
     shares = hospitals - absent
     for grid in _GRIDS:
         norm = _rounded_norm(grid, dimension)
+        if norm > _MOST_ROUNDING * grid:
+            break
         scale = shared_scale_for(epsilon, delta, steps, shares, norm, dimension, TAIL)
         most = units * grid + _reach(scale, dimension * steps * hospitals)
         if scale <= LARGEST_SCALE and most <= limit:
             return SharedNoise(grid=grid, scale=scale, shares=shares, dimension=dimension, limit=limit)
     raise ConfigError(
-        f"[privacy] noise = 'shared': sums over normaliser = {units} units with noise for epsilon {epsilon:g} do not "
-        f"fit {limit.bit_length() + 1} bits; use noise = 'local', a larger epsilon or fewer units"
+        f"[privacy] noise = 'shared': {dimension} values summed over normaliser = {units} units with noise for epsilon "
+        f"{epsilon:g} do not fit {limit.bit_length() + 1} bits on a grid that is fine enough; use noise = 'local', a "
+        "larger epsilon, fewer units or a smaller density"
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from securepfl.errors import StorageError
 from securepfl.runtime.storage import read_arrays, write_arrays
 
-SCHEMA = 2
+SCHEMA = 3
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -20,7 +20,8 @@ Doubles = NDArray[np.float64]
 class Pending:
     """A contribution that was made and not yet answered: its bytes, and what applying the answer needs.
 
-    `trained` is False for a refusal (Decline): nothing was sent. `nonces` are the invitation's. `agreed` is the one
+    `trained` is False for a refusal (Decline): nothing was sent. `nonces` and `salt` (hexadecimal) are the
+    invitation's. `agreed` is the one
     survivor list that this hospital signed, `revealed` the hash of the one set of sealed shares that it opened.
     `answer` is the hash of the one answer that this hospital has begun to decrypt: others to the round are refused.
     """
@@ -30,6 +31,7 @@ class Pending:
     sent: Doubles
     local_shared: Floats
     nonces: dict[str, str] = field(default_factory=dict)
+    salt: str = ""
     agreed: tuple[str, ...] = ()
     revealed: str = ""
     answer: str = ""
@@ -169,4 +171,4 @@ _META = (
     "clipped",
     "sat_out",
 )
-_PENDING = ("trained", "nonces", "agreed", "revealed", "answer")
+_PENDING = ("trained", "nonces", "salt", "agreed", "revealed", "answer")

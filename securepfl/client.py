@@ -26,7 +26,7 @@ from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Keyring
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
-from securepfl.exchange import Encoded, Layouts, SumChannel, round_context
+from securepfl.exchange import Encoded, Layouts, Masker, SumChannel, mask_context, round_context
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.device import resolve_device
 from securepfl.learning.models import bce
@@ -159,9 +159,9 @@ class Client:
         reservation = self._reserve(header)
         state = copy.deepcopy(self._state)
         if reservation is None:
-            state.pending = self._decline(state, header)
+            state.pending = self._decline(state, header, body)
         else:
-            state.pending = self._contribution(state, header, body.nonces)
+            state.pending = self._contribution(state, header, body)
         self._commit(state)
         if reservation is not None:
             self.ledger.settle(reservation, self._local.release())
@@ -174,12 +174,12 @@ class Client:
         another list than was signed; StorageError.
         """
         header, data = self._open(survivors, Kind.SURVIVORS)
-        listed, state = decode(data, Survivors).survivors, copy.deepcopy(self._state)
-        pending = state.pending or self._nothing_sent(state)
-        if pending.agreed not in ((), listed):
-            raise MessageError(f"{self.name}: signed another survivor list for round {header.round}; refused")
-        signature = self._masks.sign(listed, self._context("update", header))
-        state.pending = replace(pending, agreed=listed)
+        body, state = decode(data, Survivors), copy.deepcopy(self._state)
+        pending, listed, salt = state.pending or self._nothing_sent(state), body.survivors, body.salt.hex()
+        if pending.agreed not in ((), listed) or pending.salt not in ("", salt):
+            raise MessageError(f"{self.name}: another survivor list or salt came for round {header.round}; refused")
+        signature = self._masks.sign(listed, self._mask_context(header, body.salt))
+        state.pending = replace(pending, agreed=listed, salt=salt)
         self._commit(state)
         return self._seal(header, Kind.AGREEMENT, encode(Agreement(signature=signature)))
 
@@ -197,7 +197,7 @@ class Client:
         blobs = hashlib.sha256(encode(Unmask(signatures={}, blobs=body.blobs))).hexdigest()
         if pending.revealed not in ("", blobs):
             raise MessageError(f"{self.name}: revealed other shares in round {header.round} before; refused")
-        shares = self._masks.shares(pending.agreed, self._context("update", header), body)
+        shares = self._masks.shares(pending.agreed, self._mask_context(header, bytes.fromhex(pending.salt)), body)
         state.pending = replace(pending, revealed=blobs)
         self._commit(state)
         return self._seal(header, Kind.REVEAL, encode(Reveal(shares=shares)))
@@ -351,6 +351,8 @@ class Client:
         """Nothing is spent on a round that is over, past the last, or of other hospitals. Raises MessageError."""
         if body.round != round_ or round_ > self.federation.rounds or body.roster != self.federation.roster:
             raise MessageError(f"{self.name}: invited to round {round_} of a run of other rounds or hospitals")
+        if len(body.salt) != NONCE_BYTES:
+            raise MessageError(f"{self.name}: a salt of {len(body.salt)} bytes in round {round_}; {NONCE_BYTES} needed")
         if not time.time() <= body.deadline or self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {round_} too late; wait for the next")
 
@@ -370,20 +372,22 @@ class Client:
         except BudgetError:
             return None
 
-    def _decline(self, state: ClientState, header: Header) -> Pending:
+    def _decline(self, state: ClientState, header: Header, invitation: Invitation) -> Pending:
         state.sat_out.append(header.round)
-        return replace(self._nothing_sent(state), message=self._seal(header, Kind.DECLINE, encode(Decline())))
+        message = self._seal(header, Kind.DECLINE, encode(Decline()))
+        return replace(self._nothing_sent(state), message=message, salt=invitation.salt.hex())
 
     @staticmethod
     def _nothing_sent(state: ClientState) -> Pending:
         return Pending(b"", False, np.zeros_like(state.residual), state.shared)
 
-    def _contribution(self, state: ClientState, header: Header, nonces: Mapping[str, bytes]) -> Pending:
-        before = self._snapshot(state)
+    def _contribution(self, state: ClientState, header: Header, invitation: Invitation) -> Pending:
+        before, nonces = self._snapshot(state), invitation.nonces
+        masker = self._masks.under(self._mask_context(header, invitation.salt))
         if self.federation.shares_noise:
-            update, pending = self._part_of_step(state, header)
+            update, pending = self._part_of_step(state, header, masker)
         else:
-            update, pending = self._own_update(state, header)
+            update, pending = self._own_update(state, header, masker)
         started = time.perf_counter()
         state.accumulated[state.shared.size :] = state.personal - self._start
         part = self._personal_part(state, header)
@@ -405,9 +409,10 @@ class Client:
         )
         message = self._seal(header, Kind.CONTRIBUTION, encode(body))
         self.seconds["encrypt"] += time.perf_counter() - started
-        return replace(pending, message=message, nonces={name: nonce.hex() for name, nonce in nonces.items()})
+        received = {name: nonce.hex() for name, nonce in nonces.items()}
+        return replace(pending, message=message, nonces=received, salt=invitation.salt.hex())
 
-    def _own_update(self, state: ClientState, header: Header) -> tuple[Encoded, Pending]:
+    def _own_update(self, state: ClientState, header: Header, masker: Masker | None) -> tuple[Encoded, Pending]:
         """Train with this hospital's own noise, and send what earlier rounds left behind with the update."""
         support, noise, sampling = self._support(state, header.round), *self._training_streams(header)
         started = time.perf_counter()
@@ -415,7 +420,7 @@ class Client:
         trained = time.perf_counter()
         gradient = (state.shared - shared).astype(np.float64)
         corrected = add_residual(gradient * self.federation.weight_share(self.name), state.residual)
-        update = self._encode("update", corrected[support], header, masked=True)
+        update = self._encode("update", corrected[support], header, masker)
         sent = np.zeros_like(state.residual)
         sent[support] = update.sent
         state.residual = new_residual(corrected, sent)
@@ -424,7 +429,7 @@ class Client:
         self._count_seconds(started, trained)
         return update, Pending(b"", True, sent, shared)
 
-    def _part_of_step(self, state: ClientState, header: Header) -> tuple[Encoded, Pending]:
+    def _part_of_step(self, state: ClientState, header: Header, masker: Masker | None) -> tuple[Encoded, Pending]:
         """This hospital's part of a step under shared noise. Nothing of it is kept: it is private in the sum only."""
         support, noise, sampling = self._support(state, header.round), *self._training_streams(header)
         started = time.perf_counter()
@@ -432,7 +437,7 @@ class Client:
             state, support, noise=noise, sampling=sampling, shares=self._stream("noise share", header.round)
         )
         trained, context = time.perf_counter(), self._context("update", header)
-        update = self._channels["update"].encode_integers(integers, self.name, context, self._masks.masker)
+        update = self._channels["update"].encode_integers(integers, self.name, context, masker)
         self._count_seconds(started, trained)
         return update, Pending(b"", True, np.zeros_like(state.residual), state.shared)
 
@@ -456,8 +461,8 @@ class Client:
             round_number=round_,
         )
 
-    def _encode(self, kind: str, values: NDArray[np.float64], header: Header, *, masked: bool = False) -> Encoded:
-        stream, masker = self._stream(f"{kind} rounding", header.round), self._masks.masker if masked else None
+    def _encode(self, kind: str, values: NDArray[np.float64], header: Header, masker: Masker | None = None) -> Encoded:
+        stream = self._stream(f"{kind} rounding", header.round)
         return self._channels[kind].encode(values, self.name, self._context(kind, header), stream, masker)
 
     def _personal_part(self, state: ClientState, header: Header) -> Encoded | None:
@@ -482,6 +487,12 @@ class Client:
 
     def _context(self, kind: str, header: Header) -> bytes:
         return round_context(self._session, kind, header.round, header.attempt)
+
+    def _mask_context(self, header: Header, salt: bytes) -> bytes:
+        """What this round's masks are bound to. Raises MessageError for a salt of another length."""
+        if len(salt) != NONCE_BYTES:
+            raise MessageError(f"{self.name}: a salt of {len(salt)} bytes in round {header.round}; refused")
+        return mask_context(self._session, header.round, header.attempt, salt)
 
     def _open(self, data: bytes, kind: Kind) -> tuple[Header, bytes]:
         header, body = open_message(

@@ -4,6 +4,7 @@ never parses what hospitals send.
 
 import hashlib
 import re
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from securepfl.crypto.similarity import SimilarityTable
 from securepfl.crypto.summation import Aggregate
 from securepfl.crypto.words import Words
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, round_context
+from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, mask_context
 from securepfl.federation import Federation
 from securepfl.messages import (
     NONCE_BYTES,
@@ -50,6 +51,7 @@ class _Round:
     number: int
     total: Aggregate
     deadline: float
+    salt: bytes
     similarity: SimilarityTable | None
     expected: tuple[Kind, ...] = _COLLECTING
     replied: dict[str, bytes] = field(default_factory=dict)
@@ -116,9 +118,10 @@ class Coordinator:
             raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
         deadline = time.time() + self._deadline_seconds
         number, roster, nonces = self._closed + 1, self.federation.roster, self._nonces
-        self._round = _Round(number, self._sum(self._layouts.update), deadline, self._table(number))
+        salt = secrets.token_bytes(NONCE_BYTES)
+        self._round = _Round(number, self._sum(self._layouts.update), deadline, salt, self._table(number))
         self._nonces, self.states = {}, {}
-        body = encode(Invitation(round=number, roster=roster, deadline=deadline, nonces=nonces))
+        body = encode(Invitation(round=number, roster=roster, deadline=deadline, nonces=nonces, salt=salt))
         return {name: self._seal(Kind.INVITATION, name, body) for name in self.federation.roster}
 
     def receive(self, message: bytes) -> str:
@@ -158,7 +161,7 @@ class Coordinator:
         current, masking = self._next(_COLLECTING, _AGREEING)
         if len(current.survivors) < max(masking.least_survivors, self.federation.least_in_sum):
             return {}
-        body = encode(Survivors(survivors=self.survivors))
+        body = encode(Survivors(survivors=self.survivors, salt=current.salt))
         return {name: self._seal(Kind.SURVIVORS, name, body) for name in self.federation.roster}
 
     def unmask(self) -> dict[str, bytes]:
@@ -170,7 +173,7 @@ class Coordinator:
             return {}
         indexes = {name: self.federation.roster.index(name) for name in self.survivors}
         commitments = {index: current.masks[name].commitments for name, index in indexes.items()}
-        current.unmasking = Unmasking(masking, self._update_context(), indexes.values(), commitments)
+        current.unmasking = Unmasking(masking, self._mask_context(), indexes.values(), commitments)
         return {name: self._seal(Kind.UNMASK, name, self._request(name, current)) for name in current.signatures}
 
     def _request(self, name: str, current: _Round) -> bytes:
@@ -236,7 +239,7 @@ class Coordinator:
         masking, roster = self._layouts.masking, self.federation.roster
         if masking is None:
             raise ConfigError("updates are not masked in this federation: close the round at once")
-        return survivor_statement(masking, self._update_context(), [roster.index(name) for name in current.survivors])
+        return survivor_statement(masking, self._mask_context(), [roster.index(name) for name in current.survivors])
 
     def _total(self, current: _Round) -> bytes | None:
         """The sum that all receive, or None where none can be formed."""
@@ -256,9 +259,10 @@ class Coordinator:
         except MessageError:
             return None
 
-    def _update_context(self) -> bytes:
+    def _mask_context(self) -> bytes:
         """What the masks of the open round are bound to."""
-        return round_context(self._session, "update", self._open_round().number)
+        current = self._open_round()
+        return mask_context(self._session, current.number, 0, current.salt)
 
     def _table(self, number: int) -> SimilarityTable | None:
         """Where sketches are compared, in the rounds in which they travel."""

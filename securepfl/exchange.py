@@ -4,7 +4,7 @@ quantise -> pack and tag -> mask -> encrypt, and back: decrypt -> check -> unpac
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from securepfl.crypto.aggregation import SumCipher, check_and_unpack, prepare
 from securepfl.crypto.identity import SIGNATURE_BYTES
 from securepfl.crypto.keys import FederationKey
-from securepfl.crypto.masking import Masked, Masking, PairwiseMasker, default_degree
+from securepfl.crypto.masking import Masked, Masking, default_degree
 from securepfl.crypto.packing import dequantise, dequantise_sum, quantise
 from securepfl.crypto.parameters import MAX_BITS, Layout, choose_layout, top_level
 from securepfl.crypto.similarity import ANSWER_BYTES, upload_bytes
@@ -37,6 +37,17 @@ def round_context(session: bytes, kind: str, round_: int, attempt: int = 0) -> b
     round, the attempt and the kind of sum.
     """
     return session + f"{kind}/{round_}/{attempt}".encode()
+
+
+def mask_context(session: bytes, round_: int, attempt: int, salt: bytes) -> bytes:
+    """What a round's masks are bound to: as the sum of updates, and to the round's salt, so that masks never come
+    twice, also where hospitals go back to an older state under the same keys.
+    """
+    return round_context(session, "update", round_, attempt) + b"/" + salt
+
+
+Masker = Callable[[NDArray[np.uint64], int], Masked]
+"""(slots, plain modulus) -> the slots masked under the round's context."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +184,11 @@ class SumChannel:
         client: str,
         context: bytes,
         stream: RandomStream,
-        masker: PairwiseMasker | None = None,
+        masker: Masker | None = None,
     ) -> Encoded:
         """Encrypt `values` [at most layout.values], already scaled by the share; the rest of the layout is zero.
 
-        With a masker, the encrypted slots are masked under `context`.
+        With a masker, the encrypted slots are masked.
         """
         padded = np.zeros(self.layout.values)
         padded[: values.size] = values
@@ -186,9 +197,7 @@ class SumChannel:
         sent = dequantise(quantised.levels, self.layout.bits, self.limit)[: values.size]
         return Encoded(data, sent, quantised.clipped, masked)
 
-    def encode_integers(
-        self, values: NDArray[np.int64], client: str, context: bytes, masker: PairwiseMasker | None
-    ) -> Encoded:
+    def encode_integers(self, values: NDArray[np.int64], client: str, context: bytes, masker: Masker | None) -> Encoded:
         """Encrypt grid steps [at most layout.values] as they are, each at most half the top level in size. Nothing is
         kept to be sent later.
         """
@@ -199,10 +208,10 @@ class SumChannel:
         return Encoded(data, np.zeros(values.size), 0, masked)
 
     def _encrypted(
-        self, levels: NDArray[np.uint64], client: str, context: bytes, masker: PairwiseMasker | None
+        self, levels: NDArray[np.uint64], client: str, context: bytes, masker: Masker | None
     ) -> tuple[bytes, Masked | None]:
         slots = prepare(levels, self.layout, self.clients[client], self.tag_key, context)
-        masked = None if masker is None else masker.mask(slots, self.layout.parameters.plain_modulus, context)
+        masked = None if masker is None else masker(slots, self.layout.parameters.plain_modulus)
         return self.cipher.encrypt(slots if masked is None else masked.slots, self.layout), masked
 
     def mean(self, answer: bytes, names: Sequence[str], context: bytes, count: int) -> Vector:

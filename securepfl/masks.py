@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from securepfl.crypto.keys import Keyring
 from securepfl.crypto.masking import SIGNATURE_CONTEXT, Masking, PairwiseMasker, survivor_statement
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import masking_of
+from securepfl.exchange import Masker, masking_of
 from securepfl.federation import Federation
 from securepfl.messages import Unmask
 
@@ -33,6 +33,11 @@ class Masks:
             )
         secrets = {index: keyring.pair_secrets[name] for index, name in enumerate(roster)}
         return cls(federation, keyring, masking, PairwiseMasker(roster.index(keyring.identity.name), secrets, masking))
+
+    def under(self, context: bytes) -> Masker | None:
+        """What masks this round's update, once; None where updates are not masked."""
+        masker = self.masker
+        return None if masker is None else lambda slots, modulus: masker.mask(slots, modulus, context)
 
     def sign(self, survivors: Sequence[str], context: bytes) -> bytes:
         """A signature over a survivor list. Raises MessageError for a list that cannot be one."""

@@ -6,10 +6,10 @@ import msgspec
 
 from securepfl.errors import MessageError
 
-SCHEMA = 2
+SCHEMA = 3
 
 NONCE_BYTES = 16
-"""Of the nonce that makes a hospital's next pads fresh."""
+"""Of the nonces that make a hospital's next pads and a round's masks fresh."""
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,12 +22,14 @@ class Invitation(Body, frozen=True):
     """Coordinator to hospital: take part in `round`. `deadline` is in seconds since the epoch.
 
     `nonces`: those that hospitals sent with their last contributions, by name. They make this round's pads fresh.
+    `salt`: the coordinator's own, the same for all; it makes this round's masks fresh.
     """
 
     round: int
     roster: tuple[str, ...]
     deadline: float
     nonces: dict[str, bytes]
+    salt: bytes
 
 
 class MaskShares(Body, frozen=True):
@@ -62,9 +64,13 @@ class Decline(Body, frozen=True):
 
 
 class Survivors(Body, frozen=True):
-    """Coordinator to hospital: the hospitals whose masked updates are in the sum, sorted. To be signed once a round."""
+    """Coordinator to hospital: the hospitals whose masked updates are in the sum, sorted. To be signed once a round.
+
+    `salt`: the round's, for hospitals that no invitation reached.
+    """
 
     survivors: tuple[str, ...]
+    salt: bytes
 
 
 class Agreement(Body, frozen=True):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from parties import close_all, federation_of, parties
 
+from securepfl.coordinator import Coordinator
 from securepfl.crypto.envelope import Kind, open_message, seal_message
 from securepfl.crypto.masking import threshold
 from securepfl.crypto.uniform import uniform_words
 from securepfl.crypto.words import add, subtract
 from securepfl.errors import AggregateError, ConfigError, MessageError
 from securepfl.exchange import Layouts
-from securepfl.messages import Agreement, Answer, Contribution, Survivors, Unmask, decode, encode
+from securepfl.messages import Agreement, Answer, Contribution, Invitation, Survivors, Unmask, decode, encode
 from securepfl.randomness import derive_key
 
 SEVEN = ("alder", "birch", "cedar", "damson", "elm", "fir", "gean")
@@ -181,8 +182,47 @@ def test_without_masks_the_same_look_finds_the_update(tmp_path):
 
 
 def survivors_message(coordinator, names, listed):
-    body = encode(Survivors(survivors=listed))
+    body = encode(Survivors(survivors=listed, salt=coordinator._round.salt))
     return {name: coordinator._seal(Kind.SURVIVORS, name, body) for name in names}
+
+
+def test_masks_do_not_come_again_where_hospitals_start_over_under_the_same_keys(tmp_path):
+    """New folders and ledgers, or copies of old ones: only the coordinator could make masks repeat, with its salts."""
+    federation = masked()
+    coordinator, clients = parties(federation, tmp_path)
+    header, invitation = opened(clients["birch"], coordinator.invite()["birch"], Kind.INVITATION, Invitation)
+    coordinator.close()
+    again = Coordinator(
+        federation,
+        coordinator._identity,
+        coordinator._hospitals,
+        key_commitment=clients["birch"]._keyring.federation_key.commitment,
+    )
+    _, second = opened(clients["birch"], again.invite()["birch"], Kind.INVITATION, Invitation)
+    client = clients["birch"]
+    one, two = (
+        set(client._masks.masker._secrets(client._mask_context(header, body.salt)).values())
+        for body in (invitation, second)
+    )
+    assert len(one) == len(two) == len(SEVEN) and not one & two
+    close_all(clients)
+
+
+def opened(client, message, kind, body):
+    header, data = client._open(message, kind)
+    return header, decode(data, body)
+
+
+def test_another_salt_than_the_invitations_is_refused(tmp_path):
+    coordinator, clients = parties(masked(), tmp_path)
+    contribute(coordinator, clients)
+    body = encode(Survivors(survivors=SEVEN, salt=bytes(16)))
+    with pytest.raises(MessageError, match="salt"):
+        clients["alder"].agree(coordinator._seal(Kind.SURVIVORS, "alder", body))
+    body = encode(Survivors(survivors=SEVEN, salt=b""))
+    with pytest.raises(MessageError, match="salt"):
+        clients["alder"].agree(coordinator._seal(Kind.SURVIVORS, "alder", body))
+    close_all(clients)
 
 
 def test_a_second_survivor_list_is_refused_also_after_a_restart(tmp_path):

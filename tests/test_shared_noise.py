@@ -150,9 +150,8 @@ def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
     header, _ = clients["alder"]._open(message, Kind.SURVIVORS)
     from securepfl.crypto.envelope import seal_message
 
-    short = seal_message(
-        header, encode(Survivors(survivors=SEVEN[:5])), coordinator._identity, coordinator._hospitals["alder"]
-    )
+    body = encode(Survivors(survivors=SEVEN[:5], salt=coordinator._round.salt))
+    short = seal_message(header, body, coordinator._identity, coordinator._hospitals["alder"])
     with pytest.raises(MessageError, match="6 are needed"):
         clients["alder"].agree(short)
     close_all(clients)

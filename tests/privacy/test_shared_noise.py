@@ -62,9 +62,16 @@ def test_no_sum_leaves_its_field_but_with_the_chance_that_delta_pays(units):
     assert noise.release("record", 3, 10).tail == pytest.approx(0.3 * TAIL)
 
 
-def test_more_units_than_fit_are_refused():
+@pytest.mark.parametrize("changes", [{"units": 10**6}, {"units": 50_000, "dimension": 10**6}])
+def test_more_than_fits_is_refused_rather_than_drowned_in_rounding(changes):
     with pytest.raises(ConfigError, match="normaliser"):
-        plan(units=10**6)
+        plan(**changes)
+
+
+@pytest.mark.parametrize("dimension", [31, 10_000, 10**6])
+def test_rounding_adds_half_the_noise_at_most(dimension):
+    noise = plan(dimension=dimension)
+    assert noise.sensitivity <= 1.5 * noise.grid
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from([16, 256, 4096]))
