@@ -20,6 +20,7 @@ from scipy.special import log_ndtr
 
 from securepfl.errors import ConfigError
 from securepfl.privacy.events import (
+    LEAST_NOISE,
     LEAST_SCALE,
     MOST_SCALE,
     MOST_STEPS,
@@ -177,7 +178,18 @@ def _gaussian_epsilon(counts: dict[Release, int], delta: float, adjacency: Adjac
         mu = math.sqrt(math.fsum(count / release.noise_multiplier**2 for release, count in counts.items()))
         return gaussian_dp_epsilon((2 if adjacency == "replace-one" else 1) * records * mu, delta)
     steps = [(Step(r.noise_multiplier, r.sample_rate, records), count) for r, count in counts.items()]
-    return epsilon_of_steps(steps, delta, adjacency)
+    found = epsilon_of_steps(steps, delta, adjacency)
+    if math.isfinite(found):
+        return found
+    # Losses too large for a grid: the full batch costs no less than a part of it.
+    return _gaussian_epsilon(_full_batches(counts), delta, adjacency, records)
+
+
+def _full_batches(counts: dict[Release, int]) -> dict[Release, int]:
+    full: Counter[Release] = Counter()
+    for release, count in counts.items():
+        full[msgspec.structs.replace(release, sample_rate=1.0)] += count
+    return full
 
 
 @lru_cache(maxsize=1024)
@@ -199,15 +211,20 @@ def gaussian_dp_epsilon(mu: float, delta: float) -> float:
 def noise_multiplier_for(target: float, delta: float, sample_rate: float, steps: int) -> float:
     """The least noise multiplier with which `steps` steps cost at most epsilon `target` under zero-out.
 
-    Exact for the full batch; with Poisson sampling epsilon comes out at most 1 % under the target.
-    Raises ConfigError, naming the setting, where one is out of range.
+    With it `epsilon` never exceeds the target, so a budget of the target pays for the last step. For the full batch it
+    is met to rounding. With Poisson sampling epsilon comes out at most 1 % under the target, but for rates below about
+    1e-3 where rare draws decide: there epsilon is a looser bound that leaps from noise to noise, and may come out
+    further below.
+    Never less than LEAST_NOISE. Raises ConfigError, naming the setting, where one is out of range.
     """
     _check_target(target, delta, steps)
     if not 0 < sample_rate <= 1:
         raise ConfigError(f"sample_rate is {sample_rate!r}: give a number above 0 and at most 1 (the full batch)")
+    if sample_rate < 1 and -math.expm1(steps * math.log1p(-sample_rate)) <= delta:
+        raise ConfigError(f"delta is {delta!r}, no less than the chance to be drawn at all: give a smaller one")
     mu = _gaussian_dp_mu(target, delta)
     # The nudge keeps rounding in the root finder and in later sums on the safe side of the target.
-    full_batch = math.sqrt(steps) / mu * (1 + 1e-9)
+    full_batch = max(math.sqrt(steps) / mu * (1 + 1e-9), LEAST_NOISE)
     if sample_rate < 1.0:
         return _poisson_noise(target, delta, sample_rate, steps, mu)
     for doubling in range(40):
@@ -243,25 +260,40 @@ def _gaussian_dp_mu(target: float, delta: float) -> float:
 
 @lru_cache(maxsize=64)
 def _poisson_noise(target: float, delta: float, sample_rate: float, steps: int, mu: float) -> float:
-    """Root of log(epsilon / target) in log(noise), from where the central limit of many steps puts it.
+    """Noise with which epsilon is between .99 and 1 of `target`, from where the central limit of many steps puts it.
 
-    That limit is mu^2 = steps rate^2 (exp(1 / noise^2) - 1) (Bu et al. 2020, arXiv 1911.11607). On a coarse grid
-    epsilon comes out a little too high, so its root is on the safe side; a finer grid only tightens it.
+    That limit is mu^2 = steps rate^2 (exp(1 / noise^2) - 1) (Bu et al. 2020, arXiv 1911.11607). Roots are sought on
+    coarse grids, where epsilon is quick to compute. It differs there from the one on the fine grids, which the
+    ledger computes, to either side: so the aim is corrected until the fine one fits.
     """
 
-    def excess(log_noise: float, coarser: int) -> float:
-        spent = epsilon_of_steps([(Step(math.exp(log_noise), sample_rate), steps)], delta, coarser=coarser)
-        return math.log(min(max(spent, 1e-12), 1e12) / target)
+    def spent(noise: float, coarser: int) -> float:
+        return min(epsilon_of_steps([(Step(noise, sample_rate), steps)], delta, coarser=coarser), 1e12)
 
-    guess = -0.5 * math.log(math.log1p((mu / sample_rate) ** 2 / steps))
-    root = _root_from(lambda log_noise: excess(log_noise, 8), guess, 0.05, 2e-3)
-    if excess(root, 1) < -0.005:
-        root = _root_from(lambda log_noise: excess(log_noise, 1), root, 0.005, 5e-4)
-    return math.exp(root)
+    aim, log_noise = 0.995 * target, -0.5 * math.log(math.log1p((mu / sample_rate) ** 2 / steps))
+    enough = math.inf
+    for _ in range(3):
+        log_noise = _root_from(lambda x, aim=aim: math.log(max(spent(math.exp(x), 8), 1e-12) / aim), log_noise)  # type: ignore[misc]
+        noise = max(math.exp(log_noise), LEAST_NOISE)
+        reached = spent(noise, 1)
+        if reached <= target:
+            enough = min(enough, noise)
+            if reached >= 0.99 * target or noise == LEAST_NOISE:
+                return enough
+        # Where epsilon leaps the quotient may be anything: no aim is moved by more than a half of itself.
+        aim *= min(max(0.995 * target / max(reached, 1e-12), 0.5), 1.5)
+    factor = 1.001
+    while math.isinf(enough):
+        noise *= factor
+        factor *= factor
+        if spent(noise, 1) <= target:
+            enough = noise
+    return enough
 
 
-def _root_from(excess: Callable[[float], float], guess: float, width: float, tolerance: float) -> float:
-    """Where the falling `excess` comes to 0 or just below, searched from `guess` in growing steps of `width`."""
+def _root_from(excess: Callable[[float], float], guess: float) -> float:
+    """Where the falling `excess` is from -.002 to 0, or, where it leaps, just below: regula falsi from `guess` on."""
+    width = 0.05
     lower = upper = guess
     lower_excess = upper_excess = excess(guess)
     while upper_excess > 0:
@@ -270,10 +302,16 @@ def _root_from(excess: Callable[[float], float], guess: float, width: float, tol
     while lower_excess <= 0:
         upper, upper_excess, lower = lower, lower_excess, lower - width
         lower_excess, width = excess(lower), 2 * width
-    root = float(brentq(excess, lower, upper, xtol=tolerance))
-    while excess(root) > 0:
-        root += tolerance
-    return root
+    while upper_excess < -0.002 and upper - lower > 5e-5:
+        # Halved, not divided by the excesses, where these are so unequal that it would creep.
+        above, below = min(lower_excess, 1.0) + 0.001, min(-upper_excess, 1.0)
+        middle = lower + (upper - lower) * min(max(above / (above + below), 0.1), 0.9)
+        found = excess(middle)
+        if found > 0:
+            lower, lower_excess = middle, found
+        else:
+            upper, upper_excess = middle, found
+    return upper
 
 
 def shared_scale_for(

@@ -1,6 +1,6 @@
 """What a rehearsal shows about epsilon: lower bounds, and tests that accuse a build less private than it claims.
 
-A canary is a record whose coin put it in the rehearsal or left it out; its score is what is seen in its own
+A canary is a unit whose coin put it in the rehearsal or left it out; its score is what is seen in its own
 direction, in standard deviations of the declared noise. Under the claim "mu-Gaussian differential privacy" (Dong,
 Roth and Su 2022, arXiv 1905.02383) scores are normal with mean 0 or mu. All false alarms of an audit together have
 probability at most 1 %: the levels below add up to it.
@@ -14,17 +14,29 @@ from functools import lru_cache
 import numpy as np
 from dp_accounting import gaussian_mechanism
 from numpy.typing import NDArray
-from scipy.special import betainc, chdtr, fdtr, fdtrc, ndtr, ndtri
+from scipy.special import betainc, betaincinv, chdtr, fdtr, fdtrc, ndtr, ndtri
 from scipy.stats import binom, chi2, kstest
+
+from securepfl.privacy.units import Unit
 
 FALSE_ALARM = 0.01
 # Most goes to the test that has to tell small differences; bugs that the others look for show far beyond theirs.
-LEVELS = {"mechanism": 0.001, "contributions": 0.001, "runs": 0.001, "gaussian": 0.005, "f-DP": 0.001, "guesses": 0.001}
+LEVELS = {
+    "mechanism": 0.0005,
+    "contributions": 0.001,
+    "runs": 0.001,
+    "gaussian": 0.005,
+    "spread": 0.0005,
+    "f-DP": 0.001,
+    "guesses": 0.001,
+}
 # Shares of the canaries that are guessed, declared before anything is seen. The others are abstained from.
 GUESSED_SHARES = (0.1, 0.4, 1.0)
-# A contribution is read through noise of a thousandth of the clip: what exceeds this is no noise.
-LARGEST_CONTRIBUTION = 1.05
+# A contribution is read through noise of a thousandth of the clip: this is ten standard deviations above one clip.
+LARGEST_CONTRIBUTION = 1.01
 _MOST_VECTORS, _SIMULATIONS = 256, 9_999
+# With what probability a sample rate that a finding names would have been caught.
+_POWER = 0.99
 _LARGEST_MU, _LARGEST_EPSILON = 1e3, 50.0
 
 Floats = NDArray[np.float64]
@@ -171,17 +183,50 @@ def _shift(difference: float, squares: float, variance: float, freedom: int) -> 
     return Shift(difference / (error * max(deviation, 1e-12)), error, freedom)
 
 
-def trade_off_verdict(seen: Scores, mu: float, level: float = LEVELS["gaussian"]) -> Verdict:
-    """Whether canaries can be told better than the trade-off curve of `mu` allows. Exact for Gaussian noise.
+def trade_off_verdict(seen: Scores, mu: float) -> Verdict:
+    """Whether canaries can be told better than `mu` allows, or the noise around them is smaller than declared.
 
     For equal spread, the likelihood ratio grows with the mean of the included. With m canaries and many silent
     directions, twice mu is missed where a standard normal is above mu sqrt(m/2) - Phi^-1(1 - level): under 1 % from
-    m = 2 (4.91 / mu)^2 on at the default level.
+    m = 2 (4.91 / mu)^2 on. What canaries stand out by says little of noise a little too small; absent canaries and
+    silent directions do, by chi-square, exact where scores are as declared: n of them show a deviation of
+    1 - 4 / sqrt(n) with 99 %. Both share the level (weighted Bonferroni).
     """
-    shift = shift_in_one_run(seen)
-    p_value = shift.p_value(mu)
-    finding = f"canaries stand out by {shift.estimate:.3g} standard deviations of the noise; the claim allows {mu:.3g}"
-    return Verdict("canaries", p_value, level, p_value <= level, finding)
+    shift, others = shift_in_one_run(seen), np.concatenate([seen.scores[~seen.included], seen.silent])
+    level = LEVELS["gaussian"] + LEVELS["spread"]
+    p_values = {
+        "they stand out by too much": level / LEVELS["gaussian"] * shift.p_value(mu),
+        "the noise around them is too small": level / LEVELS["spread"] * _small_spread_p_value(others),
+    }
+    fault, smallest = min(p_values.items(), key=lambda item: item[1])
+    p_value = min(1.0, smallest)
+    found = f"canaries stand out by {shift.estimate:.3g} standard deviations of the noise; the claim allows {mu:.3g}"
+    if len(others):
+        found += f"; the noise around them has {_deviation_of(others)}"
+    accused = p_value <= level
+    return Verdict("canaries", p_value, level, accused, f"{found}; {fault}" if accused else found)
+
+
+def _small_spread_p_value(values: Floats) -> float:
+    """Chi-square, one-sided: more noise than declared only makes it larger. 1 for no values."""
+    return float(chdtr(values.size, (values**2).sum())) if values.size else 1.0
+
+
+def _deviation_of(values: Floats) -> str:
+    """Their deviation in words, with what chance makes of it 99 times in 100."""
+    low, high = np.sqrt(chi2.ppf([0.005, 0.995], values.size) / values.size)
+    deviation = math.sqrt(float((values**2).mean()))
+    return f"{deviation:.4g} times the declared deviation (by chance {low:.4g} to {high:.4g})"
+
+
+def _rarest(p_values: dict[str, float]) -> tuple[str, float, str]:
+    """The fault with the smallest p-value, that times their number, and where it comes from in words."""
+    fault, smallest = min(p_values.items(), key=lambda item: item[1])
+    p_value = min(1.0, len(p_values) * smallest)
+    origin = f"p-value: {smallest:.2g} of the test whether {fault}"
+    if len(p_values) > 1:
+        origin += f", times {len(p_values)} for the smallest of as many tests (at most 1)"
+    return fault, p_value, origin
 
 
 def runs_verdict(seen: Scores, mu: float, level: float = LEVELS["runs"]) -> Verdict:
@@ -312,7 +357,7 @@ def mechanism_verdict(noise: Floats, totals: Floats, level: float = LEVELS["mech
         if values.ndim != 2 or len(values) < fewest or values.size == 0 or not np.isfinite(values).all():
             raise ValueError(f"{name} must be a table of finite numbers with at least {fewest} rows and one column")
     p_values = {
-        "its spread is too small": float(chdtr(noise.size, (noise**2).sum())),
+        "its spread is too small": _small_spread_p_value(noise),
         "a value's spread is too small": noise.shape[1] * float(chdtr(len(noise), (noise**2).sum(0).min())),
         "its mean is not zero": _mean_p_value(noise),
         "its shape is not normal": _shape_p_value(noise),
@@ -320,12 +365,10 @@ def mechanism_verdict(noise: Floats, totals: Floats, level: float = LEVELS["mech
         "values repeat": _correlation_p_value(noise.T),
         "steps of a round depend on one another": _ratio_p_value(noise, totals),
     }
-    fault, smallest = min(p_values.items(), key=lambda item: item[1])
-    p_value = min(1.0, len(p_values) * smallest)
+    fault, p_value, origin = _rarest(p_values)
     accused = p_value <= level
-    deviation = math.sqrt(float((noise**2).mean()))
-    seen = f"the noise of {noise.shape[0]} empty steps has {deviation:.4g} times the declared deviation"
-    return Verdict("mechanism", p_value, level, accused, f"{seen}; {fault}" if accused else seen)
+    seen = f"the noise of {noise.shape[0]} empty steps has {_deviation_of(noise)}"
+    return Verdict("mechanism", p_value, level, accused, f"{seen}; {fault if accused else origin}")
 
 
 def _mean_p_value(noise: Floats) -> float:
@@ -372,32 +415,55 @@ def _ratio_p_value(noise: Floats, totals: Floats) -> float:
 
 
 def contributions_verdict(
-    contributions: Floats, units: Floats, sample_rate: float, level: float = LEVELS["contributions"]
+    contributions: Floats,
+    units: Floats,
+    sample_rate: float,
+    level: float = LEVELS["contributions"],
+    unit: Unit = "record",
 ) -> Verdict:
     """What each canary added to each step, [steps, canaries], in clips, seen through little noise.
 
-    units: [units], the norm of what single units of the data set added, far above the clip before it, in clips.
-    More than one clip: clipping is left out, or a record counted twice. Drawn more often than declared, or not
-    independently of other canaries and steps (batches of a fixed size, shuffled passes): amplification by sampling
-    is not what the accounting takes it for. Draws are binomial, and their spread is compared with simulated ones,
-    which is exact (Barnard 1963). Raises ValueError where one is empty or has another shape.
+    units: [units], the norm of what single units of the data set added, far above the clip before it, in clips. They
+    are private: of them the verdict says one bit, whether any is above the limit. More than one clip: clipping is
+    left out, or a unit counted twice. Drawn more often than declared, or not independently of other canaries and
+    steps (batches of a fixed size, shuffled passes): amplification by sampling is not what the accounting takes it
+    for. The finding names the rate that so many draws show with 99 %. Draws are binomial, and their spread is
+    compared with simulated ones, which is exact (Barnard 1963). Raises ValueError where one is empty or has another
+    shape.
     """
     if (contributions.ndim, units.ndim) != (2, 1) or contributions.size == 0 or units.size == 0:
         raise ValueError("contributions must be a table and units a vector with at least one number")
-    largest = float(np.max([contributions.max(), units.max()]))  # a NaN stays one
+    largest = float(contributions.max())  # a NaN stays one
+    faults = []
     if not largest <= LARGEST_CONTRIBUTION:
-        finding = f"a record added {largest:.4g} clips to one step: clipping is left out, or it counts several times"
+        faults.append(f"a canary added {largest:.4g} clips to one step")
+    if not units.max() <= LARGEST_CONTRIBUTION:
+        faults.append(f"a {unit} of the data set added more than {LARGEST_CONTRIBUTION} clips to one step")
+    if faults:
+        finding = f"{'; '.join(faults)}: clipping is left out or too wide, or a {unit} counts several times"
         return Verdict("contributions", 0.0, level, True, finding)
     # Half of what is added at most: contributions may be smaller than a clip, which is more private.
-    drawn = contributions > max(float(contributions.max()) / 2, 0.025)
-    p_values = {"records are drawn more often than declared": _rate_p_value(drawn, sample_rate)}
-    if sample_rate < 1:
-        p_values["draws of a step depend on one another"] = _spread_p_value(drawn)
-        p_values["draws of a record depend on one another"] = _spread_p_value(drawn.T)
-    fault, smallest = min(p_values.items(), key=lambda item: item[1])
-    p_value = min(1.0, len(p_values) * smallest)
-    seen = f"a record added at most {largest:.4g} clips and was in {drawn.mean():.4g} of the steps"
-    return Verdict("contributions", p_value, level, p_value <= level, f"{seen}; {fault}" if p_value <= level else seen)
+    drawn = contributions > max(largest / 2, 0.025)
+    seen = f"a canary added at most {largest:.4g} clips and was in {drawn.mean():.4g} of the steps"
+    if sample_rate == 1:
+        # All are in each step, and nothing is claimed of draws.
+        return Verdict("contributions", 1.0, level, False, seen)
+    p_values = {
+        f"{unit}s are drawn more often than declared": _rate_p_value(drawn, sample_rate),
+        "draws of a step depend on one another": _spread_p_value(drawn),
+        f"draws of a {unit} depend on one another": _spread_p_value(drawn.T),
+    }
+    fault, p_value, origin = _rarest(p_values)
+    told = rate_told(drawn.size, sample_rate, level / len(p_values))
+    seen += f" (declared: {sample_rate:.4g}; from {told:.4g} on it shows with {_POWER:.0%})"
+    accused = p_value <= level
+    return Verdict("contributions", p_value, level, accused, f"{seen}; {fault if accused else origin}")
+
+
+def rate_told(draws: int, sample_rate: float, level: float) -> float:
+    """The smallest true rate that shows with 99 % as above `sample_rate`, in so many draws at `level`; 1 where none."""
+    fewest = float(binom.isf(level, draws, sample_rate)) + 1
+    return float(betaincinv(fewest, draws - fewest + 1, _POWER)) if fewest <= draws else 1.0
 
 
 def _rate_p_value(drawn: NDArray[np.bool_], sample_rate: float) -> float:
@@ -406,6 +472,7 @@ def _rate_p_value(drawn: NDArray[np.bool_], sample_rate: float) -> float:
 
 def _spread_p_value(drawn: NDArray[np.bool_]) -> float:
     """Two-sided, of the squares of row sums, among tables with as many draws: fewer draws than declared are fine."""
+    drawn = drawn[:_MOST_VECTORS]
     rows, columns = drawn.shape
     tables = np.random.default_rng(0).multivariate_hypergeometric(
         np.full(rows, columns), int(drawn.sum()), size=_SIMULATIONS, method="marginals"
@@ -423,8 +490,9 @@ class AuditReport:
     """Of an audit, of builtins only. With probability `confidence`, no bound errs and no correct build is accused.
 
     claimed_epsilon: what the accounting says, at delta. rehearsed_epsilon: what the same noise and clip claim in the
-    rehearsal, where all records are in each step; lower_bound (the largest of `bounds`) is held against it.
-    ceiling: the largest bound that so many canaries could ever show by right guesses.
+    rehearsal, where all units are in each step; lower_bound (the largest of `bounds`) is held against it.
+    ceiling: the largest bound that so many canaries could ever show by f-DP, whatever they leak. power: the chance that
+    so many would have caught noise of half the declared scale.
     """
 
     claimed_epsilon: float
@@ -434,6 +502,7 @@ class AuditReport:
     lower_bound: float
     confidence: float
     ceiling: float
+    power: float
     accused: bool
     bounds: tuple[Bound, ...]
     verdicts: tuple[Verdict, ...]
@@ -441,7 +510,13 @@ class AuditReport:
 
 
 def conclude(
-    seen: Scores, verdicts: tuple[Verdict, ...], *, claimed_epsilon: float, rehearsed_epsilon: float, delta: float
+    seen: Scores,
+    verdicts: tuple[Verdict, ...],
+    *,
+    claimed_epsilon: float,
+    rehearsed_epsilon: float,
+    delta: float,
+    unit: Unit = "record",
 ) -> AuditReport:
     """The report of scores in one run and the verdicts of all tests."""
     bounds = lower_bounds(seen, delta)
@@ -453,8 +528,9 @@ def conclude(
     faults += [f"by {bound.method}, epsilon is at least {bound.epsilon:.3g}" for bound in broken]
     rehearsal = ""
     if not math.isclose(rehearsed_epsilon, claimed_epsilon, rel_tol=1e-3):
-        rehearsal = f" in a rehearsal with all records in each step, which claims {rehearsed_epsilon:.3g}"
-    least = f"with {1 - FALSE_ALARM:.0%} confidence it is at least {lower_bound:.3g}{rehearsal}"
+        rehearsal = f" in a rehearsal with all {unit}s in each step, which claims {rehearsed_epsilon:.3g}"
+    least = f"with {1 - FALSE_ALARM:.0%} confidence the true epsilon is at least {lower_bound:.3g}{rehearsal}"
+    power = float(ndtr(mu_of(rehearsed_epsilon, delta) * math.sqrt(len(seen.scores) / 2) + ndtri(LEVELS["gaussian"])))
     claim = f"epsilon {claimed_epsilon:.3g} at delta {delta:g}"
     if accused:
         sentence = (
@@ -463,8 +539,8 @@ def conclude(
         )
     else:
         sentence = (
-            f"Nothing contradicts the claim, {claim}: {least}; right guesses alone, of {len(seen.scores)} canaries, "
-            f"could never show more than {most:.3g}."
+            f"Nothing contradicts the claim, {claim}: {least}. These {len(seen.scores)} canaries could never show more "
+            f"than {most:.3g} by f-DP, and would have caught noise of half the scale with probability {power:.0%}."
         )
     return AuditReport(
         claimed_epsilon=claimed_epsilon,
@@ -474,6 +550,7 @@ def conclude(
         lower_bound=lower_bound,
         confidence=1 - FALSE_ALARM,
         ceiling=most,
+        power=power,
         accused=accused,
         bounds=bounds,
         verdicts=verdicts,

@@ -122,13 +122,22 @@ class Frame:
             held += count
         yield slice(unit, self.units), slice(record, record + held)
 
-    def summed(self, gradients: Tensor, units: slice, records: slice) -> Tensor:
-        """Gradients of `records`, [records, ...], summed by unit: [units, entries]."""
+    def summed(self, gradients: Tensor, units: slice, records: slice, before: Tensor | None) -> Tensor:
+        """Gradients of `records`, [records, ...], summed by unit onto `before`: [units, entries]."""
         flat = gradients.reshape(len(gradients), -1)
         if self._owner is None:
-            return flat
-        total = flat.new_zeros((units.stop - units.start, flat.shape[1]))
+            return flat if before is None else before + flat
+        total = flat.new_zeros((units.stop - units.start, flat.shape[1])) if before is None else before
         return total.index_add_(0, self._owner[records] - units.start, flat)
+
+    def parts(self, records: slice, layer: Layer) -> Iterator[slice]:
+        """Ranges that cover `records`: those whose gradients of one layer are in memory before they are summed."""
+        if self._owner is None:  # each record is a unit, and the caller wants the gradients of all these units
+            yield records
+            return
+        most = _records_at_once(layer)
+        for start in range(records.start, records.stop, most):
+            yield slice(start, min(start + most, records.stop))
 
     def finished(self, gradients: Tensor, place: Place, units: slice) -> Tensor:
         """The same within the support and with canaries: what is clipped. [units, entries]."""
@@ -154,11 +163,11 @@ class Kept:
         self._found: dict[nn.Parameter, Tensor] = {}
 
     def take(self, call: Call) -> None:
-        """Adds what one call of a layer gives."""
-        frame, everything = self._frame, slice(None)
-        for p, gradients in call.gradients(everything).items():
-            summed = frame.summed(gradients, slice(0, frame.units), everything)
-            self._found[p] = self._found[p] + summed if p in self._found else summed
+        """Adds what one call of a layer gives. Where the batch is one unit, a call may hold some of its records."""
+        frame = self._frame
+        for records in frame.parts(slice(0, len(call.backprops)), call.layer):
+            for p, gradients in call.gradients(records).items():
+                self._found[p] = frame.summed(gradients, slice(0, frame.units), records, self._found.get(p))
 
     def norms(self) -> Tensor:
         """Norm of each unit's gradient, double [units]."""
@@ -228,20 +237,22 @@ class Ghost:
                     _add_weighted(gradients, shrunk.masked_fill(blank, 0), blank, part)
 
     def _pieces(self, layer: Layer, calls: list[Call]) -> Iterator[tuple[slice, dict[nn.Parameter, Tensor]]]:
-        one = sum(p.numel() * p.element_size() for p in layer.parameters)
-        for units, records in self._frame.pieces(max(1, _PIECE_BYTES // one)):
+        for units, records in self._frame.pieces(_records_at_once(layer)):
             found: dict[nn.Parameter, Tensor] = {}
             for call in calls:
-                for p, gradients in call.gradients(records).items():
-                    summed = self._frame.summed(gradients, units, records)
-                    found[p] = found[p] + summed if p in found else summed
+                for part in self._frame.parts(records, layer):
+                    for p, gradients in call.gradients(part).items():
+                        found[p] = self._frame.summed(gradients, units, part, found.get(p))
             places = self._frame.layout.places
             yield units, {p: self._frame.finished(value, places[p], units) for p, value in found.items()}
 
     def _is_outer(self, layer: Layer, calls: list[Call]) -> bool:
         """Whether each unit's gradient is the outer product of two vectors, whose norm is that of the vectors."""
-        single = len(calls) == 1 and calls[0].backprops.dim() == 2
-        return type(layer.module) is nn.Linear and single and not layer.functorch and self._frame.untouched(layer)
+        if type(layer.module) is not nn.Linear or layer.functorch or not self._frame.untouched(layer):
+            return False
+        # Any other parameter of the layer's would be outside the norm.
+        plain = set(layer.parameters) <= {layer.module.weight, layer.module.bias}
+        return plain and len(calls) == 1 and calls[0].backprops.dim() == 2
 
     def _add_outer(self, layer: Layer, call: Call, factors: Tensor, refused: Tensor | None, total: Tensor) -> None:
         g, a = call.backprops.double(), call.activations[0].double()
@@ -252,6 +263,12 @@ class Ghost:
             place = self._frame.layout.places[p]
             value = g.T @ a if p is layer.module.weight else g.sum(0)
             total[place.start : place.start + place.size] += value.flatten()
+
+
+def _records_at_once(layer: Layer) -> int:
+    """Records whose gradients of one layer are in memory at once, where they are then summed."""
+    one = sum(p.numel() * p.element_size() for p in layer.parameters)
+    return max(1, _PIECE_BYTES // max(1, one))
 
 
 def clip_into(total: Tensor, gradients: Kept | Ghost, clip: float) -> tuple[Tensor, Tensor]:

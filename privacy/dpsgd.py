@@ -34,7 +34,8 @@ class DPSettings:
 
     noise_multiplier: standard deviation of the noise over the clip. clip: largest L2 norm of one unit's
     gradient. sample_rate: chance of each unit to be in a step; 1.0 is the full batch. physical_batch:
-    records whose gradients are in memory at once; changes no result beyond rounding.
+    records whose gradients are in memory at once; changes no result beyond rounding. A patient with more records
+    passes through the model that many at a time, and their gradients are summed before the norm.
     """
 
     noise_multiplier: float
@@ -124,6 +125,9 @@ def train_private(
     never moves. A missing name is all ones. collate: as torch's DataLoader takes it; one row per record, each
     made of its own record alone (no mixup: that could not be detected). canaries: for audits of rehearsals.
 
+    Records that depend on one another inside the model or the loss void the guarantee, and most such models look
+    sound: before the first round, call probe.check_independence (a client does). It is not called here.
+
     Same streams, same result, bit for bit on the CPU. If it raises, steps already taken stay in the model.
     Raises ModelError (see validate_model, a loss that is not per record, or a mode that the model cannot do),
     DataError for a data set that cannot be indexed or is empty, ValueError for an argument that does not fit.
@@ -170,11 +174,19 @@ def _add_batch(
     tally: _Tally,
 ) -> None:
     """Adds the clipped sum over one physical batch to `total`, double [layout.size]."""
-    x, y = batch.x.to(total.device), batch.y.to(total.device)
-    frame = Frame(layout, batch, canaries, settings.clip, total.device)
-    gradients = Ghost(frame) if mode == "ghost" else Kept(frame)
-    losses = recorder.run(x, lambda output: loss(output, y), len(x), gradients.take)
-    tally.add(losses, *clip_into(total, gradients, settings.clip))
+    frame, most = Frame(layout, batch, canaries, settings.clip, total.device), settings.physical_batch
+    # A patient with more records than that is alone: the sum over some records at a time is one gradient to keep.
+    large = len(batch.x) > most
+    gradients = Ghost(frame) if mode == "ghost" and not large else Kept(frame)
+    parts = zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True) if large else [(batch.x, batch.y)]
+    losses = [
+        recorder.run(x.to(total.device), _against(loss, y.to(total.device)), len(x), gradients.take) for x, y in parts
+    ]
+    tally.add(torch.cat(losses), *clip_into(total, gradients, settings.clip))
+
+
+def _against(loss: Loss, y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda output: loss(output, y)
 
 
 def add_noise(total: Tensor, entries: Tensor | None, settings: DPSettings, noise: RandomStream) -> None:

@@ -14,6 +14,7 @@ MOST_STEPS = 10**9
 MOST_SHARES = 10**6
 MOST_DIMENSIONS = 10**12
 LEAST_SCALE, MOST_SCALE = 8, 2**53
+LEAST_NOISE = 1e-4  # what a noise multiplier below this would cost, no accountant computes; it protects nobody
 POISSON = "poisson"
 
 
@@ -29,8 +30,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Release(Event, frozen=True, kw_only=True, tag="gaussian"):
     """`steps` releases of a noisy sum of clipped gradients.
 
-    noise_multiplier: standard deviation of the noise over the clip. sample_rate: chance of each unit to be
-    in a step, independent of the others; 1.0 is the full batch. unit: what one clip bounds.
+    noise_multiplier: standard deviation of the noise over the clip, at least LEAST_NOISE. sample_rate: chance of each
+    unit to be in a step, independent of the others; 1.0 is the full batch. unit: what one clip bounds.
 
     Raises ValueError, naming the field.
     """
@@ -41,8 +42,8 @@ class Release(Event, frozen=True, kw_only=True, tag="gaussian"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
-            raise ValueError(f"noise_multiplier must be positive and finite, not {self.noise_multiplier!r}")
+        if not LEAST_NOISE <= self.noise_multiplier < math.inf:
+            raise ValueError(f"noise_multiplier must be in [{LEAST_NOISE}, inf), not {self.noise_multiplier!r}")
         if not 0 < self.sample_rate <= 1:
             raise ValueError(f"sample_rate must be in (0, 1], not {self.sample_rate!r}")
         _check_unit(self.unit)

@@ -52,9 +52,30 @@ class Layer:
     functorch: bool
 
     def gradients(self, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
-        """Gradient of each parameter, shape [B, *parameter], from inputs and output gradients of B records."""
-        if self.functorch:
+        """Gradient of each parameter, shape [B, *parameter], from inputs and output gradients of B records.
+
+        Raises ModelError where a parameter of the layer gets none: the clip would not see what moves it.
+        """
+        found = self._by_functorch(activations, backprops) if self.functorch else self._sampled(activations, backprops)
+        if set(found) != set(self.parameters):
+            names = {p: name for name, p in self.module.named_parameters()}
+            without = ", ".join(names[p] for p in self.parameters if p not in found)
+            raise ModelError(
+                f"{_named(self)} gives no per-record gradient of {without or 'its parameters alone'}: "
+                f"keep beside a {type(self.module).__name__}'s own parameters no others (no weight_norm either)"
+            )
+        return found
+
+    def _by_functorch(self, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
+        try:
             return ft_compute_per_sample_gradient(self.module, activations, backprops)  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            if "randomness" not in str(error):
+                raise
+            # Differentiating anew would draw anew: gradients of another pass than the one taken.
+            raise ModelError(f"{_named(self)} draws at random (dropout?): draw in a layer without parameters") from None
+
+    def _sampled(self, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
         if isinstance(self.module, nn.Embedding) and self.module.padding_idx is not None:
             padding = activations[0] == self.module.padding_idx
             backprops = backprops.masked_fill(padding.unsqueeze(-1), 0)  # as in torch: the padding row stays
@@ -165,16 +186,20 @@ class Recorder:
                 if layer.functorch:
                     _prepare(layer)  # copies the module, which must not be hooked yet
                     stack.callback(delattr, layer.module, "ft_compute_sample_grad")
-                stack.callback(layer.module.register_forward_hook(self._tap(layer)).remove)
+                stack.callback(layer.module.register_forward_hook(self._tap(layer), with_kwargs=True).remove)
             for module in self._model.modules():
                 if isinstance(module, DPRNN | DPLSTM | DPGRU):
                     stack.callback(module.register_forward_pre_hook(_refuse_packed).remove)
             yield self
 
-    def _tap(self, layer: Layer) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
-        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
+    def _tap(self, layer: Layer) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Tensor | None]:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Tensor | None:
             if not torch.is_grad_enabled():
                 return None
+            if named:
+                raise ModelError(
+                    f"{_named(layer)} is called with {', '.join(named)} by name: give its one input by place"
+                )
             activations = [self._checked(layer, value) for value in inputs]
             if layer.functorch and len(activations) != 1:
                 raise ModelError(
@@ -254,6 +279,10 @@ def _has_sampler(module: nn.Module) -> bool:
         extra >= stride for extra, stride in zip(module.output_padding, module.stride, strict=True)
     ):
         return False
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.padding_mode != "zeros":
+        return False  # Opacus's pads with zeros
+    if isinstance(module, nn.LayerNorm) and "bias" not in dict(module.named_parameters(recurse=False)):
+        return False  # Opacus's reads the bias
     return type(module) in GradSampleModule.GRAD_SAMPLERS or type(module) in _OWN_SAMPLERS
 
 

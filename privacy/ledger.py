@@ -330,23 +330,27 @@ def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> 
         data = path.read_bytes()
     except OSError as error:
         raise _storage_error(path, error) from error
+    if not data:
+        raise LedgerError(f"{path}: is empty, and no ledger begins so; restore it from a copy")
     lines, torn = split_lines(data)
     if torn or not data.endswith(b"\n"):
         number = max(1, len(lines) + bool(torn))
         raise LedgerError(f"{path}: line {number} is missing or unfinished; the hospital's next run mends that")
-    history, unseen, time = History(), dict.fromkeys(heads), ""
+    history, unseen, seen, time = History(), dict.fromkeys(heads), 0, ""
     for line in replay(str(path), lines, verify, history):
         if line.time < time:
             raise damaged(str(path), line.index + 1, f"is of {line.time}, before the line above it ({time})")
         _check_spend(path, line, history)
-        unseen.pop(history.head, None)
+        if history.head in unseen:
+            del unseen[history.head]
+            seen = history.lines
         time = line.time
     for head in unseen:
         raise LedgerError(
             f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
             "restore the ledger from a copy"
         )
-    return summary(history)
+    return summary(history, seen)
 
 
 def _check_spend(path: Path, line: AnyLine, history: History) -> None:

@@ -29,7 +29,9 @@ _SIGNED_PREFIX = b"securepfl ledger line, schema 1\n"
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
-Text = Annotated[str, Meta(min_length=1, max_length=512)]
+# Names are printed to terminals: no control characters, and none that turns the direction of writing.
+_PRINTABLE = "^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+$"
+Text = Annotated[str, Meta(pattern=_PRINTABLE, max_length=512)]
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
@@ -307,18 +309,25 @@ class RoundSpend:
 
 @dataclass(frozen=True)
 class SessionStart:
-    """When a process opened the ledger, for which run, and what the budget was from then on."""
+    """When a process opened the ledger, for which run, and what the budget was from then on.
+
+    recovered: the unfinished line that it found and dropped, or None.
+    """
 
     run: str
     time: str
     budget: Budget
+    recovered: Torn | None
 
 
 @dataclass(frozen=True)
 class LedgerSummary:
     """What a verified ledger says. Spends compose all lines at the last session's delta.
 
-    unit: what epsilon protects; None before the first release. rounds: in the order of their reservations.
+    unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
+    up to the last head that the coordinator saw: those after it could be cut off unseen. 0 without heads.
+    settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
+    counted in full.
     """
 
     site: str
@@ -336,9 +345,12 @@ class LedgerSummary:
     unit: Unit | None
     rounds: tuple[RoundSpend, ...]
     sessions: tuple[SessionStart, ...]
+    seen: int
+    settled_below: int
+    epsilon_reserved: float
 
 
-def summary(history: History) -> LedgerSummary:
+def summary(history: History, seen: int = 0) -> LedgerSummary:
     """Of a history with at least one session. Raises ValueError where there is none."""
     last = history.session
     if last is None:
@@ -359,7 +371,10 @@ def summary(history: History) -> LedgerSummary:
         epsilon_replace_one=history.composition.epsilon(delta, "replace-one"),
         unit=history.composition.unit,
         rounds=tuple(_round(history, reservation) for reservation in history.reserved.values()),
-        sessions=tuple(SessionStart(session.run, session.time, session.budget) for session in history.sessions),
+        sessions=tuple(SessionStart(s.run, s.time, s.budget, s.recovered) for s in history.sessions),
+        seen=seen,
+        settled_below=sum(actual != history.reserved[id_].release for id_, actual in history.settled.items()),
+        epsilon_reserved=Composition.of(r.release for r in history.reserved.values()).epsilon(delta),
     )
 
 

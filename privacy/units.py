@@ -4,7 +4,6 @@ A patient is one item of the data set, (x, y) with x [r, ...] and y [r, ...], r 
 and no patient spans physical batches, so that a patient's gradient is whole before its norm is taken.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,12 +71,22 @@ def group_records(features: Tensor, labels: Tensor, patients: Sequence[Any] | Te
     rows: dict[Any, list[int]] = {}
     for row, patient in enumerate(patients):
         # Every NaN would become a patient of its own, and no clip would hold for the real one.
-        if patient is None or (isinstance(patient, float) and math.isnan(patient)):
+        if _names_nobody(patient):
             raise DataError(
                 f"record {row} has the patient identifier {patient!r}: name its patient by a text or number"
             )
         rows.setdefault(patient, []).append(row)
     return PatientDataset([(features[own], labels[own]) for own in rows.values()])
+
+
+def _names_nobody(patient: Any) -> bool:
+    """Whether an identifier is missing (None, a NaN of any type, pandas.NA) or differs from its equals (a tensor)."""
+    if patient is None or isinstance(patient, Tensor | np.ndarray):
+        return True
+    try:
+        return bool(patient != patient)  # noqa: PLR0124
+    except TypeError:
+        return True
 
 
 def count_units(dataset: Dataset[Any]) -> int:
@@ -142,6 +151,9 @@ def _joined(patients: list[tuple[int, Tensor, Tensor]]) -> Batch:
 
 def _check_patient(index: int, x: Any, y: Any) -> None:
     if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.dim() and y.dim() and len(x) == len(y)):
-        raise DataError(f"patient {index} is not a pair of tensors with one row per record: see PatientDataset")
+        raise DataError(
+            f"patient {index} is not a pair of tensors with one row per record: "
+            "make the data set with securepfl.group_records"
+        )
     if not len(x):
         raise DataError(f"patient {index} has no records: leave it out of the data set")

@@ -101,7 +101,9 @@ def _without_statistics(module: _InstanceNorm) -> nn.Module:
 def _fault(module: nn.Module) -> str | None:
     """What forbids per-record gradients in this module, and the mend; None where nothing does."""
     faults = {
-        "makes records depend on one another: replace it by GroupNorm": isinstance(module, _BatchNorm),
+        "makes records depend on one another: replace it by GroupNorm (securepfl.replace_unsupported)": isinstance(
+            module, _BatchNorm
+        ),
         "keeps statistics of private records: set track_running_stats=False, or use GroupNorm": (
             isinstance(module, _InstanceNorm) and module.track_running_stats
         ),
@@ -115,7 +117,7 @@ def _fault(module: nn.Module) -> str | None:
             isinstance(module, nn.RNNBase | nn.MultiheadAttention)
         ),
         "takes positions first, so they would be clipped instead of records: set batch_first=True": (
-            isinstance(module, DPMultiheadAttention) and not module.batch_first
+            isinstance(module, DPMultiheadAttention | DPRNN | DPLSTM | DPGRU) and not module.batch_first
         ),
         "has no per-record gradients here: use Embedding, and sum or average over its positions": (
             isinstance(module, nn.EmbeddingBag)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from securepfl.crypto.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
     from securepfl.learning.routing import RoutedModel
+    from securepfl.privacy.units import PatientDataset, group_records
+    from securepfl.privacy.validation import replace_unsupported
     from securepfl.rotation import move_to
     from securepfl.runtime.keyfolder import load_coordinator, load_keyring
     from securepfl.runtime.local import local_parties, simulate
@@ -20,13 +22,16 @@ __all__ = [
     "FederationKey",
     "Identity",
     "Keyring",
+    "PatientDataset",
     "PublicIdentity",
     "RoutedModel",
     "Simulation",
+    "group_records",
     "load_coordinator",
     "load_keyring",
     "local_parties",
     "move_to",
+    "replace_unsupported",
     "simulate",
 ]
 
@@ -37,13 +42,16 @@ _HOMES = {
     "FederationKey": "securepfl.crypto.keys",
     "Identity": "securepfl.crypto.keys",
     "Keyring": "securepfl.crypto.keys",
+    "PatientDataset": "securepfl.privacy.units",
     "PublicIdentity": "securepfl.crypto.keys",
     "RoutedModel": "securepfl.learning.routing",
     "Simulation": "securepfl.client",
+    "group_records": "securepfl.privacy.units",
     "load_coordinator": "securepfl.runtime.keyfolder",
     "load_keyring": "securepfl.runtime.keyfolder",
     "local_parties": "securepfl.runtime.local",
     "move_to": "securepfl.rotation",
+    "replace_unsupported": "securepfl.privacy.validation",
     "simulate": "securepfl.runtime.local",
 }
 

@@ -50,6 +50,7 @@ from securepfl.messages import (
     encode,
 )
 from securepfl.privacy.dpsgd import validate_model
+from securepfl.privacy.gradients import GradientMode, choose_mode
 from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
@@ -254,6 +255,11 @@ class Client:
     def units(self) -> int:
         """Training records or patients: the declared constant by which a step divides."""
         return self._training.units
+
+    @property
+    def gradient_mode(self) -> GradientMode:
+        """How each unit's gradient is had from this model, and why that way."""
+        return choose_mode(self._model, unit=self._training.unit, physical_batch=self._local.settings.physical_batch)
 
     @property
     def affords_run(self) -> bool:

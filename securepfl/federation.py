@@ -17,7 +17,7 @@ from torch import nn
 
 from securepfl.crypto.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
-from securepfl.errors import ConfigError
+from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.partition import Partition
 from securepfl.learning.sparsity import most_coordinates
 from securepfl.privacy.events import Unit
@@ -108,6 +108,10 @@ class PrivacySettings(Settings, frozen=True):
         _require(
             self.noise == "local" or self.normaliser is not None,
             'noise = "shared" needs normaliser: declare how many training units all hospitals have together',
+        )
+        unused = self.normaliser is None and (self.colluders, self.dropouts) == (1, 0)
+        _require(
+            self.noise == "shared" or unused, 'normaliser, colluders and dropouts need noise = "shared"; remove them'
         )
 
     def rate_for(self, units: int) -> float:
@@ -252,7 +256,12 @@ class Federation(Settings, frozen=True):
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""
         noise = '[privacy] noise = "shared"'
         _require(self.masked, f'{noise} needs masks: set [encryption] masking = "pairwise"')
-        _require(self.similarity.every == 0, f"{noise}: similarity reads one hospital's update; set every = 0")
+        coupled = self.coupling.strength > 0 or self.similarity.every > 0
+        _require(
+            not coupled,
+            f"{noise}: similarity and coupling read one hospital's update; set [similarity] every = 0 and [coupling] "
+            "strength = 0",
+        )
         _require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
         _require(self.training.steps == 1, f"{noise}: every step is a sum of all hospitals; set [training] steps = 1")
         weighted = any(site.weight != 1 for site in self.sites.values())
@@ -326,10 +335,16 @@ class Federation(Settings, frozen=True):
         """Each hospital's share of the noise. Fixed here, so that no two hospitals compute different ones."""
         privacy, hospitals = self.privacy, len(self.roster)
         absent = privacy.colluders + privacy.dropouts
-        if 3 * privacy.colluders >= hospitals or hospitals - absent < self.minimum:
+        if 3 * privacy.colluders >= hospitals:
             raise ConfigError(
-                f"[privacy] noise = 'shared': {hospitals} hospitals with colluders = {privacy.colluders} and dropouts "
-                f"= {privacy.dropouts}; colluders must be fewer than a third, and leave {self.minimum} others at least"
+                f"[privacy] colluders = {privacy.colluders}: must be fewer than a third of {hospitals} hospitals; at "
+                f"most {(hospitals - 1) // 3}"
+            )
+        if hospitals - absent < self.minimum:
+            raise ConfigError(
+                f"[privacy] dropouts = {privacy.dropouts}: with colluders = {privacy.colluders} that leaves "
+                f"{hospitals - absent} of {hospitals} hospitals, and {self.minimum} must be left; at most "
+                f"{max(0, hospitals - privacy.colluders - self.minimum)}"
             )
         return plan_shared_noise(
             epsilon=privacy.epsilon,
@@ -436,7 +451,8 @@ def check_roster(names: list[str], minimum: int) -> None:
     for name in names:
         if name == "shared":
             raise ConfigError("hospital name 'shared': taken by the model that all hospitals share; rename the site")
-        if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\:\0\n"'):
+        printable = name.isprintable() and name == name.strip()
+        if not name or not printable or name.startswith(".") or set(name) & set('/\\:"'):
             raise ConfigError(f"hospital name {name!r}: cannot be a file name; rename the site")
 
 
@@ -444,7 +460,10 @@ def initial_model(build_model: Callable[[], nn.Module], seed: int) -> nn.Module:
     """The model at its public start, the same at every hospital; torch's generators are left as they were."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        return build_model()
+        model = build_model()
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")
+    return model
 
 
 def _model_digest(model: nn.Module, partition: Partition) -> str:

@@ -1,7 +1,8 @@
 """The records that a hospital hands in for training, and what of a DataLoader is used of them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.utils.data import (
 from securepfl.errors import DataError, ModelError
 from securepfl.privacy.dpsgd import DPSettings, train_private
 from securepfl.privacy.events import Unit
+from securepfl.privacy.probe import check_independence
 from securepfl.randomness import RandomStream, fresh_key
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -63,14 +65,17 @@ class TrainingSet:
     def try_out(self, model: nn.Module, loss: Loss, device: torch.device, site: str) -> None:
         """Train a copy of `model` on the first two units and on the first one, and throw it away.
 
-        A mistake in shapes, or a parameter without a gradient, then costs no budget later. Raises ModelError or
-        DataError naming `site`.
+        A mistake in shapes, or a parameter without a gradient, then costs no budget later. Records that depend on
+        one another in model, loss or collate function are looked for too (see probe.check_independence). Raises
+        ModelError or DataError naming `site`.
         """
+        with _told(site, self.unit):
+            check_independence(model, self.dataset, loss, device=device, unit=self.unit, collate=self.collate)
         settings = DPSettings(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=1e-3)
         for count in sorted({1, min(2, self.units)}):
             first: Subset[Any] = Subset(self.dataset, range(count))
             stream = RandomStream(fresh_key())
-            try:
+            with _told(site, self.unit):
                 train_private(
                     copy.deepcopy(model),
                     first,
@@ -83,14 +88,21 @@ class TrainingSet:
                     unit=self.unit,
                     collate=self.collate,
                 )
-            except (ModelError, DataError) as error:
-                raise type(error)(f"{site}: {error}") from None
-            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ModelError(
-                    f"{site}: model and loss fail on the first {self.unit}s ({reason}); each is (x, y), and the "
-                    "default loss takes one logit and one label of 0 or 1 for each record"
-                ) from None
+
+
+@contextmanager
+def _told(site: str, unit: Unit) -> Iterator[None]:
+    """What fails within is raised as ModelError or DataError naming the site."""
+    try:
+        yield
+    except (ModelError, DataError) as error:
+        raise type(error)(f"{site}: {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{site}: model and loss fail on the first {unit}s ({reason}); each is (x, y), and the "
+            "default loss takes one logit and one label of 0 or 1 for each record"
+        ) from None
 
 
 def _collate_of(loader: DataLoader[Any], site: str, unit: Unit) -> Callable[[list[Any]], Any] | None:

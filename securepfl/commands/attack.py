@@ -48,7 +48,10 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
     Raises ConfigError for a model that only the SDK builds, shared noise, or a site that the data do not have.
     """
     if federation.shares_noise:
-        raise ConfigError('[privacy] noise = "shared": no hospital can rehearse noise that is made of all; see docs')
+        raise ConfigError(
+            '[privacy] noise = "shared": no hospital can rehearse noise that all make; rehearse the same settings with '
+            'noise = "local"'
+        )
     if federation.model.kind == "own":
         raise ConfigError('[model] kind = "own": rehearse it with securepfl.privacy.rehearsal.audit in your pipeline')
     if data is None:
@@ -117,7 +120,17 @@ def report_of(rehearsal: Rehearsal, report: AuditReport) -> dict[str, Any]:
 
 def print_report(console: Console, rehearsal: Rehearsal, report: AuditReport) -> None:
     """The verdicts, the bounds, and the sentence."""
+    training, delta = rehearsal.training, rehearsal.federation.privacy.delta
     console.print(Text(f"{rehearsal.site}: {report.canaries} canaries in a rehearsal that stays here", style="bold"))
+    console.print(
+        Text(
+            f"unit: one {training.unit} of {training.units}. What is attacked is this installation's training with "
+            f"made-up {training.unit}s. No patient, no round that was sent and no ledger is looked at."
+        ),
+        soft_wrap=True,
+    )
+    if delta > 1 / (10 * training.units):
+        console.print(Text(f"delta {delta:g} is above 1/(10 n): n x delta = {delta * training.units:.3g}"))
     verdicts = Table(box=None, pad_edge=False)
     for heading in ("test", "p-value", "level", "", "finding"):
         verdicts.add_column(heading, justify="right" if heading in ("p-value", "level") else "left")
@@ -132,4 +145,11 @@ def print_report(console: Console, rehearsal: Rehearsal, report: AuditReport) ->
         bounds.add_row(bound.method, f"{bound.epsilon:.3f}", f"{bound.confidence:.2%}", most, bound.assumes)
     console.print(verdicts)
     console.print(bounds)
+    console.print(
+        Text(
+            "A test accuses where its p-value is at most its level; a little more or less than claimed is chance. "
+            "A lower bound says what was shown, not what was spent."
+        ),
+        soft_wrap=True,
+    )
     console.print(Text(report.sentence, style="red" if report.accused else "green"), soft_wrap=True)

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from securepfl.crypto.signing import ledger_verifier
-from securepfl.errors import ConfigError, StorageError
+from securepfl.errors import ConfigError, LedgerError, StorageError
+from securepfl.privacy.accounting import Composition
 from securepfl.privacy.events import AnyRelease, Release, Selection, SharedRelease
 from securepfl.privacy.ledger import LedgerSummary, verify_ledger
 from securepfl.privacy.lines import RoundSpend
@@ -41,10 +42,10 @@ def read_heads(path: Path, site: str) -> tuple[str, ...]:
     Raises ConfigError for a file of another form, or without that site.
     """
     try:
-        heads = msgspec.json.decode(path.read_bytes(), type=dict[str, str | list[str]])
+        heads = msgspec.convert(json.loads(path.read_bytes(), object_pairs_hook=_once), dict[str, str | list[str]])
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}; name the heads.json of a run") from None
-    except msgspec.MsgspecError as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         raise ConfigError(
             f"{path}: not JSON of the form {{SITE: hash}} ({error}); name the heads.json of a run"
         ) from None
@@ -52,18 +53,34 @@ def read_heads(path: Path, site: str) -> tuple[str, ...]:
         raise ConfigError(f"{path}: no head of {site!r}; it holds those of {', '.join(sorted(heads)) or 'nobody'}")
     held = heads[site]
     found = [held] if isinstance(held, str) else held
-    if not all(_HASH.fullmatch(head) for head in found):
+    if not found or not all(_HASH.fullmatch(head) for head in found):
         raise ConfigError(f"{path}: a head of {site!r} is not 64 hexadecimal digits; name the heads.json of a run")
     return tuple(found)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON's object, refused where a name comes twice: the second would hide the first."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a site comes twice")
+    return dict(pairs)
+
+
 def verified(ledger: Path, heads: Path | None, keys: Collection[bytes] | None) -> LedgerSummary:
     """The ledger's summary once every line was recomputed. Raises LedgerError with the first line that is wrong."""
-    verifier = ledger_verifier(keys)
-    summary = verify_ledger(ledger, verifier)
-    if heads is None:
-        return summary
-    return verify_ledger(ledger, verifier, heads=read_heads(heads, summary.site))
+    summary = verify_ledger(ledger, ledger_verifier(None))
+    if heads is not None:
+        summary = verify_ledger(ledger, ledger_verifier(None), heads=read_heads(heads, summary.site))
+    _check_keys(ledger, summary, keys)
+    return summary
+
+
+def _check_keys(ledger: Path, summary: LedgerSummary, keys: Collection[bytes] | None) -> None:
+    strange = [key.hex() for key in summary.public_keys if keys is not None and key not in keys]
+    if strange:
+        raise LedgerError(
+            f"{ledger}: its lines hold, but were signed by {', '.join(strange)}, which is no --key given; if those are "
+            "the hospital's (keys change when its identity does), give --key for each"
+        )
 
 
 def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] | None) -> list[str]:
@@ -71,29 +88,65 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
     lines = [
         f"{summary.lines} lines of {summary.site} hold: form, order, hash chain, signatures, each epsilon recomputed",
         f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}, "
-        f"per {summary.unit}, zero-out (replace-one: {summary.epsilon_replace_one:.6g})",
+        f"per {summary.unit or 'unit'}, zero-out (replace-one: {summary.epsilon_replace_one:.6g})",
         f"head {summary.head}",
     ]
     signed = ", ".join(key.hex() for key in summary.public_keys)
     if keys is None:
-        lines.append(f"signed by {signed}: compare with the hospital's `securepfl keys show`, or give --key")
+        lines.append(f"signed by {signed}: compare with the hospital's `securepfl keys show`, or give --key for each")
     if heads is None:
-        lines.append("lines cut off at the end would not show: give --heads with what the coordinator saw")
+        lines.append("lines cut off at the end would not show: give --heads with what the coordinator saw last")
+    else:
+        lines.append(
+            f"the coordinator saw line {summary.seen}; that no line after it, nor after the last of {summary.lines}, "
+            "was cut off rests on the hospital: give the heads of the latest run"
+        )
+    return lines + _caveats(summary)
+
+
+def _caveats(summary: LedgerSummary) -> list[str]:
+    """What these figures rest on."""
+    lines = []
+    shared = [release for release in summary.releases if isinstance(release, SharedRelease)]
+    if shared:
+        least = min(release.shares for release in shared)
+        lines.append(
+            f"shared noise: this epsilon holds while {least} hospitals add their share and keep it; an RDP bound"
+        )
+    if summary.settled_below:
+        lines.append(
+            f"{summary.settled_below} round(s) were settled for less than they reserved, which rests on the hospital's "
+            f"word: epsilon as reserved is {summary.epsilon_reserved:.6g}"
+        )
+    for before, after in pairwise(summary.sessions):
+        if before.budget != after.budget:
+            old, new = before.budget, after.budget
+            lines.append(
+                f"{after.time}: the budget went from epsilon {old.epsilon:g} at delta {old.delta:g} to {new.epsilon:g} "
+                f"at {new.delta:g}"
+            )
+    for session in summary.sessions:
+        if session.recovered is not None:
+            lines.append(
+                f"{session.time}: {session.recovered.count} bytes of an unfinished line were dropped: a crash, or "
+                "somebody cut it, and then what it reserved is missing"
+            )
     if summary.simulation:
-        lines.append("a simulation's ledger" + (", seeded: its noise protects nobody" if summary.seeded else ""))
+        kind = ", seeded: its noise protects nobody" if summary.seeded else "; every run signs with a new key"
+        lines.append("a simulation's ledger" + kind)
     return lines
 
 
 def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
     """What a ledger's data set has spent, as JSON-able values. Raises LedgerError where the ledger does not verify."""
-    summary = verify_ledger(ledger, ledger_verifier(keys))
+    summary = verified(ledger, None, keys)
     return {
         "ledger": str(ledger),
         "site": summary.site,
         "data_set": summary.data_set,
         "simulation": summary.simulation,
         "seeded": summary.seeded,
-        "unit": summary.unit,
+        "unit": summary.unit or "unit",
         "adjacency": "zero-out",
         "delta": summary.budget.delta,
         "budget": summary.budget.epsilon,
@@ -102,9 +155,21 @@ def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
         "spent_replace_one": summary.epsilon_replace_one,
         "unsettled": summary.unsettled,
         "head": summary.head,
+        "caveats": _caveats(summary),
         "public_keys": [key.hex() for key in summary.public_keys],
-        "rounds": [_round(spend) for spend in summary.rounds],
+        "rounds": _rounds(summary),
     }
+
+
+def _rounds(summary: LedgerSummary) -> list[dict[str, Any]]:
+    """Each round's spend, all at the last session's delta, also those of sessions with another."""
+    rounds, delta = [_round(spend) for spend in summary.rounds], summary.budget.delta
+    if any(session.budget.delta != delta for session in summary.sessions):
+        composition = Composition()
+        for entry, spend in zip(rounds, summary.rounds, strict=True):
+            composition.add(spend.release)
+            entry["epsilon"] = composition.epsilon(delta)
+    return rounds
 
 
 def _round(spend: RoundSpend) -> dict[str, Any]:
@@ -150,8 +215,8 @@ def print_budget(console: Console, budget: dict[str, Any]) -> None:
     hidden = len(budget["rounds"]) - _ROUNDS_SHOWN
     if hidden > 0:
         console.print(Text(f"{hidden} earlier rounds not shown; --json lists all"))
-    if budget["simulation"]:
-        console.print(Text("a simulation's ledger" + (", seeded: it protects nobody" if budget["seeded"] else "")))
+    for caveat in budget["caveats"]:
+        console.print(Text(caveat), soft_wrap=True)
 
 
 def _rounds_table(rounds: Sequence[dict[str, Any]]) -> Table:
@@ -178,7 +243,7 @@ def plot_budget(budget: dict[str, Any], path: Path) -> None:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional
     except ImportError:
-        raise ConfigError("--plot needs matplotlib: pip install 'securepfl[bench]'") from None
+        raise ConfigError("--plot needs matplotlib: python -m pip install matplotlib") from None
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     spent = [0.0, *(entry["epsilon"] for entry in budget["rounds"])]

@@ -163,8 +163,11 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
 
 def _row_notes(hospital: Hospital, unit: Unit) -> list[str]:
     notes = [
-        f"its {part} rows hold one class; metrics that need two are null"
-        for part, table in (("training", hospital.train), ("test", hospital.test))
+        f"its {part} rows hold one class{then}"
+        for part, table, then in (
+            ("training", hospital.train, ""),
+            ("test", hospital.test, "; metrics that need two are null"),
+        )
         if len(np.unique(labels_of(table))) < 2
     ]
     patients = hospital.train.patients
@@ -174,14 +177,18 @@ def _row_notes(hospital: Hospital, unit: Unit) -> list[str]:
 
 
 def _budget_notes(client: Client) -> list[str]:
-    notes, privacy = [], client.federation.privacy
+    privacy, gradients = client.federation.privacy, client.gradient_mode
+    notes = [f"gradients {gradients.name}: {gradients.reason}"]
     if client.sat_out:
         first, count = client.sat_out[0], len(client.sat_out)
         notes.append(
             f"sat out {count} round(s) from round {first}: its budget would have been exceeded, or a "
-            "round that was interrupted stays charged"
+            "round that was interrupted stays charged; `securepfl audit budget` shows which"
         )
     if privacy.delta > 1 / (10 * client.units):
         expected, units = privacy.delta * client.units, f"{client.units} training {privacy.unit}s"
-        notes.append(f"delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} for {units}")
+        notes.append(
+            f"delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} for {units}, and a mechanism with "
+            f"that delta may publish as many outright; set delta to at most {1 / (10 * client.units):.1g}"
+        )
     return notes

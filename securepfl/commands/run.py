@@ -200,6 +200,12 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
         )
     if not plan.federation.encrypted:
         notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
+    if plan.federation.shares_noise:
+        privacy = plan.federation.privacy
+        notes.append(
+            f"shared noise: epsilon holds while at most {privacy.colluders} hospital(s) give their share of it away "
+            f"and at most {privacy.dropouts} are missing from a sum; it is an RDP bound, and covers no single update"
+        )
     if all(value is None for value in outcome.mean()["shared"].values()):
         notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")
     if seed is None and not plan.federation.release.experts:

@@ -163,6 +163,7 @@ def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> Non
     if len(able) < federation.least_in_sum:
         raise BudgetError(
             f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
-            f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets, or name "
-            "another ledger folder (--ledgers) if these are other patients"
+            f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets "
+            "([privacy] budget, or [sites.NAME] budget), or name another ledger folder (--ledgers) if these are other "
+            "patients"
         )

@@ -4,15 +4,21 @@ import json
 import subprocess
 import sys
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from parties import close_all, exchange, federation_of, parties
 
 from securepfl.cli import cli
+from securepfl.crypto.identity import Identity
+from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting import noise_multiplier_for
+from securepfl.privacy.accounting import epsilon, noise_multiplier_for
+from securepfl.privacy.events import Release
+from securepfl.privacy.ledger import Budget, Ledger
 
 ROUNDS = 3
+RELEASE = Release(noise_multiplier=4.0, sample_rate=1.0, steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +112,72 @@ def test_lines_cut_off_show_against_the_heads_and_only_against_them(run, tmp_pat
     assert done.returncode == 1 and "head" in done.stderr
 
 
+def written(path, *sessions):
+    """A ledger of the sessions given: (epsilon, delta, what each of its rounds is settled for)."""
+    signer = LedgerSigner(Identity.generate("north"), trusting=True)
+    for number, (most, delta, settled) in enumerate(sessions):
+        flags = {"simulation": True, "seeded": False, "raise_budget": True}
+        with Ledger.open(
+            path, site="north", data_set="rows", budget=Budget(most, delta), signer=signer, **flags
+        ) as ledger:
+            for round_, steps in enumerate(settled, start=10 * number):
+                id_ = ledger.reserve(RELEASE, federation="ab" * 32, round=round_, attempt=0)
+                ledger.settle(id_, msgspec.structs.replace(RELEASE, steps=steps))
+    return path
+
+
+def test_what_rests_on_the_hospitals_word_is_said(tmp_path):
+    ledger = written(tmp_path / "ledger.jsonl", (10.0, 1e-5, [0, 3]))
+    reserved = epsilon([RELEASE, RELEASE], 1e-5)
+    for command in ("verify", "budget"):
+        output = invoke("audit", command, ledger).stdout
+        assert "1 round(s) were settled for less than they reserved" in output and f"{reserved:.6g}" in output
+
+
+def test_a_budget_that_was_moved_is_said_and_all_rounds_are_at_its_delta(tmp_path):
+    ledger = written(tmp_path / "ledger.jsonl", (10.0, 1e-5, [3]), (100.0, 1e-3, [3]))
+    assert "went from epsilon 10 at delta 1e-05 to 100 at 0.001" in invoke("audit", "verify", ledger).stdout
+    found = json.loads(invoke("audit", "budget", ledger, "--json").stdout)
+    assert [entry["epsilon"] for entry in found["rounds"]] == [
+        pytest.approx(epsilon([RELEASE] * count, 1e-3)) for count in (1, 2)
+    ]
+
+
+def test_an_unfinished_line_that_was_dropped_is_said(tmp_path):
+    ledger = written(tmp_path / "ledger.jsonl", (10.0, 1e-5, [3]))
+    ledger.write_bytes(ledger.read_bytes()[:-40])
+    written(ledger, (10.0, 1e-5, []))
+    assert "bytes of an unfinished line were dropped" in invoke("audit", "verify", ledger).stdout
+
+
+def test_names_cannot_write_to_the_terminal(tmp_path):
+    for name in ("north\x1b[2Jsouth", "north\nspent epsilon 0", "\u202enorth"):
+        with pytest.raises(ValueError, match="schema 1"):
+            Ledger.open(
+                tmp_path / "ledger.jsonl",
+                site=name,
+                data_set="rows",
+                budget=Budget(1.0, 1e-5),
+                signer=LedgerSigner(Identity.generate("north"), trusting=True),
+                simulation=True,
+                seeded=False,
+            )
+
+
 def test_another_key_is_not_trusted(run):
     done = in_a_process("audit", "verify", run[0], "--key", "00" * 32)
-    assert done.returncode == 1 and "signature" in done.stderr
+    assert done.returncode == 1 and "no --key given" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "heads.json of a run"), ('{"birch": "00"}', "no head of 'alder'"), ('{"alder": "xyz"}', "hexadecimal")],
+    [
+        ("[]", "heads.json of a run"),
+        ('{"alder": []}', "hexadecimal"),
+        ('{"alder": "00", "alder": []}', "twice"),
+        ('{"birch": "00"}', "no head of 'alder'"),
+        ('{"alder": "xyz"}', "hexadecimal"),
+    ],
 )
 def test_heads_of_another_form_are_the_users_to_mend(run, tmp_path, content, message):
     heads = tmp_path / "heads.json"

@@ -20,6 +20,7 @@ from securepfl.privacy.accounting import (
     noise_multiplier_for,
     shared_scale_for,
 )
+from securepfl.privacy.events import LEAST_NOISE
 
 
 def release(noise=2.0, rate=1.0, steps=10):
@@ -287,3 +288,72 @@ def test_a_group_is_of_gaussian_releases_of_records():
     for wrong in (shared(), Release(noise_multiplier=2.0, sample_rate=1.0, steps=1, unit="patient")):
         with pytest.raises(ValueError, match="record"):
             epsilon_of_group([wrong], 1e-5, 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "delta", "rate", "steps"),
+    [
+        (0.6717, 8.729479367822723e-09, 1.3960903654570052e-05, 14),
+        (0.683, 8.7e-9, 1.396e-5, 14),
+        (8.0, 1e-5, 0.999, 3),
+        (1.134, 8.6e-9, 0.00281, 2),
+        (2.124, 4.5e-12, 1e-3, 100_000),
+        (0.2365, 2.2e-10, 0.951, 663),
+    ],
+)
+def test_a_budget_of_the_target_always_pays_for_the_last_poisson_step(target, delta, rate, steps):
+    noise = noise_multiplier_for(target, delta, rate, steps)
+    composed = Composition.of([release(noise, rate, steps - 1)]).with_release(release(noise, rate, 1))
+    assert 0.99 * target <= composed.epsilon(delta) <= target
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    target=st.floats(0.1, 20), delta=st.floats(1e-10, 1e-5), rate=st.floats(1e-4, 0.999), steps=st.integers(1, 100_000)
+)
+def test_calibrated_poisson_noise_never_exceeds_its_target(target, delta, rate, steps):
+    noise = noise_multiplier_for(target, delta, rate, steps)
+    assert epsilon([release(noise, rate, steps)], delta) <= target
+
+
+def test_where_hardly_anybody_is_drawn_no_noise_is_called_for():
+    with pytest.raises(ConfigError, match="drawn"):
+        noise_multiplier_for(1.0, 1e-3, 1e-5, 10)
+
+
+TINY = SharedRelease(scale=500_000, sensitivity=1.0, shares=1, dimension=1, tail=0.0, steps=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    parts=st.lists(st.sampled_from([*KINDS, TINY]), min_size=1, max_size=3),
+    noise=st.floats(0.5, 1e6),
+    rate=st.floats(1e-6, 1.0),
+    steps=st.integers(1, 10**9),
+    delta=st.sampled_from([1e-12, 1e-5]),
+)
+def test_adding_a_release_never_lowers_epsilon(parts, noise, rate, steps, delta):
+    before = [*parts, TINY]  # composed by Renyi divergences with and without the addition
+    assert epsilon([*before, release(noise, rate, steps)], delta) >= epsilon(before, delta)
+
+
+def test_rounding_of_many_sampled_steps_cancels_no_real_cost():
+    alone = epsilon([TINY], 1e-12)
+    assert alone > 0.009
+    assert epsilon([TINY, release(270824.5, 2.81e-6, 10**9)], 1e-12) >= alone
+    # Nor does what is added for it show in ordinary releases.
+    assert epsilon([TINY, release(1e6, 1e-6, 10**4)], 1e-12) == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [LEAST_NOISE, 1e-3, 0.01])
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 10**9])
+def test_the_least_noise_that_can_be_released_has_a_finite_epsilon_of_no_use(noise, rate, steps):
+    sampled, full = (epsilon([release(noise, r, steps)], 1e-5) for r in (rate, 1.0))
+    assert 1e3 < 0.4 * full < sampled <= 1.01 * full < math.inf
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_calibrated_noise_can_be_released_up_to_an_epsilon_of_ten_thousand(rate):
+    noise = noise_multiplier_for(1e4, 1e-5, rate, 1)
+    assert epsilon([release(noise, rate, 1)], 1e-5) <= 1e4

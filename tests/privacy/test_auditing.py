@@ -5,7 +5,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from scipy.stats import binom, nct, norm
+from scipy.stats import binom, chi2, nct, norm
 
 from securepfl.privacy import auditing
 from securepfl.privacy.auditing import Scores
@@ -184,14 +184,43 @@ def test_a_correct_build_is_accused_as_often_as_the_level_says(epsilon, canaries
     alarms = sum(
         auditing.trade_off_verdict(simulate(rng, canaries, mu, silent=silent), mu).accused for _ in range(count)
     )
-    assert alarms <= most_hits(count, auditing.LEVELS["gaussian"])
+    assert alarms <= most_hits(count, auditing.LEVELS["gaussian"] + auditing.LEVELS["spread"])
 
 
-@pytest.mark.parametrize("build", [{"noise": 2.0}, {"gain": 0.5}, {"noise": 0.5, "gain": 0.5}, {"gain": 0.0}])
+@pytest.mark.parametrize("build", [{"noise": 2.0}, {"noise": 1.05}, {"gain": 0.5}, {"gain": 0.0}])
 def test_a_build_at_least_as_private_as_claimed_is_not_accused(build):
     mu, rng, count = auditing.mu_of(2.0, DELTA), np.random.default_rng(9), 1000
     alarms = sum(auditing.trade_off_verdict(simulate(rng, 300, mu, **build), mu).accused for _ in range(count))
-    assert alarms <= most_hits(count, auditing.LEVELS["gaussian"])
+    assert alarms <= most_hits(count, auditing.LEVELS["gaussian"] + auditing.LEVELS["spread"])
+
+
+@pytest.mark.parametrize("count", [50, 500, 3000])
+@pytest.mark.parametrize("noise", [1.0, 1.02, 2.0])
+def test_noise_around_the_canaries_of_the_declared_size_or_more_is_accused_as_often_as_the_level_says(count, noise):
+    rng, tries = np.random.default_rng(count), 4000
+    p_values = [auditing._small_spread_p_value(noise * rng.standard_normal(count)) for _ in range(tries)]
+    for level in (0.05, auditing.LEVELS["spread"]):
+        alarms = sum(p_value <= level for p_value in p_values)
+        assert alarms <= most_hits(tries, level)
+        assert noise > 1 or alarms >= fewest_hits(tries, level)  # exact, not only shy
+
+
+@pytest.mark.parametrize("mu", [0.1, 0.2680511232])
+def test_a_little_too_little_noise_around_the_canaries_is_caught_whatever_they_add(mu):
+    rng, count = np.random.default_rng(15), 1000
+    noise = 1 - 4 / math.sqrt(1450)  # absent canaries and silent directions, give or take
+    for gain in (0.5, 1.0):
+        seen = [simulate(rng, 1000, mu, noise=noise, gain=gain) for _ in range(count)]
+        verdicts = [auditing.trade_off_verdict(one, mu) for one in seen]
+        assert sum(verdict.accused for verdict in verdicts) >= fewest_hits(count, 0.99)
+    assert "the noise around them is too small" in verdicts[0].finding
+
+
+@pytest.mark.parametrize("others", [100, 300, 1700, 5000])
+def test_the_deviation_that_shows_is_the_one_the_docstring_names(others):
+    """Exact, from chi-square."""
+    smallest = 1 - 4 / math.sqrt(others)
+    assert chi2.cdf(chi2.ppf(auditing.LEVELS["spread"], others) / smallest**2, others) > 0.99
 
 
 def test_all_bounds_of_a_correct_build_hold_together():
@@ -232,7 +261,7 @@ def test_many_runs_estimate_mu_and_bound_it_from_below():
 
 @pytest.mark.parametrize("included", [[], [True], [False], [True, True], [False, False]])
 def test_too_few_canaries_show_nothing(included):
-    seen = Scores(np.linspace(0, 9, len(included)), np.array(included, dtype=bool), np.empty(0))
+    seen = Scores(np.linspace(1, 9, len(included)), np.array(included, dtype=bool), np.empty(0))
     assert not auditing.runs_verdict(seen, 0.1).accused
     assert not auditing.trade_off_verdict(seen, 0.1).accused
 
@@ -327,6 +356,18 @@ def test_enough_noise_is_not_accused(values, scale):
     assert alarms <= most_hits(count, 0.05)
 
 
+def test_the_finding_says_what_is_chance_and_which_test_the_p_value_comes_from():
+    noise, totals = noise_of(np.random.default_rng(24))
+    verdict = auditing.mechanism_verdict(noise, totals)
+    low, high = np.sqrt(chi2.ppf([0.005, 0.995], noise.size) / noise.size)
+    assert f"(by chance {low:.4g} to {high:.4g})" in verdict.finding
+    smallest, fault = verdict.finding.split("p-value: ")[1].split(" of the test whether ")
+    assert min(1.0, 7 * float(smallest)) == pytest.approx(verdict.p_value, rel=0.05)
+    assert fault.endswith("times 7 for the smallest of as many tests (at most 1)")
+    noise[:, 7] *= 0.01
+    assert auditing.mechanism_verdict(noise, totals).finding.endswith("; a value's spread is too small")
+
+
 @pytest.mark.parametrize(
     ("noise", "totals"),
     [
@@ -400,10 +441,58 @@ def test_contributions_and_draws_off_the_declaration_are_caught(bug):
     )
 
 
-@pytest.mark.parametrize("norm_of_unit", [2.0, math.inf, math.nan])
-def test_a_unit_that_adds_more_than_the_clip_is_caught(norm_of_unit):
+@pytest.mark.parametrize("unit", ["record", "patient"])
+def test_a_unit_that_adds_more_than_the_clip_is_caught_and_its_norm_is_not_told(unit):
     contributions = contributions_of(np.ones((3, 60)), np.random.default_rng(34))
-    assert auditing.contributions_verdict(contributions, np.array([1.0, norm_of_unit]), 1.0).accused
+    verdicts = [
+        auditing.contributions_verdict(contributions, np.array([1.0, norm_of_unit]), 1.0, unit=unit)
+        for norm_of_unit in (1.02, 777.7, math.inf, math.nan)
+    ]
+    assert all(verdict.accused for verdict in verdicts)
+    assert len(set(verdicts)) == 1
+    assert verdicts[0].finding.startswith(f"a {unit} of the data set added more than 1.01 clips to one step")
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+def test_norms_of_units_up_to_the_clip_change_nothing_in_the_verdict(rate):
+    rng = np.random.default_rng(35)
+    contributions = contributions_of(rng.random((20, 60)) < rate, rng)
+    verdicts = {auditing.contributions_verdict(contributions, np.array([1e-9, size]), rate) for size in (1.0, 0.3, 0.0)}
+    assert len(verdicts) == 1
+
+
+# Draws, [steps, canaries], as a rehearsal has them at these rates, and the factor on the rate that shows with 99 %.
+PLANS = [(0.5, (8, 500), 1.1), (0.1, (40, 900), 1.1), (0.01, (400, 990), 1.1), (0.001, (400, 990), 1.32)]
+
+
+@pytest.mark.parametrize(("rate", "shape", "factor"), PLANS)
+def test_a_rate_above_the_declared_one_is_caught_with_99_percent_and_the_finding_names_it(rate, shape, factor):
+    rng, count, draws = np.random.default_rng(36), 4000, math.prod(shape)
+    level = auditing.LEVELS["contributions"] / 3
+    fewest = int(binom.isf(level, draws, rate)) + 1
+    told = auditing.rate_told(draws, rate, level)
+    assert rate < told <= factor * rate
+    assert (rng.binomial(draws, told, count) >= fewest).sum() >= fewest_hits(count, 0.99)
+    assert (rng.binomial(draws, told, count) >= fewest).sum() <= most_hits(count, 0.99)
+    assert (rng.binomial(draws, rate, count) >= fewest).sum() <= most_hits(count, level)
+    seen = auditing.contributions_verdict(contributions_of(rng.random(shape) < factor * rate, rng), np.ones(1), rate)
+    assert seen.accused
+    assert f"from {told:.4g} on it shows with 99%); records are drawn more often" in seen.finding
+
+
+def test_a_rate_that_no_draws_could_show_is_named_as_one():
+    assert auditing.rate_told(2, 0.5, 0.001) == 1.0
+
+
+def test_draws_of_more_steps_and_canaries_than_are_simulated_are_not_accused():
+    rng, count = np.random.default_rng(37), 6
+    alarms = sum(
+        auditing.contributions_verdict(
+            contributions_of(rng.random((400, 990)) < 0.01, rng), np.ones(1), 0.01, level=0.05
+        ).accused
+        for _ in range(count)
+    )
+    assert alarms <= most_hits(count, 0.05)
 
 
 @pytest.mark.parametrize("shapes", [((0, 4), (1,)), ((1, 4), (0,)), ((4,), (1,)), ((1, 4), (1, 1))])
@@ -445,3 +534,10 @@ def test_the_report_says_when_the_rehearsal_claims_more_than_the_accounting():
     report = report_of(1.0, claimed=1.0, rehearsed=12.0)
     assert not report.accused
     assert "all records in each step, which claims 12" in report.sentence
+
+
+def test_levels_of_all_verdicts_and_bounds_are_the_declared_ones():
+    report = report_of(1.0)
+    levels = {verdict.test: verdict.level for verdict in report.verdicts}
+    assert levels["canaries"] == auditing.LEVELS["gaussian"] + auditing.LEVELS["spread"]
+    assert levels["mechanism"] == auditing.LEVELS["mechanism"]

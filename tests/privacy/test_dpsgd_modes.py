@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opacus.layers import DPGRU, DPLSTM, DPMultiheadAttention
+from opacus.layers import DPGRU, DPLSTM, DPRNN, DPMultiheadAttention
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -129,6 +129,10 @@ ZOO = {
         ),
         (4, 3, 3),
     ),
+    "reflecting": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Tanh()), (1, 4, 4)),
+    "circular": (lambda: nn.Sequential(nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular")), (2, 5)),
+    "norm without bias": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5, bias=False)), (4,)),
+    "plain norm": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5, elementwise_affine=False)), (6, 4)),
     "embedding": (embedded, None),
     "own parameter": (lambda: nn.Sequential(nn.Conv1d(2, 3, 2), Scaled()), (2, 5)),
     "up1d": (lambda: nn.Sequential(nn.ConvTranspose1d(2, 3, 3, stride=2), nn.GELU(), nn.Conv1d(3, 1, 2)), (2, 4)),
@@ -147,7 +151,7 @@ def example(name, count=7, dtype=torch.float64):
     return model, TensorDataset(x, torch.randn(count, dtype=dtype) * torch.logspace(-3, 1, count, dtype=dtype))
 
 
-WITHOUT_SAMPLER = ("own parameter", "up1d")
+WITHOUT_SAMPLER = ("own parameter", "up1d", "reflecting", "circular", "norm without bias")
 CASES = [(name, mode) for name in ZOO for mode in ("ghost", "functorch" if name in WITHOUT_SAMPLER else "per-sample")]
 
 
@@ -377,12 +381,89 @@ def test_models_that_would_be_clipped_wrongly_are_refused(model, shape, named, m
         train(model, TensorDataset(torch.randn(3, *shape), torch.ones(3)), mode=mode)
 
 
+class Extra(nn.Module):
+    """Holds a parameter in a layer that doesn't know of it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.layer.scale = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+    def forward(self, x):
+        output = self.layer(x)
+        return output.flatten(2).sum(2) * self.layer.scale if output.dim() > 2 else output * self.layer.scale
+
+
+@pytest.mark.parametrize("mode", ["per-sample", "ghost"])
+@pytest.mark.parametrize(("layer", "shape"), [(nn.Linear(4, 3), (4,)), (nn.Conv1d(2, 3, 2), (2, 5))])
+def test_a_parameter_that_its_layer_does_not_know_is_refused(layer, shape, mode):
+    """Ghost summed an unclipped gradient for it beside a Linear, and none beside a convolution."""
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    with pytest.raises(ModelError, match=r"layer \(.*no per-record gradient of scale"):
+        train(Extra(layer.double()), TensorDataset(x, torch.ones(3, dtype=torch.float64)), mode=mode)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.parametrize("mode", ["per-sample", "ghost"])
+def test_weight_norm_written_into_the_layer_is_refused(mode):
+    """The old one, whose weight is no parameter, and which cannot be copied."""
+    model = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(1, 3)))
+    dp = DPSettings(noise_multiplier=1e-12, clip=CLIP, sample_rate=1.0, steps=1, learning_rate=1.0)
+    with pytest.raises(ModelError, match="weight_g, weight_v"):
+        train_private(
+            model,
+            TensorDataset(torch.zeros(1, 1), torch.ones(1)),
+            squared,
+            dp,
+            noise=RandomStream(bytes(32)),
+            sampling=RandomStream(bytes(32)),
+            device="cpu",
+            units=1,
+            mode=mode,
+        )
+
+
+class Named(nn.Module):
+    def __init__(self, layer, name):
+        super().__init__()
+        self.layer, self.name = layer, name
+
+    def forward(self, x):
+        return self.layer(**{self.name: x})
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return nn.functional.dropout(x * self.scale, 0.5, self.training)
+
+
+@pytest.mark.parametrize("mode", ["auto", "ghost"])
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Named(nn.Linear(4, 2), "input"), "called with input by name"),
+        (Named(Dropping(), "x"), "called with x by name"),
+        (nn.Sequential(Dropping()), "draws at random"),
+    ],
+)
+def test_calls_whose_gradients_would_be_others_are_refused(model, told, mode):
+    with pytest.raises(ModelError, match=told):
+        train(model, TensorDataset(torch.randn(3, 4), torch.ones(3)), mode=mode)
+
+
 @pytest.mark.parametrize(
     ("layer", "mend"),
     [
         (nn.EmbeddingBag(4, 2), "use Embedding"),
         (DPMultiheadAttention(4, 1, batch_first=True, add_bias_kv=True), "add_bias_kv"),
-        (DPMultiheadAttention(4, 2), "batch_first"),
+        (DPMultiheadAttention(4, 2), "batch_first=True"),
+        (DPRNN(4, 2), "batch_first=True"),
+        (DPLSTM(4, 2), "batch_first=True"),
+        (DPGRU(4, 2), "batch_first=True"),
         (nn.Embedding(4, 2, scale_grad_by_freq=True), "scale_grad_by_freq"),
     ],
 )

@@ -32,6 +32,9 @@ def test_a_gaussian_release_is_written_as_it_always_was():
     [
         (GAUSSIAN, {"noise_multiplier": 0.0}),
         (GAUSSIAN, {"noise_multiplier": math.nan}),
+        (GAUSSIAN, {"noise_multiplier": math.inf}),
+        (GAUSSIAN, {"noise_multiplier": 9.9e-5}),
+        (GAUSSIAN, {"noise_multiplier": 1e-300}),
         (GAUSSIAN, {"sample_rate": 0.0}),
         (GAUSSIAN, {"sample_rate": 1.1}),
         (GAUSSIAN, {"steps": -1}),

@@ -531,11 +531,11 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path):
             attempt(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{"])
-def test_an_empty_ledger_verifies_nothing(path, content):
+@pytest.mark.parametrize(("content", "message"), [(b"", "is empty"), (b"{", "line 1 is missing")])
+def test_an_empty_ledger_verifies_nothing(path, content, message):
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(LedgerError, match="line 1 is missing"):
+    with pytest.raises(LedgerError, match=message):
         verify_ledger(path, verify)
 
 
@@ -592,8 +592,8 @@ def test_the_summary_tells_what_each_round_and_session_was(path):
     lines = [json.loads(data) for data in path.read_bytes().splitlines()]
     assert [spend.time for spend in summary.rounds] == [lines[at]["time"] for at in (2, 4, 7, 8)]
     assert summary.sessions == (
-        SessionStart(lines[0]["run"], lines[0]["time"], Budget(4.0, DELTA)),
-        SessionStart("second", lines[5]["time"], Budget(5.0, DELTA)),
+        SessionStart(lines[0]["run"], lines[0]["time"], Budget(4.0, DELTA), None),
+        SessionStart("second", lines[5]["time"], Budget(5.0, DELTA), None),
     )
 
 

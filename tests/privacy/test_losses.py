@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.stats import binom, norm
 
+from securepfl.privacy import losses
 from securepfl.privacy.accounting import gaussian_dp_epsilon
 from securepfl.privacy.losses import Step, epsilon_of_steps
 
@@ -103,9 +104,44 @@ def test_more_steps_more_often_with_less_noise_cost_more(noise, rate, steps, del
 
 
 def test_too_small_a_delta_is_unbounded_and_never_less():
-    assert epsilon_of_steps([(Step(1.0, 0.5), 10**6)], 1e-20) == math.inf
+    assert epsilon_of_steps([(Step(1.0, 0.5), 10**6)], 1e-24) == math.inf
 
 
 @pytest.mark.parametrize(("noise", "rate", "steps"), [(1e200, 0.5, 1), (1e6, 1e-9, 10**6), (3.0, 1e-12, 5)])
 def test_next_to_nothing_costs_next_to_nothing(noise, rate, steps):
     assert epsilon_of_steps([(Step(noise, rate), steps)], 1e-5) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("noise", "rate", "interval"), [(0.5, 1e-3, 2e-3), (2.0, 0.3, 1e-3), (5.0, 1.0, 1e-3)])
+def test_losses_of_one_step_are_those_of_the_library(noise, rate, interval):
+    library = pld.from_gaussian_mechanism(noise, sampling_prob=rate, value_discretization_interval=interval)
+    ours = losses._losses_of_one_step(Step(noise, rate), "zero-out", interval)
+    dense = [part.to_dense_pmf() for part in (library._pmf_remove, library._pmf_add)]
+    for mine, theirs in zip(ours, dense, strict=True):
+        start = theirs._lower_loss - mine.lowest
+        # The library cuts off at 1e-22, and rounds where it subtracts.
+        assert mine.probabilities[start : start + theirs.size] == pytest.approx(theirs._probs, abs=1e-10)
+        assert mine.infinite <= 1e-27
+
+
+def test_a_tiny_delta_is_not_bounded_below_the_truth_where_rounding_would_take_all_of_it():
+    """Between .0495 and .0502 in truth: where rounding at one loss took all of delta, it was once left out: .0410."""
+    assert 0.0495 < epsilon_of_steps([(Step(0.968, 7.69e-05), 3212)], 2e-10) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps", "delta"), [(0.43, 1.4e-5, 14, 8.7e-9), (0.5, 1e-5, 10**6, 1e-5), (0.8, 1e-5, 100, 1e-12)]
+)
+def test_rare_draws_with_large_losses_take_bounded_work(monkeypatch, noise, rate, steps, delta):
+    work, either = [], losses._either
+
+    def counted(*arguments):
+        found = either(*arguments)
+        work.append(found[1])
+        return found
+
+    monkeypatch.setattr(losses, "_either", counted)
+    for parts in ([(Step(noise, rate), steps)], [(Step(noise, rate), steps), (Step(20.0, 1.0), 3)]):
+        work.clear()
+        assert 0 <= epsilon_of_steps(parts, delta) < 10
+        assert 0 < sum(work) < 2**23

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -27,6 +28,10 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 @pytest.fixture(autouse=True)
 def fixed_keys(monkeypatch):
     """A new key for each stream, as from the OS, but the same ones in each run of a test."""
+    start_keys_again(monkeypatch)
+
+
+def start_keys_again(monkeypatch):
     numbers = itertools.count()
     monkeypatch.setattr(rehearsal, "fresh_key", lambda: derive_key(bytes(32), "audit", next(numbers)))
 
@@ -71,9 +76,8 @@ def test_correct_builds_are_accused_at_most_once_in_a_hundred():
     assert alarms <= int(binom.isf(1e-4, count, auditing.FALSE_ALARM))
 
 
-def patients():
-    dataset = records(60)
-    sizes = [1, 2, 30, 5, 4, 8, 10]
+def patients(sizes=(1, 2, 30, 5, 4, 8, 10)):
+    dataset = records(sum(sizes))
     return group_records(*dataset.tensors, np.repeat(np.arange(len(sizes)), sizes))
 
 
@@ -162,7 +166,7 @@ def test_contributions_are_one_clip_at_the_declared_rate():
     full = observe_contributions(training())
     np.testing.assert_allclose(full, 1.0, atol=0.01)
     drawn = observe_contributions(training(rate=0.25, steps=10))
-    assert drawn.shape == (16, 64)
+    assert drawn.shape == (50, 240)  # 4,000 draws' worth
     assert set(np.round(drawn, 1).ravel()) == {0.0, 1.0}
     assert (drawn > 0.5).mean() == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / drawn.size))
 
@@ -181,6 +185,63 @@ def test_noise_is_read_as_standard_normal_with_the_first_of_each_parameter():
     assert totals.shape == (2, 481)
     assert observe_noise(training(width=1))[1].shape == (16, 9)
     assert list(rehearsal._values_to_watch(subject)[:4]) == [0, 360, 420, 480]
+
+
+@pytest.mark.parametrize("mode", ["per-sample", "ghost", "functorch"])
+def test_no_reading_of_a_correct_build_comes_near_what_accuses(mode):
+    for subject in (training(mode=mode, rate=0.1, steps=3), training(mode=mode, width=300, dtype=torch.float32)):
+        assert observe_contributions(subject).max() < 1.006
+        assert rehearsal.observe_units(subject).max() < 1.002
+
+
+@pytest.mark.parametrize(("rate", "width"), [(0.1, 60), (0.01, 250), (0.5, 1)])
+def test_the_draws_wanted_are_made_where_there_is_room(rate, width):
+    seen = observe_contributions(training(rate=rate, steps=2, width=width))
+    wanted = min(4000 * (1 - rate), 400 * ((8 * width + 1) // 2) * rate)
+    assert seen.size * rate >= 0.99 * wanted
+
+
+def test_canaries_among_patients_are_copies_of_the_smallest():
+    assert rehearsal._smallest(training(unit="patient", dataset=patients(), units=7)) == 0
+    assert rehearsal._smallest(training(unit="patient", dataset=patients((5, 3, 1, 9)), units=4)) == 2
+
+
+# --- What is told -------------------------------------------------------------------------------------------------
+
+
+def no_clip(monkeypatch):
+    whole = clipping._factors
+
+    def factors(norms, clip):
+        _, refused = whole(norms, clip)
+        return torch.ones_like(norms).masked_fill(refused, 0), refused
+
+    monkeypatch.setattr(clipping, "_factors", factors)
+
+
+def wild(dataset):
+    """As many records of quite another kind: some huge, one broken."""
+    x, y = dataset.tensors
+    x = -1e4 * x.flip(0) ** 3
+    x[3, 2] = math.nan
+    return TensorDataset(x, 1 - y)
+
+
+@pytest.mark.parametrize("plant", [lambda monkeypatch: None, no_clip], ids=["correct", "no clip"])
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+@pytest.mark.parametrize("unit", ["record", "patient"])
+def test_the_report_is_the_same_whatever_the_private_data(monkeypatch, plant, rate, unit):
+    plant(monkeypatch)
+    reports = []
+    for dataset, sizes in ((records(60), (1, 2, 30, 5, 4, 8, 10)), (wild(records(60)), (20, 1, 9, 9, 9, 9, 3))):
+        start_keys_again(monkeypatch)
+        mine = dataset if unit == "record" else group_records(*dataset.tensors, np.repeat(np.arange(7), sizes))
+        subject = training(rate=rate, steps=2, unit=unit, dataset=mine, units=len(mine))
+        reports.append(audit(subject, epsilon=4.0, delta=DELTA, canaries=40, runs=4))
+    assert msgspec.json.encode(reports[0]) == msgspec.json.encode(reports[1])
+    assert accusers(reports[0]) == ({"contributions"} if plant is no_clip else set())
+    if plant is no_clip:
+        assert f"a {unit} of the data set added more than 1.01 clips" in reports[0].sentence
 
 
 # --- Planted bugs -------------------------------------------------------------------------------------------------
@@ -285,6 +346,42 @@ def test_one_draw_of_noise_for_all_steps_of_a_round_is_seen(monkeypatch):
     assert "depend on one another" in verdict.finding
 
 
+def test_too_little_noise_in_steps_that_have_data_is_seen_by_the_noise_around_the_canaries(monkeypatch):
+    """Empty steps have it all, and canaries stand out by a quarter more than claimed only."""
+    add = dpsgd.add_noise
+
+    def less_with_data(total, entries, settings, noise):
+        factor = 0.8 if bool((total != 0).any()) else 1.0
+        add(total, entries, replace(settings, noise_multiplier=factor * settings.noise_multiplier), noise)
+
+    monkeypatch.setattr(dpsgd, "add_noise", less_with_data)
+    subject = training(claim=1.0, steps=2, width=250)
+    assert not auditing.mechanism_verdict(*observe_noise(subject)).accused
+    for _ in range(3):
+        verdict = auditing.trade_off_verdict(rehearse(subject, canaries=400), auditing.mu_of(1.0, DELTA))
+        assert verdict.accused
+        assert "the noise around them has 0." in verdict.finding
+
+
+@pytest.mark.parametrize("mode", ["per-sample", "ghost", "functorch"])
+def test_a_clip_two_percent_too_wide_is_seen_by_canaries_and_by_units(monkeypatch, mode):
+    whole = clipping._factors
+    monkeypatch.setattr(clipping, "_factors", lambda norms, clip: whole(norms, 1.02 * clip))
+    contributions, units = observe_contributions(training(mode=mode)), rehearsal.observe_units(training(mode=mode))
+    assert auditing.contributions_verdict(contributions, np.ones(1), 1.0).accused
+    assert auditing.contributions_verdict(np.ones((2, 2)), units, 1.0).accused
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(0.1, 1.12), (0.01, 1.12), (0.001, 2.0)])
+def test_a_rate_that_is_a_little_too_high_is_seen(monkeypatch, rate, factor):
+    draw = dpsgd._draw
+    monkeypatch.setattr(dpsgd, "_draw", lambda available, rate, sampling: draw(available, factor * rate, sampling))
+    contributions = observe_contributions(training(rate=rate, steps=2, width=250, dataset=records(500), units=500))
+    verdict = auditing.contributions_verdict(contributions, np.ones(1), rate)
+    assert verdict.accused
+    assert "drawn more often than declared" in verdict.finding
+
+
 @pytest.mark.parametrize(
     "draw",
     [
@@ -295,7 +392,7 @@ def test_one_draw_of_noise_for_all_steps_of_a_round_is_seen(monkeypatch):
 )
 def test_draws_that_are_not_poisson_are_seen(monkeypatch, draw):
     monkeypatch.setattr(dpsgd, "_draw", draw)
-    subject = training(rate=0.1, steps=5)
+    subject = training(rate=0.1, steps=5, dataset=records(500), units=500)
     contributions = observe_contributions(subject)
     assert auditing.contributions_verdict(contributions, np.ones(1), 0.1).accused
 

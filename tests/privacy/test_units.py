@@ -11,8 +11,10 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import DataError
+from securepfl.privacy import clipping
 from securepfl.privacy.canaries import Canaries
 from securepfl.privacy.dpsgd import DPSettings, train_private
+from securepfl.privacy.gradients import Layer
 from securepfl.privacy.units import PatientDataset, group_records, patient_batches
 from securepfl.randomness import RandomStream
 
@@ -78,6 +80,30 @@ def test_the_sum_is_that_of_a_loop_over_patients(mode, physical_batch):
     expected = (gradients * (clip / gradients.norm(dim=1, keepdim=True)).clamp(max=1)).sum(0)
     torch.testing.assert_close(moved, expected, rtol=0, atol=2e-6 * clip * len(dataset))
     assert report.clipped_fraction == 0.5  # of ten patients, not of 118 records
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_patient_of_many_records_passes_in_parts(monkeypatch, mode):
+    """Neither a pass nor what a layer gives is ever of more records than fit."""
+    model, dataset = network(), patients((3, 500, 2))
+    whole, _ = train(model, dataset, mode=mode, physical_batch=1000)
+    passes, held = [], []
+    real = Layer.gradients
+
+    def counted(layer, activations, backprops):
+        held.append((sum(p.numel() for p in layer.parameters), len(backprops)))
+        return real(layer, activations, backprops)
+
+    monkeypatch.setattr(Layer, "gradients", counted)
+    monkeypatch.setattr(clipping, "_PIECE_BYTES", 8 * 7 * 30)  # seven records of the first layer
+    hook = model.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    parts, report = train(model, dataset, mode=mode, physical_batch=20)
+    hook.remove()
+    assert max(passes) == 20
+    assert max(count for size, count in held if size == 30) == 7
+    assert sum(passes) == 505
+    assert report.clipped_fraction > 0
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -184,7 +210,8 @@ def test_a_table_is_grouped_in_order_of_first_appearance(convert):
 
 @pytest.mark.parametrize(
     ("rows", "labels", "names"),
-    [(0, 0, []), (2, 2, ["a"]), (2, 1, ["a", "a"]), (2, 2, ["a", None]), (2, 2, [1.0, math.nan])],
+    [(0, 0, []), (2, 2, ["a"]), (2, 1, ["a", "a"]), (2, 2, ["a", None])]
+    + [(2, 2, [1.0, missing]) for missing in (math.nan, np.float32("nan"), np.datetime64("NaT"), torch.tensor(1.0))],
 )
 def test_tables_that_do_not_name_each_records_patient_are_refused(rows, labels, names):
     with pytest.raises(DataError, match="patient identifier"):
