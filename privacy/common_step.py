@@ -54,9 +54,10 @@ def take_common_step(
         moving = _entries(layout, lambda name: name in shared)
         total = torch.zeros(layout.size, dtype=torch.float64, device=personal.device)
         for batch in batches_of(dataset, list(range(available)), settings.physical_batch, unit, collate):
-            x, of_output = batch.x.to(total.device), _against(loss, batch.y.to(total.device))
-            gradients = Kept(Frame(layout, batch, None, settings.clip, total.device))
-            recorder.run(x, of_output, len(x), gradients.take)
+            gradients, most = Kept(Frame(layout, batch, None, settings.clip, total.device)), settings.physical_batch
+            # Only a patient alone has more records than that: they sum up to one gradient to keep.
+            for x, y in zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True):
+                recorder.run(x.to(total.device), _against(loss, y.to(total.device)), len(x), gradients.take)
             for clipped in clipped_units(gradients, settings.clip):
                 _add(integers, total, clipped, moving, personal, settings.clip)
         add_noise(total, personal, settings, noise)

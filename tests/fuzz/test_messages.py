@@ -231,8 +231,9 @@ def stops_at_the_reservation(deliver):
 
 def judge_invitation(stage, target):
     # `round` in the body is not read: the header's counts. Nonces are the coordinator's to tell; a hospital that is
-    # told another than its own sends no sketch, and rows under others' fail their check (test_similarity.py).
-    allowed = {"nonces", "deadline", "round", "attempt"}
+    # told another than its own sends no sketch, and rows under others' fail their check (test_similarity.py). So is the
+    # salt: hospitals that are told different ones mask differently, and no sum of theirs comes free of masks.
+    allowed = {"nonces", "salt", "deadline", "round", "attempt"}
 
     def judge(message, _):
         changed = changed_fields(target, message)
@@ -274,7 +275,7 @@ def judge_unmask(stage, target):
 
 
 def context_of(client, target):
-    return client._context("update", target.header)
+    return client._mask_context(target.header, bytes.fromhex(client._state.pending.salt))
 
 
 def judge_answer(stage, target):
