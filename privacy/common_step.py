@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from securepfl.privacy.clipping import Frame, Kept, Layout, clipped_units
-from securepfl.privacy.dpsgd import DPSettings, add_noise, descend, in_training, validate_model
+from securepfl.privacy.dpsgd import DPSettings, Loss, add_noise, descend, in_training, pass_through, validate_model
+from securepfl.privacy.events import Unit
 from securepfl.privacy.shared_noise import IntegerSum
-from securepfl.privacy.units import Collate, Unit, batches_of, count_units
+from securepfl.privacy.units import Collate, batches_of, count_units
 from securepfl.randomness import RandomStream
 
 
 def take_common_step(
     model: nn.Module,
     dataset: Dataset[Any],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     settings: DPSettings,
     integers: IntegerSum,
     *,
@@ -54,18 +55,12 @@ def take_common_step(
         moving = _entries(layout, lambda name: name in shared)
         total = torch.zeros(layout.size, dtype=torch.float64, device=personal.device)
         for batch in batches_of(dataset, list(range(available)), settings.physical_batch, unit, collate):
-            gradients, most = Kept(Frame(layout, batch, None, settings.clip, total.device)), settings.physical_batch
-            # Only a patient alone has more records than that: they sum up to one gradient to keep.
-            for x, y in zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True):
-                recorder.run(x.to(total.device), _against(loss, y.to(total.device)), len(x), gradients.take)
+            gradients = Kept(Frame(layout, batch, None, settings.clip, total.device))
+            pass_through(recorder, batch, loss, settings.physical_batch, gradients, total.device)
             for clipped in clipped_units(gradients, settings.clip):
                 _add(integers, total, clipped, moving, personal, settings.clip)
         add_noise(total, personal, settings, noise)
         descend(layout, total / units, settings.learning_rate)
-
-
-def _against(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda output: loss(output, y)
 
 
 def _entries(layout: Layout, chosen: Callable[[str], bool]) -> Tensor:

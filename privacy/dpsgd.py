@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 
 from securepfl.privacy.canaries import Canaries
 from securepfl.privacy.clipping import Frame, Ghost, Kept, Layout, clip_into
+from securepfl.privacy.events import Release, Unit
 from securepfl.privacy.gradients import ModeName, Recorder, choose_mode, require_mode, trained_layers
-from securepfl.privacy.units import Batch, Collate, Unit, batches_of, count_units
+from securepfl.privacy.units import Batch, Collate, batches_of, count_units
 from securepfl.privacy.validation import validate_model
 from securepfl.randomness import RandomStream
 
@@ -56,6 +57,15 @@ class DPSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+    def release(self, unit: Unit, rounds: int = 1) -> Release:
+        """What `rounds` rounds of such training release."""
+        return Release(
+            noise_multiplier=self.noise_multiplier,
+            sample_rate=self.sample_rate,
+            steps=rounds * self.steps,
+            unit=unit,
+        )
 
 
 @dataclass(frozen=True)
@@ -178,11 +188,18 @@ def _add_batch(
     # A patient with more records than that is alone: the sum over some records at a time is one gradient to keep.
     large = len(batch.x) > most
     gradients = Ghost(frame) if mode == "ghost" and not large else Kept(frame)
-    parts = zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True) if large else [(batch.x, batch.y)]
-    losses = [
-        recorder.run(x.to(total.device), _against(loss, y.to(total.device)), len(x), gradients.take) for x, y in parts
-    ]
-    tally.add(torch.cat(losses), *clip_into(total, gradients, settings.clip))
+    losses = pass_through(recorder, batch, loss, most, gradients, total.device)
+    tally.add(losses, *clip_into(total, gradients, settings.clip))
+
+
+def pass_through(
+    recorder: Recorder, batch: Batch, loss: Loss, most: int, gradients: Kept | Ghost, device: torch.device
+) -> Tensor:
+    """Hands `gradients` what the layers see of `batch`, at most `most` records at a time; losses, shape [records]."""
+    parts = zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True)
+    return torch.cat(
+        [recorder.run(x.to(device), _against(loss, y.to(device)), len(x), gradients.take) for x, y in parts]
+    )
 
 
 def _against(loss: Loss, y: Tensor) -> Callable[[Tensor], Tensor]:

@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import FileIO
 from pathlib import Path
@@ -336,21 +337,26 @@ def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> 
     if torn or not data.endswith(b"\n"):
         number = max(1, len(lines) + bool(torn))
         raise LedgerError(f"{path}: line {number} is missing or unfinished; the hospital's next run mends that")
-    history, unseen, seen, time = History(), dict.fromkeys(heads), 0, ""
+    history, hashes, time = History(), [], ""
     for line in replay(str(path), lines, verify, history):
         if line.time < time:
             raise damaged(str(path), line.index + 1, f"is of {line.time}, before the line above it ({time})")
         _check_spend(path, line, history)
-        if history.head in unseen:
-            del unseen[history.head]
-            seen = history.lines
+        hashes.append(history.head)
         time = line.time
-    for head in unseen:
-        raise LedgerError(
-            f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
-            "restore the ledger from a copy"
-        )
-    return summary(history, seen)
+    return against_heads(path, summary(history, hashes), heads)
+
+
+def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -> LedgerSummary:
+    """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger."""
+    lines = {line_hash: number for number, line_hash in enumerate(verified.hashes, start=1)}
+    for head in heads:
+        if head not in lines:
+            raise LedgerError(
+                f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
+                "restore the ledger from a copy"
+            )
+    return replace(verified, seen=max((lines[head] for head in heads), default=0))
 
 
 def _check_spend(path: Path, line: AnyLine, history: History) -> None:

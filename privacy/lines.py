@@ -7,7 +7,7 @@ signature over its own canonical bytes without the signature, under the key that
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -327,7 +327,7 @@ class LedgerSummary:
     unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
     up to the last head that the coordinator saw: those after it could be cut off unseen. 0 without heads.
     settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
-    counted in full.
+    counted in full. hashes: of each line, in order.
     """
 
     site: str
@@ -345,13 +345,14 @@ class LedgerSummary:
     unit: Unit | None
     rounds: tuple[RoundSpend, ...]
     sessions: tuple[SessionStart, ...]
-    seen: int
     settled_below: int
     epsilon_reserved: float
+    hashes: tuple[str, ...]
+    seen: int = 0
 
 
-def summary(history: History, seen: int = 0) -> LedgerSummary:
-    """Of a history with at least one session. Raises ValueError where there is none."""
+def summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
+    """Of a history with at least one session, and its lines' hashes. Raises ValueError where there is none."""
     last = history.session
     if last is None:
         raise ValueError("history holds no session")
@@ -372,9 +373,9 @@ def summary(history: History, seen: int = 0) -> LedgerSummary:
         unit=history.composition.unit,
         rounds=tuple(_round(history, reservation) for reservation in history.reserved.values()),
         sessions=tuple(SessionStart(s.run, s.time, s.budget, s.recovered) for s in history.sessions),
-        seen=seen,
         settled_below=sum(actual != history.reserved[id_].release for id_, actual in history.settled.items()),
         epsilon_reserved=Composition.of(r.release for r in history.reserved.values()).epsilon(delta),
+        hashes=tuple(hashes),
     )
 
 

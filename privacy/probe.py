@@ -18,11 +18,12 @@ from torch.utils.data import Dataset, default_collate
 
 from securepfl.errors import ModelError
 from securepfl.privacy.clipping import Frame, Kept, Layout, clipped_units
+from securepfl.privacy.dpsgd import Loss
+from securepfl.privacy.events import Unit
 from securepfl.privacy.gradients import Recorder, choose_mode, trained_layers
-from securepfl.privacy.units import Batch, Collate, Unit, count_units, patient_batches
+from securepfl.privacy.units import Batch, Collate, count_units, patient_batches
 from securepfl.privacy.validation import validate_model
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[list[int]], Batch]
 
 # Units that are run together, and how many are looked at to find some that differ, in their labels too.

@@ -32,8 +32,9 @@ from securepfl.privacy.auditing import (
 )
 from securepfl.privacy.canaries import Canaries
 from securepfl.privacy.dpsgd import DPSettings, Loss, train_private
+from securepfl.privacy.events import Unit
 from securepfl.privacy.gradients import ModeName
-from securepfl.privacy.units import Collate, Unit, count_units
+from securepfl.privacy.units import Collate, count_units
 from securepfl.randomness import RandomStream, fresh_key
 
 _SILENT, _MOST_VALUES, _MOST_FIRSTS = 2000, 2000, 256

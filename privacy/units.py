@@ -6,7 +6,7 @@ and no patient spans physical batches, so that a patient's gradient is whole bef
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from securepfl.errors import DataError
+from securepfl.privacy.events import Unit
 
-Unit = Literal["record", "patient"]
 Collate = Callable[[list[Any]], Any]
 
 

@@ -157,12 +157,13 @@ class Client:
         if self._state.pending is not None and self._state.pending.message:
             return self._state.pending.message
         self._check_invitation(header.round, body)
+        masker = self._masks.under(self._mask_context(header, body.salt))
         reservation = self._reserve(header)
         state = copy.deepcopy(self._state)
         if reservation is None:
             state.pending = self._decline(state, header, body)
         else:
-            state.pending = self._contribution(state, header, body)
+            state.pending = self._contribution(state, header, body, masker)
         self._commit(state)
         if reservation is not None:
             self.ledger.settle(reservation, self._local.release())
@@ -357,8 +358,6 @@ class Client:
         """Nothing is spent on a round that is over, past the last, or of other hospitals. Raises MessageError."""
         if body.round != round_ or round_ > self.federation.rounds or body.roster != self.federation.roster:
             raise MessageError(f"{self.name}: invited to round {round_} of a run of other rounds or hospitals")
-        if len(body.salt) != NONCE_BYTES:
-            raise MessageError(f"{self.name}: a salt of {len(body.salt)} bytes in round {round_}; {NONCE_BYTES} needed")
         if not time.time() <= body.deadline or self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {round_} too late; wait for the next")
 
@@ -387,9 +386,10 @@ class Client:
     def _nothing_sent(state: ClientState) -> Pending:
         return Pending(b"", False, np.zeros_like(state.residual), state.shared)
 
-    def _contribution(self, state: ClientState, header: Header, invitation: Invitation) -> Pending:
+    def _contribution(
+        self, state: ClientState, header: Header, invitation: Invitation, masker: Masker | None
+    ) -> Pending:
         before, nonces = self._snapshot(state), invitation.nonces
-        masker = self._masks.under(self._mask_context(header, invitation.salt))
         if self.federation.shares_noise:
             update, pending = self._part_of_step(state, header, masker)
         else:

@@ -14,7 +14,7 @@ from securepfl.learning.partition import Partition
 from securepfl.privacy.accounting import noise_multiplier_for
 from securepfl.privacy.common_step import take_common_step
 from securepfl.privacy.dpsgd import DPSettings, train_private
-from securepfl.privacy.events import AnyRelease, Release
+from securepfl.privacy.events import AnyRelease
 from securepfl.privacy.shared_noise import IntegerSum, SharedNoise
 from securepfl.randomness import RandomStream
 from securepfl.training_set import Loss, TrainingSet
@@ -34,15 +34,10 @@ class LocalTraining:
 
     def release(self, rounds: int = 1) -> AnyRelease:
         """What `rounds` rounds release."""
-        unit, steps = self.federation.privacy.unit, rounds * self.settings.steps
+        unit = self.federation.privacy.unit
         if self._noise is not None:
-            return self._noise.release(unit, steps, self.federation.rounds)
-        return Release(
-            noise_multiplier=self.settings.noise_multiplier,
-            sample_rate=self.settings.sample_rate,
-            steps=steps,
-            unit=unit,
-        )
+            return self._noise.release(unit, rounds * self.settings.steps, self.federation.rounds)
+        return self.settings.release(unit, rounds)
 
     def train(
         self, state: ClientState, support: NDArray[np.bool_], *, noise: RandomStream, sampling: RandomStream

@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-from parties import MODEL, close_all, federation_of, parties, rows_of
+from parties import close_all, federation_of, parties
 from test_masked_round import SEVEN, contribute, unmask
 
-from securepfl.client import Client, Simulation
 from securepfl.crypto.envelope import Kind, open_message
 from securepfl.crypto.parameters import MAX_BITS, top_level
 from securepfl.errors import ConfigError, MessageError
 from securepfl.messages import Contribution, Survivors, decode, encode
 from securepfl.privacy.events import SharedRelease
-from securepfl.runtime.local import SimulatedRun, exchange, local_parties
+from securepfl.runtime.local import SimulatedRun, exchange
 
 ROUNDS = 3
 
@@ -160,21 +159,7 @@ def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
 def test_the_noise_on_the_mean_is_that_of_all_shares(tmp_path):
     """Gradients of zero: what moves the shared parameters is noise alone, of the size that the plan says."""
     federation = shared(rounds=8, sparsity={"density": 1.0})
-    keyrings, coordinator = local_parties(federation)
-    clients = {
-        name: Client(
-            federation,
-            name,
-            MODEL,
-            rows_of(name),
-            keyring,
-            tmp_path / name,
-            device="cpu",
-            loss=lambda output, y: output * 0,
-            simulation=Simulation(None),
-        )
-        for name, keyring in keyrings.items()
-    }
+    coordinator, clients = parties(federation, tmp_path, loss=lambda output, y: output * 0)
     steps = []
     for _ in range(8):
         before = clients["alder"]._state.shared.copy()

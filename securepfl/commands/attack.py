@@ -21,7 +21,6 @@ from securepfl.learning.sparsity import choose_support
 from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting import epsilon
 from securepfl.privacy.auditing import AuditReport
-from securepfl.privacy.events import Release
 from securepfl.privacy.rehearsal import Training, audit
 from securepfl.randomness import fresh_key
 
@@ -69,14 +68,8 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
         raise DataError(f"site {site}: no training rows after the split; give it more rows or name another site")
     privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
     settings = dp_settings(federation, len(dataset), federation.training.steps)
-    build = partial(build_model, federation.model.kind, len(spec.feature_names), federation.model.hidden)
-    model = initial_model(build, federation.model.seed)
-    claim = Release(
-        noise_multiplier=settings.noise_multiplier,
-        sample_rate=settings.sample_rate,
-        steps=settings.steps * federation.rounds,
-        unit=privacy.unit,
-    )
+    kind, hidden, seed = federation.model.kind, federation.model.hidden, federation.model.seed
+    model = initial_model(partial(build_model, kind, len(spec.feature_names), hidden, seed), seed)
     training = Training(
         model,
         dataset,
@@ -87,7 +80,8 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
         unit=privacy.unit,
         masks=_masks_of(federation, model),
     )
-    return Rehearsal(site, federation, training, epsilon([claim], privacy.delta))
+    claimed = settings.release(privacy.unit, federation.rounds)
+    return Rehearsal(site, federation, training, epsilon([claimed], privacy.delta))
 
 
 def _masks_of(federation: Federation, model: Any) -> dict[str, Any]:

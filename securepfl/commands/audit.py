@@ -17,7 +17,7 @@ from securepfl.crypto.signing import ledger_verifier
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting import Composition
 from securepfl.privacy.events import AnyRelease, Release, Selection, SharedRelease
-from securepfl.privacy.ledger import LedgerSummary, verify_ledger
+from securepfl.privacy.ledger import LedgerSummary, against_heads, verify_ledger
 from securepfl.privacy.lines import RoundSpend
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -69,7 +69,7 @@ def verified(ledger: Path, heads: Path | None, keys: Collection[bytes] | None) -
     """The ledger's summary once every line was recomputed. Raises LedgerError with the first line that is wrong."""
     summary = verify_ledger(ledger, ledger_verifier(None))
     if heads is not None:
-        summary = verify_ledger(ledger, ledger_verifier(None), heads=read_heads(heads, summary.site))
+        summary = against_heads(ledger, summary, read_heads(heads, summary.site))
     _check_keys(ledger, summary, keys)
     return summary
 
