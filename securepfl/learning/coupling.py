@@ -1,30 +1,12 @@
 """Coupling of personal parameters over a similarity graph with unit weights.
 
 This is one averaging step of the quadratic coupling, sum over edges of ||z_i - z_j||^2 / 2, and not the
-network lasso, whose edge norms need distances as well. Unit weights leak less and are the default.
+network lasso (network_lasso.py), whose edge norms need distances as well. Unit weights leak less and are the default.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 
 from torch import Tensor
-
-
-def neighbours(row: Mapping[str, float], k: int = 3, minimum: int = 3) -> tuple[str, ...]:
-    """The `k` hospitals most similar to this one, most similar first; ties by name.
-
-    `row` maps each *other* hospital to its cosine similarity. Where it holds fewer than `minimum`, nobody: a
-    sum over fewer would show single hospitals. Raises ValueError where k < minimum, minimum < 1 or a
-    similarity is not finite.
-    """
-    if not 1 <= minimum <= k:
-        raise ValueError(f"minimum must be in [1, k], not {minimum} with k={k}")
-    for name, similarity in row.items():
-        if not isfinite(similarity):
-            raise ValueError(f"similarity to {name!r} must be finite, not {similarity}")
-    if len(row) < minimum:
-        return ()
-    return tuple(sorted(row, key=lambda name: (-row[name], name))[:k])
 
 
 def pull_towards(row: Mapping[str, float], names: Sequence[str], strength: float) -> float:

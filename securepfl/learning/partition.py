@@ -1,6 +1,7 @@
 """Which parameters are shared and which personal: the selectors M and N of x = Mx + Nz, by name."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
+from securepfl.learning.default_partition import RULES, Rule, named_by
+
+Personal = Sequence[str] | Rule | Callable[[str, nn.Parameter], bool]
+"""What picks the personal parameters of a model: patterns, a rule's name, or a callable."""
 
 _NAMES_SHOWN = 6
+_SPECIAL = re.compile(r"[*?[]")  # what fnmatch does not take literally
 
 
 @dataclass(frozen=True)
@@ -35,23 +41,20 @@ class Partition:
             raise ValueError(f"shapes name {sorted(self.shapes)}, the two parts {sorted(names)}")
 
     @classmethod
-    def of(cls, model: nn.Module, personal_patterns: Sequence[str]) -> "Partition":
-        """Split the trainable parameters of `model`: personal is what a shell-style pattern matches.
+    def of(cls, model: nn.Module, personal: Personal) -> "Partition":
+        """Split the trainable parameters of `model`: personal is what `personal` picks.
 
-        Raises ModelError where a pattern matches no trainable parameter or the model has none, ValueError
-        where one string is given in place of a sequence of patterns.
+        That is a sequence of shell-style patterns, a callable (name, parameter) -> bool, or the name of a rule
+        (default_partition.RULES). Raises ModelError where a pattern matches no trainable parameter, the model has
+        none, or a rule does not suit it; ValueError for any other string.
         """
-        if isinstance(personal_patterns, str):
-            raise ValueError(f"personal_patterns must be a sequence of patterns, not {personal_patterns!r}")
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
         if not shapes:
             raise ModelError("the model has no trainable parameter: give one with requires_grad=True")
-        for pattern in personal_patterns:
-            if not any(fnmatchcase(name, pattern) for name in shapes):
-                raise ModelError(_unmatched(pattern, list(shapes)))
-        personal = tuple(name for name in shapes if any(fnmatchcase(name, p) for p in personal_patterns))
-        shared = tuple(name for name in shapes if name not in personal)
-        return cls(shared=shared, personal=personal, shapes=shapes)
+        chosen = set(_picked(model, personal, shapes))
+        own = tuple(name for name in shapes if name in chosen)
+        shared = tuple(name for name in shapes if name not in chosen)
+        return cls(shared=shared, personal=own, shapes=shapes)
 
     @property
     def shared_size(self) -> int:
@@ -119,6 +122,29 @@ class Partition:
         with torch.no_grad():
             for parameter, piece in zip(parameters, self._cut(vector, names).values(), strict=True):
                 parameter.copy_(piece)
+
+
+def personal_names(model: nn.Module, personal: Personal) -> tuple[str, ...]:
+    """What `personal` picks from `model`, as patterns that match these names only: settings that can be written down.
+
+    Raises as `Partition.of`.
+    """
+    return tuple(_SPECIAL.sub(r"[\g<0>]", name) for name in Partition.of(model, personal).personal)
+
+
+def _picked(model: nn.Module, personal: Personal, names: Iterable[str]) -> list[str]:
+    if isinstance(personal, str):
+        if personal not in RULES:
+            raise ValueError(f"personal must be a sequence of patterns or one of {', '.join(RULES)}, not {personal!r}")
+        return list(named_by(personal, model))
+    if callable(personal):
+        parameters = dict(model.named_parameters())
+        return [name for name in names if personal(name, parameters[name])]
+    known = list(names)
+    for pattern in personal:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise ModelError(_unmatched(pattern, known))
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in personal)]
 
 
 def _unmatched(pattern: str, names: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+_SURE = 1e300
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -60,7 +62,9 @@ def predict(model: nn.Module, features: NDArray[np.floating] | Tensor, batch: in
 def _probabilities(logits: Tensor) -> NDArray[np.float64]:
     classes = class_logits(logits)
     binary = logits.ndim == 1 or logits.shape[1] == 1
-    values: NDArray[np.float64] = classes.double().softmax(dim=1).cpu().numpy()
+    # A logit that overflowed float32 is an outlier's, and as sure as they come; infinite, it would give NaN.
+    bounded = classes.double().clamp(-_SURE, _SURE)
+    values: NDArray[np.float64] = bounded.softmax(dim=1).cpu().numpy()
     return values[:, 1] if binary else values
 
 

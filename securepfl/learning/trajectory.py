@@ -5,19 +5,25 @@ and the federation's updates, and never feeds training back.
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
+from securepfl.errors import ConfigError
+from securepfl.learning.partition import Partition
+
 
 class Trajectory:
-    """The moving average of named tensors; `alpha` in [0, 1] weighs history.
+    """The moving average of named tensors; `alpha` in [0, 1] weighs history: one number, or one for each entry of a
+    named tensor (shaped like it, or to be broadcast).
 
     Holds copies only: training goes on in the tensors it was shown. Raises ValueError for another `alpha`.
     """
 
-    def __init__(self, alpha: float) -> None:
-        if not 0.0 <= alpha <= 1.0:
+    def __init__(self, alpha: float | Mapping[str, Tensor]) -> None:
+        values = [torch.tensor(alpha)] if isinstance(alpha, float) else list(alpha.values())
+        if not all(((value >= 0) & (value <= 1)).all() for value in values):
             raise ValueError(f"alpha must be in [0, 1], not {alpha}")
         self.alpha = alpha
         self._average: dict[str, Tensor] = {}
@@ -36,7 +42,7 @@ class Trajectory:
         shapes = {name: tensor.shape for name, tensor in weights.items()}
         if shapes != {name: tensor.shape for name, tensor in self._average.items()}:
             raise ValueError(f"names or shapes changed since the first round: {sorted(shapes)}")
-        self._average = {name: self._step(self._average[name], now) for name, now in weights.items()}
+        self._average = {name: self._step(name, now) for name, now in weights.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Contiguous copies of the average, fit for safetensors; empty before the first round."""
@@ -46,9 +52,34 @@ class Trajectory:
         """Continue from `state`, as `state_dict` gave it. Replaces whatever was gathered so far."""
         self._average = _copies(state)
 
-    def _step(self, before: Tensor, now: Tensor) -> Tensor:
+    def _step(self, name: str, now: Tensor) -> Tensor:
+        alpha = self.alpha if isinstance(self.alpha, float) else self.alpha[name].to(now)
         with torch.no_grad():
-            return self.alpha * before.to(now) + (1.0 - self.alpha) * now
+            return alpha * self._average[name].to(now) + (1.0 - alpha) * now
+
+
+def alphas_by_part(partition: Partition, alpha: float, layers: Mapping[str, float]) -> float | dict[str, Tensor]:
+    """The alpha of every coordinate: "shared" [d] and "personal" [p] as the partition flattens them, or the one number
+    where `layers`, patterns of parameter names, is empty. The last pattern that matches counts.
+
+    Raises ConfigError for a pattern that matches no parameter.
+    """
+    for pattern in layers:
+        if not any(fnmatchcase(name, pattern) for name in partition.shapes):
+            raise ConfigError(f'[trajectory.layers]: pattern "{pattern}" matches no parameter; mend it')
+    if not layers:
+        return alpha
+
+    def of(name: str) -> float:
+        return next((value for pattern, value in reversed(layers.items()) if fnmatchcase(name, pattern)), alpha)
+
+    parts = {"shared": partition.shared, "personal": partition.personal}
+    return {
+        part: torch.tensor([of(name) for name in names]).repeat_interleave(
+            torch.tensor([torch.Size(partition.shapes[name]).numel() for name in names], dtype=torch.int64)
+        )
+        for part, names in parts.items()
+    }
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from securepfl.learning.coupling import couple, neighbours, pull_towards
-
-ROW = {"basel": 0.4, "cork": 0.9, "delft": -0.2, "evora": 0.4, "ghent": 0.7}
+from securepfl.learning.coupling import couple, pull_towards
 
 
 def step(z, edges, pull):
@@ -16,23 +14,8 @@ TWO_RINGS = {
 }  # mutual edges, two components, two neighbours each
 
 
-def test_the_most_similar_are_chosen_with_ties_by_name():
-    assert neighbours(ROW) == ("cork", "ghent", "basel")
-    assert neighbours(dict(reversed(ROW.items()))) == ("cork", "ghent", "basel")
-    assert neighbours(ROW, k=4) == ("cork", "ghent", "basel", "evora")
-
-
-def test_too_few_others_means_no_neighbourhood():
-    two = {"basel": 0.9, "cork": 0.9}
-    assert neighbours(two) == ()
-    assert pull_towards(two, neighbours(two), strength=1.0) == 0.0
-
-
-def test_a_neighbourhood_below_its_minimum_cannot_be_asked_for():
-    with pytest.raises(ValueError, match="k=2"):
-        neighbours(ROW, k=2)
-    with pytest.raises(ValueError, match="'basel'"):
-        neighbours({**ROW, "basel": float("nan")})
+def test_nobody_to_be_pulled_to_means_no_pull():
+    assert pull_towards({"basel": 0.9}, (), strength=1.0) == 0.0
 
 
 @pytest.mark.parametrize(("similarity", "pull"), [(0.6, 0.3), (-0.5, 0.0), (1.2, 0.5)])
@@ -69,7 +52,7 @@ def test_strengths_outside_the_unit_interval_are_refused(wrong):
     with pytest.raises(ValueError, match="pull"):
         couple(torch.zeros(2), torch.zeros(2), wrong)
     with pytest.raises(ValueError, match="strength"):
-        pull_towards(ROW, ("basel",), wrong)
+        pull_towards({"basel": 0.4}, ("basel",), wrong)
 
 
 def test_shapes_that_would_broadcast_are_refused():

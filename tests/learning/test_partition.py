@@ -7,7 +7,7 @@ from torch import nn
 
 from securepfl.errors import ModelError
 from securepfl.learning.models import build_model
-from securepfl.learning.partition import Partition
+from securepfl.learning.partition import Partition, personal_names
 
 
 def test_patterns_split_in_parameter_order():
@@ -43,8 +43,8 @@ def test_frozen_parameters_are_in_neither_part():
 
 
 def test_one_string_is_not_taken_for_a_list_of_letters():
-    with pytest.raises(ValueError, match="'head'"):
-        Partition.of(build_model("mlp", features=4), "head")
+    with pytest.raises(ValueError, match=r"'head\.\*'"):
+        Partition.of(build_model("mlp", features=4), "head.*")
 
 
 def test_parts_must_be_disjoint_and_have_shapes():
@@ -105,3 +105,26 @@ def test_masks_place_the_support_on_the_same_coordinates():
     assert np.array_equal(partition.flatten_shared(model).numpy(), support.astype(np.float32))
     with pytest.raises(ValueError, match="bool"):
         partition.mask_from_support(support.astype(np.int64))
+
+
+def test_a_callable_and_a_rule_pick_like_patterns():
+    model = build_model("mlp", features=4, hidden=3)
+    picked = Partition.of(model, lambda name, parameter: name.endswith("bias") and parameter.numel() > 1)
+    assert picked == Partition.of(model, ["body.bias"])
+    assert Partition.of(model, "auto") == Partition.of(model, "intercept") == Partition.of(model, ["head.bias"])
+    assert Partition.of(model, "head") == Partition.of(model, ["head.*"])
+    assert Partition.of(model, lambda *_: False).personal == ()
+
+
+@given(st.lists(st.text("ab[]*?!-", min_size=1, max_size=5), min_size=1, max_size=5, unique=True), st.integers(0, 31))
+def test_resolved_names_match_themselves_only(keys, bits):
+    model = nn.ParameterDict({key: nn.Parameter(torch.zeros(1)) for key in keys})
+    chosen = {key for place, key in enumerate(keys) if bits >> place & 1}
+    patterns = personal_names(model, lambda name, _: name in chosen)
+    assert set(Partition.of(model, patterns).personal) == chosen
+
+
+def test_plain_names_are_resolved_as_they_stand():
+    model = build_model("mlp", features=4, hidden=3)
+    assert personal_names(model, ["head.*"]) == ("head.weight", "head.bias")
+    assert personal_names(model, "auto") == ("head.bias",)

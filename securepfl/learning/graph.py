@@ -1,0 +1,56 @@
+"""Whom a hospital is coupled with: its neighbours on the similarity graph, chosen from its own row of similarities.
+
+A k-nearest-neighbour choice is not symmetric, an edge of the network lasso is: `mutual` keeps the edges that both ends
+chose.
+"""
+
+from collections.abc import Collection, Mapping
+from math import isfinite
+from typing import Literal, get_args
+
+GraphKind = Literal["knn", "threshold", "complete"]
+
+
+def choose_neighbours(
+    row: Mapping[str, float], *, kind: GraphKind, k: int, threshold: float, minimum: int
+) -> tuple[str, ...]:
+    """This hospital's neighbours, most similar first; ties by name.
+
+    `row` maps each *other* hospital to its cosine similarity (debiased ones can pass 1). "knn": the `k` most similar;
+    "threshold": those with a similarity of at least `threshold`; "complete": all. Where these are fewer than `minimum`,
+    nobody: a sum over fewer would show single hospitals. Raises ValueError for an unknown kind, minimum < 1, a
+    similarity that is not finite, k < minimum ("knn") or a threshold that is not finite ("threshold").
+    """
+    _check(row, kind, k, threshold, minimum)
+    ranked = sorted(row, key=lambda name: (-row[name], name))
+    if kind == "knn":
+        ranked = ranked[:k]
+    elif kind == "threshold":
+        ranked = [name for name in ranked if row[name] >= threshold]
+    return tuple(ranked) if len(ranked) >= minimum else ()
+
+
+def mutual(lists: Mapping[str, Collection[str]], name: str) -> tuple[str, ...]:
+    """Of the hospitals that `name` lists, in its order, those that list `name` too; who has no list, lists nobody.
+
+    A coordinator can compute it from all hospitals' choices. These can be fewer than the minimum that
+    `choose_neighbours` was given: check again. Raises ValueError where `name` lists itself.
+    """
+    own = lists.get(name, ())
+    if name in own:
+        raise ValueError(f"{name!r} lists itself as a neighbour: leave it out of its own row")
+    return tuple(other for other in own if name in lists.get(other, ()))
+
+
+def _check(row: Mapping[str, float], kind: str, k: int, threshold: float, minimum: int) -> None:
+    if kind not in get_args(GraphKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(GraphKind))}, not {kind!r}")
+    if minimum < 1:
+        raise ValueError(f"minimum must be at least 1, not {minimum}")
+    if kind == "knn" and k < minimum:
+        raise ValueError(f"k must be at least minimum={minimum}, not {k}: no neighbourhood would ever be large enough")
+    if kind == "threshold" and not isfinite(threshold):
+        raise ValueError(f"threshold must be finite, not {threshold}")
+    for name, similarity in row.items():
+        if not isfinite(similarity):
+            raise ValueError(f"similarity to {name!r} must be finite, not {similarity}")

@@ -1,0 +1,68 @@
+import pytest
+
+from securepfl.learning.graph import choose_neighbours, mutual
+
+ROW = {"basel": 0.4, "cork": 0.9, "delft": -0.2, "evora": 0.4, "ghent": 0.7}
+
+
+def choose(row=ROW, kind="knn", k=3, threshold=0.4, minimum=1):
+    return choose_neighbours(row, kind=kind, k=k, threshold=threshold, minimum=minimum)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        ({"kind": "knn"}, ("cork", "ghent", "basel")),
+        ({"kind": "knn", "k": 9}, ("cork", "ghent", "basel", "evora", "delft")),
+        ({"kind": "threshold"}, ("cork", "ghent", "basel", "evora")),
+        ({"kind": "threshold", "threshold": 0.95}, ()),
+        ({"kind": "complete"}, ("cork", "ghent", "basel", "evora", "delft")),
+    ],
+    ids=["knn", "knn-all", "threshold-inclusive", "threshold-nobody", "complete"],
+)
+def test_each_kind_chooses_most_similar_first_with_ties_by_name(arguments, chosen):
+    assert choose(**arguments) == chosen
+    assert choose(dict(reversed(ROW.items())), **arguments) == chosen
+
+
+@pytest.mark.parametrize(("kind", "enough"), [("knn", 4), ("threshold", 4), ("complete", 5)])
+def test_fewer_than_the_minimum_means_nobody(kind, enough):
+    assert len(choose(kind=kind, k=6, minimum=enough)) >= enough
+    assert choose(kind=kind, k=6, minimum=6) == ()
+    assert choose({}, kind=kind) == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"kind": "ring"}, "kind .*'ring'"),
+        ({"minimum": 0}, "minimum .*not 0"),
+        ({"k": 2, "minimum": 3}, "k .*minimum=3, not 2"),
+        ({"kind": "threshold", "threshold": float("nan")}, "threshold .*nan"),
+        ({"row": {**ROW, "basel": float("inf")}}, "'basel' .*inf"),
+    ],
+    ids=["kind", "minimum", "k", "threshold", "similarity"],
+)
+def test_bad_arguments_are_refused(arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        choose(**arguments)
+
+
+def test_mutual_edges_are_the_same_from_both_ends():
+    lists = {"a": ("b", "c", "d"), "b": ("c", "a"), "c": ("d", "a"), "d": ("a",)}
+    assert mutual(lists, "a") == ("b", "c", "d")
+    assert mutual(lists, "b") == ("a",)
+    assert mutual(lists, "c") == ("a",)
+    for one in lists:
+        assert all(one in mutual(lists, other) for other in mutual(lists, one))
+
+
+def test_who_sent_no_list_has_no_edges():
+    lists = {"a": ("b", "absent"), "b": ("a",)}
+    assert mutual(lists, "a") == ("b",)
+    assert mutual(lists, "absent") == ()
+
+
+def test_nobody_is_its_own_neighbour():
+    with pytest.raises(ValueError, match="'a' lists itself"):
+        mutual({"a": ("a", "b"), "b": ("a",)}, "a")
