@@ -107,8 +107,9 @@ def distance(own_norm: float, other: Similarity) -> float:
     return math.sqrt((own_norm - other.norm) ** 2 + 2.0 * own_norm * other.norm * (1.0 - other.cosine))
 
 
-def sketch(vector: NDArray[np.float64], dimensions: int, key: bytes) -> NDArray[np.int64]:
-    """Integers, shape (dimensions,), of norm about SKETCH_NORM, whose inner products estimate cosines.
+def sketch(vector: NDArray[np.float64], dimensions: int, key: bytes, scale: float = 1.0) -> NDArray[np.int64]:
+    """Integers, shape (dimensions,), of norm about scale x SKETCH_NORM, whose inner products estimate cosines, times
+    both scales.
 
     A vector no longer than `dimensions` is kept, padded with zeros: then only rounding errs (about 1e-5).
     A longer one is count-sketched (Charikar, Chen and Farach-Colton 2002): each coordinate adds with a random sign
@@ -116,9 +117,12 @@ def sketch(vector: NDArray[np.float64], dimensions: int, key: bytes) -> NDArray[
     which saves collisions while the vector is only a few times longer. For dense vectors the cosine's mean absolute
     error is about 0.8 (1 - cosine^2) / sqrt(dimensions): 0.0125 at cosine 0 in 4,096 dimensions. Vectors of a few
     large entries err less on average, but much where two of these meet in a bucket. The zero vector stays zero.
-    Raises ValueError for NaN or infinity, a vector that is not flat, or dimensions not in [1, MAX_DIMENSIONS].
+    Raises ValueError for NaN or infinity, a vector that is not flat, dimensions not in [1, MAX_DIMENSIONS], or a scale
+    not in (0, 1].
     """
     _check_dimensions(dimensions)
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale must be in (0, 1], not {scale}")
     if vector.ndim != 1 or not np.isfinite(vector).all():
         raise ValueError(f"vector must be flat and finite: shape {vector.shape}")
     largest = float(np.max(np.abs(vector), initial=0.0))
@@ -127,7 +131,7 @@ def sketch(vector: NDArray[np.float64], dimensions: int, key: bytes) -> NDArray[
     # Dividing by the largest entry first keeps the norm from overflowing or vanishing.
     short = _project(vector / largest, dimensions, key)
     norm = float(np.linalg.norm(short))
-    return np.rint(short * (SKETCH_NORM / max(norm, 1e-300))).astype(np.int64)
+    return np.rint(short * (scale * SKETCH_NORM / max(norm, 1e-300))).astype(np.int64)
 
 
 def _project(vector: NDArray[np.float64], dimensions: int, key: bytes) -> NDArray[np.float64]:
@@ -203,14 +207,22 @@ def _encode_norm(norm: float) -> int:
     return min(max(round((math.log2(norm) + _NORM_OFFSET) * _NORM_STEPS), 1), _NORM_MAX)
 
 
+def travelled_norm(norm: float) -> float:
+    """A norm as it arrives: on the logarithmic grid, so that both ends of a distance compute with the same numbers."""
+    return _decode_norm(_encode_norm(norm))
+
+
+def _decode_norm(level: int) -> float:
+    return 2.0 ** (level / _NORM_STEPS - _NORM_OFFSET) if level else 0.0
+
+
 def _similarity(product: int, level: int) -> Similarity:
     """From an inner product modulo p and a norm in log scale."""
     product -= _MODULUS if product > _MODULUS // 2 else 0
     # No honest hospital's sketch or norm leads outside.
     if abs(product) > LARGEST_PRODUCT or level > _NORM_MAX:
         raise AggregateError(_FAILED)
-    norm = 2.0 ** (level / _NORM_STEPS - _NORM_OFFSET) if level else 0.0
-    return Similarity(max(-1.0, min(1.0, product / SKETCH_NORM**2)), norm)
+    return Similarity(max(-1.0, min(1.0, product / SKETCH_NORM**2)), _decode_norm(level))
 
 
 def _dot(rows: NDArray[np.uint64] | NDArray[np.uint32], vector: Words) -> Words:

@@ -25,11 +25,13 @@ class Opened:
     """What an answer holds in clear.
 
     `step`: the weighted mean update [support size], None where no sum was formed. `neighbourhood` and
-    `consensus`: mean personal components less their common start [p]. `row`: similarities by other hospital.
+    `consensus`: mean personal components less their common start [p]. `weights`: the integer weights of those in the
+    neighbourhood's. `row`: similarities by other hospital.
     """
 
     step: NDArray[np.float64] | None
     neighbourhood: NDArray[np.float64] | None
+    weights: dict[str, int]
     consensus: NDArray[np.float64] | None
     row: dict[str, Similarity]
 
@@ -38,19 +40,19 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
     """Refuse an answer that does not fit the round or what this hospital asked for. Raises MessageError.
 
     One vector may be in one sum only that a hospital sees: an average over all and a neighbourhood's sum of the
-    same round could be subtracted, so the first belongs to the last round and the second to all others.
+    same round could be subtracted, so one round gives the first and all others the second.
     """
     survivors, others = body.survivors, set(federation.roster) - {name}
     agreed = () if state.pending is None else state.pending.agreed
-    last = round_ == federation.rounds
-    asked = set(state.neighbours) if name in survivors and not last else set()
+    average = federation.average_due(round_)
+    asked = set(state.neighbours) if name in survivors and not average else set()
     wrong = (
         survivors != tuple(sorted(set(survivors) & set(federation.roster))),
         body.aggregate is not None and len(survivors) < federation.least_in_sum,
         body.aggregate is None and len(survivors) >= federation.least_in_sum and not federation.masked,
         body.aggregate is not None and agreed not in ((), survivors),
         body.aggregate is None and bool(body.products or body.neighbourhood or body.consensus),
-        body.consensus is not None and not (last and federation.shape is not None and federation.shape.personal),
+        body.consensus is not None and not (average and federation.shape is not None and federation.shape.personal),
         (body.neighbourhood is not None) != bool(body.neighbours),
         body.neighbourhood is not None and not (federation.shape is not None and federation.shape.personal),
         bool(body.neighbours) and len(body.neighbours) < LEAST_NEIGHBOURS,
@@ -68,23 +70,23 @@ def open_answer(
     similarity: Callable[[str, bytes], Similarity],
     contexts: dict[str, bytes],
     support_size: int,
+    asked: dict[str, int],
 ) -> Opened:
     """Decrypt a checked answer. `contexts` bind the tags by kind of sum, `similarity` opens the answer for one other
-    hospital. Raises AggregateError, always the same.
+    hospital, `asked` are the weights of the neighbours that this one asked for. Raises AggregateError, always the same.
     """
+    weights, survivors = {name: asked[name] for name in body.neighbours}, dict.fromkeys(body.survivors, 1)
     try:
         step = consensus = neighbourhood = None
         if body.aggregate is not None:
-            step = channels["update"].mean(body.aggregate, body.survivors, contexts["update"], support_size)
+            step = channels["update"].mean(body.aggregate, survivors, contexts["update"], support_size)
         if body.consensus is not None:
             channel = channels["personal"]
-            consensus = channel.mean(body.consensus, body.survivors, contexts["personal"], channel.layout.values)
+            consensus = channel.mean(body.consensus, survivors, contexts["personal"], channel.layout.values)
         if body.neighbourhood is not None:
             channel = channels["personal"]
-            neighbourhood = channel.mean(
-                body.neighbourhood, body.neighbours, contexts["personal"], channel.layout.values
-            )
+            neighbourhood = channel.mean(body.neighbourhood, weights, contexts["personal"], channel.layout.values)
         row = {name: similarity(name, product) for name, product in sorted(body.products.items())}
     except (AggregateError, MessageError, ValueError):
         raise AggregateError(REFUSED) from None
-    return Opened(step, neighbourhood, consensus, row)
+    return Opened(step, neighbourhood, weights, consensus, row)

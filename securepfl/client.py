@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.answers import check_answer, open_answer
-from securepfl.checkpoint import ClientState, Pending
+from securepfl.checkpoint import ClientState, Doubles, Floats, Pending
+from securepfl.compared import compared_of, noise_of, set_noise
 from securepfl.comparison import Comparison
 from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.keys import Keyring
@@ -32,7 +33,9 @@ from securepfl.learning.device import resolve_device
 from securepfl.learning.models import bce
 from securepfl.learning.partition import Partition
 from securepfl.learning.prediction import predict
+from securepfl.learning.regularise import regularise
 from securepfl.learning.sparsity import add_residual, choose_support, new_residual
+from securepfl.learning.trajectory import alphas_by_part
 from securepfl.local_training import LocalTraining, as_floats, dp_settings
 from securepfl.masks import Masks
 from securepfl.messages import (
@@ -106,7 +109,7 @@ class Client:
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self._keyring, self._simulation = keyring, simulation
         self.device = resolve_device(device)
-        self._model = initial_model(build_model, federation.model.seed).to(self.device)
+        self._model = initial_model(build_model, federation.model).to(self.device)
         validate_model(self._model)
         self._partition = Partition.of(self._model, federation.model.personal)
         bound = federation.bound(federation.roster, build_model)
@@ -123,6 +126,7 @@ class Client:
         self._training.try_out(self._model, loss, self.device, name)
         _check_normaliser(federation, self.units, name)
         self._start = as_floats(self._partition.flatten_personal(self._model))
+        self._alphas = alphas_by_part(self._partition, federation.trajectory.alpha, federation.trajectory.layers)
         self._channels = SumChannel.open(federation, keyring.federation_key)
         self._masks = Masks.of(federation, keyring)
         self._most_bytes = Layouts.of(federation).most_bytes(federation)
@@ -222,12 +226,13 @@ class Client:
         support = self._support(state, header.round)
         contexts = {kind: self._context(kind, header) for kind in self._channels}
         nonces = {other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()}
-        row = self._comparison.opener(state.accumulated, header.round, self._context("similarity", header), nonces)
-        opened = open_answer(body, self._channels, row, contexts, int(support.sum()))
+        compared = compared_of(state, self.federation.similarity.gate)
+        row = self._comparison.opener(compared, header.round, self._context("similarity", header), nonces)
+        opened = open_answer(body, self._channels, row, contexts, int(support.sum()), state.neighbours)
         self.seconds["decrypt"] += time.perf_counter() - started
         state = copy.deepcopy(state)
-        step = Step(header.round, support, opened, self.name in body.survivors, self._start)
-        step.take(state, pending, self.federation)
+        step = Step(self.federation, header.round, support, opened, self.name in body.survivors, self._start, compared)
+        step.take(state, pending, self._alphas, self._local.noise_variance)
         self._commit(state)
 
     def snapshot(self) -> bytes:
@@ -277,13 +282,28 @@ class Client:
 
     @property
     def similarity(self) -> Mapping[str, float]:
-        """This hospital's own row: cosine similarity of accumulated updates, by other hospital. Empty before one."""
+        """This hospital's own row: cosine similarity of what is compared, less its noise, by other hospital.
+
+        Empty before one, without those whose signal doesn't pass the gate, and where this hospital's own doesn't.
+        """
         return dict(self._state.similarity)
 
     @property
     def distances(self) -> Mapping[str, float]:
-        """The same row as Euclidean distances between accumulated updates."""
+        """The same row as Euclidean distances."""
         return dict(self._state.distances)
+
+    @property
+    def signal(self) -> float | None:
+        """How far what this hospital compared last stood out of its noise (compare it with [similarity] gate), or None
+        before the first comparison.
+        """
+        return self._state.signal
+
+    @property
+    def neighbours(self) -> Mapping[str, int]:
+        """The hospitals to which this one is coupled now, with their integer weights."""
+        return dict(self._state.neighbours)
 
     @property
     def clipped_values(self) -> int:
@@ -306,7 +326,8 @@ class Client:
     def shared_model(self) -> nn.Module | None:
         """A copy with the shared parameters and the hospitals' average personal ones.
 
-        Where some parameters are personal: None before the last round has given that average, or where that round
+        Where some parameters are personal: None before a round has given that average, the last one or, with coupling,
+        the one before, or where that round
         formed no sum.
         """
         average = self._state.average_personal
@@ -389,25 +410,35 @@ class Client:
     def _contribution(
         self, state: ClientState, header: Header, invitation: Invitation, masker: Masker | None
     ) -> Pending:
-        before, nonces = self._snapshot(state), invitation.nonces
+        before, nonces, sent = self._snapshot(state), invitation.nonces, state.personal
         if self.federation.shares_noise:
             update, pending = self._part_of_step(state, header, masker)
         else:
             update, pending = self._own_update(state, header, masker)
         started = time.perf_counter()
-        state.accumulated[state.shared.size :] = state.personal - self._start
-        part = self._personal_part(state, header)
+        # The network lasso steps from where gradients were taken; so those are sent and compared, not the trained ones.
+        # An average is over trained ones; still not compared, whose noise counts only from the answer on.
+        lasso = self.federation.coupling.kind == "lasso"
+        point = sent if lasso else state.personal
+        if not lasso or self.federation.average_due(header.round):
+            sent = state.personal
+        part = self._personal_part(sent, header)
         state.clipped += update.clipped + (0 if part is None else part.clipped)
+        if self.federation.similarity.of == "personal":
+            state.compared = (point - self._start).astype(np.float64)
+        compared = compared_of(state, self.federation.similarity.gate)
         sketched = self._comparison.upload(
-            state.accumulated, header.round, self._context("similarity", header), nonces, bytes.fromhex(state.nonce)
+            compared, header.round, self._context("similarity", header), nonces, bytes.fromhex(state.nonce)
         )
+        if sketched is not None:
+            state.signal = compared.signal.ratio
         state.nonce = secrets.token_hex(NONCE_BYTES)
         masked = update.masked
         body = Contribution(
             update=update.data,
             personal=None if part is None else part.data,
             sketch=sketched,
-            neighbours=tuple(state.neighbours),
+            neighbours=state.neighbours,
             head=self.ledger.head,
             nonce=bytes.fromhex(state.nonce),
             state=before.digest(self._keyring.federation_key.snapshot_key, self._session),
@@ -416,24 +447,38 @@ class Client:
         message = self._seal(header, Kind.CONTRIBUTION, encode(body))
         self.seconds["encrypt"] += time.perf_counter() - started
         received = {name: nonce.hex() for name, nonce in nonces.items()}
-        return replace(pending, message=message, nonces=received, salt=invitation.salt.hex())
+        return replace(pending, message=message, nonces=received, salt=invitation.salt.hex(), personal=sent)
 
     def _own_update(self, state: ClientState, header: Header, masker: Masker | None) -> tuple[Encoded, Pending]:
         """Train with this hospital's own noise, and send what earlier rounds left behind with the update."""
         support, noise, sampling = self._support(state, header.round), *self._training_streams(header)
-        started = time.perf_counter()
-        shared, personal = self._local.train(state, support, noise=noise, sampling=sampling)
+        started, before, sparsity = time.perf_counter(), state.personal, self.federation.sparsity
+        moving = support if self.federation.trains_support else np.ones_like(support)
+        shared, state.personal = self._local.train(state, moving, noise=noise, sampling=sampling)
         trained = time.perf_counter()
         gradient = (state.shared - shared).astype(np.float64)
+        self._follow(state, gradient, before, int(moving.sum()))
         corrected = add_residual(gradient * self.federation.weight_share(self.name), state.residual)
-        update = self._encode("update", corrected[support], header, masker)
+        sparse = corrected
+        if sparsity.kind in ("soft", "difference"):
+            sparse = regularise(corrected, sparsity.kind, sparsity.strength)
+        update = self._encode("update", sparse[support], header, masker)
         sent = np.zeros_like(state.residual)
         sent[support] = update.sent
-        state.residual = new_residual(corrected, sent)
-        state.personal = personal
-        state.accumulated[: gradient.size] += gradient
+        if sparsity.feedback:
+            state.residual = new_residual(corrected, sent)
         self._count_seconds(started, trained)
         return update, Pending(b"", True, sent, shared)
+
+    def _follow(self, state: ClientState, gradient: Doubles, before: Floats, moving: int) -> None:
+        """Keep account of what is compared and of the noise in it, after training from `before`."""
+        added, noise = self._local.noise_variance, noise_of(state)
+        if self.federation.similarity.of == "updates":
+            state.compared[: gradient.size] += gradient
+            state.compared[gradient.size :] += before - state.personal
+            set_noise(state, noise.plus(moving + before.size, added))
+        elif self.federation.coupling.kind == "unit":
+            set_noise(state, noise.plus(before.size, added))
 
     def _part_of_step(self, state: ClientState, header: Header, masker: Masker | None) -> tuple[Encoded, Pending]:
         """This hospital's part of a step under shared noise. Nothing of it is kept: it is private in the sum only."""
@@ -471,12 +516,12 @@ class Client:
         stream = self._stream(f"{kind} rounding", header.round)
         return self._channels[kind].encode(values, self.name, self._context(kind, header), stream, masker)
 
-    def _personal_part(self, state: ClientState, header: Header) -> Encoded | None:
-        """The encrypted personal component, when neighbourhoods or the last round's average need it."""
-        needed = self.federation.coupling_due(header.round) or header.round == self.federation.rounds
+    def _personal_part(self, sent: Floats, header: Header) -> Encoded | None:
+        """The encrypted personal component, when neighbourhoods or the average over all need it."""
+        needed = self.federation.coupling_due(header.round) or self.federation.average_due(header.round)
         if "personal" not in self._channels or not needed:
             return None
-        return self._encode("personal", (state.personal - self._start).astype(np.float64), header)
+        return self._encode("personal", (sent - self._start).astype(np.float64), header)
 
     def _pinned(self, pending: Pending, answer: bytes) -> Pending:
         """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer a round."""
@@ -564,7 +609,8 @@ class Client:
     def _load_or_start(self) -> ClientState:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
         shared, digest = as_floats(self._partition.flatten_shared(self._model)), self._digest.hex()
-        fresh = ClientState.fresh(digest, self._epoch, self._kind, shared, self._start)
+        compared = self._start.size + (shared.size if self.federation.similarity.of == "updates" else 0)
+        fresh = ClientState.fresh(digest, self._epoch, self._kind, shared, self._start, compared=compared)
         if self._path.exists():
             return ClientState.load(self._path, digest).going_on_as(fresh, self._path)
         fresh.save(self._path)

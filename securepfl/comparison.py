@@ -7,19 +7,19 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.compared import Compared
 from securepfl.crypto.keys import FederationKey
-from securepfl.crypto.similarity import PadSimilarity, PlainSimilarity, Similarity, SimilarityCipher, sketch
+from securepfl.crypto.similarity import PadSimilarity, PlainSimilarity, Similarity, SimilarityCipher
 from securepfl.errors import MessageError
 from securepfl.federation import Federation
 from securepfl.randomness import derive_key
 
-Vector = NDArray[np.float64]
 Nonces = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hospital `name`'s side of comparing accumulated updates. `cipher` is None where nobody is compared."""
+    """Hospital `name`'s side of a comparison. `cipher` is None where nobody is compared."""
 
     federation: Federation
     name: str
@@ -40,8 +40,8 @@ class Comparison:
             cipher = PlainSimilarity(clients, settings.dimensions)
         return cls(federation, name, cipher, key.support_key)
 
-    def upload(self, accumulated: Vector, round_: int, context: bytes, nonces: Nonces, own: bytes) -> bytes | None:
-        """The encrypted sketch of the accumulated update [d + p], in the rounds in which one is due.
+    def upload(self, compared: Compared, round_: int, context: bytes, nonces: Nonces, own: bytes) -> bytes | None:
+        """The encrypted sketch, in the rounds in which one is due.
 
         Pads come from nonces: a hospital to which the invitation gives another nonce than the one it sent last, `own`,
         sends no sketch, so no two sketches ever share pads.
@@ -49,11 +49,11 @@ class Comparison:
         due = self.federation.similarity_due(round_) and bool(own) and nonces.get(self.name) == own
         if self.cipher is None or not due:
             return None
-        norm, index = float(np.linalg.norm(accumulated)), self.federation.roster.index(self.name)
-        return self.cipher.encrypt(self._sketch(accumulated, round_), norm, index, context, self._by_index(nonces))
+        values, index = self._sketch(compared, round_), self.federation.roster.index(self.name)
+        return self.cipher.encrypt(values, compared.norm, index, context, self._by_index(nonces))
 
     def opener(
-        self, accumulated: Vector, round_: int, context: bytes, nonces: Nonces
+        self, compared: Compared, round_: int, context: bytes, nonces: Nonces
     ) -> Callable[[str, bytes], Similarity]:
         """What opens this hospital's row, one other hospital at a time, given what it uploaded.
 
@@ -62,16 +62,17 @@ class Comparison:
         cipher, roster = self.cipher, self.federation.roster
         if cipher is None:
             return _nobody
-        indexed, own = self._by_index(nonces), cache(lambda: self._sketch(accumulated, round_))
+        indexed, own = self._by_index(nonces), cache(lambda: self._sketch(compared, round_))
 
         def opened(other: str, answer: bytes) -> Similarity:
-            return cipher.decrypt(answer, own(), roster.index(self.name), roster.index(other), context, indexed)
+            mine, theirs = roster.index(self.name), roster.index(other)
+            return compared.opened(cipher.decrypt(answer, own(), mine, theirs, context, indexed))
 
         return opened
 
-    def _sketch(self, accumulated: Vector, round_: int) -> NDArray[np.int64]:
+    def _sketch(self, compared: Compared, round_: int) -> NDArray[np.int64]:
         key = derive_key(self.sketch_key, "sketch", round_)
-        return sketch(accumulated, self.federation.similarity.dimensions, key)
+        return compared.sketch(self.federation.similarity.dimensions, key)
 
     def _by_index(self, nonces: Nonces) -> dict[int, bytes]:
         return {index: nonces[name] for index, name in enumerate(self.federation.roster) if name in nonces}

@@ -20,6 +20,7 @@ from securepfl.crypto.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, mask_context
 from securepfl.federation import Federation
+from securepfl.learning.graph import mutual
 from securepfl.messages import (
     NONCE_BYTES,
     Agreement,
@@ -57,7 +58,7 @@ class _Round:
     replied: dict[str, bytes] = field(default_factory=dict)
     survivors: list[str] = field(default_factory=list)
     personal: dict[str, bytes] = field(default_factory=dict)
-    neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    neighbours: dict[str, dict[str, int]] = field(default_factory=dict)
     masks: dict[str, MaskShares] = field(default_factory=dict)
     signatures: dict[str, bytes] = field(default_factory=dict)
     unmasking: Unmasking | None = None
@@ -295,10 +296,8 @@ class Coordinator:
 
     def _check(self, sender: str, body: Contribution) -> None:
         """Raises MessageError for what the round does not ask for, or what could not be summed or multiplied."""
-        current, others = self._open_round(), set(self.federation.roster) - {sender}
-        neighbours = body.neighbours
-        if neighbours and (len(neighbours) < LEAST_NEIGHBOURS or neighbours != tuple(sorted(set(neighbours) & others))):
-            raise MessageError(f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals, sorted")
+        current = self._open_round()
+        self._check_neighbours(sender, body.neighbours)
         if body.sketch is not None:
             if current.similarity is None:
                 raise MessageError(f"{sender}: sent a sketch in round {current.number}, where none is due")
@@ -312,6 +311,14 @@ class Coordinator:
                 raise MessageError(f"{sender}: sent a personal component, but this federation has none")
             self._sum(self._layouts.personal).check(body.personal)
 
+    def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
+        others, most = set(self.federation.roster) - {sender}, self.federation.most_edge_weight
+        sound = set(neighbours) <= others and all(1 <= weight <= most for weight in neighbours.values())
+        if neighbours and not (sound and len(neighbours) >= LEAST_NEIGHBOURS):
+            raise MessageError(
+                f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals of weights 1 to {most}"
+            )
+
     def _check_masks(self, sender: str, masks: MaskShares | None) -> None:
         masking = self._layouts.masking
         if (masks is None) != (masking is None):
@@ -324,7 +331,8 @@ class Coordinator:
     def _answer(self, name: str, current: _Round, total: bytes | None, consensus: bytes | None) -> Answer:
         products = self._row(name, current) if total is not None else {}
         neighbours = self._present_neighbours(name, current) if total is not None else ()
-        neighbourhood = self._personal_sum(current, neighbours) if neighbours else None
+        weights = {other: current.neighbours[name][other] for other in neighbours}
+        neighbourhood = self._personal_sum(current, weights) if neighbours else None
         self.parts["updates"] += len(total or b"")
         self.parts["personal"] += len(neighbourhood or b"") + len(consensus or b"")
         self.parts["similarity"] += sum(len(product) for product in products.values())
@@ -345,26 +353,30 @@ class Coordinator:
         return {roster[other]: data for other, data in current.similarity.row(roster.index(name)).items()}
 
     def _present_neighbours(self, name: str, current: _Round) -> tuple[str, ...]:
-        """Those of the neighbours asked for that are present; nobody below 3 of them.
+        """Those of the neighbours asked for that are present, sorted; nobody below 3 of them. The network lasso has
+        edges that both ends ask for.
 
-        Nobody in the last round either: its average over all, less this sum, could show a single hospital.
+        Nobody in the round of the average over all either: that, less this sum, could show a single hospital.
         """
-        present = [other for other in current.neighbours.get(name, ()) if other in current.personal]
-        formed = len(present) >= LEAST_NEIGHBOURS and current.number != self.federation.rounds
+        asked: Iterable[str] = current.neighbours.get(name, {})
+        if self.federation.coupling.kind == "lasso":
+            asked = mutual(current.neighbours, name)
+        present = sorted(other for other in asked if other in current.personal)
+        formed = len(present) >= LEAST_NEIGHBOURS and not self.federation.average_due(current.number)
         return tuple(present) if formed else ()
 
     def _consensus(self, current: _Round) -> bytes | None:
-        """In the last round, the sum of all survivors' personal components."""
-        if current.number != self.federation.rounds or set(current.personal) != set(current.survivors):
+        """Where it is due, the sum of all survivors' personal components."""
+        if not self.federation.average_due(current.number) or set(current.personal) != set(current.survivors):
             return None
-        return self._personal_sum(current, current.survivors)
+        return self._personal_sum(current, dict.fromkeys(current.survivors, 1))
 
-    def _personal_sum(self, current: _Round, names: Iterable[str]) -> bytes:
+    def _personal_sum(self, current: _Round, weights: Mapping[str, int]) -> bytes:
         if self._layouts.personal is None:
             raise ValueError("this federation has no personal parameters to sum")
         total = self._sum(self._layouts.personal)
-        for name in names:
-            total.add(current.personal[name])
+        for name, weight in weights.items():
+            total.add(current.personal[name], weight)
         return total.answer()
 
     def _open_round(self) -> _Round:

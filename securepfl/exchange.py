@@ -4,7 +4,7 @@ quantise -> pack and tag -> mask -> encrypt, and back: decrypt -> check -> unpac
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,7 +73,7 @@ class Layouts:
         personal = federation.shape.personal
         return cls(
             update=choose_layout(sent, MAX_BITS if federation.shares_noise else bits, clients),
-            personal=choose_layout(personal, bits, clients) if personal else None,
+            personal=choose_layout(personal, bits, clients, federation.most_edge_weight) if personal else None,
             masking=masking_of(federation),
         )
 
@@ -214,14 +214,14 @@ class SumChannel:
         masked = None if masker is None else masker(slots, self.layout.parameters.plain_modulus)
         return self.cipher.encrypt(slots if masked is None else masked.slots, self.layout), masked
 
-    def mean(self, answer: bytes, names: Sequence[str], context: bytes, count: int) -> Vector:
-        """The mean over `names` of the sum's first `count` values, each weighted by its declared share; with a
-        normaliser, the sum over it.
+    def mean(self, answer: bytes, weights: Mapping[str, int], context: bytes, count: int) -> Vector:
+        """The mean of the sum's first `count` values over the hospitals in `weights`, each times its weight there and
+        its declared share; with a normaliser, the sum over it.
 
-        Raises AggregateError where the sum is not exactly that of `names`, MessageError where its bytes don't fit.
+        Raises AggregateError where the sum is not exactly that one, MessageError where its bytes don't fit.
         """
         slots = self.cipher.decrypt(answer, self.layout)
-        expected = {self.clients[name]: 1 for name in names}
+        expected = {self.clients[name]: weight for name, weight in weights.items()}
         levels = check_and_unpack(slots, self.layout, expected, self.tag_key, context)
-        total = dequantise_sum(levels, len(names), self.layout.bits, self.limit)[:count]
-        return total / (self.normaliser or math.fsum(self.shares[name] for name in names))
+        total = dequantise_sum(levels, sum(weights.values()), self.layout.bits, self.limit)[:count]
+        return total / (self.normaliser or math.fsum(self.shares[name] * weight for name, weight in weights.items()))

@@ -18,7 +18,9 @@ from torch import nn
 from securepfl.crypto.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
-from securepfl.learning.partition import Partition
+from securepfl.learning.adapters import with_adapters
+from securepfl.learning.default_partition import Rule
+from securepfl.learning.partition import Partition, personal_names
 from securepfl.learning.sparsity import most_coordinates
 from securepfl.privacy.events import Unit
 from securepfl.privacy.shared_noise import SharedNoise, plan_shared_noise
@@ -48,16 +50,21 @@ class ModelSettings(Settings, frozen=True):
     """`[model]`: the architecture and which parameters are personal.
 
     `kind` is "mlp" (Linear-ReLU-Linear, parameters body.* and head.*), "logistic" (parameters linear.*), or
-    "own" where the pipeline brings its own torch module. `personal` are fnmatch patterns of parameter names.
+    "own" where the pipeline brings its own torch module. `personal` are fnmatch patterns of parameter names, or a rule:
+    the output layer's bias ("intercept"), all of it ("head"), the "adapters", or the smallest of these that the model
+    has ("auto", default_partition.py). `adapters` gives every Linear and Conv layer a correction of that rank (0: a
+    bias), which "auto" makes personal.
     """
 
     kind: Literal["mlp", "logistic", "own"] = "mlp"
     hidden: int = 8
-    personal: tuple[str, ...] = ("head.*",)
+    personal: tuple[str, ...] | Rule = "auto"
+    adapters: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
+        _require(self.adapters is None or self.adapters >= 0, f"adapters = {self.adapters}: a rank, 0 or more")
         _require(0 <= self.seed < 2**53, f"seed = {self.seed}: must be in [0, 2^53)")
 
 
@@ -119,14 +126,26 @@ class PrivacySettings(Settings, frozen=True):
         return 1.0 if units <= FULL_BATCH_UNITS or self.noise == "shared" else self.sample_rate
 
 
+SparsityKind = Literal["auto", "support", "select", "soft", "difference"]
+
+
 class SparsitySettings(Settings, frozen=True):
-    """`[sparsity]`: the share of shared coordinates that a round trains and sends, in blocks."""
+    """`[sparsity]`: the share of shared coordinates that a round sends, in blocks, and how they come about.
+
+    `kind` = "support" trains only those; "select" trains all and sends those; "soft" and "difference" do as "select",
+    after a soft threshold or the exact difference-sparse step of `strength`, in units of the update's root mean
+    square. "auto" is the one that measured best (docs/results.md). `feedback` keeps what is not sent for later rounds.
+    """
 
     density: float = 1.0
     block: int = 8
     exploration: float = 0.25
+    kind: SparsityKind = "auto"
+    strength: float = 1.0
+    feedback: bool = True
 
     def __post_init__(self) -> None:
+        _require_positive(self, "strength")
         _require(0 < self.density <= 1, f"density = {self.density}: must be in (0, 1]")
         _require(self.block >= 1, f"block = {self.block}: must be at least 1")
         _require(0 <= self.exploration <= 1, f"exploration = {self.exploration}: must be in [0, 1]")
@@ -157,36 +176,79 @@ class EncryptionSettings(Settings, frozen=True):
 class SimilaritySettings(Settings, frozen=True):
     """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never), from the second on.
 
-    `beside_masks` accepts that a coordinator with a hospital's keys learns from sketches what masks would hide from it.
+    `of` is what is compared: each hospital's accumulated "updates", or its "personal" parameters less their start. The
+    known noise is taken off, and a hospital whose signal does not pass `gate` standard deviations of what is left of it
+    compares itself with nobody. `beside_masks` accepts that a coordinator with a hospital's keys learns from sketches
+    what masks would hide from it.
     """
 
     every: int = 0
     dimensions: int = 4096
+    of: Literal["updates", "personal"] = "updates"
+    gate: float = 3.0
     beside_masks: bool = False
 
     def __post_init__(self) -> None:
         _require(self.every >= 0, f"every = {self.every}: must be 0 (never) or more")
         _require(2 <= self.dimensions <= 8192, f"dimensions = {self.dimensions}: must be 2 to 8192")
+        _require(0.1 <= self.gate <= 1000, f"gate = {self.gate}: must be 0.1 to 1000 (3 is three standard deviations)")
 
 
 class CouplingSettings(Settings, frozen=True):
-    """`[coupling]`: the pull of personal parameters toward the neighbourhood mean, 0 (off) to 1."""
+    """`[coupling]`: how personal parameters are drawn to those of similar hospitals.
 
+    `kind` = "unit" pulls them by `strength` (0 is off, at most 1) to the mean of the neighbourhood. "lasso" solves the
+    network lasso, `penalty` ||z_i - z_j|| on every edge of the graph, with integer weights of `weight_bits`; `scale` is
+    the declared typical distance of two hospitals, under which distances are floored (annealed), and `momentum` speeds
+    it up where there is hardly any noise, which it amplifies. `graph`:
+    the `neighbours` most similar hospitals, all that are at least `threshold` similar (a cosine), or all. The graph is
+    kept for `hold` rounds.
+    """
+
+    kind: Literal["unit", "lasso"] = "unit"
     strength: float = 0.0
+    penalty: float = 0.0
+    weight_bits: int = 12
+    scale: float = 1.0
+    momentum: bool = False
+    graph: Literal["knn", "threshold", "complete"] = "knn"
     neighbours: int = 3
+    threshold: float = 0.5
+    hold: int = 5
 
     def __post_init__(self) -> None:
         _require(0 <= self.strength <= 1, f"strength = {self.strength}: must be in [0, 1]")
+        _require(0 <= self.penalty < math.inf, f"penalty = {self.penalty}: must be 0 or more, and finite")
+        _require_positive(self, "scale")
+        _require(4 <= self.weight_bits <= 12, f"weight_bits = {self.weight_bits}: must be 4 to 12")
         _require(self.neighbours >= 3, f"neighbours = {self.neighbours}: at least 3, or a sum shows too few")
+        _require(-1 <= self.threshold <= 1, f"threshold = {self.threshold}: a cosine, must be in [-1, 1]")
+        _require(self.hold >= 1, f"hold = {self.hold}: must be at least 1 round")
+        unused = "strength" if self.kind == "lasso" else "penalty"
+        _require(getattr(self, unused) == 0, f'{unused} has no place in kind = "{self.kind}"; remove it')
+        _require(self.kind == "lasso" or not self.momentum, 'momentum has no place in kind = "unit"; remove it')
+
+    @property
+    def on(self) -> bool:
+        """Whether personal parameters are coupled at all."""
+        return self.strength > 0 or self.penalty > 0
 
 
 class TrajectorySettings(Settings, frozen=True):
-    """`[trajectory]`: alpha weighs history in the personal model's average over rounds, in [0, 1)."""
+    """`[trajectory]`: alpha weighs history in the personal model's average over rounds, in [0, 1).
+
+    `of`: that average is over the hospital's "local" models, as it trained them (inside personalisation), or over its
+    "mixture" of shared and personal parameters at the end of each round, whose last step all hospitals' noise shared.
+    `layers` gives other alphas to the parameters whose names match a pattern; the last match counts.
+    """
 
     alpha: float = 0.1
+    of: Literal["local", "mixture"] = "local"
+    layers: dict[str, float] = {}
 
     def __post_init__(self) -> None:
-        _require(0 <= self.alpha < 1, f"alpha = {self.alpha}: must be in [0, 1)")
+        for name, alpha in [("alpha", self.alpha), *self.layers.items()]:
+            _require(0 <= alpha < 1, f"{name} = {alpha}: must be in [0, 1)")
 
 
 class ReleaseSettings(Settings, frozen=True):
@@ -242,8 +304,14 @@ class Federation(Settings, frozen=True):
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
         _require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
-        coupled = self.coupling.strength > 0
-        _require(not coupled or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+        _require(not self.coupling.on or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+        if self.coupling.kind == "lasso":
+            compared = self.similarity.of == "personal" and self.similarity.every == 1
+            _require(
+                compared or not self.coupling.on,
+                'kind = "lasso" needs the distances of personal parameters in every round: set [similarity] every = 1 '
+                'and of = "personal"',
+            )
         if self.shares_noise:
             self._require_shared_noise_fits()
         _require(
@@ -256,12 +324,12 @@ class Federation(Settings, frozen=True):
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""
         noise = '[privacy] noise = "shared"'
         _require(self.masked, f'{noise} needs masks: set [encryption] masking = "pairwise"')
-        coupled = self.coupling.strength > 0 or self.similarity.every > 0
         _require(
-            not coupled,
+            not self.coupling.on and self.similarity.every == 0,
             f"{noise}: similarity and coupling read one hospital's update; set [similarity] every = 0 and [coupling] "
-            "strength = 0",
+            "strength and penalty = 0",
         )
+        _require(self.trains_support, f'{noise}: the noise is on what is sent; set [sparsity] kind = "support"')
         _require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
         _require(self.training.steps == 1, f"{noise}: every step is a sum of all hospitals; set [training] steps = 1")
         weighted = any(site.weight != 1 for site in self.sites.values())
@@ -307,17 +375,26 @@ class Federation(Settings, frozen=True):
         except ValueError as error:
             raise ConfigError(f"[{table}] {error}") from None
 
-    def bound(self, sites: Iterable[str], build_model: Callable[[], nn.Module]) -> Self:
+    def bound(
+        self,
+        sites: Iterable[str],
+        build_model: Callable[[], nn.Module],
+        personal: Callable[[str, nn.Parameter], bool] | None = None,
+    ) -> Self:
         """Fix the roster and the model: what parties compare before the first round.
 
-        `sites` are all hospitals' names. `[sites.NAME]` of an absent hospital is an error.
+        `sites` are all hospitals' names. `[sites.NAME]` of an absent hospital is an error. `personal` (name, parameter)
+        picks the personal parameters in place of `[model] personal`, where their exact names then stand: keys must be
+        made for those settings.
         """
         names = sorted(sites)
         for name in self.sites:
             if name not in names:
                 raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name")
         check_roster(names, self.minimum)
-        model = initial_model(build_model, self.model.seed)
+        model = initial_model(build_model, self.model)
+        if personal is not None:
+            return self.changed("model", personal=personal_names(model, personal)).bound(sites, build_model)
         partition = Partition.of(model, self.model.personal)
         if partition.shared_size == 0:
             raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")
@@ -416,6 +493,11 @@ class Federation(Settings, frozen=True):
         sites = {name: msgspec.structs.replace(site, budget=None) for name, site in self.sites.items()}
         return msgspec.structs.replace(self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None))
 
+    @property
+    def trains_support(self) -> bool:
+        """Whether a round trains only the coordinates that it sends: so does "auto", which measured best."""
+        return self.sparsity.kind in ("auto", "support")
+
     def similarity_due(self, round_: int) -> bool:
         """Whether sketches travel in `round_`: every few rounds; not in the first, in which no hospital knows others'
         nonces yet, nor in the last, after which no round could use them.
@@ -423,9 +505,20 @@ class Federation(Settings, frozen=True):
         every = self.similarity.every
         return every > 0 and round_ % every == 0 and 1 < round_ < self.rounds
 
+    @property
+    def most_edge_weight(self) -> int:
+        """The largest integer weight of a hospital in another's neighbourhood sum."""
+        return 2**self.coupling.weight_bits - 1 if self.coupling.kind == "lasso" else 1
+
     def coupling_due(self, round_: int) -> bool:
         """Whether personal components travel in `round_` for neighbourhood sums: once similarities are known."""
-        return self.coupling.strength > 0 and round_ > max(self.similarity.every, 2)
+        return self.coupling.on and round_ > max(self.similarity.every, 2)
+
+    def average_due(self, round_: int) -> bool:
+        """Whether the average of all personal components is formed in `round_`, for the shared model: in the last, or,
+        where these are coupled, in the one before, so that the last ends with the neighbourhood's.
+        """
+        return round_ == max(1, self.rounds - 1 if self.coupling.on else self.rounds)
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
@@ -456,14 +549,16 @@ def check_roster(names: list[str], minimum: int) -> None:
             raise ConfigError(f"hospital name {name!r}: cannot be a file name; rename the site")
 
 
-def initial_model(build_model: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The model at its public start, the same at every hospital; torch's generators are left as they were."""
+def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:
+    """The model at its public start, with its adapters, the same at every hospital; torch's generators are left as they
+    were.
+    """
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         model = build_model()
     if not isinstance(model, nn.Module):
         raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")
-    return model
+    return model if settings.adapters is None else with_adapters(model, settings.adapters)
 
 
 def _model_digest(model: nn.Module, partition: Partition) -> str:
@@ -473,7 +568,13 @@ def _model_digest(model: nn.Module, partition: Partition) -> str:
 
 
 _CHOICES = {
+    "trajectory.of": "local and mixture",
+    "sparsity.kind": "auto, support, select, soft and difference",
+    "similarity.of": "updates and personal",
+    "coupling.kind": "unit and lasso",
+    "coupling.graph": "knn, threshold and complete",
     "model.kind": "mlp, logistic and own",
+    "model.personal": "auto, intercept, head and adapters; patterns stand in a list",
     "encryption.scheme": "bfv and none",
     "encryption.masking": "none and pairwise",
     "privacy.unit": "record and patient",

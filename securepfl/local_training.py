@@ -77,6 +77,13 @@ class LocalTraining:
         return integers.noisy(), as_floats(self.partition.flatten_personal(self.model))
 
     @property
+    def noise_variance(self) -> float:
+        """Variance of the noise that a round adds to each coordinate it trains, as its steps add it to the gradient."""
+        settings, units = self.settings, self.training.units
+        deviation = settings.learning_rate * settings.noise_multiplier * settings.clip / (settings.sample_rate * units)
+        return settings.steps * deviation**2
+
+    @property
     def _noise(self) -> SharedNoise | None:
         return None if self.federation.shape is None else self.federation.shape.noise
 

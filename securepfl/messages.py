@@ -6,7 +6,7 @@ import msgspec
 
 from securepfl.errors import MessageError
 
-SCHEMA = 3
+SCHEMA = 4
 
 NONCE_BYTES = 16
 """Of the nonces that make a hospital's next pads and a round's masks fresh."""
@@ -44,15 +44,15 @@ class Contribution(Body, frozen=True):
 
     `update`: the encrypted slots of the sparse shared update. `personal`: the encrypted personal component, or
     None. `sketch`: the encrypted sketch for similarity, or None. `neighbours`: the others whose personal components
-    this hospital wants summed, sorted; all weigh one. `head`: the latest hash of its budget ledger. `nonce`: fresh, for
-    the next round's pads. `state`: the keyed digest of the shared state it started from. `masks`: None where updates
-    are not masked.
+    this hospital wants summed, with their integer weights. `head`: the latest hash of its budget ledger. `nonce`:
+    fresh, for the next round's pads. `state`: the keyed digest of the shared state it started from. `masks`: None where
+    updates are not masked.
     """
 
     update: bytes
     personal: bytes | None
     sketch: bytes | None
-    neighbours: tuple[str, ...]
+    neighbours: dict[str, int]
     head: str
     nonce: bytes
     state: str
@@ -97,7 +97,7 @@ class Answer(Body, frozen=True):
 
     `products`: this hospital's own row of encrypted inner products by other hospital's name.
     `neighbourhood`: the encrypted sum it asked for, over those `neighbours` that are present.
-    `consensus`: in the last round, the encrypted sum of all survivors' personal components.
+    `consensus`: in one round, the last or the one before, the encrypted sum of all survivors' personal components.
     """
 
     survivors: tuple[str, ...]

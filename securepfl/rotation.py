@@ -33,7 +33,7 @@ def move_to(folder: Path, before: Federation, after: Federation) -> None:
         known = set(after.roster)
         if not set(state.neighbours) <= known:
             # A neighbourhood is at least three others: one that lost somebody is chosen anew.
-            state.neighbours, state.pull = [], 0.0
+            state.neighbours, state.pull = {}, 0.0
         state.similarity = {name: value for name, value in state.similarity.items() if name in known}
         state.distances = {name: value for name, value in state.distances.items() if name in known}
         state.save(path)

@@ -5,15 +5,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from securepfl.answers import Opened
-from securepfl.checkpoint import ClientState, Floats, Pending
+from securepfl.checkpoint import ClientState, Doubles, Floats, Pending
+from securepfl.compared import Compared, noise_of, set_noise
 from securepfl.crypto.similarity import Similarity, distance
 from securepfl.exchange import LEAST_NEIGHBOURS
 from securepfl.federation import Federation
-from securepfl.learning.coupling import couple, neighbours, pull_towards
+from securepfl.learning.coupling import couple, pull_towards
+from securepfl.learning.graph import choose_neighbours
+from securepfl.learning.network_lasso import (
+    Momentum,
+    edge_weights,
+    floor_at,
+    mean_distances,
+    proximal_step,
+    weight_unit,
+)
 from securepfl.learning.sparsity import add_residual
 from securepfl.learning.trajectory import Trajectory
+
+Alphas = float | dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,17 +34,19 @@ class Step:
     """One round's answer as a hospital takes it.
 
     `support`, shape [d], is the round's. `included`: whether this hospital's own update is in the sum. `start`, shape
-    [p], is the personal parameters' common start.
+    [p], is the personal parameters' common start. `compared`: what it compared in the round.
     """
 
+    federation: Federation
     round: int
     support: NDArray[np.bool_]
     opened: Opened
     included: bool
     start: Floats
+    compared: Compared
 
-    def take(self, state: ClientState, pending: Pending, federation: Federation) -> None:
-        """Move `state` to the end of the round."""
+    def take(self, state: ClientState, pending: Pending, alphas: Alphas, noise_variance: float) -> None:
+        """Move `state` to the end of the round. `noise_variance`: what training added to each coordinate."""
         opened = self.opened
         state.round, state.pending = self.round, None
         if opened.step is not None:
@@ -40,33 +55,95 @@ class Step:
             state.shared = (state.shared - state.aggregate).astype(np.float32)
         # A masked update that may have been unmasked is never sent again under another list. Only a sum without it
         # proves that its masks are still on: too few can have signed another list.
-        if not self.included if opened.step is not None else not federation.masked:
+        lost = not self.included if opened.step is not None else not self.federation.masked
+        if lost and self.federation.sparsity.feedback:
             state.residual = add_residual(state.residual, pending.sent)
-        if pending.trained:
+        mixture = self.federation.trajectory.of == "mixture"
+        if pending.trained and not mixture:
             # With shared noise a hospital's own step is not private enough to keep: only the sum is.
-            local = state.shared if federation.shares_noise else pending.local_shared
-            _move_trajectory(state, local, federation.trajectory.alpha)
-        if opened.neighbourhood is not None:
-            mean = torch.from_numpy((self.start + opened.neighbourhood).astype(np.float32))
-            state.personal = couple(torch.from_numpy(state.personal), mean, state.pull).numpy()
+            local = state.shared if self.federation.shares_noise else pending.local_shared
+            _move_trajectory(state, local, state.personal, alphas)
+        personal = self._couple(state, pending, noise_variance)
+        # It begins with the first round that the hospital trained in: one without training has spent nothing yet.
+        if mixture and (pending.trained or state.trajectory):
+            _move_trajectory(state, state.shared, personal, alphas)
         if opened.consensus is not None:
             state.average_personal = (self.start + opened.consensus).astype(np.float32)
         if opened.row:
-            _choose_neighbours(state, opened.row, federation)
+            self._choose_neighbours(state, opened.row)
+
+    def _couple(self, state: ClientState, pending: Pending, noise_variance: float) -> Floats:
+        """Draw the personal parameters to the neighbourhood's, and keep account of the noise in them. Returns them: the
+        state's may run ahead by momentum.
+        """
+        lasso, pulled, others = self.federation.coupling.kind == "lasso", 0.0, self.opened.weights
+        compares_personal = self.federation.similarity.of == "personal"
+        if lasso and compares_personal and pending.trained:
+            set_noise(state, noise_of(state).plus(self.start.size, noise_variance))
+        if self.opened.neighbourhood is not None:
+            mean = self.start + self.opened.neighbourhood
+            if lasso and pending.personal is not None:
+                pulled = self._proximal(state, pending.personal, mean)
+            elif not lasso:
+                pulled = state.pull
+                mean = torch.from_numpy(mean.astype(np.float32))
+                state.personal = couple(torch.from_numpy(state.personal), mean, pulled).numpy()
+        if pulled and compares_personal:
+            set_noise(state, noise_of(state).mixed(pulled, len(others)))
+        personal = state.personal
+        if pulled and self.federation.coupling.momentum and pending.personal is not None:
+            self._run_ahead(state, pending.personal)
+        return personal
+
+    def _run_ahead(self, state: ClientState, sent: Floats) -> None:
+        """Extrapolate the network lasso's step to the point from which the next round starts."""
+        from_, stepped = (torch.from_numpy(vector.astype(np.float64)) for vector in (sent, state.personal))
+        previous = stepped if state.previous is None else torch.from_numpy(state.previous)
+        ahead, momentum = Momentum(previous, state.momentum_steps).extrapolate(from_, stepped)
+        state.personal = ahead.numpy().astype(np.float32)
+        state.previous, state.momentum_steps = momentum.previous.numpy(), momentum.steps
+
+    def _proximal(self, state: ClientState, sent: Floats, mean: Doubles) -> float:
+        """The network lasso's step from what was sent; how far it pulled to the weighted mean."""
+        training = self.federation.training
+        rate = training.learning_rate * training.steps
+        total = state.weight_unit * sum(self.opened.weights.values())
+        z, trained = (torch.from_numpy(vector.astype(np.float64)) for vector in (sent, state.personal))
+        stepped = proximal_step(z, trained, torch.from_numpy(total * mean), total, rate)
+        state.personal = stepped.numpy().astype(np.float32)
+        return rate * total / (1.0 + 2.0 * rate * total)
+
+    def _choose_neighbours(self, state: ClientState, similar: dict[str, Similarity]) -> None:
+        """The row as this hospital sees it, and from it the graph, its weights and the pull. Who is not visible over
+        the noise, or sees nobody, is coupled to nobody.
+        """
+        coupling, own = self.federation.coupling, self.compared.norm
+        seen = {name: found for name, found in similar.items() if own > 0 and found.norm > 0}
+        row = state.similarity = {name: found.cosine for name, found in seen.items()}
+        before, state.distances = state.distances, {name: distance(own, found) for name, found in seen.items()}
+        kept = [name for name in state.neighbours if name in row]
+        if len(kept) < LEAST_NEIGHBOURS or self.round - state.graph_round >= coupling.hold:
+            options = {"kind": coupling.graph, "k": coupling.neighbours, "threshold": coupling.threshold}
+            kept = list(choose_neighbours(row, minimum=LEAST_NEIGHBOURS, **options))
+            state.graph_round = self.round
+        state.pull = pull_towards(row, kept, coupling.strength)
+        apart = mean_distances(before, state.distances) if coupling.momentum else state.distances
+        weights = self._edge_weights(state, {name: apart[name] for name in kept})
+        state.neighbours = weights if len(weights) >= LEAST_NEIGHBOURS else {}
+
+    def _edge_weights(self, state: ClientState, distances: dict[str, float]) -> dict[str, int]:
+        """The integer weights of the edges to those in `distances`: the network lasso's, or one for each."""
+        coupling = self.federation.coupling
+        if coupling.kind == "unit":
+            return dict.fromkeys(distances if state.pull > 0 else [], 1)
+        floor, bits = coupling.scale * floor_at(self.round), coupling.weight_bits
+        state.weight_unit = weight_unit(coupling.penalty, floor, bits)
+        weights = edge_weights(distances, floor, bits)
+        return {name: weight for name, weight in weights.items() if weight > 0}
 
 
-def _move_trajectory(state: ClientState, local_shared: Floats, alpha: float) -> None:
-    trajectory = Trajectory(alpha)
+def _move_trajectory(state: ClientState, shared: Floats, personal: Floats, alphas: Alphas) -> None:
+    trajectory = Trajectory(alphas)
     trajectory.load_state_dict({name: torch.from_numpy(part) for name, part in state.trajectory.items()})
-    local = {"shared": local_shared, "personal": state.personal}
-    trajectory.move({name: torch.from_numpy(part) for name, part in local.items()})
+    trajectory.move({"shared": torch.from_numpy(shared), "personal": torch.from_numpy(personal)})
     state.trajectory = {name: part.numpy().astype(np.float32).copy() for name, part in trajectory.state_dict().items()}
-
-
-def _choose_neighbours(state: ClientState, similar: dict[str, Similarity], federation: Federation) -> None:
-    coupling, norm = federation.coupling, float(np.linalg.norm(state.accumulated))
-    row = state.similarity = {name: found.cosine for name, found in similar.items()}
-    state.distances = {name: distance(norm, found) for name, found in similar.items()}
-    chosen = neighbours(row, coupling.neighbours, LEAST_NEIGHBOURS)
-    state.pull = pull_towards(row, chosen, coupling.strength)
-    state.neighbours = sorted(chosen) if state.pull > 0 else []

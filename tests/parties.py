@@ -18,6 +18,7 @@ NAMES = ("alder", "birch", "cedar", "damson")
 def federation_of(names=NAMES, **tables) -> Federation:
     defaults = {
         "rounds": 3,
+        "model": {"personal": ["head.*"]},
         "sparsity": {"density": 0.5},
         "similarity": {"every": 1},
         "coupling": {"strength": 0.5},
@@ -32,15 +33,15 @@ def rows_of(name: str, count: int = 40) -> TensorDataset:
     return TensorDataset(x, (x[:, 0] + 0.3 * x[:, 1] > 0).float())
 
 
-def parties(federation, folder, root_key=None, noise_key=None, **options):
+def parties(federation, folder, root_key=None, noise_key=None, *, rows=None, model=MODEL, **options):
     """(coordinator, clients by name); `noise_key` seeds the noise, `root_key` the support and tags."""
     keyrings, coordinator = local_parties(federation, root_key)
     clients = {
         name: Client(
             federation,
             name,
-            MODEL,
-            rows_of(name),
+            model,
+            rows_of(name) if rows is None else rows[name],
             keyring,
             folder / name,
             device="cpu",

@@ -36,7 +36,7 @@ def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_
             state.pending.sent[support].tobytes(),
             state.shared.tobytes(),
             state.personal.tobytes(),
-            state.accumulated.tobytes(),
+            state.compared.tobytes(),
             levels.levels.tobytes(),
             pack(levels.levels, channel.layout).tobytes(),
         ]
@@ -73,7 +73,7 @@ EMPTY = {
     "update": b"",
     "personal": None,
     "sketch": None,
-    "neighbours": (),
+    "neighbours": {},
     "head": "0" * 64,
     "nonce": bytes(NONCE_BYTES),
     "state": "0" * 64,

@@ -363,7 +363,7 @@ def test_a_false_signature_is_refused_on_arrival_and_the_true_one_still_counts(t
 
 
 def test_masks_and_similarity_exclude_each_other_unless_accepted():
-    """Sketches of accumulated updates would show, to whoever has a hospital's key, what masks hide."""
+    """Sketches of compared updates would show, to whoever has a hospital's key, what masks hide."""
     with pytest.raises(ConfigError, match="beside_masks"):
         masked(similarity={"every": 1})
     assert masked(similarity={"every": 1, "beside_masks": True}).masked

@@ -112,8 +112,8 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
     foreign = replace(channel, cipher=gone._keyring.federation_key.sum_cipher(channel.layout))
     context = header_session + b"update/2/0"
     with pytest.raises(AggregateError):
-        foreign.mean(body.aggregate, body.survivors, context, 10)
-    assert channel.mean(body.aggregate, body.survivors, context, 10).size == 10
+        foreign.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10)
+    assert channel.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10).size == 10
     with pytest.raises(MessageError):
         type(gone._snapshot(gone._state)).open(
             snapshot, gone._keyring.federation_key.snapshot_key, header_session, shared(gone).size

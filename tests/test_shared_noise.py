@@ -107,7 +107,7 @@ def test_nothing_of_a_hospitals_own_step_is_kept_or_sent(tmp_path):
     for name, client in clients.items():
         state = client._state
         assert not state.residual.any()
-        assert not state.accumulated[: state.shared.size].any()
+        assert not state.compared[: state.shared.size].any()
         assert np.array_equal(state.pending.local_shared, state.shared)
         body = integers_of(coordinator, clients, name)
         assert body.sketch is None

@@ -13,6 +13,7 @@ from parties import NAMES, close_all, federation_of, parties, rows_of
 from test_masked_round import chi_square
 from views import bytes_of, holds
 
+from securepfl.compared import compared_of
 from securepfl.crypto.envelope import Kind, open_message
 from securepfl.crypto.seal import stamp
 from securepfl.crypto.similarity import SimilarityTable
@@ -55,6 +56,7 @@ def recorded(folder, masking):
 
 def one_round(coordinator, clients):
     seen = SimpleNamespace(number=coordinator._closed + 1, coordinator=[], curious=[], up={}, sent={}, personal={})
+    seen.compared, seen.whole = {}, {}
     session, people = coordinator._session, coordinator._hospitals
 
     def deliver(messages, reply):
@@ -74,7 +76,8 @@ def one_round(coordinator, clients):
     for name, client in clients.items():
         seen.sent[name] = client._state.pending.sent.copy()
         seen.personal[name] = client._state.personal.copy()
-        seen.accumulated = getattr(seen, "accumulated", {}) | {name: client._state.accumulated.copy()}
+        seen.compared[name] = client._state.compared.copy()
+        seen.whole[name] = compared_of(client._state, coordinator.federation.similarity.gate)
     if coordinator.federation.masked:
         deliver(coordinator.agree(), lambda client, message: client.agree(message))
         deliver(coordinator.unmask(), lambda client, message: client.reveal(message))
@@ -198,7 +201,9 @@ def test_one_update_is_not_in_what_was_released(masked):
 def aggregate_of(run, seen):
     channel, client = run.clients[CURIOUS]._channels["update"], run.clients[CURIOUS]
     context = client._session + f"update/{seen.number}/0".encode()
-    return channel.mean(seen.answer.aggregate, seen.answer.survivors, context, seen.sent[WATCHED].size)
+    return channel.mean(
+        seen.answer.aggregate, dict.fromkeys(seen.answer.survivors, 1), context, seen.sent[WATCHED].size
+    )
 
 
 def test_the_sum_is_not_in_the_coordinators_view(masked):
@@ -238,7 +243,7 @@ def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(
         assert len(names) >= 3 and CURIOUS not in names
         context = client._session + f"personal/{seen.number}/0".encode()
         channel = client._channels["personal"]
-        mean = channel.mean(seen.answer.neighbourhood, names, context, channel.layout.values)
+        mean = channel.mean(seen.answer.neighbourhood, dict.fromkeys(names, 1), context, channel.layout.values)
         single = [seen.personal[name] - client._start for name in names]
         np.testing.assert_allclose(mean, np.mean(single, axis=0), atol=2 * channel.limit / 1022)
         assert not any(np.allclose(mean, one, atol=1e-3) for one in single)
@@ -262,8 +267,8 @@ def test_personal_parameters_of_a_round_are_not_in_what_was_released(unmasked):
 
 
 def cosines(seen):
-    stacked = np.stack([seen.accumulated[name] for name in FIVE])
-    unit = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
+    stacked = np.stack([seen.compared[name] for name in FIVE])
+    unit = stacked / np.array([[seen.whole[name].signal.norm] for name in FIVE])  # without the known noise
     return unit @ unit.T
 
 
@@ -274,19 +279,20 @@ def test_the_coordinator_sees_of_similarity_only_which_neighbours_were_asked_for
     octets = np.frombuffer(b"".join(sketches), dtype=np.uint8).astype(np.uint64)
     assert chi_square(octets, 256) < 60
     for seen in unmasked.rounds:
-        assert not holds(coordinators_view(unmasked), seen.accumulated[WATCHED])
+        assert not holds(coordinators_view(unmasked), seen.compared[WATCHED])
 
 
 def test_another_hospital_sees_its_own_row_with_norms(unmasked):
     client, seen = unmasked.clients[CURIOUS], unmasked.rounds[2]
     assert set(seen.answer.products) == set(FIVE) - {CURIOUS}
     index = FIVE.index(CURIOUS)
-    row = [seen.accumulated[name] for name in FIVE if name != CURIOUS]
+    row = [seen.compared[name] for name in FIVE if name != CURIOUS]
     last = unmasked.rounds[3]
     for other, cosine in client.similarity.items():
         assert abs(cosine - cosines(last)[index, FIVE.index(other)]) < 1e-3
-        apart = np.linalg.norm(last.accumulated[CURIOUS] - last.accumulated[other])
-        assert abs(client.distances[other] - apart) < 1e-2 * np.linalg.norm(last.accumulated[other])
+        noise = sum(last.whole[name].noise.energy for name in (CURIOUS, other))
+        apart = np.sqrt(np.sum((last.compared[CURIOUS] - last.compared[other]) ** 2) - noise)
+        assert abs(client.distances[other] - apart) < 1e-2 * np.linalg.norm(last.compared[other])
     assert not any(holds(hospitals_view(unmasked), vector) for vector in row)
 
 
@@ -304,13 +310,13 @@ def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(un
     pads = comparison.cipher._pads(similarity._Labels(context, nonces), receiver, table._dimensions)
     found = (table._vectors[receiver][0].astype(np.int64) - pads.astype(np.int64)) % (2**31 - 1)
     sketched = np.where(found > 2**30, found - (2**31 - 1), found)
-    assert np.array_equal(sketched, comparison._sketch(seen.accumulated[WATCHED], seen.number))
+    assert np.array_equal(sketched, comparison._sketch(seen.whole[WATCHED], seen.number))
     pair = comparison.cipher.decrypt(table.row(receiver)[other], sketched, receiver, other, context, nonces)
-    assert abs(pair.cosine - cosines(seen)[receiver, other]) < 1e-3
+    assert abs(seen.whole[WATCHED].opened(pair).cosine - cosines(seen)[receiver, other]) < 1e-3
 
 
 def test_similarity_is_not_in_what_was_released(unmasked):
-    assert not holds(expert_bytes(unmasked), unmasked.rounds[-1].accumulated[WATCHED])
+    assert not holds(expert_bytes(unmasked), unmasked.rounds[-1].compared[WATCHED])
     records = [client.release("personal")[1] for client in unmasked.clients.values()]
     assert not any({"similarity", "distances", "neighbours"} & set(record) for record in records)
 

@@ -69,7 +69,7 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
     privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
     settings = dp_settings(federation, len(dataset), federation.training.steps)
     kind, hidden, seed = federation.model.kind, federation.model.hidden, federation.model.seed
-    model = initial_model(partial(build_model, kind, len(spec.feature_names), hidden, seed), seed)
+    model = initial_model(partial(build_model, kind, len(spec.feature_names), hidden, seed), federation.model)
     training = Training(
         model,
         dataset,

@@ -113,6 +113,12 @@ def _caveats(summary: LedgerSummary) -> list[str]:
         lines.append(
             f"shared noise: this epsilon holds while {least} hospitals add their share and keep it; an RDP bound"
         )
+    selections = sum(release.steps for release in summary.releases if isinstance(release, Selection))
+    if selections:
+        lines.append(
+            f"{selections} selection(s) charged as repeat-and-select: with them epsilon is an RDP bound, and it holds "
+            "while nobody is told how many candidates were tried"
+        )
     if summary.settled_below:
         lines.append(
             f"{summary.settled_below} round(s) were settled for less than they reserved, which rests on the hospital's "
@@ -195,7 +201,11 @@ def _described(release: AnyRelease) -> str:
             scale = f"scale {release.scale} of sensitivity {release.sensitivity:.4g}"
             return f"{release.steps} x shared discrete Gaussian, {release.shares} shares of {scale} (RDP bound)"
         case Selection():
-            return f"{release.steps} x best of {release.mean:g} candidates on average (RDP bound)"
+            each = " and ".join(_described(one) for one in release.candidate)
+            return (
+                f"{release.steps} x repeat-and-select: the best of {release.mean:g} candidates on average, each {each} "
+                "(RDP bound)"
+            )
 
 
 def print_budget(console: Console, budget: dict[str, Any]) -> None:

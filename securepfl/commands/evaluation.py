@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -109,7 +110,8 @@ def compare_models(
 
 def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
     federation = client.federation
-    model = initial_model(build_model, federation.model.seed)
+    # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
+    model = initial_model(build_model, msgspec.structs.replace(federation.model, adapters=None))
     rounds, unit = federation.rounds - len(client.sat_out), federation.privacy.unit
     if rounds:
         train_private(

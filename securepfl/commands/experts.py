@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
-from securepfl.federation import ModelSettings
+from securepfl.federation import ModelSettings, initial_model
+from securepfl.learning.adapters import folded
 from securepfl.learning.models import build_model
 from securepfl.runtime.storage import read_arrays, write_arrays
 
@@ -62,6 +64,7 @@ def _model(arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) 
     features = len(DataSpec.from_mapping(meta["data"]).feature_names)
     if settings.kind == "own":
         raise StorageError("the experts are of the pipeline's own model; route them with securepfl.RoutedModel")
-    model = build_model(settings.kind, features, settings.hidden)
+    model = initial_model(partial(build_model, settings.kind, features, settings.hidden), settings)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return model.eval()
+    # Whole layers are mixed: a correction apart from its layer would meet another expert's.
+    return folded(model).eval()

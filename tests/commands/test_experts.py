@@ -1,0 +1,61 @@
+"""Experts that were trained with adapters are read as whole layers, and routed."""
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from securepfl.commands.experts import read_experts, write_expert
+from securepfl.data.schema import DataSpec
+from securepfl.errors import StorageError
+from securepfl.federation import ModelSettings, initial_model
+from securepfl.learning.models import build_model
+from securepfl.learning.prediction import predict
+from securepfl.learning.routing import RoutedModel
+
+SPEC = DataSpec.from_mapping(
+    {"label": "outcome", "ranges": {name: {"centre": 0, "spread": 1} for name in ("age", "bmi", "hr")}}
+)
+FEATURES = len(SPEC.feature_names)
+ROWS = torch.randn(5, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+def trained(settings, seed):
+    model = initial_model(lambda: build_model(settings.kind, FEATURES, settings.hidden), settings)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["mlp", "logistic"])
+@pytest.mark.parametrize("adapters", [None, 0, 2])
+def test_an_expert_read_back_is_the_function_released_without_adapters(tmp_path, kind, adapters):
+    settings = ModelSettings(kind=kind, adapters=adapters)
+    models = {name: trained(settings, seed) for seed, name in enumerate(("north", "south"))}
+    for name, model in models.items():
+        write_expert(tmp_path / f"{name}.safetensors", model, {"epsilon": 1.0}, settings, SPEC)
+    experts = read_experts(tmp_path)
+    plain = list(build_model(kind, FEATURES, settings.hidden).state_dict())
+    for name, expert in experts.models.items():
+        assert list(expert.state_dict()) == plain
+        np.testing.assert_allclose(predict(expert, ROWS), predict(models[name], ROWS), rtol=1e-5)
+    routed = RoutedModel(list(experts.models.values()))
+    assert list(routed.routed_layers()) == [name.removesuffix(".weight") for name in plain if name.endswith("weight")]
+
+
+def test_experts_of_another_rank_are_not_one_runs(tmp_path):
+    for name, adapters in (("north", 0), ("south", 1)):
+        settings = ModelSettings(adapters=adapters)
+        write_expert(tmp_path / f"{name}.safetensors", trained(settings, 0), {}, settings, SPEC)
+    with pytest.raises(StorageError, match="differ"):
+        read_experts(tmp_path)
+
+
+def test_an_expert_with_another_rank_than_it_says_is_refused(tmp_path):
+    settings = ModelSettings(adapters=1)
+    lying = msgspec.structs.replace(settings, adapters=0)
+    write_expert(tmp_path / "north.safetensors", trained(settings, 0), {}, lying, SPEC)
+    with pytest.raises(StorageError, match="not an expert"):
+        read_experts(tmp_path)
