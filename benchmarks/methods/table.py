@@ -1,0 +1,137 @@
+"""The tables of docs/results.md, written between two marker comments from the finished cells."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from methods.catalogue import ENTRIES, Entry
+from methods.cells import Cell, Plan, Record
+from methods.measure import interval, mean_over_hospitals, worst_hospital
+
+BEGIN = "<!-- methods: begin (written by benchmarks/methods.py) -->"
+END = "<!-- methods: end -->"
+REFERENCES = ("majority", "pooled")
+"""Rows to compare with, not contestants: they win nothing."""
+
+Columns = Mapping[str, tuple[float, float]]
+"""(mean, half-width) by column."""
+
+_HEADER = "| method | balanced accuracy | AUROC | accuracy | worst hospital: bal. acc. / AUROC | bytes | seconds |"
+_CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced", "worst_auroc")
+
+
+def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str:
+    """`page` with `section` between the markers, all else as it was. Raises ValueError where they aren't there."""
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"the page lacks the markers; add the lines `{begin}` and `{end}` where the tables belong")
+    return f"{before}{begin}\n{section.strip()}\n{end}{after}"
+
+
+def section_of(results: Mapping[Cell, Record], plan: Plan, methods: Sequence[str], pictures: Iterable[str]) -> str:
+    """What stands between the markers: how it was run, a table for each data set and epsilon of the page, pictures."""
+    parts = [_preface(plan)]
+    for name, entry in ENTRIES.items():
+        tables = [table for epsilon in entry.page if (table := _table(results, name, epsilon, methods))]
+        if tables:
+            parts += [f"### {entry.title}", entry.note, *tables]
+    return "\n\n".join([*parts, *(f"![{path}]({path})" for path in pictures)]) + "\n"
+
+
+def summary(record: Record) -> dict[str, tuple[float, float]]:
+    """Mean and half-width over the seeds of each column; bytes are those of all hospitals, both ways."""
+    runs = record["runs"]
+    worst = [worst_hospital(run["hospitals"]) for run in runs]
+    columns = {
+        name: [mean_over_hospitals(run["hospitals"], name) for run in runs]
+        for name in ("balanced_accuracy", "auroc", "accuracy")
+    }
+    columns |= {"worst_balanced": [pair[0] for pair in worst], "worst_auroc": [pair[1] for pair in worst]}
+    columns["bytes"] = [run["upload_bytes"] + run["download_bytes"] for run in runs]
+    columns["seconds"] = [run["seconds"] for run in runs]
+    return {name: interval(values) for name, values in columns.items()}
+
+
+def _preface(plan: Plan) -> str:
+    return (
+        f"Every method takes at most {plan.steps} full-batch gradients of each hospital and spends the same epsilon "
+        "and delta (zero-out, per record). Its hyper-parameters: at most "
+        f"{plan.trials} trials, drawn evenly from its grid by a fixed public draw, each scored on a quarter of each "
+        f"hospital's training rows, over {plan.tuning_seeds} seeds, by (balanced accuracy + AUROC) / 2; test rows play "
+        "no part. Tuning is not charged to epsilon, for any method. "
+        f"Mean over hospitals, then over {plan.seeds} seeds, with the 95 % interval (t). Worst hospital: the one with "
+        "the lowest balanced accuracy. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, "
+        "one thread. **Best**; _within the best's interval_; majority and pooled (its rows leave the hospitals) don't "
+        "compete."
+    )
+
+
+def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: Sequence[str]) -> str:
+    rows = {
+        method: summary(record)
+        for method in methods
+        if (record := results.get(Cell(task, method, epsilon))) is not None
+    }
+    if not rows:
+        return ""
+    marks = {column: _mark(rows, column) for column in _CONTESTED}
+    lines = [_caption(ENTRIES[task], epsilon), "", _HEADER, "|---|---|---|---|---|---|---|"]
+    return "\n".join(lines + [_row(method, columns, marks) for method, columns in rows.items()])
+
+
+def _caption(entry: Entry, epsilon: float) -> str:
+    delta = f"{entry.delta:.0e}".replace("e-0", "e-")
+    return f"Epsilon {epsilon:g}, delta {delta}:" if math.isfinite(epsilon) else "Without privacy:"
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The best mean of a column, and the least that lies within its interval."""
+
+    best: float
+    least: float
+
+    def dressed(self, mean: float, text: str) -> str:
+        if mean >= self.best:
+            return f"**{text}**"
+        return f"_{text}_" if mean >= self.least else text
+
+
+def _mark(rows: Mapping[str, Columns], column: str) -> _Mark:
+    contestants = [columns[column] for name, columns in rows.items() if name not in REFERENCES]
+    mean, half = max(contestants, default=(math.inf, 0.0), key=lambda pair: pair[0])
+    return _Mark(mean, mean - (0.0 if math.isnan(half) else half))
+
+
+def _row(method: str, columns: Columns, marks: Mapping[str, _Mark]) -> str:
+    def cell(column: str, text: Callable[[tuple[float, float]], str]) -> str:
+        shown = text(columns[column])
+        return shown if method in REFERENCES else marks[column].dressed(columns[column][0], shown)
+
+    first = [cell(column, with_half) for column in ("balanced_accuracy", "auroc", "accuracy")]
+    worst = " / ".join(cell(column, lambda pair: figure(pair[0])) for column in ("worst_balanced", "worst_auroc"))
+    last = [size(columns["bytes"][0]), f"{columns['seconds'][0]:.2g}"]
+    return f"| {' | '.join([method, *first, worst, *last])} |"
+
+
+def with_half(pair: tuple[float, float]) -> str:
+    """.842 +- .013; the mean alone where there is no interval."""
+    mean, half = pair
+    return figure(mean) if math.isnan(half) else f"{figure(mean)} +- {figure(half)}"
+
+
+def figure(value: float) -> str:
+    """.842, as the page writes shares."""
+    if math.isnan(value):
+        return "-"
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+def size(count: float) -> str:
+    """Bytes as 1.2 MB, 34 kB or 56 B."""
+    for unit, scale in (("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f} B"

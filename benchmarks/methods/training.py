@@ -1,0 +1,61 @@
+"""What the methods have in common: choices offered to all alike, local steps, means, and the bill."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from methods.oracle import Oracle
+from methods.task import Fitted, Hyper, Settings, Task
+
+Grid = Mapping[str, tuple[float | int | str, ...]]
+
+# share: part of the settings' steps that is used; the whole privacy budget then pays for those, with less noise each.
+COMMON: Grid = {"lr": (0.1, 0.5, 2.0), "share": (0.25, 1.0), "clip": (0.5, 2.0)}
+LOCAL: Grid = {**COMMON, "local_steps": (1, 5)}
+
+_BYTES = 4  # of a float
+
+
+def oracle_for(task: Task, settings: Settings, hyper: Hyper, seed: int, per_round: int = 1) -> Oracle:
+    """An oracle with as many whole rounds of `per_round` steps as fit into the share, but one if the settings can.
+
+    Where not even one does, it has the settings' steps, and no method starts a round.
+    """
+    rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9) // per_round)
+    steps = min(rounds * per_round, settings.steps)
+    return Oracle(task, replace(settings, steps=steps), seed, float(hyper["clip"]))
+
+
+def descend(
+    oracle: Oracle,
+    site: str,
+    weights: Tensor,
+    lr: float,
+    steps: int,
+    mask: Tensor | None = None,
+    anchor: Tensor | None = None,
+    pull: float = 0.0,
+) -> Tensor:
+    """Weights [D] after `steps` gradient steps on the hospital's loss + pull/2 |weights - anchor|^2.
+
+    The penalty is stepped implicitly (forward-backward splitting): the same fixed point as with its gradient, and
+    stable for every pull.
+    """
+    for _ in range(steps):
+        weights = weights - lr * oracle.gradient(site, weights, mask)
+        if anchor is not None:
+            weights = (weights + lr * pull * anchor) / (1 + lr * pull)
+    return weights
+
+
+def mean(vectors: Iterable[Tensor]) -> Tensor:
+    """Mean with equal weights: [D] of any number of [D]."""
+    return torch.stack(list(vectors)).mean(0)
+
+
+def fitted(oracle: Oracle, weights: Mapping[str, Tensor], up: int, down: int, **facts: object) -> Fitted:
+    """The hospitals' models; `up` and `down` are the floats that all hospitals sent and received in all rounds."""
+    models = {site: oracle.model(weights[site]) for site in oracle.sites}
+    return Fitted(models, _BYTES * up, _BYTES * down, {"steps": oracle.spent, **facts})

