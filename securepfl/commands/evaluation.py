@@ -159,6 +159,8 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
         budget=client.federation.budget_of(client.name),
         sat_out=client.sat_out,
         similarity=client.similarity,
+        signal=client.signal,
+        neighbours=tuple(sorted(client.neighbours)),
         notes=(*_row_notes(hospital, client.federation.privacy.unit), *_budget_notes(client)),
     )
 

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from securepfl.report.outcome import METRICS, MODELS, Observer, RoundEvent
+from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     for metrics in [METRICS] if console.width >= 110 else [(metric,) for metric in METRICS]:
         console.print(_metrics_table(result, metrics))
     console.print(_privacy_table(result))
-    if any(site["similarity"] for site in result["sites"].values()):
+    if any(site["signal"] is not None for site in result["sites"].values()):
         console.print(_similarity_table(result))
     console.print(_communication(result["communication"], result["seconds"]))
     for note in result["notes"]:
@@ -103,15 +103,19 @@ def _privacy_table(result: dict[str, Any]) -> Table:
 def _similarity_table(result: dict[str, Any]) -> Table:
     names = list(result["sites"])
     table = Table(
-        title="Cosine similarity, computed on ciphertexts (each hospital sees its own row)",
+        title="Cosine similarity without the known noise, computed on ciphertexts (each hospital sees its own row)",
         title_justify="left",
+        caption=SIGNAL_NOTE.format(gate=result["federation"]["similarity"]["gate"]),
+        caption_justify="left",
     )
     table.add_column("hospital")
+    table.add_column("signal / noise", justify="right")
     for name in names:
         table.add_column(name, justify="right")
     for name in names:
         row = result["sites"][name]["similarity"]
-        table.add_row(name, *(f"{row[other]:+.2f}" if other in row else "" for other in names))
+        signal = signal_text(result["sites"][name]["signal"])
+        table.add_row(name, signal, *(f"{row[other]:+.2f}" if other in row else "" for other in names))
     return table
 
 

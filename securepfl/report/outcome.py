@@ -7,6 +7,12 @@ Metrics = Mapping[str, float | None]
 
 MODELS = ("personalised", "shared", "local", "majority")
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
+SIGNAL_NOTE = "signal / noise: below {gate:g} a hospital compares itself with nobody and is coupled to nobody"
+
+
+def signal_text(signal: float | None) -> str:
+    """A ratio of signal to noise for a table."""
+    return "" if signal is None else f"{signal:,.1f}"
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,10 @@ Observer = Callable[[RoundEvent], None]
 
 @dataclass(frozen=True)
 class SiteOutcome:
-    """One hospital: row counts, metrics by model, what was spent, and what the output must say about it."""
+    """One hospital: row counts, metrics by model, what was spent, and what the output must say about it.
+
+    `signal`: how far what it compared stands out of its noise; `neighbours`: to whom it is coupled at the end.
+    """
 
     train: int
     test: int
@@ -36,6 +45,8 @@ class SiteOutcome:
     budget: float
     sat_out: tuple[int, ...]
     similarity: Mapping[str, float]
+    signal: float | None
+    neighbours: tuple[str, ...]
     notes: tuple[str, ...]
 
 

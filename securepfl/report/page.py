@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from securepfl.report.outcome import METRICS, MODELS
+from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, signal_text
 
 _TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 _STYLE = """
@@ -100,12 +100,20 @@ def _privacy(result: dict[str, Any]) -> str:
 def _similarity(result: dict[str, Any]) -> str:
     names = list(result["sites"])
     found = {name: result["sites"][name]["similarity"] for name in names}
-    if not any(found.values()):
+    signals = {name: result["sites"][name]["signal"] for name in names}
+    if all(signal is None for signal in signals.values()):
         return ""
     rows = [
-        [name, *(f"{found[name][other]:+.2f}" if other in found[name] else "" for other in names)] for name in names
+        [
+            name,
+            signal_text(signals[name]),
+            *(f"{found[name][other]:+.2f}" if other in found[name] else "" for other in names),
+        ]
+        for name in names
     ]
-    return "<h2>Cosine similarity, computed on ciphertexts</h2>" + _table(["hospital", *names], rows)
+    note = f"<p>{SIGNAL_NOTE.format(gate=result['federation']['similarity']['gate'])}</p>"
+    title = "<h2>Cosine similarity without the known noise, computed on ciphertexts</h2>"
+    return title + _table(["hospital", "signal / noise", *names], rows) + note
 
 
 def _communication(result: dict[str, Any]) -> str:

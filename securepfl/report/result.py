@@ -51,5 +51,7 @@ def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
         },
         "sat_out": list(site.sat_out),
         "similarity": dict(site.similarity),
+        "signal": site.signal,
+        "neighbours": list(site.neighbours),
         "notes": list(site.notes),
     }

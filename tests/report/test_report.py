@@ -26,6 +26,8 @@ def site(accuracy, auroc, **changes):
         "budget": 2.0,
         "sat_out": (),
         "similarity": {},
+        "signal": 4.0,
+        "neighbours": (),
         "notes": (),
     }
     return SiteOutcome(**(values | changes))
