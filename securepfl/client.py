@@ -30,6 +30,7 @@ from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError
 from securepfl.exchange import Encoded, Layouts, Masker, SumChannel, mask_context, round_context
 from securepfl.federation import Federation, initial_model
 from securepfl.learning.device import resolve_device
+from securepfl.learning.difference import load_solver
 from securepfl.learning.models import bce
 from securepfl.learning.partition import Partition
 from securepfl.learning.prediction import predict
@@ -126,6 +127,8 @@ class Client:
         self._training.try_out(self._model, loss, self.device, name)
         _check_normaliser(federation, self.units, name)
         self._start = as_floats(self._partition.flatten_personal(self._model))
+        if federation.sparsity.kind == "difference":
+            load_solver()
         self._alphas = alphas_by_part(self._partition, federation.trajectory.alpha, federation.trajectory.layers)
         self._channels = SumChannel.open(federation, keyring.federation_key)
         self._masks = Masks.of(federation, keyring)

@@ -23,14 +23,14 @@ def append(folder: Path, record: Record) -> None:
         os.close(handle)
 
 
-def read(folder: Path, plan: Plan) -> dict[Cell, Record]:
-    """The cells finished under `plan`, the last line of each; lines cut off or of other plans are passed over."""
+def read(folder: Path, plan: Plan | None = None) -> dict[Cell, Record]:
+    """The cells finished under `plan`, or under any, the last line of each; lines cut off are passed over."""
     path = folder / FILE
     records = _records(path.read_text().splitlines()) if path.exists() else ()
     return {
         Cell(record["task"], record["method"], float(record["epsilon"])): record
         for record in records
-        if record["plan"] == vars(plan)
+        if plan is None or record["plan"] == vars(plan)
     }
 
 

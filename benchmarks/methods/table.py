@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from methods.catalogue import ENTRIES, Entry
-from methods.cells import Cell, Plan, Record
+from methods.cells import Cell, Record
 from methods.measure import interval, mean_over_hospitals, worst_hospital
 
 BEGIN = "<!-- methods: begin (written by benchmarks/methods.py) -->"
@@ -17,6 +17,15 @@ Columns = Mapping[str, tuple[float, float]]
 """(mean, half-width) by column."""
 
 _HEADER = "| method | balanced accuracy | AUROC | accuracy | worst hospital: bal. acc. / AUROC | bytes | seconds |"
+_PREFACE = (
+    "Every method takes at most the same number of full-batch gradients of each hospital and spends the same epsilon "
+    "and delta (zero-out, per record). Its hyper-parameters: as many trials for each method, drawn evenly from its "
+    "grid by a fixed public draw, each scored on a quarter of each hospital's training rows by (balanced accuracy + "
+    "AUROC) / 2; test rows play no part. Tuning is not charged to epsilon, for any method. Mean over hospitals, then "
+    "over seeds, with the 95 % interval (t). Worst hospital: the one with the lowest balanced accuracy. Bytes: all "
+    "hospitals, both ways, whole run. Seconds: one training, all parties, one thread. **Best**; _within the best's "
+    "interval_; majority and pooled (its rows leave the hospitals) don't compete."
+)
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced", "worst_auroc")
 
 
@@ -29,9 +38,9 @@ def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str
     return f"{before}{begin}\n{section.strip()}\n{end}{after}"
 
 
-def section_of(results: Mapping[Cell, Record], plan: Plan, methods: Sequence[str], pictures: Iterable[str]) -> str:
+def section_of(results: Mapping[Cell, Record], methods: Sequence[str], pictures: Iterable[str]) -> str:
     """What stands between the markers: how it was run, a table for each data set and epsilon of the page, pictures."""
-    parts = [_preface(plan)]
+    parts = [_PREFACE]
     for name, entry in ENTRIES.items():
         tables = [table for epsilon in entry.page if (table := _table(results, name, epsilon, methods))]
         if tables:
@@ -53,20 +62,6 @@ def summary(record: Record) -> dict[str, tuple[float, float]]:
     return {name: interval(values) for name, values in columns.items()}
 
 
-def _preface(plan: Plan) -> str:
-    return (
-        f"Every method takes at most {plan.steps} full-batch gradients of each hospital and spends the same epsilon "
-        "and delta (zero-out, per record). Its hyper-parameters: at most "
-        f"{plan.trials} trials, drawn evenly from its grid by a fixed public draw, each scored on a quarter of each "
-        f"hospital's training rows, over {plan.tuning_seeds} seeds, by (balanced accuracy + AUROC) / 2; test rows play "
-        "no part. Tuning is not charged to epsilon, for any method. "
-        f"Mean over hospitals, then over {plan.seeds} seeds, with the 95 % interval (t). Worst hospital: the one with "
-        "the lowest balanced accuracy. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, "
-        "one thread. **Best**; _within the best's interval_; majority and pooled (its rows leave the hospitals) don't "
-        "compete."
-    )
-
-
 def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: Sequence[str]) -> str:
     rows = {
         method: summary(record)
@@ -76,13 +71,18 @@ def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: S
     if not rows:
         return ""
     marks = {column: _mark(rows, column) for column in _CONTESTED}
-    lines = [_caption(ENTRIES[task], epsilon), "", _HEADER, "|---|---|---|---|---|---|---|"]
+    plan = next(results[Cell(task, method, epsilon)]["plan"] for method in rows)
+    lines = [_caption(ENTRIES[task], epsilon, plan), "", _HEADER, "|---|---|---|---|---|---|---|"]
     return "\n".join(lines + [_row(method, columns, marks) for method, columns in rows.items()])
 
 
-def _caption(entry: Entry, epsilon: float) -> str:
+def _caption(entry: Entry, epsilon: float, plan: Mapping[str, int]) -> str:
     delta = f"{entry.delta:.0e}".replace("e-0", "e-")
-    return f"Epsilon {epsilon:g}, delta {delta}:" if math.isfinite(epsilon) else "Without privacy:"
+    privacy = f"Epsilon {epsilon:g}, delta {delta}" if math.isfinite(epsilon) else "Without privacy"
+    numbers = (
+        f"{plan['steps']} gradients, {plan['trials']} trials over {plan['tuning_seeds']} seeds, {plan['seeds']} seeds"
+    )
+    return f"{privacy} ({numbers}):"
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def test_only_what_lies_between_the_markers_is_replaced():
 def test_the_table_marks_the_best_and_what_its_interval_reaches(tmp_path):
     for method, balanced in (("majority", 0.99), ("local", 0.5), ("fedavg", 0.75), ("ditto", 0.7)):
         store.append(tmp_path, record("azpro", method, "1", balanced))
-    section = section_of(store.read(tmp_path, PLAN), PLAN, ("majority", "local", "fedavg", "ditto"), ["pictures/x.png"])
+    section = section_of(store.read(tmp_path, PLAN), ("majority", "local", "fedavg", "ditto"), ["pictures/x.png"])
     rows = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
     assert "**.750 +- .127**" in rows["fedavg"] and "_.700 +- .127_" in rows["ditto"]
     assert "| .500 +- .127 |" in rows["local"] and "| .990 +- .127 |" in rows["majority"]
