@@ -82,9 +82,10 @@ def main(data: Path, tasks: tuple[str, ...], seeds: int, trials: int, page: Path
     """Print the tables, and write them between the markers of PAGE."""
     torch.set_num_threads(1)
     parts = [
-        "The whole: a wide personal part (the head; all weights but the intercept of a logistic model), coupled, density "
-        ".25, the mixture averaged with alpha .5. Each row changes what it names. Learning rate, clip and rounds are "
-        f"chosen for the whole by {trials} trials on inner validation. Means over hospitals, then over {seeds} seeds.",
+        "The whole: a wide personal part (the head; all weights but the intercept of a logistic model), coupled, "
+        "density .25, the mixture averaged with alpha .5. Each row changes what it names. Learning rate, clip and "
+        f"rounds are chosen for the whole by {trials} trials on inner validation. Means over hospitals, then over "
+        f"{seeds} seeds.",
     ]
     for name in tasks or tuple(TASKS):
         entry = ENTRIES[name]

@@ -117,7 +117,7 @@ class ClientState:
     def save(self, path: Path) -> None:
         """Write all of it to `path`, on disk when this returns. Raises StorageError."""
         arrays: dict[str, NDArray[Any]] = {f"trajectory.{name}": value for name, value in self.trajectory.items()}
-        optional = {name: getattr(self, name) for name in _OPTIONAL}
+        optional = {name: getattr(self, name) for name in ("aggregate", "average_personal", "previous")}
         arrays |= {name: value for name, value in optional.items() if value is not None}
         for name in ("shared", "personal", "residual", "compared"):
             arrays[name] = getattr(self, name)
@@ -170,7 +170,9 @@ class ClientState:
             personal=arrays["personal"],
             residual=arrays["residual"],
             compared=arrays["compared"],
-            **{name: arrays.get(name) for name in _OPTIONAL},
+            aggregate=arrays.get("aggregate"),
+            average_personal=arrays.get("average_personal"),
+            previous=arrays.get("previous"),
             trajectory={name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)},
             pending=pending,
             **{name: meta[name] for name in _META},
@@ -197,5 +199,4 @@ _META = (
     "clipped",
     "sat_out",
 )
-_OPTIONAL = ("aggregate", "average_personal", "previous")
 _PENDING = ("trained", "nonces", "salt", "agreed", "revealed", "answer")

@@ -41,9 +41,9 @@ def _require(condition: bool, message: str) -> None:
 def _require_positive(settings: "Settings", *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        _require(
-            value is None or (math.isfinite(value) and value > 0), f"{name} = {value}: must be positive and finite"
-        )
+        positive = value is None or (math.isfinite(value) and value > 0)
+        _require(positive, f"{name} = {value}: must be positive and finite")
+        _require(value is None or 1e-9 <= value <= 1e9, f"{name} = {value}: must be in [1e-9, 1e9]")
 
 
 class ModelSettings(Settings, frozen=True):
@@ -177,9 +177,9 @@ class SimilaritySettings(Settings, frozen=True):
     """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never), from the second on.
 
     `of` is what is compared: each hospital's accumulated "updates", or its "personal" parameters less their start. The
-    known noise is taken off, and a hospital whose signal does not pass `gate` standard deviations of what is left of it
-    compares itself with nobody. `beside_masks` accepts that a coordinator with a hospital's keys learns from sketches
-    what masks would hide from it.
+    known noise is taken off; a hospital whose squared signal is then below `gate` times sqrt(d) s^2, for noise of
+    variance s^2 on d coordinates, compares itself with nobody. `beside_masks` accepts that a coordinator with a
+    hospital's keys learns from sketches what masks would hide from it.
     """
 
     every: int = 0
@@ -191,7 +191,7 @@ class SimilaritySettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         _require(self.every >= 0, f"every = {self.every}: must be 0 (never) or more")
         _require(2 <= self.dimensions <= 8192, f"dimensions = {self.dimensions}: must be 2 to 8192")
-        _require(0.1 <= self.gate <= 1000, f"gate = {self.gate}: must be 0.1 to 1000 (3 is three standard deviations)")
+        _require(0.1 <= self.gate <= 1000, f"gate = {self.gate}: must be 0.1 to 1000")
 
 
 class CouplingSettings(Settings, frozen=True):
@@ -218,7 +218,7 @@ class CouplingSettings(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         _require(0 <= self.strength <= 1, f"strength = {self.strength}: must be in [0, 1]")
-        _require(0 <= self.penalty < math.inf, f"penalty = {self.penalty}: must be 0 or more, and finite")
+        _require(0 <= self.penalty <= 1e9, f"penalty = {self.penalty}: must be 0 to 1e9")
         _require_positive(self, "scale")
         _require(4 <= self.weight_bits <= 12, f"weight_bits = {self.weight_bits}: must be 4 to 12")
         _require(self.neighbours >= 3, f"neighbours = {self.neighbours}: at least 3, or a sum shows too few")

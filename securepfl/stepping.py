@@ -71,6 +71,9 @@ class Step:
             state.average_personal = (self.start + opened.consensus).astype(np.float32)
         if opened.row:
             self._choose_neighbours(state, opened.row)
+        elif self.federation.coupling.momentum and self.round < self.federation.rounds:
+            # An older row's, averaged with the next one's, would weigh an edge otherwise than its other end does.
+            state.distances = {}
 
     def _couple(self, state: ClientState, pending: Pending, noise_variance: float) -> Floats:
         """Draw the personal parameters to the neighbourhood's, and keep account of the noise in them. Returns them: the
@@ -86,8 +89,8 @@ class Step:
                 pulled = self._proximal(state, pending.personal, mean)
             elif not lasso:
                 pulled = state.pull
-                mean = torch.from_numpy(mean.astype(np.float32))
-                state.personal = couple(torch.from_numpy(state.personal), mean, pulled).numpy()
+                towards = torch.from_numpy(mean.astype(np.float32))
+                state.personal = couple(torch.from_numpy(state.personal), towards, pulled).numpy()
         if pulled and compares_personal:
             set_noise(state, noise_of(state).mixed(pulled, len(others)))
         personal = state.personal
@@ -123,8 +126,15 @@ class Step:
         before, state.distances = state.distances, {name: distance(own, found) for name, found in seen.items()}
         kept = [name for name in state.neighbours if name in row]
         if len(kept) < LEAST_NEIGHBOURS or self.round - state.graph_round >= coupling.hold:
-            options = {"kind": coupling.graph, "k": coupling.neighbours, "threshold": coupling.threshold}
-            kept = list(choose_neighbours(row, minimum=LEAST_NEIGHBOURS, **options))
+            kept = list(
+                choose_neighbours(
+                    row,
+                    kind=coupling.graph,
+                    k=coupling.neighbours,
+                    threshold=coupling.threshold,
+                    minimum=LEAST_NEIGHBOURS,
+                )
+            )
             state.graph_round = self.round
         state.pull = pull_towards(row, kept, coupling.strength)
         apart = mean_distances(before, state.distances) if coupling.momentum else state.distances

@@ -67,7 +67,7 @@ class TrainingSet:
 
         A mistake in shapes, or a parameter without a gradient, then costs no budget later. Records that depend on
         one another in model, loss or collate function are looked for too (see probe.check_independence). Raises
-        ModelError or DataError naming `site`.
+        ModelError or DataError naming `site`, also where no gradient of these units is finite: then likely none is.
         """
         with _told(site, self.unit):
             check_independence(model, self.dataset, loss, device=device, unit=self.unit, collate=self.collate)
@@ -76,7 +76,7 @@ class TrainingSet:
             first: Subset[Any] = Subset(self.dataset, range(count))
             stream = RandomStream(fresh_key())
             with _told(site, self.unit):
-                train_private(
+                report = train_private(
                     copy.deepcopy(model),
                     first,
                     loss,
@@ -87,6 +87,11 @@ class TrainingSet:
                     units=count,
                     unit=self.unit,
                     collate=self.collate,
+                )
+            if report.nonfinite_records == count == min(2, self.units):
+                raise DataError(
+                    f"{site}: the first {self.unit}s hold NaN or infinity, or numbers so large that the model's "
+                    "gradients do, and would train nothing; mend them, or leave them out"
                 )
 
 

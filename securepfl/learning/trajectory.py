@@ -71,7 +71,7 @@ def alphas_by_part(partition: Partition, alpha: float, layers: Mapping[str, floa
         return alpha
 
     def of(name: str) -> float:
-        return next((value for pattern, value in reversed(layers.items()) if fnmatchcase(name, pattern)), alpha)
+        return next((value for pattern, value in reversed(list(layers.items())) if fnmatchcase(name, pattern)), alpha)
 
     parts = {"shared": partition.shared, "personal": partition.personal}
     return {
