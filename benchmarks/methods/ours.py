@@ -21,9 +21,9 @@ from securepfl.runtime.local import SimulatedRun, simulate
 NO_PRIVACY = 1e6
 _MEMORY = Path("/dev/shm")  # parties sync each step to disk; here what they write is thrown away  # noqa: S108
 
-GRID: Grid = {**COMMON, "personal": ("nothing", "intercept", "wide"), "alpha": (0.0, 0.5)}
-"""Personal is nothing, the smallest part, or a wide one with coupling: the head, or where there is no body all weights
-but the intercept. alpha averages the mixture over rounds.
+GRID: Grid = {**COMMON, "personal": ("intercept", "wide"), "alpha": (0.0, 0.5)}
+"""Personal is the smallest part, or a wide one with coupling: the head, or where there is no body all weights but the
+intercept. alpha averages the mixture over rounds.
 """
 
 
