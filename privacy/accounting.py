@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import get_args
+from typing import Literal, get_args
 
 import msgspec
 from scipy.optimize import brentq
@@ -44,6 +44,7 @@ __all__ = [
     "epsilon",
     "epsilon_of_group",
     "noise_multiplier_for",
+    "selection_noise_for",
     "shared_scale_for",
 ]
 
@@ -343,3 +344,29 @@ def shared_scale_for(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return upper
+
+
+def selection_noise_for(
+    target: float, delta: float, mean: float, shape: float | Literal["poisson"], steps: int
+) -> float:
+    """The noise multiplier, within 0.1 % of the least, with which a Selection of `mean` candidates on average, each of
+    `steps` full-batch steps, costs at most epsilon `target`. `mean` and `shape` are as in Selection.
+
+    Never less than sqrt(steps) / 50, where nothing is protected any more. Raises ConfigError, naming the setting, where
+    one is out of range or no noise is enough (Renyi orders are finite: at delta 1e-5 none shows an epsilon below 0.01);
+    ValueError as Selection does.
+    """
+    _check_target(target, delta, steps)
+
+    def enough(log_noise: float) -> bool:
+        candidate = Release(noise_multiplier=math.exp(log_noise), sample_rate=1.0, steps=steps)
+        return epsilon([Selection(candidate=(candidate,), mean=mean, shape=shape)], delta) <= target
+
+    # Above exp(14) the orders' divergences are lost in rounding.
+    lower, upper = (math.log(steps) / 2 + bound for bound in (-math.log(50), 14.0))
+    if not enough(upper):
+        raise ConfigError(f"epsilon is {target!r}: no noise brings a selection so low at delta {delta!r}; give more")
+    while upper - lower > 1e-3:
+        middle = (lower + upper) / 2
+        lower, upper = (lower, middle) if enough(middle) else (middle, upper)
+    return math.exp(upper)

@@ -110,7 +110,8 @@ class SharedRelease(Event, frozen=True, kw_only=True, tag="shared-discrete-gauss
 class Selection(Event, frozen=True, kw_only=True, tag="repeat-and-select"):
     """The best of a random number of candidates, by a score computed on private data; only the best is released.
 
-    candidate: all that ONE candidate's training and scoring release. mean, shape: of the number of candidates, as
+    candidate: all that ONE candidate's training and scoring release about one unit: of releases about different units,
+    the dearest (parallel composition). mean, shape: of the number of candidates, as
     dp_accounting.RepeatAndSelectDpEvent defines them: truncated negative binomial, with shape 1 geometric and shape 0
     logarithmic, or "poisson". Draw it with selection.candidate_count. steps: how often this is done.
     Source: Papernot and Steinke 2021, arXiv 2110.03620, Theorems 2 and 6.
@@ -131,7 +132,7 @@ class Selection(Event, frozen=True, kw_only=True, tag="repeat-and-select"):
             raise ValueError("candidate must be releases of one unit")
         if not (math.isfinite(self.mean) and self.mean >= 1):
             raise ValueError(f"mean must be finite and at least 1, not {self.mean!r}")
-        if self.shape != POISSON and (isinstance(self.shape, str) or not 0 <= self.shape < math.inf):
+        if self.shape != POISSON and not (isinstance(self.shape, float | int) and 0 <= self.shape < math.inf):
             raise ValueError(f"shape must be finite and at least 0, or 'poisson', not {self.shape!r}")
 
     @property

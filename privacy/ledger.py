@@ -191,7 +191,8 @@ class Ledger:
     def reserve(self, release: AnyRelease, *, federation: str, round: int, attempt: int) -> str:  # noqa: A002
         """Writes that `release` is about to happen; the reservation's id. Call it before training.
 
-        federation: what the round's messages are bound to, in hex. Raises BudgetError where the budget would be
+        federation: what the round's messages are bound to, in hex. Rounds count from 1; 0 is a release outside any
+        round, which is a selection. Raises BudgetError where the budget would be
         exceeded; the file is then as it was. Raises LedgerError where this run has reserved this round and attempt
         before: send the stored message again, never fresh noise; and where it counts by another unit than the
         releases before. Raises StorageError where it cannot be written.
@@ -207,8 +208,9 @@ class Ledger:
             )
         spent = self._spent_with(release)
         if spent > budget.epsilon:
+            what = f"round {round}" if round else "a selection"
             raise BudgetError(
-                f"{self._session.site}: round {round} would bring the spend to epsilon "
+                f"{self._session.site}: {what} would bring the spend to epsilon "
                 f"{spent:.4g} at delta {budget.delta:g}, over the budget of "
                 f"{budget.epsilon:.4g} ({self._path}); raise the budget or stop here"
             )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from securepfl.rotation import move_to
     from securepfl.runtime.keyfolder import load_coordinator, load_keyring
     from securepfl.runtime.local import local_parties, simulate
+    from securepfl.suggestion import Suggestion, suggest_partition
 
 __all__ = [
     "Client",
@@ -26,6 +27,7 @@ __all__ = [
     "PublicIdentity",
     "RoutedModel",
     "Simulation",
+    "Suggestion",
     "group_records",
     "load_coordinator",
     "load_keyring",
@@ -33,6 +35,7 @@ __all__ = [
     "move_to",
     "replace_unsupported",
     "simulate",
+    "suggest_partition",
 ]
 
 _HOMES = {
@@ -46,6 +49,7 @@ _HOMES = {
     "PublicIdentity": "securepfl.crypto.keys",
     "RoutedModel": "securepfl.learning.routing",
     "Simulation": "securepfl.client",
+    "Suggestion": "securepfl.suggestion",
     "group_records": "securepfl.privacy.units",
     "load_coordinator": "securepfl.runtime.keyfolder",
     "load_keyring": "securepfl.runtime.keyfolder",
@@ -53,6 +57,7 @@ _HOMES = {
     "move_to": "securepfl.rotation",
     "replace_unsupported": "securepfl.privacy.validation",
     "simulate": "securepfl.runtime.local",
+    "suggest_partition": "securepfl.suggestion",
 }
 
 

@@ -93,6 +93,38 @@ def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
 
 
 @cli.command()
+@click.argument("config", type=_EXISTING)
+@click.option("--data", type=_EXISTING, required=True, help="The hospital's table, or a folder with one file a site.")
+@click.option("--site", required=True, help="The hospital that asks.")
+@click.option(
+    "--run", "run_folder", type=_EXISTING, required=True, help="A run whose released shared model is the start."
+)
+@click.option("--epsilon", type=float, required=True, help="The most that the answer may cost.")
+@click.option("--ledger", type=_PATH, help="The hospital's budget ledger. [default: DATA.ledgers/SITE.jsonl]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON in place of the sentence.")
+def suggest(
+    config: Path,
+    data: Path,
+    site: str,
+    run_folder: Path,
+    epsilon: float,
+    ledger: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Which parameters SITE should keep personal, tried on its own rows: charged as repeat-and-select, every time.
+
+    The default, [model] personal = "auto", is a public rule and costs nothing.
+    """
+    from securepfl.commands.audit import dumps
+    from securepfl.commands.suggest import suggest as ask
+
+    found = ask(config, data, site, run_folder, epsilon, ledger, device)
+    click.echo(dumps(found) if as_json else found["sentence"])
+
+
+@cli.command()
 @click.option("--size", type=click.IntRange(min=1), default=100_000, show_default=True, help="Values in an update.")
 @click.option("--hospitals", type=click.IntRange(min=2), default=16, show_default=True)
 @click.option("--bits", type=click.IntRange(4, 16), default=8, show_default=True, help="Bits of a quantised value.")

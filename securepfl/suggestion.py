@@ -1,0 +1,372 @@
+"""Which parameters should be personal, asked on one hospital's own data: charged as repeat-and-select.
+
+The default is the public rule of default_partition.py, which costs nothing. Here a hospital trains the personal part of
+a random number of candidates on half of its units, scores each on the other half, and learns the best one's name.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from securepfl.client import BuildModel, Simulation
+from securepfl.crypto.identity import Identity
+from securepfl.crypto.signing import LedgerSigner
+from securepfl.errors import ConfigError, DataError, ModelError
+from securepfl.federation import Federation, SiteSettings, initial_model
+from securepfl.learning.adapters import adapter_names, folded, with_adapters
+from securepfl.learning.default_partition import candidates
+from securepfl.learning.device import resolve_device
+from securepfl.learning.models import bce, public_stream
+from securepfl.learning.partition import personal_names
+from securepfl.learning.prediction import evaluating
+from securepfl.privacy.accounting import epsilon as epsilon_of
+from securepfl.privacy.accounting import selection_noise_for
+from securepfl.privacy.dpsgd import DPSettings, train_private
+from securepfl.privacy.events import Release, Selection
+from securepfl.privacy.ledger import Budget, Ledger
+from securepfl.privacy.selection import candidate_count
+from securepfl.privacy.units import Batch, batches_of
+from securepfl.randomness import RandomStream, derive_key, fresh_key
+from securepfl.training_set import Loss, TrainingSet
+
+Choice = Literal["none", "intercept", "head", "adapters"]
+_SIZES: tuple[Choice, ...] = ("intercept", "head", "adapters")
+"""From the smallest part up, as the public rule has them."""
+
+_LEAST_GAIN = 0.02
+"""By how much of gain_clip the mean loss must fall for each size up: .01 nats by default."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a hospital learned: a name, and what it cost. Neither scores nor the number of trials are told.
+
+    personal: for `[model] personal`; "adapters" needs `[model] adapters`, the other choices are for a model without.
+    epsilon: of this suggestion alone at `delta`, zero-out, whatever was chosen. resolution: parts whose mean loss
+    differs by less cannot be told apart: the noise's standard deviation, public. release: the ledger's event.
+    """
+
+    choice: Choice
+    personal: tuple[str, ...]
+    epsilon: float
+    delta: float
+    resolution: float
+    release: Selection
+    sentence: str
+
+
+def suggest_partition(
+    federation: Federation,
+    name: str,
+    build_model: BuildModel,
+    training: DataLoader[Any] | Dataset[Any],
+    identity: Identity,
+    ledger: Path,
+    *,
+    epsilon: float,
+    start: nn.Module | None = None,
+    mean: float = 5.0,
+    steps: int = 10,
+    gain_clip: float = 0.5,
+    data_set: str | None = None,
+    loss: Loss = bce,
+    device: str = "auto",
+    simulation: Simulation | None = None,
+) -> Suggestion:
+    """The personal part that helps `name` most on its own data, for at most `epsilon` at the federation's delta.
+
+    Candidates are "intercept", "head" and, where `[model] adapters` is set, "adapters"; "none" is the answer where none
+    helps. federation: bound or not. training, ledger, data_set, loss, device, simulation: as in Client; `identity` (a
+    keyring's) signs the ledger's lines. start: the model from which personal parts are trained, with or without its
+    adapters: one that was released, as Client.shared_model(). None is the public start, for pretrained models only:
+    from random weights, what every hospital needs would pass for what this one needs. mean: candidates on average.
+    steps: full-batch steps of each. gain_clip: most that one unit adds to a score, in units of the loss.
+
+    The budget is checked before any record is read, and charged in full before anything random is drawn; a crash later
+    gives nothing back. Asking again costs again. What the run time shows (how many candidates there were) must stay in
+    the hospital, like `Suggestion` until somebody decides to tell it.
+
+    Raises BudgetError where the budget does not cover it, ConfigError for settings that cannot be met, ModelError or
+    DataError where model, start and data do not fit, ValueError for another argument out of range, LedgerError and
+    StorageError as Ledger.open.
+    """
+    _check(federation, name, identity, gain_clip)
+    records = TrainingSet.of(training, name, federation.privacy.unit)
+    if records.units < 2:
+        raise DataError(f"{name}: {records.units} training {records.unit}: one half trains and one scores; give 2")
+    delta = federation.privacy.delta
+    noise = selection_noise_for(epsilon, delta, mean, "poisson", steps)
+    one = Release(noise_multiplier=noise, sample_rate=1.0, steps=steps, unit=records.unit)
+    selection = Selection(candidate=(one,), mean=mean, shape="poisson")
+    streams = _Streams(name, simulation)
+    trial = _Trial.of(federation, records, one, gain_clip, loss, resolve_device(device))
+    parts = _parts(federation, build_model, start, trial.device)
+    with _open_ledger(federation, name, ledger, data_set or name, identity, simulation) as opened:
+        _reserve(opened, selection, federation, lambda: _try_out(parts, records, loss, trial.device, name))
+        chosen = _best(parts, trial, selection, streams)
+        spent = f"its ledger now stands at epsilon {opened.spent():.4g}"
+    choice: Choice = "none" if chosen is None else chosen.choice
+    suggestion = Suggestion(
+        choice=choice,
+        personal=() if chosen is None else chosen.personal,
+        epsilon=epsilon_of([selection], delta),
+        delta=delta,
+        resolution=trial.resolution,
+        release=selection,
+        sentence="",
+    )
+    return replace(suggestion, sentence=f"{name}: {_in_words(choice, federation)}. {_cost(suggestion)}; {spent}.")
+
+
+def _cost(suggestion: Suggestion) -> str:
+    selection = suggestion.release
+    return (
+        f"Parts whose mean loss differs by less than {suggestion.resolution:.2g} could not be told apart. This was "
+        f"charged as repeat-and-select (a random number of candidates, {selection.mean:g} on average): epsilon "
+        f"{suggestion.epsilon:.4g} at delta {suggestion.delta:g} per {selection.unit}, whatever was chosen; asking "
+        "again costs again"
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A candidate: the parameters `names` of `model`, which stands at its start and is copied, never trained."""
+
+    choice: Choice
+    names: tuple[str, ...]
+    model: nn.Module
+
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """Patterns that match `names` only."""
+        return personal_names(self.model, lambda name, _: name in self.names)
+
+    def frozen(self) -> dict[str, Tensor]:
+        """Masks under which `names` alone are trained, clipped and noised."""
+        return {n: torch.zeros_like(p) for n, p in self.model.named_parameters() if n not in self.names}
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Where a trial's randomness comes from: the operating system, or a seeded simulation's key."""
+
+    name: str
+    simulation: Simulation | None
+
+    def stream(self, label: str, trial: int) -> RandomStream:
+        key = None if self.simulation is None else self.simulation.noise_key
+        return RandomStream(fresh_key() if key is None else derive_key(key, self.name, "suggestion", label, trial))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """How one candidate is trained on one half of the units and scored on the other.
+
+    The halves are disjoint and fixed by the units' places alone, so one unit is in one of them and a candidate costs
+    the dearer (parallel composition). Both cost the same: `steps` steps of noise s, or one sum of noise
+    s / sqrt(steps).
+    """
+
+    records: TrainingSet
+    trained: Subset[Any]
+    scored: list[int]
+    settings: DPSettings
+    score_noise: float
+    gain_clip: float
+    loss: Loss
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls, federation: Federation, records: TrainingSet, one: Release, clip: float, loss: Loss, device: torch.device
+    ) -> Self:
+        order = public_stream("suggestion halves", records.units).permutation(records.units).tolist()
+        half = records.units // 2
+        settings = DPSettings(
+            noise_multiplier=one.noise_multiplier,
+            clip=federation.privacy.clip,
+            sample_rate=one.sample_rate,
+            steps=one.steps,
+            learning_rate=federation.training.learning_rate,
+            physical_batch=federation.training.physical_batch,
+        )
+        score_noise = one.noise_multiplier / math.sqrt(one.steps)
+        trained: Subset[Any] = Subset(records.dataset, sorted(order[:half]))
+        return cls(records, trained, sorted(order[half:]), settings, score_noise, clip, loss, device)
+
+    @property
+    def resolution(self) -> float:
+        """Standard deviation of the noise on a score, in units of the loss."""
+        return self.score_noise * self.gain_clip / len(self.scored)
+
+    def score(self, part: _Part, noise: RandomStream, sampling: RandomStream) -> float:
+        """How much less the scored half's mean loss is after training `part`: each unit's gain clipped, and noisy."""
+        model = copy.deepcopy(part.model)
+        train_private(
+            model,
+            self.trained,
+            self.loss,
+            self.settings,
+            noise=noise,
+            sampling=sampling,
+            device=self.device,
+            units=len(self.trained),
+            unit=self.records.unit,
+            masks=part.frozen(),
+            collate=self.records.collate,
+        )
+        with evaluating(part.model), evaluating(model), torch.no_grad():
+            total = math.fsum(float(self._gains(part.model, model, batch).sum()) for batch in self._batches())
+        return (total + self.score_noise * self.gain_clip * float(noise.gaussian(1)[0])) / len(self.scored)
+
+    def _batches(self) -> Iterator[Batch]:
+        records = self.records
+        return batches_of(records.dataset, self.scored, self.settings.physical_batch, records.unit, records.collate)
+
+    def _gains(self, before: nn.Module, after: nn.Module, batch: Batch) -> Tensor:
+        """Each unit's gain, double [units] within +-gain_clip: a patient's is the mean over the patient's records."""
+        gains = torch.cat(
+            [
+                (self.loss(before(x), y) - self.loss(after(x), y)).double()
+                for x, y in zip(self._rows(batch.x), self._rows(batch.y), strict=True)
+            ]
+        )
+        owner = batch.owner(gains.device)
+        if owner is not None:
+            sums = gains.new_zeros(len(batch.units)).index_add_(0, owner, gains)
+            gains = sums / torch.bincount(owner, minlength=len(batch.units))
+        # Not a number counts as nothing: a sum that holds one would not be bounded.
+        return gains.nan_to_num(0.0, 0.0, 0.0).clamp(-self.gain_clip, self.gain_clip)
+
+    def _rows(self, values: Tensor) -> Iterator[Tensor]:
+        return (part.to(self.device) for part in torch.split(values, self.settings.physical_batch))
+
+
+def _best(parts: tuple[_Part, ...], trial: _Trial, selection: Selection, streams: _Streams) -> _Part | None:
+    """The part with the best score of a random number of trials, None where no score passes its bar.
+
+    Each size up must gain a bit more, and more than the noise's standard deviation: a larger part costs noise in every
+    round, and must not win by luck. Those bars are public, so they change what a score is, not what it costs. The
+    answer to no trial is fixed, as Theorem 6 has it.
+    """
+    bar = trial.resolution + _LEAST_GAIN * trial.gain_clip
+    best, found = 0.0, None
+    for number in range(candidate_count(selection)):
+        place = int(streams.stream("candidate", number).integers(1, len(parts))[0])
+        scored = trial.score(parts[place], streams.stream("noise", number), streams.stream("sampling", number))
+        above = scored - (place + 1) * bar
+        if above > best:
+            best, found = above, parts[place]
+    return found
+
+
+def _parts(
+    federation: Federation, build_model: BuildModel, start: nn.Module | None, device: torch.device
+) -> tuple[_Part, ...]:
+    """The candidates, the smallest first, each with its model on `device`. Raises ModelError where there are none."""
+    rank = federation.model.adapters
+    plain = initial_model(build_model, msgspec.structs.replace(federation.model, adapters=None))
+    given = copy.deepcopy(plain if start is None else start)
+    adapted = None if rank is None else given if adapter_names(given) else with_adapters(copy.deepcopy(given), rank)
+    bare = given if rank is None else folded(given)
+    _check_start(bare, plain, "the model without adapters")
+    found = {choice: _Part(choice, names, bare) for choice, names in _named(plain).items()}
+    if adapted is not None:
+        _check_start(adapted, initial_model(build_model, federation.model), "the model with its adapters")
+        found["adapters"] = _Part("adapters", adapter_names(adapted), adapted)
+    if not found:
+        raise ModelError(
+            f"{federation.name}: no candidate, as the model's output layer is not known or is all there is; set "
+            "[model] adapters, or name personal parameters by patterns"
+        )
+    for part in found.values():
+        part.model.to(device)
+    return tuple(found[choice] for choice in _SIZES if choice in found)
+
+
+def _named(plain: nn.Module) -> dict[Choice, tuple[str, ...]]:
+    found = candidates(plain)
+    return {choice: found[choice] for choice in _SIZES if choice in found}
+
+
+def _check_start(model: nn.Module, like: nn.Module, what: str) -> None:
+    """A layer that had no bias may have one where a correction was folded into it. Raises ModelError."""
+    have, need = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (model, like))
+    wrong = sorted(n for n, shape in need.items() if have.get(n) != shape)
+    if wrong:
+        raise ModelError(
+            f'start: parameter "{wrong[0]}" is {have.get(wrong[0], "missing")}, and {need[wrong[0]]} in {what}; give '
+            "this federation's own shared model"
+        )
+
+
+def _try_out(parts: tuple[_Part, ...], records: TrainingSet, loss: Loss, device: torch.device, name: str) -> None:
+    """Find mistakes in model, loss or data while they cost nothing. Raises ModelError or DataError."""
+    for model in {id(part.model): part.model for part in parts}.values():
+        records.try_out(model, loss, device, name)
+
+
+def _reserve(ledger: Ledger, selection: Selection, federation: Federation, try_out: Callable[[], None]) -> None:
+    """Charge `selection` in full, once the budget covers it and `try_out` has found no mistake.
+
+    It is settled here, before the first trial, and not at the end: what is released is then fixed, and the time
+    between the two lines would tell how many trials there were, which voids the guarantee.
+    """
+    if not ledger.would_exceed(selection):
+        try_out()
+    ledger.settle(ledger.reserve(selection, federation=federation.digest.hex(), round=0, attempt=0), selection)
+
+
+def _check(federation: Federation, name: str, identity: Identity, gain_clip: float) -> None:
+    if federation.shape is not None and name not in federation.roster:
+        raise ConfigError(f"{name}: not in the roster {', '.join(federation.roster)}; mend the name")
+    if identity.name != name:
+        raise ConfigError(
+            f"{name}: the identity is {identity.name}'s; load this hospital's own, which signs its ledger"
+        )
+    if not 0 < gain_clip < math.inf:
+        raise ValueError(f"gain_clip must be positive and finite, not {gain_clip!r}")
+
+
+def _site(federation: Federation, name: str) -> Federation:
+    """With a table for `name`, which settings that are not bound need not have."""
+    return federation.replace(sites={name: federation.sites.get(name, SiteSettings())})
+
+
+def _budget(federation: Federation, name: str) -> Budget:
+    return Budget(_site(federation, name).budget_of(name), federation.privacy.delta)
+
+
+def _open_ledger(
+    federation: Federation, name: str, path: Path, data_set: str, identity: Identity, simulation: Simulation | None
+) -> Ledger:
+    """The ledger that a Client of this hospital uses, for a run of its own: none of its rounds is counted here."""
+    return Ledger.open(
+        path,
+        site=name,
+        data_set=data_set,
+        budget=_budget(federation, name),
+        signer=LedgerSigner(identity, trusting=simulation is not None),
+        simulation=simulation is not None,
+        seeded=simulation is not None and simulation.noise_key is not None,
+        raise_budget=_site(federation, name).budget_is_explicit(name),
+    )
+
+
+def _in_words(choice: Choice, federation: Federation) -> str:
+    """What to write into the settings."""
+    if choice == "none":
+        return "no personal part was seen to help ([model] personal = [])"
+    if choice == "adapters":
+        return f'adapters of rank {federation.model.adapters} helped most ([model] personal = "adapters")'
+    part = "the output layer's bias" if choice == "intercept" else "the whole output layer"
+    alone = "" if federation.model.adapters is None else ", without adapters"
+    return f'{part} helped most ([model] personal = "{choice}"{alone})'
