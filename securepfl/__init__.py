@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from securepfl.coordinator import Coordinator
     from securepfl.crypto.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
+    from securepfl.learning.adapters import with_adapters
     from securepfl.learning.routing import RoutedModel
     from securepfl.privacy.units import PatientDataset, group_records
     from securepfl.privacy.validation import replace_unsupported
@@ -36,6 +37,7 @@ __all__ = [
     "replace_unsupported",
     "simulate",
     "suggest_partition",
+    "with_adapters",
 ]
 
 _HOMES = {
@@ -58,6 +60,7 @@ _HOMES = {
     "replace_unsupported": "securepfl.privacy.validation",
     "simulate": "securepfl.runtime.local",
     "suggest_partition": "securepfl.suggestion",
+    "with_adapters": "securepfl.learning.adapters",
 }
 
 
