@@ -12,51 +12,57 @@ from typing import Any
 
 import click
 import torch
-from methods import ours
+from methods import ours, ours_coupled
 from methods.catalogue import ENTRIES
+from methods.cells import TUNING_SEED
 from methods.measure import interval, mean_over_hospitals, metrics_of, worst_hospital
 from methods.table import figure, replaced, size, with_half
 from methods.task import Fitted, Hyper, Settings, Task
-from methods.training import COMMON
 from methods.tuning import candidates, tuned
 
 BEGIN, END = "<!-- ablation: begin (written by benchmarks/ablation.py) -->", "<!-- ablation: end -->"
 TASKS: Mapping[str, float] = {"heart_disease": 1.0, "clusters_d100": 4.0, "xray6": 4.0}
 """Data sets, each with its epsilon."""
 
-Tables = Mapping[str, dict[str, Any]]
-WHOLE: Hyper = {"personal": "wide", "alpha": 0.5}
+Tables = Mapping[str, Mapping[str, Any]]
 SPARSE: Tables = {"sparsity": {"density": 0.25}}
-OFF: Tables = {"coupling": {"strength": 0.0}, "similarity": {"every": 0}}
+COUPLED = ours_coupled.COUPLED
 
-PARTS: Mapping[str, tuple[Hyper, Tables, bool]] = {
-    "whole": (WHOLE, SPARSE, True),
-    "no coupling": (WHOLE, {**SPARSE, **OFF}, True),
-    "no trajectory": ({**WHOLE, "alpha": 0.0}, SPARSE, True),
-    "no sparsity": (WHOLE, {}, True),
-    "intercept alone personal, uncoupled": ({**WHOLE, "personal": "intercept"}, SPARSE, True),
-    "nothing personal": ({**WHOLE, "personal": "nothing"}, SPARSE, True),
-    "no privacy": (WHOLE, SPARSE, False),
-}
-"""By name: hyper-parameters, settings of the federation, and whether it is private."""
+
+def parts_of(task: Task) -> Mapping[str, tuple[Hyper, Tables, bool]]:
+    """By name: hyper-parameters, settings of the federation, and whether it is private."""
+    wide: Tables = {"model": {"personal": ours_coupled.wide(task)}}
+    whole: Tables = {**wide, **COUPLED, **SPARSE}
+    return {
+        "whole": ({"alpha": 0.5}, whole, True),
+        "no coupling": ({"alpha": 0.5}, {**wide, **SPARSE}, True),
+        "no trajectory": ({"alpha": 0.0}, whole, True),
+        "no sparsity": ({"alpha": 0.5}, {**wide, **COUPLED}, True),
+        "intercept alone personal, uncoupled": ({"alpha": 0.5}, {"model": {"personal": "intercept"}, **SPARSE}, True),
+        "nothing personal": ({"alpha": 0.5}, {"model": {"personal": ()}, **SPARSE}, True),
+        "no privacy": ({"alpha": 0.5}, whole, False),
+    }
 
 
 def rows(name: str, data: Path, seeds: int, trials: int) -> Iterator[str]:
     """Lines of the table of one data set."""
     entry = ENTRIES[name]
     private = Settings(TASKS[name], entry.delta, 20)
-    tuning = {1000: entry.make(data, 1000)}
+    tuning = {TUNING_SEED: entry.make(data, TUNING_SEED)}
 
     def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-        return ours.fit(task, settings, {**WHOLE, **hyper}, seed, **SPARSE)
+        found, tables, _ = parts_of(task)["whole"]
+        return ours.train(task, settings, {**hyper, **found}, seed, tables)
 
-    common, _ = tuned(fit, candidates(COMMON, trials), tuning, private)
-    for part, (hyper, tables, is_private) in PARTS.items():
-        settings = private if is_private else Settings(math.inf, entry.delta, 20)
+    grid = {name: values for name, values in ours.GRID.items() if name != "alpha"}
+    common, _ = tuned(fit, candidates(grid, trials), tuning, private)
+    for part in parts_of(tuning[TUNING_SEED]):
         runs = []
         for seed in range(seeds):
             task = entry.make(data, seed)
-            runs.append((task, ours.fit(task, settings, {**common, **hyper}, seed, **tables)))
+            found, tables, is_private = parts_of(task)[part]
+            settings = private if is_private else Settings(math.inf, entry.delta, private.steps)
+            runs.append((task, ours.train(task, settings, {**common, **found}, seed, tables)))
         yield line(part, runs)
 
 

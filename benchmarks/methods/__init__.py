@@ -16,6 +16,7 @@ from methods import (
     local,
     majority,
     ours,
+    ours_coupled,
     pfedme,
     pooled,
     scaffold,
@@ -38,4 +39,5 @@ METHODS: Mapping[str, ModuleType] = {
     "fedamp": fedamp,
     "ifca": ifca,
     "ours": ours,
+    "ours_coupled": ours_coupled,
 }

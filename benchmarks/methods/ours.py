@@ -1,6 +1,6 @@
-"""securepfl itself: the whole SDK, a simulated federation of its real clients and coordinator.
+"""securepfl itself, as the public rule has it: a personal intercept, the trajectory over mixtures, no coupling.
 
-A round is one full-batch DP-SGD step at every hospital, so the gradient budget is that of the other methods. Without
+The whole SDK: a simulated federation of its real clients and coordinator, in full-batch DP-SGD steps. Without
 privacy, epsilon is 1e6: the noise that is left is about .003 of the clip at 20 steps. Updates travel in clear packed
 integers unless `scheme` says otherwise: the same figures, faster (tests/test_round.py compares the two). Bytes are all
 that passed between parties.
@@ -8,26 +8,30 @@ that passed between parties.
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import TensorDataset
 
 from methods.task import Fitted, Hyper, Settings, Task
-from methods.training import COMMON, Grid
+from methods.training import LOCAL, Grid
 from securepfl.federation import Federation
 from securepfl.runtime.local import SimulatedRun, simulate
 
 NO_PRIVACY = 1e6
+Tables = Mapping[str, Mapping[str, Any]]
 _MEMORY = Path("/dev/shm")  # parties sync each step to disk; here what they write is thrown away  # noqa: S108
 
-GRID: Grid = {**COMMON, "personal": ("intercept", "wide"), "alpha": (0.0, 0.5)}
-"""Personal is the smallest part, or a wide one with coupling: the head, or where there is no body all weights but the
-intercept. alpha averages the mixture over rounds.
-"""
+GRID: Grid = {**LOCAL, "alpha": (0.0, 0.5)}
+"""alpha averages the mixture over rounds."""
 
 
-def fit(task: Task, settings: Settings, hyper: Hyper, seed: int, **tables: dict[str, Any]) -> Fitted:
+def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
+    return train(task, settings, hyper, seed, {"model": {"personal": "intercept"}})
+
+
+def train(task: Task, settings: Settings, hyper: Hyper, seed: int, tables: Tables) -> Fitted:
     """Train with the SDK; `tables` change settings of the federation, table by table."""
     federation = federation_of(task, settings, hyper, tables)
     training = {name: TensorDataset(site.train_x, site.train_y) for name, site in task.sites.items()}
@@ -38,12 +42,13 @@ def fit(task: Task, settings: Settings, hyper: Hyper, seed: int, **tables: dict[
         return _fitted(run)
 
 
-def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: dict[str, dict[str, Any]]) -> Federation:
+def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) -> Federation:
     """The federation of a trial, bound to the task's hospitals and model."""
-    private, wide = math.isfinite(settings.epsilon), hyper["personal"] == "wide"
+    private, local_steps = math.isfinite(settings.epsilon), int(hyper["local_steps"])
+    rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9) // local_steps)
     defaults: dict[str, dict[str, Any]] = {
-        "model": {"kind": "own", "personal": personal_of(task, str(hyper["personal"]))},
-        "training": {"learning_rate": hyper["lr"], "physical_batch": 1024},
+        "model": {"kind": "own"},
+        "training": {"learning_rate": hyper["lr"], "steps": local_steps, "physical_batch": 1024},
         "privacy": {
             "epsilon": settings.epsilon if private else NO_PRIVACY,
             "delta": settings.delta,
@@ -51,21 +56,9 @@ def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: dict[str
         },
         "encryption": {"scheme": "none", "bits": 16, "limit": 4.0, "personal_limit": 16.0},
         "trajectory": {"of": "mixture", "alpha": hyper["alpha"]},
-        "similarity": {"every": 2 if wide else 0},
-        "coupling": {"strength": 0.75 if wide else 0.0},
     }
-    merged = {name: defaults.get(name, {}) | tables.get(name, {}) for name in defaults | tables}
-    rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9))
+    merged = {name: defaults.get(name, {}) | dict(tables.get(name, {})) for name in defaults | dict(tables)}
     return Federation.from_mapping({"rounds": rounds, **merged}).bound(task.sites, task.build_model)
-
-
-def personal_of(task: Task, choice: str) -> str | tuple[str, ...]:
-    """[model] personal for a choice of the grid."""
-    if choice != "wide":
-        return () if choice == "nothing" else choice
-    names = [name for name, _ in task.build_model().named_parameters()]
-    whole = [name for name in names if name.endswith("weight")] if len(names) == 2 else []
-    return tuple(whole) or task.head
 
 
 def _fitted(run: SimulatedRun) -> Fitted:
