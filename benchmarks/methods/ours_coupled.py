@@ -1,4 +1,4 @@
-"""securepfl with a wide personal part, coupled over the graph of similarities: where hospitals differ in more than level.
+"""securepfl with a wide personal part, coupled over the graph of similarities: for differences in more than level.
 
 Wide is the head; where there is no body, all weights but the intercept. Neighbours: the 3 most similar, unit weights.
 """

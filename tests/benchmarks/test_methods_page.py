@@ -135,14 +135,14 @@ def test_plots_show_every_method_and_the_graph(tmp_path):
 
     names = [f"cluster{n % 2}-{n // 2}" for n in range(4)]
     cosines = {a: {b: 0.9 if a[7] == b[7] else -0.4 for b in names if b != a} for a in names}
-    for method, balanced in (("local", 0.6), ("fedavg", 0.7), ("ours", 0.8)):
+    for method, balanced in (("local", 0.6), ("fedavg", 0.7), ("ours", 0.8), ("ours_coupled", 0.75)):
         for epsilon in ("1", "inf"):
-            facts = {"similarity": cosines, "edges": [[names[0], names[2]]]} if method == "ours" else {}
+            facts = {"similarity": cosines, "edges": [[names[0], names[2]]]} if method == "ours_coupled" else {}
             store.append(tmp_path, record("clusters_d10", method, epsilon, balanced, **facts))
     results = store.read(tmp_path, PLAN)
     drawn = draw_all(results, tmp_path / "pictures")
     assert [path.name for path in drawn] == ["methods-epsilon.png", "methods-bytes.png", "methods-similarity.png"]
     assert all(path.stat().st_size > 5000 for path in drawn)
     labels = [text.get_text() for text in against_bytes(results).legends[0].get_texts()]
-    assert labels == ["ours", "local", "fedavg"]
+    assert labels == ["ours", "ours_coupled", "local", "fedavg"]
     assert draw_all({}, tmp_path / "none") == []
