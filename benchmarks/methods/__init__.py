@@ -17,6 +17,7 @@ from methods import (
     majority,
     ours,
     ours_coupled,
+    ours_sparse,
     pfedme,
     pooled,
     scaffold,
@@ -40,4 +41,5 @@ METHODS: Mapping[str, ModuleType] = {
     "ifca": ifca,
     "ours": ours,
     "ours_coupled": ours_coupled,
+    "ours_sparse": ours_sparse,
 }

@@ -19,7 +19,14 @@ from methods.table import summary
 
 OURS, COUPLED = "ours", "ours_coupled"
 # Okabe and Ito's palette, told apart with any colour vision; ours in vermillion, thick, on top.
-_NAMED = {OURS: "#D55E00", COUPLED: "#CC79A7", "pooled": "#000000", "local": "#009E73", "fedavg": "#0072B2", "majority": "#777777"}
+_NAMED = {
+    OURS: "#D55E00",
+    COUPLED: "#CC79A7",
+    "pooled": "#000000",
+    "local": "#009E73",
+    "fedavg": "#0072B2",
+    "majority": "#777777",
+}
 _OTHERS = ("#56B4E9", "#E69F00", "#8C6D31")
 _MARKERS = ("s", "^", "v", "D", "P", "X", "<", ">", "h", "*", "p")
 _REST = "each other method"
