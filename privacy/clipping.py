@@ -106,10 +106,10 @@ class Frame:
         self._rows = torch.tensor(rows, dtype=torch.int64, device=device)
         self._positions = torch.tensor(chosen, dtype=torch.int64, device=device)
 
-    def untouched(self, layer: Layer) -> bool:
-        """Whether this layer's unit gradients are just its records'."""
-        masked = any(self.layout.places[p].support is not None for p in layer.parameters)
-        return self._owner is None and not self._canaries and not masked
+    @property
+    def by_record(self) -> bool:
+        """Whether unit gradients are those of records, within the support."""
+        return self._owner is None and not self._canaries
 
     def pieces(self, records: int) -> Iterator[tuple[slice, slice]]:
         """Ranges (units, their records) that cover the batch: at most `records` records, at least one unit."""
@@ -213,7 +213,7 @@ class Ghost:
                 raise _unused(place)
         for layer, calls in self._calls.items():
             if self._is_outer(layer, calls):
-                self._norms[layer] = _outer_norms(layer, calls[0])
+                self._norms[layer] = _outer_norms(layer, calls[0], self._frame.layout)
             else:
                 pieces = [_norms_of_all(found) for _, found in self._pieces(layer, calls)]
                 self._norms[layer] = torch.cat(pieces)
@@ -247,8 +247,10 @@ class Ghost:
             yield units, {p: self._frame.finished(value, places[p], units) for p, value in found.items()}
 
     def _is_outer(self, layer: Layer, calls: list[Call]) -> bool:
-        """Whether each unit's gradient is the outer product of two vectors, whose norm is that of the vectors."""
-        if type(layer.module) is not nn.Linear or layer.functorch or not self._frame.untouched(layer):
+        """Whether each unit's gradient is the outer product of two vectors, within the support: its norm follows from
+        the vectors.
+        """
+        if type(layer.module) is not nn.Linear or layer.functorch or not self._frame.by_record:
             return False
         # Any other parameter of the layer's would be outside the norm.
         plain = set(layer.parameters) <= {layer.module.weight, layer.module.bias}
@@ -261,8 +263,10 @@ class Ghost:
         g = g * factors[:, None]
         for p in layer.parameters:
             place = self._frame.layout.places[p]
-            value = g.T @ a if p is layer.module.weight else g.sum(0)
-            total[place.start : place.start + place.size] += value.flatten()
+            value = (g.T @ a if p is layer.module.weight else g.sum(0)).flatten()
+            if place.support is not None:
+                value = value.masked_fill(~place.support, 0)
+            total[place.start : place.start + place.size] += value
 
 
 def _records_at_once(layer: Layer) -> int:
@@ -324,6 +328,17 @@ def _add_weighted(gradients: Tensor, factors: Tensor, refused: Tensor | None, to
         total += weights @ part.double()
 
 
-def _outer_norms(layer: Layer, call: Call) -> Tensor:
-    norms, inputs = _norms(call.backprops), _norms(call.activations[0])
-    return norms * (torch.sqrt(inputs.square() + 1) if layer.module.bias is not None else inputs)
+def _outer_norms(layer: Layer, call: Call, layout: Layout) -> Tensor:
+    """Norms of g a^T and of g within the supports of weight and bias, double [units]."""
+    g, a, module = call.backprops, call.activations[0], layer.module
+    within = layout.places[module.weight].support
+    if within is None:
+        parts = [_norms(g) * _norms(a)]
+    else:
+        # sum over the support of g_i^2 a_j^2. In double, squares of float32 neither overflow nor vanish.
+        squares = a.double().square() @ within.view_as(module.weight).T.double()
+        parts = [(g.double().square() * squares).sum(1).sqrt()]
+    if module.bias is not None:
+        bias = layout.places[module.bias].support
+        parts.append(_norms(g if bias is None else g.masked_fill(~bias, 0)))
+    return _joint_norms(parts)

@@ -402,3 +402,24 @@ def test_in_float32_too_the_clip_holds_to_the_margin(monkeypatch, mode):
     for data in (dataset, zeroed):
         train(network(torch.float32), data, dp_settings(physical_batch=256), mode=mode)
     assert 0.49 < (sums[0] - sums[1]).norm() <= 0.5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e12])
+def test_ghost_clips_within_the_support_as_kept_gradients_are_clipped(share, scale):
+    """A masked Linear's norm comes from its two vectors and the mask: the same steps, some records clipped, some not."""
+    generator, ends = torch.Generator().manual_seed(9), {}
+    masks = {
+        name: (torch.rand(p.shape, generator=generator) < share).to(p.dtype)
+        for name, p in network(torch.float32).named_parameters()
+        if name != "head.weight"
+    }
+    dataset = records(40, torch.float32, scale)
+    for mode in ("per-sample", "ghost"):
+        model = network(torch.float32)
+        report, ends[mode] = train(
+            model, dataset, dp_settings(clip=0.35, noise_multiplier=1e-4), mode=mode, masks=masks
+        )
+        assert report.mode == mode
+    moved = (ends["ghost"] - flat(network(torch.float32))).abs().max()
+    assert moved > 0 and (ends["ghost"] - ends["per-sample"]).abs().max() < 1e-5 * moved
