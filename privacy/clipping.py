@@ -11,6 +11,7 @@ first pass left at each layer (book-keeping, Bu et al. 2023, arXiv 2210.00038).
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -330,7 +331,7 @@ def _add_weighted(gradients: Tensor, factors: Tensor, refused: Tensor | None, to
 
 def _outer_norms(layer: Layer, call: Call, layout: Layout) -> Tensor:
     """Norms of g a^T and of g within the supports of weight and bias, double [units]."""
-    g, a, module = call.backprops, call.activations[0], layer.module
+    g, a, module = call.backprops, call.activations[0], cast(nn.Linear, layer.module)
     within = layout.places[module.weight].support
     if within is None:
         parts = [_norms(g) * _norms(a)]

@@ -1,4 +1,4 @@
-"""securepfl for large models: a tenth of the coordinates a round, encrypted, a personal head, similarity and coupling on.
+"""securepfl for large models: a tenth of the coordinates a round, encrypted, a personal head, coupled.
 
 What travels is counted whole: ciphertexts, personal parts, sketches, signatures and envelopes.
 """

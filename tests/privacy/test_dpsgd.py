@@ -407,7 +407,7 @@ def test_in_float32_too_the_clip_holds_to_the_margin(monkeypatch, mode):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e12])
 def test_ghost_clips_within_the_support_as_kept_gradients_are_clipped(share, scale):
-    """A masked Linear's norm comes from its two vectors and the mask: the same steps, some records clipped, some not."""
+    """A masked Linear's norm comes from its two vectors and the mask: the same steps."""
     generator, ends = torch.Generator().manual_seed(9), {}
     masks = {
         name: (torch.rand(p.shape, generator=generator) < share).to(p.dtype)
