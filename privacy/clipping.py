@@ -332,7 +332,7 @@ def _add_weighted(gradients: Tensor, factors: Tensor, refused: Tensor | None, to
 def _outer_norms(layer: Layer, call: Call, layout: Layout) -> Tensor:
     """Norms of g a^T and of g within the supports of weight and bias, double [units]."""
     g, a, module = call.backprops, call.activations[0], cast(nn.Linear, layer.module)
-    within = layout.places[module.weight].support
+    within = layout.places[cast(nn.Parameter, module.weight)].support
     if within is None:
         parts = [_norms(g) * _norms(a)]
     else:

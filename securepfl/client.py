@@ -413,22 +413,18 @@ class Client:
     def _contribution(
         self, state: ClientState, header: Header, invitation: Invitation, masker: Masker | None
     ) -> Pending:
-        before, nonces, sent = self._snapshot(state), invitation.nonces, state.personal
+        before, nonces, untrained = self._snapshot(state), invitation.nonces, state.personal
         if self.federation.shares_noise:
             update, pending = self._part_of_step(state, header, masker)
         else:
             update, pending = self._own_update(state, header, masker)
         started = time.perf_counter()
         # The network lasso steps from where gradients were taken; so those are sent and compared, not the trained ones.
-        # An average is over trained ones; still not compared, whose noise counts only from the answer on.
-        lasso = self.federation.coupling.kind == "lasso"
-        point = sent if lasso else state.personal
-        if not lasso or self.federation.average_due(header.round):
-            sent = state.personal
+        sent = untrained if self.federation.coupling.kind == "lasso" else state.personal
         part = self._personal_part(sent, header)
         state.clipped += update.clipped + (0 if part is None else part.clipped)
         if self.federation.similarity.of == "personal":
-            state.compared = (point - self._start).astype(np.float64)
+            state.compared = (sent - self._start).astype(np.float64)
         compared = compared_of(state, self.federation.similarity.gate)
         sketched = self._comparison.upload(
             compared, header.round, self._context("similarity", header), nonces, bytes.fromhex(state.nonce)

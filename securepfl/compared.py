@@ -15,7 +15,8 @@ class Compared:
     """What a hospital compares: `vector` [m], and the known noise in it, which nobody else can take off.
 
     It travels scaled so that products give the cosine between signals; where the signal does not pass the gate, as
-    zero. So others learn debiased cosines and norms, and not how much noise there was, which would tell of row counts.
+    zero. Others learn debiased cosines and norms; from few coordinates they can work out how much noise there was, and
+    so how many rows (docs/threat-model.md).
     """
 
     vector: NDArray[np.float64]

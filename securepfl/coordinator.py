@@ -6,7 +6,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from securepfl.crypto import seal
@@ -20,7 +20,7 @@ from securepfl.crypto.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, mask_context
 from securepfl.federation import Federation
-from securepfl.learning.graph import mutual
+from securepfl.learning.graph import symmetric_core
 from securepfl.messages import (
     NONCE_BYTES,
     Agreement,
@@ -59,6 +59,7 @@ class _Round:
     survivors: list[str] = field(default_factory=list)
     personal: dict[str, bytes] = field(default_factory=dict)
     neighbours: dict[str, dict[str, int]] = field(default_factory=dict)
+    coupled: dict[str, tuple[str, ...]] = field(default_factory=dict)
     masks: dict[str, MaskShares] = field(default_factory=dict)
     signatures: dict[str, bytes] = field(default_factory=dict)
     unmasking: Unmasking | None = None
@@ -195,6 +196,7 @@ class Coordinator:
         total = self._total(current)
         formed = total is not None
         consensus = self._consensus(current) if formed else None
+        current.coupled = self._neighbourhoods(current)
         answers = {name: self._answer(name, current, total, consensus) for name in self.federation.roster}
         sealed = {name: self._seal(Kind.ANSWER, name, encode(answer)) for name, answer in answers.items()}
         self._round, self._closed = None, current.number
@@ -306,15 +308,23 @@ class Coordinator:
             raise MessageError(f"{sender}: nonce, state digest or ledger head of a wrong form; same securepfl needed")
         self._check_masks(sender, body.masks)
         current.total.check(body.update)
-        if body.personal is not None:
-            if self._layouts.personal is None:
-                raise MessageError(f"{sender}: sent a personal component, but this federation has none")
-            self._sum(self._layouts.personal).check(body.personal)
+        self._check_personal(sender, body.personal)
+
+    def _check_personal(self, sender: str, personal: bytes | None) -> None:
+        layout, number = self._layouts.personal, self._open_round().number
+        due = self.federation.coupling_due(number) or self.federation.average_due(number)
+        if (personal is not None) != (layout is not None and due):
+            raise MessageError(
+                f"{sender}: a personal component in round {number} where none is due, or none where one is; same "
+                "settings needed"
+            )
+        if personal is not None and layout is not None:
+            self._sum(layout).check(personal)
 
     def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
         others, most = set(self.federation.roster) - {sender}, self.federation.most_edge_weight
         sound = set(neighbours) <= others and all(1 <= weight <= most for weight in neighbours.values())
-        if neighbours and not (sound and len(neighbours) >= LEAST_NEIGHBOURS):
+        if neighbours and not (sound and self.federation.coupling.on and len(neighbours) >= LEAST_NEIGHBOURS):
             raise MessageError(
                 f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals of weights 1 to {most}"
             )
@@ -330,7 +340,7 @@ class Coordinator:
 
     def _answer(self, name: str, current: _Round, total: bytes | None, consensus: bytes | None) -> Answer:
         products = self._row(name, current) if total is not None else {}
-        neighbours = self._present_neighbours(name, current) if total is not None else ()
+        neighbours = current.coupled.get(name, ()) if total is not None else ()
         weights = {other: current.neighbours[name][other] for other in neighbours}
         neighbourhood = self._personal_sum(current, weights) if neighbours else None
         self.parts["updates"] += len(total or b"")
@@ -352,18 +362,21 @@ class Coordinator:
         roster = self.federation.roster
         return {roster[other]: data for other, data in current.similarity.row(roster.index(name)).items()}
 
-    def _present_neighbours(self, name: str, current: _Round) -> tuple[str, ...]:
-        """Those of the neighbours asked for that are present, sorted; nobody below 3 of them. The network lasso has
-        edges that both ends ask for.
+    def _neighbourhoods(self, current: _Round) -> dict[str, tuple[str, ...]]:
+        """By hospital, those of the neighbours it asked for that are present, sorted; at least 3 of them. The network
+        lasso has edges that act at both ends.
 
-        Nobody in the round of the average over all either: that, less this sum, could show a single hospital.
+        None in the round of the average over all: that, less these sums, could show a single hospital.
         """
-        asked: Iterable[str] = current.neighbours.get(name, {})
+        if self.federation.average_due(current.number):
+            return {}
+        present = {
+            name: tuple(sorted(other for other in asked if other in current.personal))
+            for name, asked in current.neighbours.items()
+        }
         if self.federation.coupling.kind == "lasso":
-            asked = mutual(current.neighbours, name)
-        present = sorted(other for other in asked if other in current.personal)
-        formed = len(present) >= LEAST_NEIGHBOURS and not self.federation.average_due(current.number)
-        return tuple(present) if formed else ()
+            return symmetric_core(present, LEAST_NEIGHBOURS)
+        return {name: names for name, names in present.items() if len(names) >= LEAST_NEIGHBOURS}
 
     def _consensus(self, current: _Round) -> bytes | None:
         """Where it is due, the sum of all survivors' personal components."""

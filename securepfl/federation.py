@@ -239,7 +239,7 @@ class TrajectorySettings(Settings, frozen=True):
 
     `of`: that average is over the hospital's "local" models, as it trained them (inside personalisation), or over its
     "mixture" of shared and personal parameters at the end of each round, whose last step all hospitals' noise shared.
-    `layers` gives other alphas to the parameters whose names match a pattern; the last match counts.
+    `layers` gives other alphas to the parameters whose names match a pattern; the longest match counts.
     """
 
     alpha: float = 0.1
@@ -311,6 +311,10 @@ class Federation(Settings, frozen=True):
                 compared or not self.coupling.on,
                 'kind = "lasso" needs the distances of personal parameters in every round: set [similarity] every = 1 '
                 'and of = "personal"',
+            )
+            _require(
+                self.privacy.epsilon >= 1e3 or not self.coupling.momentum,
+                "momentum amplifies noise, and the gate does not count that; set [coupling] momentum = false",
             )
         if self.shares_noise:
             self._require_shared_noise_fits()
@@ -508,7 +512,7 @@ class Federation(Settings, frozen=True):
     @property
     def most_edge_weight(self) -> int:
         """The largest integer weight of a hospital in another's neighbourhood sum."""
-        return 2**self.coupling.weight_bits - 1 if self.coupling.kind == "lasso" else 1
+        return 2**self.coupling.weight_bits - 1 if self.coupling.kind == "lasso" and self.coupling.on else 1
 
     def coupling_due(self, round_: int) -> bool:
         """Whether personal components travel in `round_` for neighbourhood sums: once similarities are known."""
@@ -518,7 +522,7 @@ class Federation(Settings, frozen=True):
         """Whether the average of all personal components is formed in `round_`, for the shared model: in the last, or,
         where these are coupled, in the one before, so that the last ends with the neighbourhood's.
         """
-        return round_ == max(1, self.rounds - 1 if self.coupling.on else self.rounds)
+        return round_ == (self.rounds - 1 if self.coupling_due(self.rounds) else self.rounds)
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
@@ -562,9 +566,13 @@ def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings)
 
 
 def _model_digest(model: nn.Module, partition: Partition) -> str:
-    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-    start = partition.flatten_shared(model).detach().cpu().numpy().astype("<f4").tobytes()
-    return hashlib.sha256(rfc8785.dumps({"shapes": shapes, "personal": list(partition.personal)}) + start).hexdigest()
+    """Of names, shapes, what is personal, and every number that hospitals must start from alike, buffers included."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+    digest = hashlib.sha256(rfc8785.dumps({"shapes": shapes, "personal": list(partition.personal)}))
+    for name in sorted(tensors):
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 _CHOICES = {

@@ -76,27 +76,26 @@ class Step:
             state.distances = {}
 
     def _couple(self, state: ClientState, pending: Pending, noise_variance: float) -> Floats:
-        """Draw the personal parameters to the neighbourhood's, and keep account of the noise in them. Returns them: the
-        state's may run ahead by momentum.
+        """Draw the personal parameters to the neighbourhood's. Returns them: the state's may run ahead by momentum.
+
+        The known noise stays as it was, though averaging lessens it: neighbours soon carry each other's, so that it
+        isn't known by how much. A mean of vectors of some deviation has at most that deviation.
         """
-        lasso, pulled, others = self.federation.coupling.kind == "lasso", 0.0, self.opened.weights
-        compares_personal = self.federation.similarity.of == "personal"
-        if lasso and compares_personal and pending.trained:
+        coupling, lasso = self.federation.coupling, self.federation.coupling.kind == "lasso"
+        if lasso and pending.trained:
             set_noise(state, noise_of(state).plus(self.start.size, noise_variance))
-        if self.opened.neighbourhood is not None:
-            mean = self.start + self.opened.neighbourhood
-            if lasso and pending.personal is not None:
-                pulled = self._proximal(state, pending.personal, mean)
-            elif not lasso:
-                pulled = state.pull
-                towards = torch.from_numpy(mean.astype(np.float32))
-                state.personal = couple(torch.from_numpy(state.personal), towards, pulled).numpy()
-        if pulled and compares_personal:
-            set_noise(state, noise_of(state).mixed(pulled, len(others)))
-        personal = state.personal
-        if pulled and self.federation.coupling.momentum and pending.personal is not None:
-            self._run_ahead(state, pending.personal)
-        return personal
+        if self.opened.neighbourhood is None:
+            return state.personal
+        mean = self.start + self.opened.neighbourhood
+        if not lasso:
+            towards = torch.from_numpy(mean.astype(np.float32))
+            state.personal = couple(torch.from_numpy(state.personal), towards, state.pull).numpy()
+        elif pending.personal is not None:
+            personal = state.personal = self._proximal(state, pending.personal, mean)
+            if coupling.momentum:
+                self._run_ahead(state, pending.personal)
+            return personal
+        return state.personal
 
     def _run_ahead(self, state: ClientState, sent: Floats) -> None:
         """Extrapolate the network lasso's step to the point from which the next round starts."""
@@ -106,15 +105,13 @@ class Step:
         state.personal = ahead.numpy().astype(np.float32)
         state.previous, state.momentum_steps = momentum.previous.numpy(), momentum.steps
 
-    def _proximal(self, state: ClientState, sent: Floats, mean: Doubles) -> float:
-        """The network lasso's step from what was sent; how far it pulled to the weighted mean."""
+    def _proximal(self, state: ClientState, sent: Floats, mean: Doubles) -> Floats:
+        """The network lasso's step from what was sent, given the weighted mean of the neighbours'."""
         training = self.federation.training
         rate = training.learning_rate * training.steps
         total = state.weight_unit * sum(self.opened.weights.values())
         z, trained = (torch.from_numpy(vector.astype(np.float64)) for vector in (sent, state.personal))
-        stepped = proximal_step(z, trained, torch.from_numpy(total * mean), total, rate)
-        state.personal = stepped.numpy().astype(np.float32)
-        return rate * total / (1.0 + 2.0 * rate * total)
+        return proximal_step(z, trained, torch.from_numpy(total * mean), total, rate).numpy().astype(np.float32)
 
     def _choose_neighbours(self, state: ClientState, similar: dict[str, Similarity]) -> None:
         """The row as this hospital sees it, and from it the graph, its weights and the pull. Who is not visible over
@@ -139,7 +136,8 @@ class Step:
         state.pull = pull_towards(row, kept, coupling.strength)
         apart = mean_distances(before, state.distances) if coupling.momentum else state.distances
         weights = self._edge_weights(state, {name: apart[name] for name in kept})
-        state.neighbours = weights if len(weights) >= LEAST_NEIGHBOURS else {}
+        # Sorted: their order would tell the coordinator who is nearest.
+        state.neighbours = dict(sorted(weights.items())) if len(weights) >= LEAST_NEIGHBOURS else {}
 
     def _edge_weights(self, state: ClientState, distances: dict[str, float]) -> dict[str, int]:
         """The integer weights of the edges to those in `distances`: the network lasso's, or one for each."""

@@ -5,7 +5,7 @@ import pytest
 from parties import NAMES, close_all, exchange, federation_of, parties
 from views import bytes_of, pieces
 
-from securepfl.crypto.envelope import Header, Kind, seal_message
+from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.packing import pack, quantise
 from securepfl.crypto.seal import stamp
 from securepfl.crypto.summation import Wire
@@ -160,6 +160,36 @@ def test_no_sum_of_any_kind_leaves_below_the_minimum(tmp_path):
     body = decode(clients["alder"]._open(answer, Kind.ANSWER)[1], Answer)
     assert (body.aggregate, body.neighbourhood, body.products, body.consensus) == (None, None, {}, None)
     clients["alder"].apply(answer)
+    close_all(clients)
+
+
+def test_a_personal_component_comes_where_it_is_due_and_nowhere_else(tmp_path):
+    """One hospital that leaves it out would take the shared model from all."""
+    federation = federation_of(coupling={"strength": 0.0}, rounds=2)
+    coordinator, clients = parties(federation, tmp_path)
+    for round_ in (1, 2):
+        invitations = coordinator.invite()
+        contributed = clients["alder"].contribute(invitations["alder"])
+        _, data = open_message(
+            contributed,
+            coordinator._identity,
+            coordinator._hospitals,
+            kinds=(Kind.CONTRIBUTION,),
+            federation_digest=coordinator._session,
+            round=round_,
+            max_bytes=10**7,
+        )
+        body = decode(data, Contribution)
+        assert (body.personal is not None) == (round_ == 2)
+        other = b"x" if body.personal is None else None
+        with pytest.raises(MessageError, match="personal component in round"):
+            coordinator._check("alder", msgspec.structs.replace(body, personal=other))
+        with pytest.raises(MessageError, match="neighbourhood"):
+            coordinator._check("alder", msgspec.structs.replace(body, neighbours=dict.fromkeys(NAMES[1:], 1)))
+        for name, invitation in invitations.items():
+            coordinator.receive(clients[name].contribute(invitation))
+        for name, answer in coordinator.close().items():
+            clients[name].apply(answer)
     close_all(clients)
 
 

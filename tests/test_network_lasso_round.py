@@ -102,6 +102,27 @@ def test_both_ends_of_an_edge_have_the_same_weight(run):
     assert near > far > 0
 
 
+def test_no_vector_is_in_two_sums(tmp_path):
+    """What goes into the average over all is never sent again: the two sums could be subtracted."""
+    federation = federation_of().replace(rounds=6)
+    rows = {name: rows_of(index) for index, name in enumerate(NAMES)}
+    coordinator, clients = parties(federation, tmp_path, rows=rows, model=MODEL)
+    sent = {name: [] for name in NAMES}
+    for _ in range(6):
+        for name, invitation in coordinator.invite().items():
+            coordinator.receive(clients[name].contribute(invitation))
+            sent[name].append(clients[name]._state.pending.personal.tobytes())
+        for name, answer in coordinator.close().items():
+            clients[name].apply(answer)
+    assert all(len(set(vectors)) == 6 for vectors in sent.values())
+    close_all(clients)
+
+
+def test_momentum_needs_hardly_any_noise():
+    with pytest.raises(ConfigError, match="momentum"):
+        federation_of(momentum=True).changed("privacy", epsilon=8.0)
+
+
 def test_the_lasso_needs_distances_of_personal_parameters():
     with pytest.raises(ConfigError, match='of = "personal"'):
         federation_of().changed("similarity", of="updates")

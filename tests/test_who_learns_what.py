@@ -275,6 +275,7 @@ def cosines(seen):
 def test_the_coordinator_sees_of_similarity_only_which_neighbours_were_asked_for(unmasked):
     asked = [body.neighbours for seen in unmasked.rounds for body in seen.up.values() if body.neighbours]
     assert asked and all(len(names) >= 3 for names in asked)
+    assert all(list(names) == sorted(names) and set(names.values()) == {1} for names in asked), "no ranking, no weights"
     sketches = [body.sketch for seen in unmasked.rounds for body in seen.up.values() if body.sketch is not None]
     octets = np.frombuffer(b"".join(sketches), dtype=np.uint8).astype(np.uint64)
     assert chi_square(octets, 256) < 60
@@ -291,7 +292,7 @@ def test_another_hospital_sees_its_own_row_with_norms(unmasked):
     for other, cosine in client.similarity.items():
         assert abs(cosine - cosines(last)[index, FIVE.index(other)]) < 1e-3
         noise = sum(last.whole[name].noise.energy for name in (CURIOUS, other))
-        apart = np.sqrt(np.sum((last.compared[CURIOUS] - last.compared[other]) ** 2) - noise)
+        apart = np.sqrt(max(0.0, np.sum((last.compared[CURIOUS] - last.compared[other]) ** 2) - noise))
         assert abs(client.distances[other] - apart) < 1e-2 * np.linalg.norm(last.compared[other])
     assert not any(holds(hospitals_view(unmasked), vector) for vector in row)
 

@@ -18,9 +18,6 @@ from torch import Tensor, nn
 from securepfl.errors import ModelError
 from securepfl.learning.models import public_stream
 
-ADAPTER_PATTERNS = ("*.adapter.*",)
-"""Patterns of all parameters that with_adapters adds, for `Partition.of`."""
-
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Layer = nn.Linear | Convolution
 LAYER_TYPES: tuple[type[Layer], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

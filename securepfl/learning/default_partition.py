@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import fx, nn
 
 from securepfl.errors import ModelError
@@ -88,7 +89,9 @@ def output_layer(model: nn.Module) -> str:
     if type(model) in LAYER_TYPES or isinstance(model, Adapted):
         return ""
     try:
-        graph = _Tracer().trace(model, concrete_args=_defaults(model))
+        # A forward pass may draw numbers: the caller's generators are left as they were.
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            graph = _Tracer().trace(model, concrete_args=_defaults(model))
     except _FAULTS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _unknown(f"its forward pass cannot be followed ({reason})") from None

@@ -1,7 +1,7 @@
 """Whom a hospital is coupled with: its neighbours on the similarity graph, chosen from its own row of similarities.
 
-A k-nearest-neighbour choice is not symmetric, an edge of the network lasso is: `mutual` keeps the edges that both ends
-chose.
+A k-nearest-neighbour choice is not symmetric, an edge of the network lasso is: `symmetric_core` keeps those that both
+ends chose.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,16 +30,23 @@ def choose_neighbours(
     return tuple(ranked) if len(ranked) >= minimum else ()
 
 
-def mutual(lists: Mapping[str, Collection[str]], name: str) -> tuple[str, ...]:
-    """Of the hospitals that `name` lists, in its order, those that list `name` too; who has no list, lists nobody.
+def symmetric_core(lists: Mapping[str, Collection[str]], minimum: int) -> dict[str, tuple[str, ...]]:
+    """The edges of which both ends list the other, among hospitals with at least `minimum` such edges, sorted.
 
-    A coordinator can compute it from all hospitals' choices. These can be fewer than the minimum that
-    `choose_neighbours` was given: check again. Raises ValueError where `name` lists itself.
+    A hospital with fewer drops out, and its edges with it, until all that remain have enough (a k-core): so an edge
+    acts at both ends or at none. A coordinator can compute it from all hospitals' choices. Raises ValueError where a
+    hospital lists itself.
     """
-    own = lists.get(name, ())
-    if name in own:
-        raise ValueError(f"{name!r} lists itself as a neighbour: leave it out of its own row")
-    return tuple(other for other in own if name in lists.get(other, ()))
+    for name, own in lists.items():
+        if name in own:
+            raise ValueError(f"{name!r} lists itself as a neighbour: leave it out of its own row")
+    kept = {name: {other for other in own if name in lists.get(other, ())} for name, own in lists.items()}
+    while few := [name for name, own in kept.items() if len(own) < minimum]:
+        for name in few:
+            for other in kept.pop(name):
+                if other in kept:
+                    kept[other].discard(name)
+    return {name: tuple(sorted(own)) for name, own in kept.items()}
 
 
 def _check(row: Mapping[str, float], kind: str, k: int, threshold: float, minimum: int) -> None:

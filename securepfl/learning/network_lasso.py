@@ -99,18 +99,6 @@ def edge_weights(distances: Mapping[str, float], floor: float, bits: int) -> dic
     return {name: round(_largest(bits) * floor / max(distance, floor)) for name, distance in distances.items()}
 
 
-def largest_total(neighbours: int, bits: int) -> int:
-    """The most that the integer weights of so many neighbours add up to: neighbours * (2^bits - 1).
-
-    Public, so that a packed field can be made wide enough: its values times this. Raises ValueError for a negative
-    number of neighbours or bits not in [1, MAX_WEIGHT_BITS].
-    """
-    if neighbours < 0:
-        raise ValueError(f"neighbours must not be negative, not {neighbours}")
-    _check_grid(1.0, bits)
-    return neighbours * _largest(bits)
-
-
 def proximal_step(
     z: Tensor, trained: Tensor, weighted_sum: Tensor, total_weight: float, learning_rate: float
 ) -> Tensor:

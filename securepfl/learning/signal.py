@@ -32,16 +32,6 @@ class KnownNoise:
         """With more noise of `variance` on `coordinates` coordinates."""
         return KnownNoise(self.energy + coordinates * variance, self.peak + variance)
 
-    def mixed(self, pull: float, others: int) -> "KnownNoise":
-        """After a move of `pull` in [0, 1] to the mean of `others` vectors, taken to be as noisy and independent.
-
-        Raises ValueError where `others` is below 1.
-        """
-        if others < 1:
-            raise ValueError(f"others must be at least 1, not {others}")
-        left = (1 - pull) ** 2 + pull**2 / others
-        return KnownNoise(self.energy * left, self.peak * left)
-
     @property
     def spread(self) -> float:
         """What the noise's squared norm strays by: at least sqrt(d) s^2, which is its deviation over sqrt(2)."""

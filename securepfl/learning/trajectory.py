@@ -22,7 +22,7 @@ class Trajectory:
     """
 
     def __init__(self, alpha: float | Mapping[str, Tensor]) -> None:
-        values = [torch.tensor(alpha)] if isinstance(alpha, float) else list(alpha.values())
+        values = list(alpha.values()) if isinstance(alpha, Mapping) else [torch.tensor(float(alpha))]
         if not all(((value >= 0) & (value <= 1)).all() for value in values):
             raise ValueError(f"alpha must be in [0, 1], not {alpha}")
         self.alpha = alpha
@@ -53,14 +53,14 @@ class Trajectory:
         self._average = _copies(state)
 
     def _step(self, name: str, now: Tensor) -> Tensor:
-        alpha = self.alpha if isinstance(self.alpha, float) else self.alpha[name].to(now)
+        alpha = self.alpha[name].to(now) if isinstance(self.alpha, Mapping) else self.alpha
         with torch.no_grad():
             return alpha * self._average[name].to(now) + (1.0 - alpha) * now
 
 
 def alphas_by_part(partition: Partition, alpha: float, layers: Mapping[str, float]) -> float | dict[str, Tensor]:
     """The alpha of every coordinate: "shared" [d] and "personal" [p] as the partition flattens them, or the one number
-    where `layers`, patterns of parameter names, is empty. The last pattern that matches counts.
+    where `layers`, patterns of parameter names, is empty. Of the patterns that match, the longest counts.
 
     Raises ConfigError for a pattern that matches no parameter.
     """
@@ -71,7 +71,8 @@ def alphas_by_part(partition: Partition, alpha: float, layers: Mapping[str, floa
         return alpha
 
     def of(name: str) -> float:
-        return next((value for pattern, value in reversed(list(layers.items())) if fnmatchcase(name, pattern)), alpha)
+        matching = [pattern for pattern in layers if fnmatchcase(name, pattern)]
+        return layers[max(matching, key=lambda pattern: (len(pattern), pattern))] if matching else alpha
 
     parts = {"shared": partition.shared, "personal": partition.personal}
     return {

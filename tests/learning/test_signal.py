@@ -49,18 +49,7 @@ def test_excess_is_largest_at_the_gate_and_full_support(size, gate):
     assert narrow.spread > noise.spread
 
 
-def test_mixing_averages_independent_noise_out():
-    noise = KnownNoise(12.0, 3.0)
-    assert noise.mixed(0.75, 3).energy == pytest.approx(12.0 / 4)
-    assert noise.mixed(0.0, 3) == noise
-
-
 @pytest.mark.parametrize(("energy", "peak"), [(-1.0, 1.0), (1.0, math.nan), (math.inf, 1.0)])
 def test_impossible_noise_is_refused(energy, peak):
     with pytest.raises(ValueError, match="finite and at least 0"):
         KnownNoise(energy, peak)
-
-
-def test_mixing_with_nobody_is_refused():
-    with pytest.raises(ValueError, match="others"):
-        KnownNoise().mixed(0.5, 0)

@@ -100,10 +100,10 @@ def test_changed_or_integer_tensors_are_refused():
         trajectory.move({"w": torch.zeros(1)})
 
 
-def test_each_layer_has_its_own_alpha_and_the_last_pattern_counts():
+def test_each_layer_has_its_own_alpha_and_the_longest_pattern_counts():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     partition = Partition.of(model, ("1.*",))
-    alphas = alphas_by_part(partition, 0.1, {"0.*": 0.5, "*.bias": 0.0})
+    alphas = alphas_by_part(partition, 0.1, {"*.bias": 0.0, "0.*": 0.5})
     assert torch.equal(alphas["shared"], torch.tensor([0.5] * 6 + [0.0] * 3))
     assert torch.equal(alphas["personal"], torch.tensor([0.1] * 3 + [0.0]))
     trajectory = Trajectory(alphas)
@@ -124,3 +124,10 @@ def test_a_pattern_that_matches_nothing_and_an_alpha_out_of_range_are_refused():
         alphas_by_part(partition, 0.1, {"heads.*": 0.2})
     with pytest.raises(ValueError, match="alpha"):
         Trajectory({"shared": torch.tensor([0.5, 1.5])})
+
+
+def test_an_integer_alpha_is_a_number_too():
+    trajectory = Trajectory(0)
+    for value in (1.0, 3.0):
+        trajectory.move({"w": torch.tensor([value])})
+    assert trajectory.state_dict()["w"] == 3.0
