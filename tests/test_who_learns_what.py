@@ -170,7 +170,8 @@ def test_one_update_is_not_in_the_coordinators_view(unmasked):
 def test_one_update_is_not_in_another_hospitals_view(masked):
     for seen in masked.rounds:
         for name in set(FIVE) - {CURIOUS}:
-            assert not holds(hospitals_view(masked), seen.sent[name])
+            # Longer pieces: three small multiples of the grid's step also stand in the hospital's own update by chance.
+            assert not holds(hospitals_view(masked), seen.sent[name], size=64)
             assert not np.allclose(aggregate_of(masked, seen), seen.sent[name], atol=1e-6)
 
 
