@@ -82,7 +82,7 @@ class Step:
         isn't known by how much. A mean of vectors of some deviation has at most that deviation.
         """
         coupling, lasso = self.federation.coupling, self.federation.coupling.kind == "lasso"
-        if lasso and pending.trained:
+        if lasso and pending.trained and self.federation.similarity.of == "personal":
             set_noise(state, noise_of(state).plus(self.start.size, noise_variance))
         if self.opened.neighbourhood is None:
             return state.personal
