@@ -1,8 +1,5 @@
 """securepfl for large models: a fifth of the coordinates a round, encrypted, a personal head, coupled.
 
-Here all are trained and the largest blocks sent, the rest later ("select"): without privacy that measured better than
-training the support alone (benchmarks/sparsity.py), under privacy worse.
-
 What travels is counted whole: ciphertexts, personal parts, sketches, signatures and envelopes.
 """
 
@@ -11,7 +8,7 @@ from methods.task import Fitted, Hyper, Settings, Task
 
 GRID = ours.GRID
 SPARSE: ours.Tables = {
-    "sparsity": {"density": 0.2, "block": 64, "kind": "select"},
+    "sparsity": {"density": 0.2, "block": 64},
     "encryption": {"scheme": "bfv", "bits": 8, "limit": 0.1, "personal_limit": 1.0},
     "similarity": {"every": 5},
     "coupling": {"strength": 0.75},
