@@ -39,12 +39,12 @@ def train(task: Task, settings: Settings, hyper: Hyper, seed: int, tables: Table
         tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder,
         simulate(federation, training, task.build_model, Path(folder), seed=seed, device="cpu") as run,
     ):
-        return _fitted(run)
+        return _fitted(run, federation)
 
 
 def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) -> Federation:
     """The federation of a trial, bound to the task's hospitals and model."""
-    private, local_steps = math.isfinite(settings.epsilon), int(hyper["local_steps"])
+    private, local_steps = math.isfinite(settings.epsilon), min(int(hyper["local_steps"]), settings.steps)
     rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9) // local_steps)
     defaults: dict[str, dict[str, Any]] = {
         "model": {"kind": "own"},
@@ -61,13 +61,15 @@ def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) 
     return Federation.from_mapping({"rounds": rounds, **merged}).bound(task.sites, task.build_model)
 
 
-def _fitted(run: SimulatedRun) -> Fitted:
+def _fitted(run: SimulatedRun, federation: Federation) -> Fitted:
     clients = run.clients
     return Fitted(
         models={name: client.personal_model() for name, client in clients.items()},
         upload_bytes=sum(run.traffic.upload.values()),
         download_bytes=sum(run.traffic.download.values()),
         facts={
+            "rounds": federation.rounds,
+            "steps": federation.rounds * federation.training.steps,
             "similarity": {name: dict(client.similarity) for name, client in clients.items()},
             "edges": [[name, other] for name, client in clients.items() for other in client.neighbours],
             "signal": {name: client.signal for name, client in clients.items()},

@@ -10,7 +10,7 @@ GRID = ours.GRID
 SPARSE: ours.Tables = {
     "sparsity": {"density": 0.2, "block": 64},
     "encryption": {"scheme": "bfv", "bits": 8, "limit": 0.1, "personal_limit": 1.0},
-    "similarity": {"every": 5},
+    "similarity": {"every": 2},
     "coupling": {"strength": 0.75},
 }
 

@@ -19,8 +19,10 @@ from securepfl.randomness import RandomStream
 
 Fit = Callable[[Task, Settings, Hyper, int], Fitted]
 VALIDATION_SHARE = 0.25
-DRAW = 5
-"""Which public draw: the first in which six trials of lr, share, clip and local_steps hold most pairs of values."""
+DRAW = 10
+"""Which public draw: the first in which six trials of lr, share, clip and local_steps hold most pairs of values, among
+them all of share and local_steps.
+"""
 
 
 @dataclass(frozen=True)

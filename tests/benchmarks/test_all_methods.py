@@ -14,6 +14,7 @@ from securepfl.learning.models import build_model
 
 NEVER = float("inf")
 TRAINED = [name for name in METHODS if name != "majority"]
+OURS = ("ours", "ours_coupled", "ours_sparse")
 FLOATS = 6 * 8 + 9  # of the model: body with bias, head with bias
 
 
@@ -49,7 +50,7 @@ def test_trains_each_hospital_a_model_within_the_budget_and_repeatably(name: str
         assert torch.equal(weights, weights_of(METHODS[name].fit(task, settings, hyper, 1)))
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled")])
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled", *OURS)])
 def test_a_round_that_the_budget_cannot_pay_is_not_begun(name: str) -> None:
     hyper = {**corners(name)[-1], "local_steps": 50, "head_steps": 50}
     found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
@@ -93,3 +94,10 @@ def test_references_exchange_nothing_or_all_rows() -> None:
     together = METHODS["pooled"].fit(small_task(), settings, hyper, 1)
     assert (alone.upload_bytes, alone.download_bytes) == (0, 0)
     assert (together.upload_bytes, together.download_bytes) == (4 * (20 + 21 + 22) * 6, 4 * 3 * FLOATS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_takes_the_steps_it_is_given_and_no_more(name: str) -> None:
+    hyper = {**corners(name)[-1], "local_steps": 50, "share": 1.0}
+    found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
+    assert (found.facts["rounds"], found.facts["steps"]) == (1, 12)
