@@ -18,13 +18,14 @@ Columns = Mapping[str, tuple[float, float]]
 
 _HEADER = "| method | balanced accuracy | AUROC | accuracy | worst hospital: bal. acc. / AUROC | bytes | seconds |"
 _PREFACE = (
-    "Every method takes at most the same number of full-batch gradients of each hospital and spends the same epsilon "
-    "and delta (zero-out, per record). Its hyper-parameters: as many trials for each method, drawn evenly from its "
-    "grid by a fixed public draw, each scored on a quarter of each hospital's training rows by (balanced accuracy + "
-    "AUROC) / 2; test rows play no part. Tuning is not charged to epsilon, for any method. Mean over hospitals, then "
-    "over seeds, with the 95 % interval (t). Worst hospital: the one with the lowest balanced accuracy, and its AUROC. Bytes: all "
-    "hospitals, both ways, whole run. Seconds: one training, all parties, one thread. **Best**; _within the best's "
-    "interval_; majority and pooled (its rows leave the hospitals) don't compete."
+    "Every method takes at most the same number of full-batch gradients of each hospital and spends the same "
+    "epsilon and delta (zero-out, per record). Its hyper-parameters: as many trials for each method, drawn evenly "
+    "from its grid by a fixed public draw, each scored on a quarter of each hospital's training rows by (balanced "
+    "accuracy + AUROC) / 2; test rows play no part. Tuning is not charged to epsilon, for any method. Mean over "
+    "hospitals, then over seeds, with the 95 % interval (t). Worst hospital: the one with the lowest balanced "
+    "accuracy, and its AUROC. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, one "
+    "thread. **Best**; _within the best's interval_; majority and pooled (its rows leave the hospitals) don't "
+    "compete."
 )
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced")
 

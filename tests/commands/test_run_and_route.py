@@ -74,7 +74,7 @@ def test_the_demo_says_what_it_is(demo):
     text = " ".join(out.split())
     assert "simulation: all parties ran in one process" in text
     assert "the four hospitals are simulated" in text
-    assert "simulated-north" in text and "Cosine similarity, computed on ciphertexts" in text
+    assert "simulated-north" in text and "Cosine similarity without the known noise, computed on ciphertexts" in text
     assert "round 20/20" in err and "epsilon spent" in err
 
 
@@ -123,7 +123,7 @@ def test_released_experts_carry_their_audit_record_and_ranges(demo):
 def test_encrypted_and_plaintext_runs_apply_identical_aggregates(tmp_path):
     """`--plaintext` from the same seed: all state but the messages themselves is the same, bit for bit."""
     for name, plaintext in (("encrypted", False), ("plain", True)):
-        plan = plan_demo(configured(None, rounds=9, plaintext=plaintext), seed=5, ledgers=None)
+        plan = plan_demo(configured(None, rounds=9, epsilon=1e3, plaintext=plaintext), seed=5, ledgers=None)
         execute(plan, tmp_path / name, seed=5, device="cpu", display=quiet)
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("encrypted", "plain")]
     assert results[0]["mean"] == results[1]["mean"]
