@@ -7,7 +7,9 @@ Metrics = Mapping[str, float | None]
 
 MODELS = ("personalised", "shared", "local", "majority")
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
-SIGNAL_NOTE = "signal / noise: below {gate:g} a hospital compares itself with nobody and is coupled to nobody"
+SIGNAL_NOTE = (
+    "signal / noise: below {gate:g} a hospital compares itself with nobody; it is coupled only where 3 others pass too"
+)
 
 
 def signal_text(signal: float | None) -> str:

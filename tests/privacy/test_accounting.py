@@ -205,7 +205,9 @@ def test_any_mix_in_any_order_costs_the_same_no_less_than_a_part_and_no_more_tha
     assert epsilon(shuffled, 1e-5, adjacency) == whole
     # A part alone may be composed more tightly than in a mix, never the other way round by more than the grid rounds.
     assert whole >= 0.998 * max(epsilon([part], 1e-5, adjacency) for part in parts)
-    if all(type(part) is type(parts[0]) for part in parts):
+    # A tail is a chance of failure that replace-one multiplies by e^epsilon of the whole, up to an infinite bound.
+    grows = adjacency == "replace-one" and any(isinstance(part, SharedRelease) and part.tail for part in parts)
+    if all(type(part) is type(parts[0]) for part in parts) and not grows:
         assert whole <= sum(epsilon([part], 1e-5 / len(parts), adjacency) for part in parts) * 1.002
 
 
