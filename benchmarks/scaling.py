@@ -9,7 +9,6 @@ compares hospitals, so the difference is what similarity costs. Coupling travels
 a hospital, by the median over hospitals, then over the two rounds of a kind; bytes are whole messages. One thread.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TypeVar
 import click
 import numpy as np
 import torch
+from methods.ours import NO_PRIVACY, scratch_folder
 from methods.table import replaced, size
 from rich.console import Console
 from rich.table import Table
@@ -44,9 +44,6 @@ HOSPITALS = 8
 """While parameters grow."""
 FULL, PLAIN = (4, 6), (3, 5)
 """Rounds with and without similarity; all of them with coupling."""
-NO_PRIVACY = 1e6
-"""So that the graph is visible over the noise and neighbourhoods are really summed: a round costs the same."""
-_MEMORY = Path("/dev/shm")  # as in methods/ours.py: what parties write is thrown away  # noqa: S108
 
 Rows = list[list[str]]
 Result = TypeVar("Result")
@@ -98,8 +95,7 @@ def measured(hospitals: int, parameters: int) -> Case:
     build = partial(build_model, "mlp", FEATURES, hidden_for(parameters))
     names = [f"h{number:03d}" for number in range(hospitals)]
     federation = federation_for(names, build)
-    folder = _MEMORY if _MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=folder) as home:
+    with scratch_folder() as home:
         run = started(federation, build, Path(home))
         rounds = {number: one_round(run) for number in range(1, max(FULL) + 1)}
         coupled = all(len(client.neighbours) == federation.coupling.neighbours for client in run.clients.values())
@@ -122,6 +118,7 @@ def federation_for(names: Sequence[str], build: Callable[[], torch.nn.Module]) -
     tables = {
         "rounds": max(FULL) + 2,
         "model": {"kind": "own", "personal": "intercept"},
+        # The graph is visible over the noise, so neighbourhoods are really summed; a round costs the same.
         "privacy": {"epsilon": NO_PRIVACY},
         "encryption": {"bits": BITS},
         "similarity": {"every": 2},

@@ -517,8 +517,7 @@ class Client:
 
     def _personal_part(self, sent: Floats, header: Header) -> Encoded | None:
         """The encrypted personal component, when neighbourhoods or the average over all need it."""
-        needed = self.federation.coupling_due(header.round) or self.federation.average_due(header.round)
-        if "personal" not in self._channels or not needed:
+        if "personal" not in self._channels or not self.federation.personal_due(header.round):
             return None
         return self._encode("personal", (sent - self._start).astype(np.float64), header)
 

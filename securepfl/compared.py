@@ -1,6 +1,7 @@
 """What a hospital compares with others: its accumulated updates, or its personal parameters, less the known noise."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class Compared:
     noise: KnownNoise
     gate: float
 
-    @property
+    @cached_property
     def signal(self) -> Signal:
         """How much of it is signal."""
         return Signal.of(self.vector, self.noise)

@@ -312,8 +312,7 @@ class Coordinator:
 
     def _check_personal(self, sender: str, personal: bytes | None) -> None:
         layout, number = self._layouts.personal, self._open_round().number
-        due = self.federation.coupling_due(number) or self.federation.average_due(number)
-        if (personal is not None) != (layout is not None and due):
+        if (personal is not None) != (layout is not None and self.federation.personal_due(number)):
             raise MessageError(
                 f"{sender}: a personal component in round {number} where none is due, or none where one is; same "
                 "settings needed"

@@ -134,7 +134,7 @@ class SparsitySettings(Settings, frozen=True):
 
     `kind` = "support" trains only those; "select" trains all and sends those; "soft" and "difference" do as "select",
     after a soft threshold or the exact difference-sparse step of `strength`, in units of the update's root mean
-    square. "auto" is the one that measured best (docs/results.md). `feedback` keeps what is not sent for later rounds.
+    square. "auto" is "support", which measured best under privacy. `feedback` keeps what is not sent for later rounds.
     """
 
     density: float = 1.0
@@ -523,6 +523,10 @@ class Federation(Settings, frozen=True):
         where these are coupled, in the one before, so that the last ends with the neighbourhood's.
         """
         return round_ == (self.rounds - 1 if self.coupling_due(self.rounds) else self.rounds)
+
+    def personal_due(self, round_: int) -> bool:
+        """Whether personal components travel in `round_`, for neighbourhood sums or for the average over all."""
+        return self.coupling_due(round_) or self.average_due(round_)
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""

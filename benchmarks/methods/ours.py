@@ -36,10 +36,15 @@ def train(task: Task, settings: Settings, hyper: Hyper, seed: int, tables: Table
     federation = federation_of(task, settings, hyper, tables)
     training = {name: TensorDataset(site.train_x, site.train_y) for name, site in task.sites.items()}
     with (
-        tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder,
+        scratch_folder() as folder,
         simulate(federation, training, task.build_model, Path(folder), seed=seed, device="cpu") as run,
     ):
         return _fitted(run, federation)
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where parties write what is thrown away: in memory where the system has such a folder."""
+    return tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None)
 
 
 def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) -> Federation:
