@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py [--data ../shared/data] [--task NAME] [--seeds 5] [--write docs/results.md]
 
-The learning rate, clip and number of rounds are chosen for the whole, on inner validation, as in methods.py.
+The learning rate and the number of rounds are chosen for the whole, on inner validation, as in methods.py.
 """
 
 import math
@@ -34,13 +34,13 @@ def parts_of(task: Task) -> Mapping[str, tuple[Hyper, Tables, bool]]:
     wide: Tables = {"model": {"personal": ours_coupled.wide(task)}}
     whole: Tables = {**wide, **COUPLED, **SPARSE}
     return {
-        "whole": ({"alpha": 0.5}, whole, True),
-        "no coupling": ({"alpha": 0.5}, {**wide, **SPARSE}, True),
-        "no trajectory": ({"alpha": 0.0}, whole, True),
-        "no sparsity": ({"alpha": 0.5}, {**wide, **COUPLED}, True),
-        "intercept alone personal, uncoupled": ({"alpha": 0.5}, {"model": {"personal": "intercept"}, **SPARSE}, True),
-        "nothing personal": ({"alpha": 0.5}, {"model": {"personal": ()}, **SPARSE}, True),
-        "no privacy": ({"alpha": 0.5}, whole, False),
+        "whole": ({"history": 0.5}, whole, True),
+        "no coupling": ({"history": 0.5}, {**wide, **SPARSE}, True),
+        "no trajectory": ({"history": 0.0}, whole, True),
+        "no sparsity": ({"history": 0.5}, {**wide, **COUPLED}, True),
+        "intercept alone personal, uncoupled": ({"history": 0.5}, {"model": {"personal": "intercept"}, **SPARSE}, True),
+        "nothing personal": ({"history": 0.5}, {"model": {"personal": ()}, **SPARSE}, True),
+        "no privacy": ({"history": 0.5}, whole, False),
     }
 
 
@@ -54,7 +54,7 @@ def rows(name: str, data: Path, seeds: int, trials: int) -> Iterator[str]:
         found, tables, _ = parts_of(task)["whole"]
         return ours.train(task, settings, {**hyper, **found}, seed, tables)
 
-    grid = {name: values for name, values in ours.GRID.items() if name != "alpha"}
+    grid = {name: values for name, values in ours.GRID.items() if name != "history"}
     common, _ = tuned(fit, candidates(grid, trials), tuning, private)
     for part in parts_of(tuning[TUNING_SEED]):
         runs = []
@@ -79,17 +79,23 @@ def line(part: str, runs: list[tuple[Task, Fitted]]) -> str:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True)
-@click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), help="Default: all.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--trials", type=click.IntRange(1), default=6, show_default=True)
-@click.option("--write", "page", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder of data."
+)
+@click.option(
+    "--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), help="Data set; repeatable. Default: all."
+)
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Tested runs of each variant.")
+@click.option("--trials", type=click.IntRange(1), default=8, show_default=True, help="Hyper-parameters tried.")
+@click.option(
+    "--write", "page", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Page with the markers."
+)
 def main(data: Path, tasks: tuple[str, ...], seeds: int, trials: int, page: Path | None) -> None:
     """Print the tables, and write them between the markers of PAGE."""
     torch.set_num_threads(1)
     parts = [
         "The whole: a wide personal part (the head; all weights but the intercept of a logistic model), coupled, "
-        "density .25, the mixture averaged with alpha .5. Each row changes what it names. Learning rate, clip and "
+        "density .25, the mixture averaged with alpha .5. Each row changes what it names. Learning rate and "
         f"rounds are chosen for the whole by {trials} trials on inner validation. Means over hospitals, then over "
         f"{seeds} seeds.",
     ]

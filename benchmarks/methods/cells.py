@@ -9,7 +9,7 @@ from methods import METHODS
 from methods.catalogue import ENTRIES, Entry
 from methods.measure import metrics_of
 from methods.task import Hyper, Method, Settings, Task
-from methods.tuning import candidates, tuned
+from methods.tuning import choices_at, tuned
 
 TUNING_SEED = 1000
 """Where the seeds of tuning start, apart from those of the runs."""
@@ -23,7 +23,7 @@ class Plan:
     """How much every cell spends alike. Raises ValueError for less than one."""
 
     seeds: int = 5
-    trials: int = 6
+    trials: int = 8
     tuning_seeds: int = 2
     steps: int = 20
 
@@ -53,7 +53,7 @@ def run_named(cell: Cell, plan: Plan, data: Path) -> Record:
 def run_cell(cell: Cell, entry: Entry, method: Method, plan: Plan, data: Path) -> Record:
     """Tune `method`, then train it on all training rows for each seed and test it."""
     settings = Settings(epsilon=cell.epsilon, delta=entry.delta, steps=plan.steps)
-    choices = candidates(method.GRID, plan.trials)
+    choices = choices_at(cell.epsilon, method.GRID, plan.trials)
     runs: list[Record] = []
     searches: list[Record] = []
     clusters = None
@@ -70,6 +70,7 @@ def run_cell(cell: Cell, entry: Entry, method: Method, plan: Plan, data: Path) -
         "epsilon": f"{cell.epsilon:g}",
         "delta": entry.delta,
         "plan": asdict(plan),
+        "choices": choices,
         "tuning": searches,
         "clusters": clusters,
         "runs": runs,

@@ -17,20 +17,20 @@ STRENGTH = 2.5
 """Scale of the logits: how well the outcome can be predicted at all."""
 
 
-def two_clusters(seed: int, n: int, d: int, sites: int = 8) -> Task:
-    """Hospitals alternate between two clusters: features standard normal [n, d], outcome logistic.
+def two_clusters(seed: int, n: int, d: int, sites: int = 8, second: int = 4) -> Task:
+    """Two clusters of hospitals, `second` of `sites` in the second: features standard normal [n, d], outcome logistic.
 
     The clusters' coefficients are STRENGTH * (COMMON u + v) and STRENGTH * (COMMON u - v), u and v random unit vectors
     drawn from `seed`: one model for all keeps only the weak u, and a hospital alone has n rows for d coefficients.
-    Raises ValueError where there are fewer than two hospitals a cluster.
+    Raises ValueError where a cluster has fewer than two hospitals or `second` is the larger.
     """
-    if sites < 4:
-        raise ValueError(f"sites must be at least 4, two a cluster, not {sites}")
+    if not 2 <= second <= sites // 2:
+        raise ValueError(f"second must be from 2 to half of the {sites} sites, not {second}")
     common, opposite = (_unit(_stream(seed, d, "direction", part).gaussian(d)) for part in range(2))
     truth = [STRENGTH * (COMMON * common + sign * opposite) for sign in (1.0, -1.0)]
-    names = [f"cluster{number % 2}-{number // 2}" for number in range(sites)]
-    clusters = {name: number % 2 for number, name in enumerate(names)}
-    made = {name: _site(_stream(seed, d, name), truth[clusters[name]], n) for name in names}
+    members = [0] * (sites - second) + [1] * second
+    clusters = {f"cluster{member}-{members[:number].count(member)}": member for number, member in enumerate(members)}
+    made = {name: _site(_stream(seed, d, name), truth[clusters[name]], n) for name in clusters}
     return Task(f"clusters_d{d}", made, partial(Logistic, d), head=LOGISTIC_HEAD, clusters=clusters)
 
 

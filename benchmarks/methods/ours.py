@@ -23,8 +23,8 @@ NO_PRIVACY = 1e6
 Tables = Mapping[str, Mapping[str, Any]]
 _MEMORY = Path("/dev/shm")  # parties sync each step to disk; here what they write is thrown away  # noqa: S108
 
-GRID: Grid = {**LOCAL, "alpha": (0.0, 0.5)}
-"""alpha averages the mixture over rounds."""
+GRID: Grid = {**LOCAL, "history": (0.0, 0.5)}
+"""history is the trajectory's alpha: it averages the mixture over rounds."""
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
@@ -57,10 +57,10 @@ def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) 
         "privacy": {
             "epsilon": settings.epsilon if private else NO_PRIVACY,
             "delta": settings.delta,
-            "clip": hyper["clip"] if private else 10.0,
+            "clip": 1.0 if private else 10.0,
         },
-        "encryption": {"scheme": "none", "bits": 16, "limit": 4.0, "personal_limit": 16.0},
-        "trajectory": {"of": "mixture", "alpha": hyper["alpha"]},
+        "encryption": {"scheme": "none", "bits": 16, "limit": 4.0 * float(hyper["lr"]), "personal_limit": 16.0},
+        "trajectory": {"of": "mixture", "alpha": hyper["history"]},
     }
     merged = {name: defaults.get(name, {}) | dict(tables.get(name, {})) for name in defaults | dict(tables)}
     return Federation.from_mapping({"rounds": rounds, **merged}).bound(task.sites, task.build_model)

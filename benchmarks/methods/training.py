@@ -12,7 +12,7 @@ from methods.task import Fitted, Hyper, Settings, Task
 Grid = Mapping[str, tuple[float | int | str, ...]]
 
 # share: part of the settings' steps that is used; the whole privacy budget then pays for those, with less noise each.
-COMMON: Grid = {"lr": (0.1, 0.5, 2.0), "share": (0.25, 1.0), "clip": (0.5, 2.0)}
+COMMON: Grid = {"lr": (0.1, 0.5, 2.0, 8.0), "share": (0.25, 1.0)}
 LOCAL: Grid = {**COMMON, "local_steps": (1, 5)}
 
 _BYTES = 4  # of a float
@@ -25,7 +25,7 @@ def oracle_for(task: Task, settings: Settings, hyper: Hyper, seed: int, per_roun
     """
     rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9) // per_round)
     steps = min(rounds * per_round, settings.steps)
-    return Oracle(task, replace(settings, steps=steps), seed, float(hyper["clip"]))
+    return Oracle(task, replace(settings, steps=steps), seed)
 
 
 def descend(
@@ -53,6 +53,11 @@ def descend(
 def mean(vectors: Iterable[Tensor]) -> Tensor:
     """Mean with equal weights: [D] of any number of [D]."""
     return torch.stack(list(vectors)).mean(0)
+
+
+def weighted(vectors: Mapping[str, Tensor], shares: Mapping[str, float]) -> Tensor:
+    """The sum [D] of hospitals' vectors [D], each times its share."""
+    return torch.stack([shares[site] * vector for site, vector in vectors.items()]).sum(0)
 
 
 def fitted(oracle: Oracle, weights: Mapping[str, Tensor], up: int, down: int, **facts: object) -> Fitted:

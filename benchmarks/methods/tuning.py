@@ -19,10 +19,11 @@ from securepfl.randomness import RandomStream
 
 Fit = Callable[[Task, Settings, Hyper, int], Fitted]
 VALIDATION_SHARE = 0.25
-DRAW = 10
-"""Which public draw: the first in which six trials of lr, share, clip and local_steps hold most pairs of values, among
-them all of share and local_steps.
-"""
+DRAW = 18
+"""Which public draw: the first in which eight trials hold every pair of values of lr, share and local_steps."""
+
+IDLE: Hyper = {"share": 1.0, "history": 0.0}
+"""What is no choice without privacy, where there is no noise to save or to average away."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,16 @@ class Trial:
     score: float
 
 
-def candidates(grid: Mapping[str, Sequence[float | int | str]], trials: int) -> list[Hyper]:
+def choices_at(epsilon: float, grid: Mapping[str, Sequence[float | int | str]], trials: int) -> list[Hyper]:
+    """`candidates` of the axes that matter at this epsilon, with one value for each of the others."""
+    if math.isfinite(epsilon):
+        return candidates(grid, trials)
+    still = {name: value for name, value in IDLE.items() if name in grid}
+    rest = {name: values for name, values in grid.items() if name not in still}
+    return [still | choice for choice in candidates(rest, trials)]
+
+
+def candidates(grid: Mapping[str, Sequence[float | int | str]], trials: int) -> list[dict[str, float | int | str]]:
     """`trials` different choices from the product of `grid`, by a fixed public draw; all of them where it has fewer.
 
     Each value of an axis comes equally often, give or take one; the draw depends on the axis's name, so methods that

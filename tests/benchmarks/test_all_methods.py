@@ -13,7 +13,7 @@ from torch import Tensor
 from securepfl.learning.models import build_model
 
 NEVER = float("inf")
-TRAINED = [name for name in METHODS if name != "majority"]
+TRAINED = [name for name in METHODS if name not in ("majority", "ours_shared_noise")]
 OURS = ("ours", "ours_coupled", "ours_sparse")
 FLOATS = 6 * 8 + 9  # of the model: body with bias, head with bias
 
@@ -24,8 +24,8 @@ def rows(seed: int, count: int) -> tuple[Tensor, Tensor]:
     return x, (x[:, 0] > 0).float()
 
 
-def small_task() -> Task:
-    sites = {name: Site(*rows(seed, 20 + seed), *rows(seed + 9, 10)) for seed, name in enumerate("abc")}
+def small_task(names: str = "abc") -> Task:
+    sites = {name: Site(*rows(seed, 20 + seed), *rows(seed + 9, 10)) for seed, name in enumerate(names)}
     return Task("small", sites, lambda: build_model("mlp", 5), head=("head.*",))
 
 
@@ -101,3 +101,25 @@ def test_ours_takes_the_steps_it_is_given_and_no_more(name: str) -> None:
     hyper = {**corners(name)[-1], "local_steps": 50, "share": 1.0}
     found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
     assert (found.facts["rounds"], found.facts["steps"]) == (1, 12)
+
+
+def test_shared_noise_takes_single_steps_of_four_hospitals_and_needs_privacy() -> None:
+    method, hyper = METHODS["ours_shared_noise"], corners("ours_shared_noise")[-1]
+    found = method.fit(small_task("abcd"), Settings(1.0, 1e-5, 12), hyper, 1)
+    assert (found.facts["rounds"], found.facts["steps"]) == (12, 12)
+    assert torch.isfinite(weights_of(found)).all()
+    with pytest.raises(ValueError, match="needs a finite epsilon"):
+        method.fit(small_task("abcd"), Settings(NEVER, 1e-5, 12), hyper, 1)
+
+
+def test_fedavg_by_sizes_is_fedavg_where_all_are_alike_and_follows_the_largest_elsewhere() -> None:
+    hyper, settings = corners("fedavg")[0], Settings(NEVER, 1e-5, 4)
+    alike = {name: Site(*rows(seed, 20), *rows(seed + 9, 10)) for seed, name in enumerate("abc")}
+    even = Task("even", alike, lambda: build_model("mlp", 5), head=("head.*",))
+    weights = [weights_of(METHODS[name].fit(even, settings, hyper, 1)) for name in ("fedavg", "fedavg_sizes")]
+    assert torch.allclose(*weights, atol=1e-6)
+    doubled = {"a": Site(*(torch.cat([part, part]) for part in (alike["a"].train_x, alike["a"].train_y)), *rows(9, 10))}
+    large = Task("large", alike | doubled, even.build_model, head=even.head)
+    twice = Task("twice", alike | {"d": alike["a"]}, even.build_model, head=even.head)
+    found = weights_of(METHODS["fedavg_sizes"].fit(large, settings, hyper, 1))
+    assert torch.allclose(found[0], weights_of(METHODS["fedavg"].fit(twice, settings, hyper, 1))[0], atol=1e-6)

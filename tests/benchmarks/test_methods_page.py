@@ -47,6 +47,7 @@ def record(task, method, epsilon, balanced, size=1000, **facts):
         "epsilon": epsilon,
         "delta": 1e-5,
         "plan": vars(PLAN),
+        "choices": [{}],
         "tuning": [],
         "clusters": known,
         "runs": runs,
@@ -68,7 +69,15 @@ def test_the_table_marks_the_best_and_what_its_interval_reaches(tmp_path):
     rows = {line.split(" | ")[0].strip("| "): line for line in section.splitlines() if line.startswith("| ")}
     assert "**.750 +- .127**" in rows["fedavg"] and "_.700 +- .127_" in rows["ditto"]
     assert "| .500 +- .127 |" in rows["local"] and "| .990 +- .127 |" in rows["majority"]
+    assert "paired by seed" not in section
     assert "2 kB" in rows["fedavg"] and "not charged to epsilon" in section and "![pictures/x.png]" in section
+
+
+def test_ours_is_compared_seed_by_seed_with_the_best_other(tmp_path):
+    for method, balanced in (("pooled", 0.99), ("local", 0.5), ("fedavg", 0.75), ("ours", 0.7)):
+        store.append(tmp_path, record("azpro", method, "1", balanced))
+    section = section_of(store.read(tmp_path, PLAN), ("pooled", "local", "fedavg", "ours"), [])
+    assert "| ours | -0.050 +- .000 (fedavg) | +0.000 +- .000 (local) |" in section
 
 
 def test_an_interval_is_student_s_and_the_worst_hospital_is_one_that_two_classes_test():
@@ -105,6 +114,10 @@ def test_the_command_goes_on_where_it_stopped_and_writes_the_page(tmp_path):
     again = CliRunner().invoke(script().main, [*options, "--method", "majority", "--write", str(page)])
     assert again.exit_code == 0, again.output
     assert "1 cells, 1 of them known" in again.output
+    stale = json.loads((out / store.FILE).read_text()) | {"choices": [{"lr": 7.0}]}
+    store.append(tmp_path / "stale", stale)
+    changed = CliRunner().invoke(script().main, [*options[:-1], str(tmp_path / "stale"), "--method", "majority"])
+    assert "1 cells, 0 of them known" in changed.output
     lines = [line for line in (out / store.FILE).read_text().splitlines() if line]
     assert len(lines) == 1 and len(json.loads(lines[0])["runs"]) == 2
     assert "### Breast cancer" in page.read_text() and page.read_text().startswith("# Measured\n\nkept\n\n" + BEGIN)

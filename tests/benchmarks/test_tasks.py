@@ -142,5 +142,5 @@ def test_a_cluster_s_model_beats_one_for_all_and_each_hospital_s_own():
 
 
 def test_fewer_than_two_hospitals_a_cluster_are_refused():
-    with pytest.raises(ValueError, match="sites must be at least 4"):
+    with pytest.raises(ValueError, match="second must be from 2"):
         two_clusters(0, n=10, d=2, sites=3)

@@ -1,13 +1,15 @@
 """Hyper-parameters are chosen alike for every method, and never on test rows."""
 
 from functools import partial
+from itertools import combinations, product
 
 import pytest
 import torch
 from methods.catalogue import Entry
 from methods.cells import Cell, Plan, run_cell
 from methods.task import Fitted, Settings, Site, Task
-from methods.tuning import candidates, inner_split, score_of, tuned
+from methods.training import LOCAL
+from methods.tuning import candidates, choices_at, inner_split, score_of, tuned
 from torch import nn
 
 from securepfl.learning.models import Logistic
@@ -69,7 +71,7 @@ def test_a_redealt_task_tunes_each_seed_on_its_own_training_rows(tmp_path):
 
 
 def test_all_methods_get_the_same_number_of_trials_and_the_same_draw():
-    wide = {"lr": (0.1, 0.5, 2.0), "clip": (0.5, 2.0), "mu": (0.0, 1.0)}
+    wide = {"lr": (0.1, 0.5, 2.0), "pull": (0.5, 2.0), "mu": (0.0, 1.0)}
     other = {"rate": (1, 2, 3), "pull": (1, 2), "share": (1, 2)}
     assert len(candidates(wide, 6)) == len(candidates(other, 6)) == 6
     assert len({tuple(choice.values()) for choice in candidates(wide, 6)}) == 6
@@ -79,6 +81,21 @@ def test_all_methods_get_the_same_number_of_trials_and_the_same_draw():
     assert sorted(choice["lr"] for choice in candidates(wide, 6)) == [0.1, 0.1, 0.5, 0.5, 2.0, 2.0]
     assert candidates(wide, 6) == candidates(wide, 6)
     assert len(candidates({"lr": (1, 2)}, 6)) == 2 and candidates({}, 6) == [{}]
+
+
+def test_eight_trials_hold_every_pair_of_what_all_methods_choose():
+    drawn = candidates(LOCAL, 8)
+    for one, other in combinations(LOCAL, 2):
+        assert {(choice[one], choice[other]) for choice in drawn} == set(product(LOCAL[one], LOCAL[other]))
+
+
+def test_without_privacy_what_only_noise_decides_is_no_choice():
+    grid = {**LOCAL, "history": (0.0, 0.5)}
+    found = choices_at(float("inf"), grid, 8)
+    assert {(choice["share"], choice["history"]) for choice in found} == {(1.0, 0.0)}
+    assert len({(choice["lr"], choice["local_steps"]) for choice in found}) == len(found) == 8
+    assert choices_at(1.0, grid, 8) == candidates(grid, 8)
+    assert choices_at(float("inf"), {}, 6) == [{}]
 
 
 def test_the_best_on_validation_is_chosen():
