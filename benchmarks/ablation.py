@@ -18,6 +18,7 @@ from methods.cells import TUNING_SEED
 from methods.measure import interval, mean_over_hospitals, metrics_of, worst_hospital
 from methods.table import figure, replaced, size, with_half
 from methods.task import Fitted, Hyper, Settings, Task
+from methods.training import LOCAL
 from methods.tuning import candidates, tuned
 
 BEGIN, END = "<!-- ablation: begin (written by benchmarks/ablation.py) -->", "<!-- ablation: end -->"
@@ -27,20 +28,21 @@ TASKS: Mapping[str, float] = {"heart_disease": 1.0, "clusters_d100": 4.0, "xray6
 Tables = Mapping[str, Mapping[str, Any]]
 SPARSE: Tables = {"sparsity": {"density": 0.25}}
 COUPLED = ours_coupled.COUPLED
+AVERAGED: Tables = {"trajectory": {"alpha": ours.HISTORY}}
 
 
-def parts_of(task: Task) -> Mapping[str, tuple[Hyper, Tables, bool]]:
-    """By name: hyper-parameters, settings of the federation, and whether it is private."""
+def parts_of(task: Task) -> Mapping[str, tuple[Tables, bool]]:
+    """By name: settings of the federation, and whether it is private."""
     wide: Tables = {"model": {"personal": ours_coupled.wide(task)}}
-    whole: Tables = {**wide, **COUPLED, **SPARSE}
+    whole: Tables = {**wide, **COUPLED, **SPARSE, **AVERAGED}
     return {
-        "whole": ({"history": 0.5}, whole, True),
-        "no coupling": ({"history": 0.5}, {**wide, **SPARSE}, True),
-        "no trajectory": ({"history": 0.0}, whole, True),
-        "no sparsity": ({"history": 0.5}, {**wide, **COUPLED}, True),
-        "intercept alone personal, uncoupled": ({"history": 0.5}, {"model": {"personal": "intercept"}, **SPARSE}, True),
-        "nothing personal": ({"history": 0.5}, {"model": {"personal": ()}, **SPARSE}, True),
-        "no privacy": ({"history": 0.5}, whole, False),
+        "whole": (whole, True),
+        "no coupling": ({**wide, **SPARSE, **AVERAGED}, True),
+        "no trajectory": ({**whole, "trajectory": {"alpha": 0.0}}, True),
+        "no sparsity": ({**wide, **COUPLED, **AVERAGED}, True),
+        "intercept alone personal, uncoupled": ({"model": {"personal": "intercept"}, **SPARSE, **AVERAGED}, True),
+        "nothing personal": ({"model": {"personal": ()}, **SPARSE, **AVERAGED}, True),
+        "no privacy": (whole, False),
     }
 
 
@@ -51,18 +53,16 @@ def rows(name: str, data: Path, seeds: int, trials: int) -> Iterator[str]:
     tuning = {TUNING_SEED: entry.make(data, TUNING_SEED)}
 
     def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-        found, tables, _ = parts_of(task)["whole"]
-        return ours.train(task, settings, {**hyper, **found}, seed, tables)
+        return ours.train(task, settings, hyper, seed, parts_of(task)["whole"][0])
 
-    grid = {name: values for name, values in ours.GRID.items() if name != "history"}
-    common, _ = tuned(fit, candidates(grid, trials), tuning, private)
+    common, _ = tuned(fit, candidates(LOCAL, trials), tuning, private)
     for part in parts_of(tuning[TUNING_SEED]):
         runs = []
         for seed in range(seeds):
             task = entry.make(data, seed)
-            found, tables, is_private = parts_of(task)[part]
+            tables, is_private = parts_of(task)[part]
             settings = private if is_private else Settings(math.inf, entry.delta, private.steps)
-            runs.append((task, ours.train(task, settings, {**common, **found}, seed, tables)))
+            runs.append((task, ours.train(task, settings, common, seed, tables)))
         yield line(part, runs)
 
 

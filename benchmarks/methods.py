@@ -23,7 +23,7 @@ from methods import METHODS, store
 from methods.catalogue import ENTRIES, EPSILONS
 from methods.cells import Cell, Plan, Record, run_named
 from methods.table import replaced, section_of
-from methods.tuning import choices_at
+from methods.tuning import candidates
 
 INSTALL = "run: .venv/bin/pip install -c constraints.txt -e '.[bench]'"
 
@@ -95,7 +95,7 @@ def run(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int, out: Path) -> 
 
 def _is_current(cell: Cell, record: Record | None) -> bool:
     """Whether the record, if any, was tuned among today's choices."""
-    choices = choices_at(cell.epsilon, METHODS[cell.method].GRID, record["plan"]["trials"]) if record else None
+    choices = candidates(METHODS[cell.method].GRID, record["plan"]["trials"]) if record else None
     return record is not None and record["choices"] == choices
 
 

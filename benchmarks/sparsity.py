@@ -75,15 +75,21 @@ class Fit:
 
     @property
     def tables(self) -> dict[str, dict[str, Any]]:
-        """What changes in the federation's settings. Nothing is personal."""
+        """What changes in the federation's settings. Nothing is personal, and nothing averaged over rounds."""
         sparsity = {name: getattr(self, name) for name in ("kind", "density", "feedback", "strength")}
         encryption = {"scheme": self.scheme, "bits": 16, "limit": 4.0, "personal_limit": 16.0}
-        return {"model": {"kind": "own", "personal": ()}, "sparsity": sparsity, "encryption": encryption}
+        return {
+            "model": {"kind": "own", "personal": ()},
+            "privacy": {"clip": self.clip} if math.isfinite(self.epsilon) else {},
+            "sparsity": sparsity,
+            "encryption": encryption,
+            "trajectory": {"alpha": 0.0},
+        }
 
     @property
     def hyper(self) -> dict[str, float | int | str]:
-        """Hyper-parameters of `methods.ours`: one step a round, and nothing averaged over rounds."""
-        return {"lr": self.lr, "clip": self.clip, "share": 1.0, "local_steps": 1, "alpha": 0.0}
+        """Hyper-parameters of `methods.ours`: one step a round."""
+        return {"lr": self.lr, "local_steps": 1}
 
 
 @dataclass

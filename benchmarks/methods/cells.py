@@ -9,7 +9,7 @@ from methods import METHODS
 from methods.catalogue import ENTRIES, Entry
 from methods.measure import metrics_of
 from methods.task import Hyper, Method, Settings, Task
-from methods.tuning import choices_at, tuned
+from methods.tuning import candidates, tuned
 
 TUNING_SEED = 1000
 """Where the seeds of tuning start, apart from those of the runs."""
@@ -53,7 +53,7 @@ def run_named(cell: Cell, plan: Plan, data: Path) -> Record:
 def run_cell(cell: Cell, entry: Entry, method: Method, plan: Plan, data: Path) -> Record:
     """Tune `method`, then train it on all training rows for each seed and test it."""
     settings = Settings(epsilon=cell.epsilon, delta=entry.delta, steps=plan.steps)
-    choices = choices_at(cell.epsilon, method.GRID, plan.trials)
+    choices = candidates(method.GRID, plan.trials)
     runs: list[Record] = []
     searches: list[Record] = []
     clusters = None

@@ -13,7 +13,7 @@ GRID: Grid = {**LOCAL, "lambda": (0.03, 0.3, 3.0)}
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return train(oracle_for(task, settings, hyper, seed, 2 * int(hyper["local_steps"])), hyper)
+    return train(oracle_for(task, settings, seed, 2 * int(hyper["local_steps"])), hyper)
 
 
 def train(oracle: Oracle, hyper: Hyper) -> Fitted:

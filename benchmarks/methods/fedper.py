@@ -15,7 +15,7 @@ GRID = LOCAL
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    oracle = oracle_for(task, settings, hyper, seed, int(hyper["local_steps"]))
+    oracle = oracle_for(task, settings, seed, int(hyper["local_steps"]))
     return train(oracle, hyper, oracle.matching(task.head))
 
 

@@ -12,7 +12,7 @@ GRID: Grid = {**LOCAL, "mu": (0.01, 0.1, 1.0)}
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return train(oracle_for(task, settings, hyper, seed, int(hyper["local_steps"])), hyper)
+    return train(oracle_for(task, settings, seed, int(hyper["local_steps"])), hyper)
 
 
 def train(oracle: Oracle, hyper: Hyper) -> Fitted:

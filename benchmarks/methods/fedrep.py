@@ -15,7 +15,7 @@ GRID: Grid = {**COMMON, "head_steps": (1, 4)}
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    oracle = oracle_for(task, settings, hyper, seed, int(hyper["head_steps"]) + 1)
+    oracle = oracle_for(task, settings, seed, int(hyper["head_steps"]) + 1)
     return train(oracle, hyper, oracle.matching(task.head))
 
 

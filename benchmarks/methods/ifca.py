@@ -23,7 +23,7 @@ GRID: Grid = {**LOCAL, "clusters": (2, 3)}
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
     private = math.isfinite(settings.epsilon)
-    return train(oracle_for(task, settings, hyper, seed, cost(hyper, private)), hyper)
+    return train(oracle_for(task, settings, seed, cost(hyper, private)), hyper)
 
 
 def cost(hyper: Hyper, private: bool) -> int:

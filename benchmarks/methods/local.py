@@ -8,7 +8,7 @@ GRID = COMMON
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return train(oracle_for(task, settings, hyper, seed), hyper)
+    return train(oracle_for(task, settings, seed), hyper)
 
 
 def train(oracle: Oracle, hyper: Hyper) -> Fitted:

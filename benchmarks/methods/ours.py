@@ -1,4 +1,4 @@
-"""securepfl itself, as the public rule has it: a personal intercept, the trajectory over mixtures, no coupling.
+"""securepfl itself: a personal intercept or nothing personal, the trajectory over mixtures, no coupling.
 
 The whole SDK: a simulated federation of its real clients and coordinator, in full-batch DP-SGD steps. Without
 privacy, epsilon is 1e6: the noise that is left is about .003 of the clip at 20 steps. Updates travel in clear packed
@@ -23,12 +23,18 @@ NO_PRIVACY = 1e6
 Tables = Mapping[str, Mapping[str, Any]]
 _MEMORY = Path("/dev/shm")  # parties sync each step to disk; here what they write is thrown away  # noqa: S108
 
-GRID: Grid = {**LOCAL, "history": (0.0, 0.5)}
-"""history is the trajectory's alpha: it averages the mixture over rounds."""
+GRID: Grid = {**LOCAL, "personal": ("intercept", "nothing")}
+HISTORY = 0.5
+"""The trajectory's alpha under privacy, where averaging the mixture over rounds averages noise; without it, none."""
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return train(task, settings, hyper, seed, {"model": {"personal": "intercept"}})
+    return train(task, settings, hyper, seed, {"model": {"personal": personal(hyper)}})
+
+
+def personal(hyper: Hyper) -> str | tuple[str, ...]:
+    """The setting of a choice of GRID's axis."""
+    return () if hyper["personal"] == "nothing" else str(hyper["personal"])
 
 
 def train(task: Task, settings: Settings, hyper: Hyper, seed: int, tables: Tables) -> Fitted:
@@ -50,7 +56,7 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) -> Federation:
     """The federation of a trial, bound to the task's hospitals and model."""
     private, local_steps = math.isfinite(settings.epsilon), min(int(hyper["local_steps"]), settings.steps)
-    rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9) // local_steps)
+    rounds = max(1, settings.steps // local_steps)
     defaults: dict[str, dict[str, Any]] = {
         "model": {"kind": "own"},
         "training": {"learning_rate": hyper["lr"], "steps": local_steps, "physical_batch": 1024},
@@ -60,7 +66,7 @@ def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) 
             "clip": 1.0 if private else 10.0,
         },
         "encryption": {"scheme": "none", "bits": 16, "limit": 4.0 * float(hyper["lr"]), "personal_limit": 16.0},
-        "trajectory": {"of": "mixture", "alpha": hyper["history"]},
+        "trajectory": {"of": "mixture", "alpha": HISTORY if private else 0.0},
     }
     merged = {name: defaults.get(name, {}) | dict(tables.get(name, {})) for name in defaults | dict(tables)}
     return Federation.from_mapping({"rounds": rounds, **merged}).bound(task.sites, task.build_model)

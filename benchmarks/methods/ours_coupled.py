@@ -5,8 +5,9 @@ Wide is the head; where there is no body, all weights but the intercept. Neighbo
 
 from methods import ours
 from methods.task import Fitted, Hyper, Settings, Task
+from methods.training import LOCAL
 
-GRID = ours.GRID
+GRID = LOCAL
 COUPLED: ours.Tables = {"similarity": {"every": 2}, "coupling": {"strength": 0.75}}
 
 

@@ -1,7 +1,7 @@
 """securepfl with noise that all hospitals make together: masked sums alone are seen, each step is one.
 
 Another promise than every other row's: epsilon holds against who sees the sums, and while all but one of the hospitals
-keep their share of the noise to themselves; the others' holds against who sees a hospital's own update. The personal
+keep their share of the noise to themselves; the others' holds against who sees a hospital's own update. A personal
 intercept takes its hospital's own noise. Sums weigh records, not hospitals. Without privacy it would be `ours`.
 """
 
@@ -11,7 +11,7 @@ from methods import ours
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import COMMON, Grid
 
-GRID: Grid = {**COMMON, "history": ours.GRID["history"]}
+GRID: Grid = {**COMMON, "personal": ours.GRID["personal"]}
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
@@ -20,7 +20,7 @@ def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
         raise ValueError("shared noise needs a finite epsilon; run ours")
     rows = sum(len(site.train_y) for site in task.sites.values())
     tables: ours.Tables = {
-        "model": {"personal": "intercept"},
+        "model": {"personal": ours.personal(hyper)},
         "privacy": {"noise": "shared", "normaliser": rows},
         "encryption": {"masking": "pairwise"},
     }

@@ -5,8 +5,9 @@ What travels is counted whole: ciphertexts, personal parts, sketches, signatures
 
 from methods import ours, ours_coupled
 from methods.task import Fitted, Hyper, Settings, Task
+from methods.training import LOCAL
 
-GRID = ours.GRID
+GRID = LOCAL
 SPARSE: ours.Tables = {
     "sparsity": {"density": 0.2, "block": 64},
     "encryption": {"scheme": "bfv", "bits": 8, "limit": 0.1, "personal_limit": 1.0},

@@ -19,7 +19,7 @@ PROX_STEPS = 5
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return train(oracle_for(task, settings, hyper, seed, PROX_STEPS * int(hyper["local_steps"])), hyper)
+    return train(oracle_for(task, settings, seed, PROX_STEPS * int(hyper["local_steps"])), hyper)
 
 
 def train(oracle: Oracle, hyper: Hyper) -> Fitted:

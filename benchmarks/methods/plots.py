@@ -17,17 +17,18 @@ from methods.catalogue import ENTRIES, EPSILONS
 from methods.cells import Cell, Record
 from methods.table import summary
 
-OURS, COUPLED = "ours", "ours_coupled"
+OURS, COUPLED, SHARED_NOISE = _SDK = ("ours", "ours_coupled", "ours_shared_noise")
 # Okabe and Ito's palette, told apart with any colour vision; ours in vermillion, thick, on top.
 _NAMED = {
     OURS: "#D55E00",
     COUPLED: "#CC79A7",
+    SHARED_NOISE: "#E69F00",
     "pooled": "#000000",
     "local": "#009E73",
     "fedavg": "#0072B2",
     "majority": "#777777",
 }
-_OTHERS = ("#56B4E9", "#E69F00", "#8C6D31")
+_OTHERS = ("#56B4E9", "#7A9A01", "#8C6D31")
 _MARKERS = ("s", "^", "v", "D", "P", "X", "<", ">", "h", "*", "p")
 _REST = "each other method"
 _REST_COLOUR = "#c4c4c4"
@@ -205,14 +206,14 @@ def _curve(method: str) -> _Look:
         return _Look(_REST_COLOUR, "", 0, line="-", bars=False)
     if method in _DASHED:
         return _Look(_NAMED[method], "", 1, line="--", bars=False)
-    return _Look(_NAMED[method], "o", 3 if method in (OURS, COUPLED) else 2, line="-")
+    return _Look(_NAMED[method], "o", 3 if method in _SDK else 2, line="-")
 
 
 def _scattered(methods: Iterable[str]) -> dict[str, _Look]:
     """A colour and a marker for each method, the same in every panel."""
     colours, markers = cycle(_OTHERS), cycle(_MARKERS)
     return {
-        name: _Look(_NAMED[name], "o", 3 if name in (OURS, COUPLED) else 2)
+        name: _Look(_NAMED[name], "o", 3 if name in _SDK else 2)
         if name in _NAMED
         else _Look(next(colours), next(markers), 1)
         for name in sorted(set(methods))

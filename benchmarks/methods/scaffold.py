@@ -15,7 +15,7 @@ GRID = LOCAL
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return train(oracle_for(task, settings, hyper, seed, int(hyper["local_steps"])), hyper)
+    return train(oracle_for(task, settings, seed, int(hyper["local_steps"])), hyper)
 
 
 def train(oracle: Oracle, hyper: Hyper) -> Fitted:

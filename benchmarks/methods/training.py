@@ -7,25 +7,23 @@ import torch
 from torch import Tensor
 
 from methods.oracle import Oracle
-from methods.task import Fitted, Hyper, Settings, Task
+from methods.task import Fitted, Settings, Task
 
 Grid = Mapping[str, tuple[float | int | str, ...]]
 
-# share: part of the settings' steps that is used; the whole privacy budget then pays for those, with less noise each.
-COMMON: Grid = {"lr": (0.1, 0.5, 2.0, 8.0), "share": (0.25, 1.0)}
+COMMON: Grid = {"lr": (0.1, 0.5, 2.0, 8.0)}
 LOCAL: Grid = {**COMMON, "local_steps": (1, 5)}
 
 _BYTES = 4  # of a float
 
 
-def oracle_for(task: Task, settings: Settings, hyper: Hyper, seed: int, per_round: int = 1) -> Oracle:
-    """An oracle with as many whole rounds of `per_round` steps as fit into the share, but one if the settings can.
+def oracle_for(task: Task, settings: Settings, seed: int, per_round: int = 1) -> Oracle:
+    """An oracle with as many whole rounds of `per_round` steps as the settings have, so that no noise pays for a rest.
 
-    Where not even one does, it has the settings' steps, and no method starts a round.
+    Where not even one fits, it has the settings' steps, and no method starts a round.
     """
-    rounds = max(1, int(float(hyper["share"]) * settings.steps + 1e-9) // per_round)
-    steps = min(rounds * per_round, settings.steps)
-    return Oracle(task, replace(settings, steps=steps), seed)
+    steps = max(1, settings.steps // per_round) * per_round
+    return Oracle(task, replace(settings, steps=min(steps, settings.steps)), seed)
 
 
 def descend(

@@ -19,11 +19,10 @@ from securepfl.randomness import RandomStream
 
 Fit = Callable[[Task, Settings, Hyper, int], Fitted]
 VALIDATION_SHARE = 0.25
-DRAW = 18
-"""Which public draw: the first in which eight trials hold every pair of values of lr, share and local_steps."""
-
-IDLE: Hyper = {"share": 1.0, "history": 0.0}
-"""What is no choice without privacy, where there is no noise to save or to average away."""
+DRAW = 188
+"""Which public draw: of the first 400, the one whose eight trials hold every pair of lr and local_steps and, over the grids
+of others' methods, the most pairs of all axes.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,7 @@ class Trial:
     score: float
 
 
-def choices_at(epsilon: float, grid: Mapping[str, Sequence[float | int | str]], trials: int) -> list[Hyper]:
-    """`candidates` of the axes that matter at this epsilon, with one value for each of the others."""
-    if math.isfinite(epsilon):
-        return candidates(grid, trials)
-    still = {name: value for name, value in IDLE.items() if name in grid}
-    rest = {name: values for name, values in grid.items() if name not in still}
-    return [still | choice for choice in candidates(rest, trials)]
-
-
-def candidates(grid: Mapping[str, Sequence[float | int | str]], trials: int) -> list[dict[str, float | int | str]]:
+def candidates(grid: Mapping[str, Sequence[float | int | str]], trials: int) -> list[Hyper]:
     """`trials` different choices from the product of `grid`, by a fixed public draw; all of them where it has fewer.
 
     Each value of an axis comes equally often, give or take one; the draw depends on the axis's name, so methods that

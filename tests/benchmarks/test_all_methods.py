@@ -82,7 +82,7 @@ EXCHANGED = {
 @pytest.mark.parametrize("name", EXCHANGED)
 def test_bytes_are_those_of_the_floats_that_travel(name: str) -> None:
     gradients, up, down = EXCHANGED[name]
-    hyper = {**corners(name)[-1], "local_steps": 6, "head_steps": 6, "share": 1.0}
+    hyper = {**corners(name)[-1], "local_steps": 6, "head_steps": 6}
     found = METHODS[name].fit(small_task(), Settings(NEVER, 1e-5, 2 * gradients), hyper, 1)
     assert found.facts["rounds"] == 2
     assert (found.upload_bytes, found.download_bytes) == (4 * 2 * 3 * up, 4 * 2 * 3 * down)
@@ -98,7 +98,7 @@ def test_references_exchange_nothing_or_all_rows() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_ours_takes_the_steps_it_is_given_and_no_more(name: str) -> None:
-    hyper = {**corners(name)[-1], "local_steps": 50, "share": 1.0}
+    hyper = {**corners(name)[-1], "local_steps": 50}
     found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
     assert (found.facts["rounds"], found.facts["steps"]) == (1, 12)
 

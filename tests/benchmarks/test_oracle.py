@@ -173,9 +173,8 @@ def test_weights_of_another_size_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "per_round", "steps"),
-    [(1.0, 1, 20), (0.3, 1, 6), (0.3, 4, 4), (1.0, 6, 18), (0.1, 15, 15), (1.0, 25, 20)],
+    ("per_round", "steps"),
+    [(1, 20), (4, 20), (6, 18), (15, 15), (25, 20)],
 )
-def test_share_is_spent_in_whole_rounds(share: float, per_round: int, steps: int) -> None:
-    hyper = {"share": share, "clip": 1.0}
-    assert oracle_for(task_of(), Settings(NEVER, 1e-5, 20), hyper, 0, per_round).settings.steps == steps
+def test_steps_are_spent_in_whole_rounds(per_round: int, steps: int) -> None:
+    assert oracle_for(task_of(), Settings(NEVER, 1e-5, 20), 0, per_round).settings.steps == steps

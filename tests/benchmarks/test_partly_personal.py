@@ -9,7 +9,7 @@ from methods.task import Settings, Site, Task
 from quadratics import CENTRES, CURVATURES, TwoParts, oracle_of, squared, task_of, weights_of
 from torch import Tensor, nn
 
-HYPER = {"lr": 0.3, "local_steps": 4, "share": 1.0, "clip": 1.0}
+HYPER = {"lr": 0.3, "local_steps": 4}
 NEVER = float("inf")
 
 
