@@ -1,7 +1,7 @@
 """Hyper-parameters are chosen alike for every method, and never on test rows."""
 
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -85,12 +85,12 @@ def test_all_methods_get_the_same_number_of_trials_and_the_same_draw():
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "pfedme"])  # whose local_steps are others
-def test_eight_trials_hold_every_pair_of_what_all_methods_choose(name):
-    drawn, grid = candidates(METHODS[name].GRID, 8), METHODS[name].GRID
-    common = [axis for axis in LOCAL if axis in grid]
-    assert {tuple(choice[axis] for axis in common) for choice in drawn} == set(
-        product(*(grid[axis] for axis in common))
-    )
+def test_eight_trials_hold_every_pair_of_common_axes_and_of_those_with_two_values(name):
+    grid = METHODS[name].GRID
+    drawn = candidates(grid, 8)
+    for one, other in combinations(grid, 2):
+        if {one, other} <= LOCAL.keys() or len(grid[one]) == len(grid[other]) == 2:
+            assert {(choice[one], choice[other]) for choice in drawn} == set(product(grid[one], grid[other]))
 
 
 def test_the_best_on_validation_is_chosen():
