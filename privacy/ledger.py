@@ -114,9 +114,7 @@ class Ledger:
         file, data = _open_locked(path)
         try:
             lines, torn = split_lines(data)
-            history = History()
-            for _ in replay(str(path), lines, signer.verify, history):
-                pass
+            history = _replayed(path, lines, signer)
             _check_owner(path, history, site, data_set, simulation, seeded)
             budget = _held_budget(path, history, budget, raise_budget)
             ledger = cls(path, file, signer, history, sum(len(line) + 1 for line in lines))
@@ -140,6 +138,31 @@ class Ledger:
             file.close()
             raise
         return ledger
+
+    @classmethod
+    def check(
+        cls,
+        path: Path,
+        release: AnyRelease,
+        *,
+        site: str,
+        data_set: str,
+        budget: Budget,
+        signer: Signer,
+        simulation: bool,
+        seeded: bool,
+        raise_budget: bool = False,
+    ) -> None:
+        """Raises what `open` and then reserving `release` as round 0 would, and writes nothing: no line, no new file.
+
+        For what must be known before anything else is tried. Another process may spend in between, so `reserve` checks
+        again.
+        """
+        lines, _ = split_lines(_read_unheld(path))
+        history = _replayed(path, lines, signer)
+        _check_owner(path, history, site, data_set, simulation, seeded)
+        held = _held_budget(path, history, budget, raise_budget)
+        _check_spent(path, site, held, _composed(path, history, release).epsilon(held.delta), 0)
 
     @property
     def head(self) -> str:
@@ -207,13 +230,7 @@ class Ledger:
                 "send the stored message again, or start a new attempt"
             )
         spent = self._spent_with(release)
-        if spent > budget.epsilon:
-            what = f"round {round}" if round else "a selection"
-            raise BudgetError(
-                f"{self._session.site}: {what} would bring the spend to epsilon "
-                f"{spent:.4g} at delta {budget.delta:g}, over the budget of "
-                f"{budget.epsilon:.4g} ({self._path}); raise the budget or stop here"
-            )
+        _check_spent(self._path, self._session.site, budget, spent, round)
         self._append(
             Reservation(
                 **self._session_fields(spent),
@@ -257,15 +274,7 @@ class Ledger:
         return self._history.session
 
     def _spent_with(self, release: AnyRelease) -> float:
-        return self._composition_with(release).epsilon(self._session.budget.delta)
-
-    def _composition_with(self, release: AnyRelease) -> Composition:
-        if self.unit not in (None, release.unit):
-            raise LedgerError(
-                f"{self._path}: counts by {self.unit}, and this run counts by {release.unit}: what a patient loses "
-                f"cannot be told from records, nor the reverse; give runs that count by {release.unit} their own ledger"
-            )
-        return self._history.composition.with_release(release)
+        return _composed(self._path, self._history, release).epsilon(self._session.budget.delta)
 
     def _common_fields(self, spent: float) -> dict[str, Any]:
         """Of any next line. The signature is put in by _append."""
@@ -400,10 +409,24 @@ def _open_locked(path: Path) -> tuple[FileIO, bytes]:
         return file, file.readall()
     except BlockingIOError:
         file.close()
-        raise LedgerError(f"{path}: another process has this ledger open; wait for its run to end") from None
+        raise LedgerError(
+            f"{path}: another process has this ledger open, or a Client of this process; close it and try again"
+        ) from None
     except OSError as error:
         file.close()
         raise _storage_error(path, error) from error
+
+
+def _read_unheld(path: Path) -> bytes:
+    """The bytes at `path`, which nobody has open; none where there is no file, and none is made."""
+    try:
+        if not path.exists():
+            return b""
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    file, data = _open_locked(path)
+    file.close()
+    return data
 
 
 def _sync_folder(folder: Path) -> None:
@@ -413,6 +436,34 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _replayed(path: Path, lines: list[bytes], signer: Signer) -> History:
+    history = History()
+    for _ in replay(str(path), lines, signer.verify, history):
+        pass
+    return history
+
+
+def _composed(path: Path, history: History, release: AnyRelease) -> Composition:
+    """What counts once `release` is added. Raises LedgerError for another unit than the ledger's."""
+    unit = history.composition.unit
+    if unit not in (None, release.unit):
+        raise LedgerError(
+            f"{path}: counts by {unit}, and this run counts by {release.unit}: what a patient loses "
+            f"cannot be told from records, nor the reverse; give runs that count by {release.unit} their own ledger"
+        )
+    return history.composition.with_release(release)
+
+
+def _check_spent(path: Path, site: str, budget: Budget, spent: float, round_: int) -> None:
+    """Raises BudgetError where `spent`, with the release of `round_` (0: a selection), is over `budget`."""
+    if spent > budget.epsilon:
+        what = f"round {round_}" if round_ else "a selection"
+        raise BudgetError(
+            f"{site}: {what} would bring the spend to epsilon {spent:.4g} at delta {budget.delta:g}, over the budget "
+            f"of {budget.epsilon:.4g} ({path}); raise the budget or stop here"
+        )
 
 
 def _check_owner(path: Path, history: History, site: str, data_set: str, simulation: bool, seeded: bool) -> None:

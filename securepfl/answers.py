@@ -54,7 +54,6 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
         body.aggregate is None and bool(body.products or body.neighbourhood or body.consensus),
         body.consensus is not None and not (average and federation.shape is not None and federation.shape.personal),
         (body.neighbourhood is not None) != bool(body.neighbours),
-        body.neighbourhood is not None and not (federation.shape is not None and federation.shape.personal),
         bool(body.neighbours) and len(body.neighbours) < LEAST_NEIGHBOURS,
         body.neighbours != tuple(sorted(asked & set(body.neighbours) & set(survivors))),
         bool(body.products) and not (name in survivors and federation.similarity_due(round_)),

@@ -59,7 +59,10 @@ def run(
     if (config is None) != (data is None):
         raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
     federation = configured(config, rounds=rounds, epsilon=epsilon, plaintext=plaintext)
-    plan = plan_demo(federation, seed, ledgers) if data is None else plan_tables(federation, data, seed, ledgers)
+    if data is None:
+        plan = plan_demo(federation, seed, ledgers)
+    else:
+        plan = plan_tables(federation, data, seed, ledgers, config)
     out = out or Path("runs") / f"{_plain(federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     display = partial(live_display, Console(stderr=True, markup=False))
     result = execute(plan, out, seed=seed, device=device, display=display)

@@ -53,7 +53,7 @@ from securepfl.messages import (
     decode,
     encode,
 )
-from securepfl.privacy.dpsgd import validate_model
+from securepfl.privacy.dpsgd import TrainingReport, validate_model
 from securepfl.privacy.gradients import GradientMode, choose_mode
 from securepfl.privacy.ledger import Budget, Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
@@ -84,6 +84,8 @@ class Client:
     are drawn anew (full, or declared Poisson sampling).
     `loss(output, y)` gives one loss per record, shape [batch]. State lives in `folder` and survives a kill;
     the ledger in `ledger` (default: in `folder`) belongs to `data_set` (default: `name`) and composes over runs.
+    `last_training` tells of this process's last round with local noise, also how many units held NaN or infinity and
+    counted as zero. It is exact and private: for the hospital's own eyes.
 
     Raises ConfigError, ModelError or DataError where model, data and federation don't fit, LedgerError and
     StorageError where the ledger or folder can't be used.
@@ -108,6 +110,8 @@ class Client:
         self._epoch = keyring.federation_key.epoch
         self._session = federation.session_digest(keyring.federation_key.commitment)
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
+        self.last_training: TrainingReport | None = None
+        self.coupled_rounds = 0  # in this process, as the seconds: how often it was drawn to neighbours
         self._keyring, self._simulation = keyring, simulation
         self.device = resolve_device(device)
         self._model = initial_model(build_model, federation.model).to(self.device)
@@ -237,6 +241,7 @@ class Client:
         step = Step(self.federation, header.round, support, opened, self.name in body.survivors, self._start, compared)
         step.take(state, pending, self._alphas, self._local.noise_variance)
         self._commit(state)
+        self.coupled_rounds += opened.neighbourhood is not None
 
     def snapshot(self) -> bytes:
         """The shared state for late and new hospitals, encrypted: the coordinator may keep it. Make it anew after a
@@ -453,7 +458,7 @@ class Client:
         support, noise, sampling = self._support(state, header.round), *self._training_streams(header)
         started, before, sparsity = time.perf_counter(), state.personal, self.federation.sparsity
         moving = support if self.federation.trains_support else np.ones_like(support)
-        shared, state.personal = self._local.train(state, moving, noise=noise, sampling=sampling)
+        shared, state.personal, self.last_training = self._local.train(state, moving, noise=noise, sampling=sampling)
         trained = time.perf_counter()
         gradient = (state.shared - shared).astype(np.float64)
         self._follow(state, gradient, before, int(moving.sum()))

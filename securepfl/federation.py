@@ -4,11 +4,10 @@ Every party computes `Federation.digest` over all of them; a message made under 
 """
 
 import hashlib
-import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import msgspec
 import rfc8785
@@ -19,253 +18,26 @@ from securepfl.crypto.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.adapters import with_adapters
-from securepfl.learning.default_partition import Rule
 from securepfl.learning.partition import Partition, personal_names
 from securepfl.learning.sparsity import most_coordinates
-from securepfl.privacy.events import Unit
+from securepfl.learning.trajectory import check_patterns
 from securepfl.privacy.shared_noise import SharedNoise, plan_shared_noise
+from securepfl.settings import (
+    CouplingSettings,
+    EncryptionSettings,
+    ModelSettings,
+    PrivacySettings,
+    ReleaseSettings,
+    Settings,
+    SimilaritySettings,
+    SiteSettings,
+    SparsitySettings,
+    TrainingSettings,
+    TrajectorySettings,
+    require,
+)
 
-FULL_BATCH_UNITS = 2000
-"""Up to this many training records a hospital takes the full batch: least noise, exact accounting."""
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of one TOML table: frozen, typed, no unknown keys."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_positive(settings: "Settings", *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        positive = value is None or (math.isfinite(value) and value > 0)
-        _require(positive, f"{name} = {value}: must be positive and finite")
-        _require(value is None or 1e-9 <= value <= 1e9, f"{name} = {value}: must be in [1e-9, 1e9]")
-
-
-class ModelSettings(Settings, frozen=True):
-    """`[model]`: the architecture and which parameters are personal.
-
-    `kind` is "mlp" (Linear-ReLU-Linear, parameters body.* and head.*), "logistic" (parameters linear.*), or
-    "own" where the pipeline brings its own torch module. `personal` are fnmatch patterns of parameter names, or a rule:
-    the output layer's bias ("intercept"), all of it ("head"), the "adapters", or the smallest of these that the model
-    has ("auto", default_partition.py). `adapters` gives every Linear and Conv layer a correction of that rank (0: a
-    bias), which "auto" makes personal.
-    """
-
-    kind: Literal["mlp", "logistic", "own"] = "mlp"
-    hidden: int = 8
-    personal: tuple[str, ...] | Rule = "auto"
-    adapters: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
-        _require(self.adapters is None or self.adapters >= 0, f"adapters = {self.adapters}: a rank, 0 or more")
-        _require(0 <= self.seed < 2**53, f"seed = {self.seed}: must be in [0, 2^53)")
-
-
-class TrainingSettings(Settings, frozen=True):
-    """`[training]`: local steps of a round, and SGD's learning rate on the mean clipped gradient."""
-
-    steps: int = 1
-    learning_rate: float = 1.0
-    physical_batch: int = 256
-
-    def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")
-        _require_positive(self, "learning_rate")
-        _require(self.physical_batch >= 1, f"physical_batch = {self.physical_batch}: must be at least 1")
-
-
-class PrivacySettings(Settings, frozen=True):
-    """`[privacy]`: what each hospital spends on all rounds together, and the most it may ever spend.
-
-    `epsilon` is the cost of the whole run at `delta` for zero-out adjacency; `budget` (default: epsilon) is
-    the ceiling that a hospital's ledger enforces over all runs on its data. `unit` is what the clip bounds: one
-    record, or all records of a patient together. `sample_rate` is the declared Poisson rate of hospitals with more
-    than 2,000 training units; smaller ones take the full batch.
-
-    `noise` = "shared": all hospitals' noise together protects each sum, always over full batches. Of the hospitals,
-    `colluders` (at least 1: each knows its own share) may hand theirs to somebody and `dropouts` may be missing from a
-    sum. `normaliser` is the declared number of training units of all hospitals together.
-    """
-
-    epsilon: float = 4.0
-    delta: float = 1e-5
-    clip: float = 1.0
-    unit: Unit = "record"
-    sample_rate: float = 0.1
-    budget: float | None = None
-    noise: Literal["local", "shared"] = "local"
-    colluders: int = 1
-    dropouts: int = 0
-    normaliser: int | None = None
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "epsilon", "clip", "budget")
-        _require(0 < self.delta < 1, f"delta = {self.delta}: must be between 0 and 1 (try 1e-5)")
-        _require(0 < self.sample_rate <= 1, f"sample_rate = {self.sample_rate}: must be in (0, 1]")
-        _require(self.colluders >= 1, f"colluders = {self.colluders}: at least 1, every hospital knows its own noise")
-        _require(self.dropouts >= 0, f"dropouts = {self.dropouts}: must be 0 or more")
-        _require(self.normaliser is None or self.normaliser >= 1, f"normaliser = {self.normaliser}: must be at least 1")
-        _require(
-            self.noise == "local" or self.normaliser is not None,
-            'noise = "shared" needs normaliser: declare how many training units all hospitals have together',
-        )
-        unused = self.normaliser is None and (self.colluders, self.dropouts) == (1, 0)
-        _require(
-            self.noise == "shared" or unused, 'normaliser, colluders and dropouts need noise = "shared"; remove them'
-        )
-
-    def rate_for(self, units: int) -> float:
-        """The declared sample rate of a hospital with `units` training records or patients."""
-        return 1.0 if units <= FULL_BATCH_UNITS or self.noise == "shared" else self.sample_rate
-
-
-SparsityKind = Literal["auto", "support", "select", "soft", "difference"]
-
-
-class SparsitySettings(Settings, frozen=True):
-    """`[sparsity]`: the share of shared coordinates that a round sends, in blocks, and how they come about.
-
-    `kind` = "support" trains only those; "select" trains all and sends those; "soft" and "difference" do as "select",
-    after a soft threshold or the exact difference-sparse step of `strength`, in units of the update's root mean
-    square. "auto" is "support", which measured best under privacy. `feedback` keeps what is not sent for later rounds.
-    """
-
-    density: float = 1.0
-    block: int = 8
-    exploration: float = 0.25
-    kind: SparsityKind = "auto"
-    strength: float = 1.0
-    feedback: bool = True
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "strength")
-        _require(0 < self.density <= 1, f"density = {self.density}: must be in (0, 1]")
-        _require(self.block >= 1, f"block = {self.block}: must be at least 1")
-        _require(0 <= self.exploration <= 1, f"exploration = {self.exploration}: must be in [0, 1]")
-
-
-class EncryptionSettings(Settings, frozen=True):
-    """`[encryption]`: the scheme, and the grid on which values travel.
-
-    Shared updates are clipped to +-`limit`, personal parameters to +-`personal_limit` around their start;
-    what is clipped is counted, and stays in the error feedback of the update. `masking` = "pairwise" hides each
-    update even from a coordinator that has some hospital's keys; each hospital shares masks with `mask_degree` others
-    (default: 2 ceil(log2 n) + 2, or all).
-    """
-
-    scheme: Literal["bfv", "none"] = "bfv"
-    bits: int = 10
-    limit: float = 0.5
-    personal_limit: float = 4.0
-    masking: Literal["none", "pairwise"] = "none"
-    mask_degree: int | None = None
-
-    def __post_init__(self) -> None:
-        _require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
-        _require(self.mask_degree is None or self.mask_degree >= 2, f"mask_degree = {self.mask_degree}: at least 2")
-        _require_positive(self, "limit", "personal_limit")
-
-
-class SimilaritySettings(Settings, frozen=True):
-    """`[similarity]`: an encrypted sketch travels every `every` rounds (0: never), from the second on.
-
-    `of` is what is compared: each hospital's accumulated "updates", or its "personal" parameters less their start. The
-    known noise is taken off; a hospital whose squared signal is then below `gate` times sqrt(d) s^2, for noise of
-    variance s^2 on d coordinates, compares itself with nobody. `beside_masks` accepts that a coordinator with a
-    hospital's keys learns from sketches what masks would hide from it.
-    """
-
-    every: int = 0
-    dimensions: int = 4096
-    of: Literal["updates", "personal"] = "updates"
-    gate: float = 3.0
-    beside_masks: bool = False
-
-    def __post_init__(self) -> None:
-        _require(self.every >= 0, f"every = {self.every}: must be 0 (never) or more")
-        _require(2 <= self.dimensions <= 8192, f"dimensions = {self.dimensions}: must be 2 to 8192")
-        _require(0.1 <= self.gate <= 1000, f"gate = {self.gate}: must be 0.1 to 1000")
-
-
-class CouplingSettings(Settings, frozen=True):
-    """`[coupling]`: how personal parameters are drawn to those of similar hospitals.
-
-    `kind` = "unit" pulls them by `strength` (0 is off, at most 1) to the mean of the neighbourhood. "lasso" solves the
-    network lasso, `penalty` ||z_i - z_j|| on every edge of the graph, with integer weights of `weight_bits`; `scale` is
-    the declared typical distance of two hospitals, under which distances are floored (annealed), and `momentum` speeds
-    it up where there is hardly any noise, which it amplifies. `graph`:
-    the `neighbours` most similar hospitals, all that are at least `threshold` similar (a cosine), or all. The graph is
-    kept for `hold` rounds.
-    """
-
-    kind: Literal["unit", "lasso"] = "unit"
-    strength: float = 0.0
-    penalty: float = 0.0
-    weight_bits: int = 12
-    scale: float = 1.0
-    momentum: bool = False
-    graph: Literal["knn", "threshold", "complete"] = "knn"
-    neighbours: int = 3
-    threshold: float = 0.5
-    hold: int = 5
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.strength <= 1, f"strength = {self.strength}: must be in [0, 1]")
-        _require(0 <= self.penalty <= 1e9, f"penalty = {self.penalty}: must be 0 to 1e9")
-        _require_positive(self, "scale")
-        _require(4 <= self.weight_bits <= 12, f"weight_bits = {self.weight_bits}: must be 4 to 12")
-        _require(self.neighbours >= 3, f"neighbours = {self.neighbours}: at least 3, or a sum shows too few")
-        _require(-1 <= self.threshold <= 1, f"threshold = {self.threshold}: a cosine, must be in [-1, 1]")
-        _require(self.hold >= 1, f"hold = {self.hold}: must be at least 1 round")
-        unused = "strength" if self.kind == "lasso" else "penalty"
-        _require(getattr(self, unused) == 0, f'{unused} has no place in kind = "{self.kind}"; remove it')
-        _require(self.kind == "lasso" or not self.momentum, 'momentum has no place in kind = "unit"; remove it')
-
-    @property
-    def on(self) -> bool:
-        """Whether personal parameters are coupled at all."""
-        return self.strength > 0 or self.penalty > 0
-
-
-class TrajectorySettings(Settings, frozen=True):
-    """`[trajectory]`: alpha weighs history in the personal model's average over rounds, in [0, 1).
-
-    `of`: that average is over the hospital's "local" models, as it trained them (inside personalisation), or over its
-    "mixture" of shared and personal parameters at the end of each round, whose last step all hospitals' noise shared.
-    `layers` gives other alphas to the parameters whose names match a pattern; the longest match counts.
-    """
-
-    alpha: float = 0.1
-    of: Literal["local", "mixture"] = "local"
-    layers: dict[str, float] = {}
-
-    def __post_init__(self) -> None:
-        for name, alpha in [("alpha", self.alpha), *self.layers.items()]:
-            _require(0 <= alpha < 1, f"{name} = {alpha}: must be in [0, 1)")
-
-
-class ReleaseSettings(Settings, frozen=True):
-    """`[release]`: whether hospitals release their personal models as experts for hospitals outside."""
-
-    experts: bool = False
-
-
-class SiteSettings(Settings, frozen=True):
-    """`[sites.NAME]`: a hospital's declared weight (a public constant, no sample count) and its budget."""
-
-    weight: int = 1
-    budget: float | None = None
-
-    def __post_init__(self) -> None:
-        _require(1 <= self.weight <= 1000, f"weight = {self.weight}: must be 1 to 1000")
-        _require_positive(self, "budget")
+__all__ = ["Federation", "ModelSettings", "ModelShape", "SiteSettings", "check_roster", "initial_model"]
 
 
 class ModelShape(Settings, frozen=True):
@@ -297,28 +69,28 @@ class Federation(Settings, frozen=True):
     coupling: CouplingSettings = CouplingSettings()
     trajectory: TrajectorySettings = TrajectorySettings()
     release: ReleaseSettings = ReleaseSettings()
-    sites: dict[str, SiteSettings] = {}
+    sites: dict[str, SiteSettings] = msgspec.field(default_factory=dict)
     data: dict[str, Any] | None = None
     shape: ModelShape | None = None
 
     def __post_init__(self) -> None:
-        _require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
-        _require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
-        _require(not self.coupling.on or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+        require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
+        require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
+        require(not self.coupling.on or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
         if self.coupling.kind == "lasso":
             compared = self.similarity.of == "personal" and self.similarity.every == 1
-            _require(
+            require(
                 compared or not self.coupling.on,
                 'kind = "lasso" needs the distances of personal parameters in every round: set [similarity] every = 1 '
                 'and of = "personal"',
             )
-            _require(
+            require(
                 self.privacy.epsilon >= 1e3 or not self.coupling.momentum,
                 "momentum amplifies noise, and the gate does not count that; set [coupling] momentum = false",
             )
         if self.shares_noise:
             self._require_shared_noise_fits()
-        _require(
+        require(
             not (self.masked and self.similarity.every > 0) or self.similarity.beside_masks,
             'masking = "pairwise" with similarity: sketches would show what masks hide to a coordinator that has a '
             "hospital's keys; set [similarity] every = 0, or beside_masks = true to accept that",
@@ -327,17 +99,17 @@ class Federation(Settings, frozen=True):
     def _require_shared_noise_fits(self) -> None:
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""
         noise = '[privacy] noise = "shared"'
-        _require(self.masked, f'{noise} needs masks: set [encryption] masking = "pairwise"')
-        _require(
+        require(self.masked, f'{noise} needs masks: set [encryption] masking = "pairwise"')
+        require(
             not self.coupling.on and self.similarity.every == 0,
             f"{noise}: similarity and coupling read one hospital's update; set [similarity] every = 0 and [coupling] "
             "strength and penalty = 0",
         )
-        _require(self.trains_support, f'{noise}: the noise is on what is sent; set [sparsity] kind = "support"')
-        _require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
-        _require(self.training.steps == 1, f"{noise}: every step is a sum of all hospitals; set [training] steps = 1")
+        require(self.trains_support, f'{noise}: the noise is on what is sent; set [sparsity] kind = "support"')
+        require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
+        require(self.training.steps == 1, f"{noise}: every step is a sum of all hospitals; set [training] steps = 1")
         weighted = any(site.weight != 1 for site in self.sites.values())
-        _require(not weighted, f"{noise}: sums are over units, and weights do not apply; remove [sites] weight")
+        require(not weighted, f"{noise}: sums are over units, and weights do not apply; remove [sites] weight")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -389,7 +161,7 @@ class Federation(Settings, frozen=True):
 
         `sites` are all hospitals' names. `[sites.NAME]` of an absent hospital is an error. `personal` (name, parameter)
         picks the personal parameters in place of `[model] personal`, where their exact names then stand: keys must be
-        made for those settings.
+        made for those settings. Raises ConfigError or ModelError where settings don't fit the hospitals or the model.
         """
         names = sorted(sites)
         for name in self.sites:
@@ -402,6 +174,9 @@ class Federation(Settings, frozen=True):
         partition = Partition.of(model, self.model.personal)
         if partition.shared_size == 0:
             raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")
+        if partition.personal_size == 0:
+            self._check_nothing_personal_is_used()
+        check_patterns(partition, self.trajectory.layers)
         shape = ModelShape(
             shared=partition.shared_size,
             personal=partition.personal_size,
@@ -411,6 +186,19 @@ class Federation(Settings, frozen=True):
         bound = msgspec.structs.replace(self, sites=roster, shape=shape)
         noise = bound._planned_noise(shape.shared) if self.shares_noise else None
         return msgspec.structs.replace(bound, shape=msgspec.structs.replace(shape, noise=noise))
+
+    def _check_nothing_personal_is_used(self) -> None:
+        """Raise ConfigError where personal parameters are to be coupled or compared: there are none."""
+        if self.coupling.on:
+            raise ConfigError(
+                f"[coupling] {self.coupling.switch}: no parameter is personal, so there is nothing to couple; set it "
+                "to 0, or name parameters in [model] personal"
+            )
+        if self.similarity.every > 0 and self.similarity.of == "personal":
+            raise ConfigError(
+                '[similarity] of = "personal": no parameter is personal, so there is nothing to compare; set of = '
+                '"updates", or name parameters in [model] personal'
+            )
 
     def _planned_noise(self, shared_size: int) -> SharedNoise:
         """Each hospital's share of the noise. Fixed here, so that no two hospitals compute different ones."""
@@ -517,6 +305,12 @@ class Federation(Settings, frozen=True):
     def coupling_due(self, round_: int) -> bool:
         """Whether personal components travel in `round_` for neighbourhood sums: once similarities are known."""
         return self.coupling.on and round_ > max(self.similarity.every, 2)
+
+    @property
+    def coupling_rounds(self) -> tuple[int, ...]:
+        """The rounds in which hospitals can be drawn to neighbours. Empty where no round compares them first."""
+        rounds = range(1, self.rounds + 1)
+        return tuple(round_ for round_ in rounds if self.coupling_due(round_) and not self.average_due(round_))
 
     def average_due(self, round_: int) -> bool:
         """Whether the average of all personal components is formed in `round_`, for the shared model: in the last, or,

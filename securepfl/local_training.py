@@ -13,7 +13,7 @@ from securepfl.federation import Federation
 from securepfl.learning.partition import Partition
 from securepfl.privacy.accounting import noise_multiplier_for
 from securepfl.privacy.common_step import take_common_step
-from securepfl.privacy.dpsgd import DPSettings, train_private
+from securepfl.privacy.dpsgd import DPSettings, TrainingReport, train_private
 from securepfl.privacy.events import AnyRelease
 from securepfl.privacy.shared_noise import IntegerSum, SharedNoise
 from securepfl.randomness import RandomStream
@@ -41,13 +41,15 @@ class LocalTraining:
 
     def train(
         self, state: ClientState, support: NDArray[np.bool_], *, noise: RandomStream, sampling: RandomStream
-    ) -> tuple[Floats, Floats]:
-        """Train privately from (shared, personal), of the shared only those in `support` [d]: the new pair."""
+    ) -> tuple[Floats, Floats, TrainingReport]:
+        """Train privately from (shared, personal), of the shared only those in `support` [d]: the pair, and a report
+        for the hospital alone.
+        """
         self._load(state)
         options = self._options(support, noise, sampling)
-        train_private(self.model, self.training.dataset, self.loss, self.settings, **options)
+        report = train_private(self.model, self.training.dataset, self.loss, self.settings, **options)
         shared = self.partition.flatten_shared(self.model)
-        return as_floats(shared), as_floats(self.partition.flatten_personal(self.model))
+        return as_floats(shared), as_floats(self.partition.flatten_personal(self.model)), report
 
     def common_step(
         self,

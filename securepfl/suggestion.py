@@ -6,10 +6,10 @@ a random number of candidates on half of its units, scores each on the other hal
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 import msgspec
 import torch
@@ -69,7 +69,7 @@ def suggest_partition(
     build_model: BuildModel,
     training: DataLoader[Any] | Dataset[Any],
     identity: Identity,
-    ledger: Path,
+    ledger: Path | str,
     *,
     epsilon: float,
     start: nn.Module | None = None,
@@ -84,20 +84,23 @@ def suggest_partition(
     """The personal part that helps `name` most on its own data, for at most `epsilon` at the federation's delta.
 
     Candidates are "intercept", "head" and, where `[model] adapters` is set, "adapters"; "none" is the answer where none
-    helps. federation: bound or not. training, ledger, data_set, loss, device, simulation: as in Client; `identity` (a
-    keyring's) signs the ledger's lines. start: the model from which personal parts are trained, with or without its
-    adapters: one that was released, as Client.shared_model(). None is the public start, for pretrained models only:
-    from random weights, what every hospital needs would pass for what this one needs. mean: candidates on average.
-    steps: full-batch steps of each. gain_clip: most that one unit adds to a score, in units of the loss.
+    helps. federation: bound or not. training, data_set, loss, device: as in Client. identity: a keyring's, which signs
+    the ledger's lines. ledger: path of the hospital's ledger file (a Client's is FOLDER/ledger.jsonl where it was given
+    no other); the Client must be closed. simulation: a securepfl.Simulation where the Client has one, None for a real
+    hospital. start: the model from which personal parts are trained, with or without its adapters: one that was
+    released, as Client.shared_model(). None is the public start, for pretrained models only: from random weights, what
+    every hospital needs would pass for what this one needs. mean: candidates on average. steps: full-batch steps of
+    each. gain_clip: most that one unit adds to a score, in units of the loss.
 
-    The budget is checked before any record is read, and charged in full before anything random is drawn; a crash later
-    gives nothing back. Asking again costs again. What the run time shows (how many candidates there were) must stay in
-    the hospital, like `Suggestion` until somebody decides to tell it.
+    The budget is checked before any record is read, and charged in full before anything random is drawn. What is
+    refused leaves no line in the ledger; a crash gives nothing back. Asking again costs again. What the run time shows
+    (how many candidates there were) must stay in the hospital, like `Suggestion` until somebody decides to tell it.
 
-    Raises BudgetError where the budget does not cover it, ConfigError for settings that cannot be met, ModelError or
-    DataError where model, start and data do not fit, ValueError for another argument out of range, LedgerError and
-    StorageError as Ledger.open.
+    Raises BudgetError where the budget does not cover it, ConfigError for settings that cannot be met or an argument of
+    another kind, ModelError or DataError where model, start and data do not fit, ValueError for another argument out of
+    range, LedgerError and StorageError as Ledger.open: also where a Client or another process has the ledger open.
     """
+    _check_kinds(name, identity, ledger, simulation)
     _check(federation, name, identity, gain_clip)
     records = TrainingSet.of(training, name, federation.privacy.unit)
     if records.units < 2:
@@ -109,8 +112,11 @@ def suggest_partition(
     streams = _Streams(name, simulation)
     trial = _Trial.of(federation, records, one, gain_clip, loss, resolve_device(device))
     parts = _parts(federation, build_model, start, trial.device)
-    with _open_ledger(federation, name, ledger, data_set or name, identity, simulation) as opened:
-        _reserve(opened, selection, federation, lambda: _try_out(parts, records, loss, trial.device, name))
+    path, terms = Path(ledger), _terms(federation, name, data_set or name, identity, simulation)
+    Ledger.check(path, selection, **terms)
+    _try_out(parts, records, loss, trial.device, name)
+    with Ledger.open(path, **terms) as opened:
+        _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
         spent = f"its ledger now stands at epsilon {opened.spent():.4g}"
     choice: Choice = "none" if chosen is None else chosen.choice
@@ -314,14 +320,12 @@ def _try_out(parts: tuple[_Part, ...], records: TrainingSet, loss: Loss, device:
         records.try_out(model, loss, device, name)
 
 
-def _reserve(ledger: Ledger, selection: Selection, federation: Federation, try_out: Callable[[], None]) -> None:
-    """Charge `selection` in full, once the budget covers it and `try_out` has found no mistake.
+def _reserve(ledger: Ledger, selection: Selection, federation: Federation) -> None:
+    """Charge `selection` in full.
 
     It is settled here, before the first trial, and not at the end: what is released is then fixed, and the time
     between the two lines would tell how many trials there were, which voids the guarantee.
     """
-    if not ledger.would_exceed(selection):
-        try_out()
     ledger.settle(ledger.reserve(selection, federation=federation.digest.hex(), round=0, attempt=0), selection)
 
 
@@ -336,6 +340,22 @@ def _check(federation: Federation, name: str, identity: Identity, gain_clip: flo
         raise ValueError(f"gain_clip must be positive and finite, not {gain_clip!r}")
 
 
+def _check_kinds(name: str, identity: object, ledger: object, simulation: object) -> None:
+    """Raises ConfigError for a keyring, an open Ledger or a key in the place of what is theirs."""
+    if not isinstance(identity, Identity):
+        raise ConfigError(f"{name}: identity must be a keyring's `identity`, not {type(identity).__name__}")
+    if not isinstance(ledger, Path | str):
+        raise ConfigError(
+            f"{name}: ledger must be the path of the hospital's ledger file, not {type(ledger).__name__}; close the "
+            "Client that has it open and give its path"
+        )
+    if not isinstance(simulation, Simulation | None):
+        raise ConfigError(
+            f"{name}: simulation must be a securepfl.Simulation, or None for a real hospital, not "
+            f"{type(simulation).__name__}"
+        )
+
+
 def _site(federation: Federation, name: str) -> Federation:
     """With a table for `name`, which settings that are not bound need not have."""
     return federation.replace(sites={name: federation.sites.get(name, SiteSettings())})
@@ -345,12 +365,23 @@ def _budget(federation: Federation, name: str) -> Budget:
     return Budget(_site(federation, name).budget_of(name), federation.privacy.delta)
 
 
-def _open_ledger(
-    federation: Federation, name: str, path: Path, data_set: str, identity: Identity, simulation: Simulation | None
-) -> Ledger:
-    """The ledger that a Client of this hospital uses, for a run of its own: none of its rounds is counted here."""
-    return Ledger.open(
-        path,
+class _Terms(TypedDict):
+    """What a ledger is opened and checked with."""
+
+    site: str
+    data_set: str
+    budget: Budget
+    signer: LedgerSigner
+    simulation: bool
+    seeded: bool
+    raise_budget: bool
+
+
+def _terms(
+    federation: Federation, name: str, data_set: str, identity: Identity, simulation: Simulation | None
+) -> _Terms:
+    """Those of this hospital's Client, for a run of its own: none of its rounds is counted here."""
+    return _Terms(
         site=name,
         data_set=data_set,
         budget=_budget(federation, name),

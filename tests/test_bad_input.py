@@ -201,6 +201,12 @@ def test_a_patients_bad_record(tmp_path):
     for name, value in {"cedar": math.nan, "damson": 1e30}.items():
         data[name] = group_records(*with_cell(value, 6).tensors, patients)
     clients = finished(federation(names, "unit", privacy=SHARP | {"unit": "patient"}), tmp_path, data)
+    assert {name: client.last_training.nonfinite_records for name, client in clients.items()} == {
+        "alder": 0,
+        "birch": 0,
+        "cedar": 1,
+        "damson": 0,
+    }
     check_agreement(clients)
     for client in clients.values():
         check_finite(client)
@@ -249,6 +255,7 @@ def test_epsilons_at_both_ends(tmp_path, mode, privacy):
         check_finite(client)
         assert client.ledger.spent() == pytest.approx(privacy["epsilon"], rel=1e-6)
         assert (len(client.neighbours) >= 3) == (privacy["epsilon"] > 1)
+        assert client.coupled_rounds == (len(client.federation.coupling_rounds) if privacy["epsilon"] > 1 else 0)
 
 
 @pytest.mark.parametrize("why", ["below the gate", "two others"])
@@ -264,7 +271,7 @@ def test_who_has_no_neighbours_trains_as_without_coupling(tmp_path, mode, why):
     check_agreement(clients)
     for name, client in clients.items():
         check_finite(client)
-        assert client.neighbours == {}
+        assert client.neighbours == {} and client.coupled_rounds == 0
         assert bool(client.similarity) == (why == "two others")
         assert np.array_equal(shared(client), shared(others[name]))
         assert np.array_equal(client._state.personal, others[name]._state.personal)

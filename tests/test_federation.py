@@ -35,6 +35,16 @@ def test_defaults_are_valid_and_bind_to_a_model():
         ({"coupling": {"strength": 0.5}}, ["similarity"]),
         ({"coupling": {"neighbours": 2}}, ["neighbours = 2"]),
         ({"shape": {}}, ["computed from the model"]),
+        ({"sparsity": {"strength": 2.0}}, ["[sparsity] strength", 'kind = "soft" or "difference"']),
+        ({"sparsity": {"strength": 2.0, "kind": "select"}}, ["[sparsity] strength", "remove it"]),
+        ({"coupling": {"penalty": 0.1}}, ["[coupling] penalty", 'kind = "lasso"']),
+        ({"coupling": {"weight_bits": 8}}, ["[coupling] weight_bits", 'kind = "lasso"']),
+        ({"coupling": {"scale": 2.0}}, ["[coupling] scale", 'kind = "lasso"']),
+        ({"coupling": {"momentum": True}}, ["[coupling] momentum", 'kind = "lasso"']),
+        ({"coupling": {"kind": "lasso", "strength": 0.1}}, ["[coupling] strength", 'kind = "unit"']),
+        ({"coupling": {"threshold": 0.7}}, ["[coupling] threshold", 'graph = "threshold"']),
+        ({"coupling": {"neighbours": 4, "graph": "complete"}}, ["[coupling] neighbours", 'graph = "knn"']),
+        ({"coupling": {"neighbours": 4, "graph": "threshold"}}, ["[coupling] neighbours", 'graph = "knn"']),
     ],
 )
 def test_a_bad_setting_is_named_with_its_file(tables, words):
@@ -43,6 +53,64 @@ def test_a_bad_setting_is_named_with_its_file(tables, words):
     message = str(caught.value)
     assert all(word in message for word in ["test.toml", *words]), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"sparsity": {"strength": 2.0, "kind": "soft"}},
+        {"sparsity": {"strength": 1, "kind": "select"}},
+        {"coupling": {"kind": "lasso", "penalty": 0.0, "weight_bits": 8, "scale": 2.0}},
+        {"coupling": {"strength": 0.0, "graph": "threshold", "threshold": 0.7, "hold": 2}},
+        {"coupling": {"strength": 0.5}, "similarity": {"every": 30}},
+    ],
+)
+def test_a_table_that_is_off_or_spells_out_a_default_may_keep_the_rest(tables):
+    assert federation(**tables).bound(NAMES, MLP).roster == NAMES
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"coupling": {"strength": 0.5}, "similarity": {"every": 2}}, r"\[coupling\] strength: .* set it to 0, or"),
+        (
+            {"coupling": {"kind": "lasso", "penalty": 0.1}, "similarity": {"every": 1, "of": "personal"}},
+            r"\[coupling\] penalty: .* set it to 0, or",
+        ),
+        ({"similarity": {"every": 2, "of": "personal"}}, r'\[similarity\] of = "personal": .* set of = "updates"'),
+    ],
+)
+def test_with_nothing_personal_none_is_coupled_or_compared(tables, words):
+    with pytest.raises(ConfigError, match=words):
+        federation(model={"personal": []}, **tables).bound(NAMES, MLP)
+    assert federation(**tables).bound(NAMES, MLP).shape.personal == 1
+
+
+def test_with_nothing_personal_updates_can_still_be_compared():
+    tables = {"similarity": {"every": 2}, "coupling": {"strength": 0.0, "hold": 2}}
+    assert federation(model={"personal": []}, **tables).bound(NAMES, MLP).shape.personal == 0
+    kept = {"similarity": {"every": 0, "of": "personal"}}
+    assert federation(model={"personal": []}, **kept).bound(NAMES, MLP).shape.personal == 0
+
+
+def test_a_trajectory_pattern_that_matches_nothing_is_refused_with_the_names_there_are():
+    with pytest.raises(ConfigError) as caught:
+        federation(trajectory={"layers": {"*.bias": 0.5, "neck.*": 0.5}}).bound(NAMES, MLP)
+    assert str(caught.value) == (
+        '[trajectory.layers]: pattern "neck.*" matches no trainable parameter: mend it; parameters are body.weight, '
+        "body.bias, head.weight, head.bias"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "due"),
+    [(5, 1, (3, 5)), (6, 2, (3, 4, 6)), (4, 2, (4,)), (3, 2, (3,)), (9, 8, (9,)), (2, 1, ()), (1, 2, ()), (8, 8, ())],
+)
+def test_the_rounds_that_couple_follow_a_comparison(rounds, every, due):
+    settings = federation(rounds=rounds, similarity={"every": every}, coupling={"strength": 0.5})
+    assert settings.coupling_rounds == due
+    assert bool(due) == any(settings.similarity_due(round_) for round_ in range(1, rounds + 1))
+    assert settings.changed("coupling", strength=0.0).coupling_rounds == ()
 
 
 def test_a_missing_and_a_broken_file_are_config_errors(tmp_path):

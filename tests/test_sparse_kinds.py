@@ -50,7 +50,8 @@ def test_only_the_support_is_trained_and_nothing_is_left_over(tmp_path, kind):
 def test_all_is_trained_the_support_is_sent_and_the_rest_is_carried_over(tmp_path, kind):
     if kind == "difference":
         pytest.importorskip("numba")
-    _coordinator, clients, support, gradients = first_round(sparse(kind=kind, strength=0.5), tmp_path)
+    strength = {} if kind == "select" else {"strength": 0.5}
+    _coordinator, clients, support, gradients = first_round(sparse(kind=kind, **strength), tmp_path)
     for name, gradient in gradients.items():
         assert gradient[~support].any()
         wanted = gradient if kind == "select" else regularise(gradient, kind, 0.5)

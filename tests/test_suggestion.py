@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from parties import MODEL, close_all, federation_of, parties
 from scipy.stats import norm
 from torch.utils.data import Dataset, TensorDataset
 
@@ -18,7 +19,7 @@ from securepfl import suggestion as module
 from securepfl.cli import cli
 from securepfl.commands.audit import budget_of, verdict, verified
 from securepfl.crypto.signing import LedgerSigner
-from securepfl.errors import BudgetError, ConfigError, DataError, ModelError
+from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.adapters import with_adapters
 from securepfl.learning.models import bce, build_model
 from securepfl.privacy.accounting import Release, epsilon
@@ -201,17 +202,82 @@ class Untouchable(Dataset):
         raise AssertionError(f"record {index} was read")
 
 
-def test_without_budget_nothing_is_read_and_nothing_is_charged(tmp_path):
+def test_without_budget_nothing_is_read(tmp_path):
     with pytest.raises(BudgetError, match=r"north: a selection would bring the spend to epsilon 0\.9.*budget"):
         ask(tmp_path, Untouchable(), settings(budget=0.9))
-    assert verified_by_owner(tmp_path).releases == ()
 
 
-def test_mistakes_in_model_or_data_are_found_before_they_cost(tmp_path):
-    x, y = rows("none", 40).tensors
-    with pytest.raises(ModelError, match="north"):
-        ask(tmp_path, TensorDataset(x[:, :3], y))
-    assert verified_by_owner(tmp_path).releases == ()
+def spoiled(count=40):
+    x, y = rows("none", count).tensors
+    return TensorDataset(x * math.nan, y)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new", "known"])
+@pytest.mark.parametrize(
+    ("training", "federation", "error", "words"),
+    [
+        (rows("none", 40), settings(budget=0.9), BudgetError, "north: a selection would bring"),
+        (TensorDataset(rows("none", 40).tensors[0][:, :3], torch.ones(40)), None, ModelError, "north: model and loss"),
+        (spoiled(), None, DataError, "north: the first records hold NaN"),
+    ],
+    ids=["budget", "model", "data"],
+)
+def test_what_is_refused_leaves_the_ledger_as_it_was(tmp_path, new, training, federation, error, words):
+    path = tmp_path / "ledger.jsonl"
+    if not new:
+        ask(tmp_path, rows("none", 40), epsilon=0.5)
+    before = None if new else path.read_bytes()
+    with pytest.raises(error, match=words):
+        ask(tmp_path, training, federation)
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_units_that_do_not_go_together_leave_the_ledger_as_it_was(tmp_path):
+    ask(tmp_path, rows("none", 40), epsilon=0.5)
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    patients = group_records(*rows("none", 40).tensors, list(range(40)))
+    with pytest.raises(LedgerError, match="counts by record"):
+        ask(tmp_path, patients, settings(privacy={"budget": 1000.0, "unit": "patient"}))
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+
+
+def test_beside_an_open_client_its_ledger_is_named_and_left_alone_until_it_is_closed(tmp_path):
+    federation = federation_of(privacy={"budget": 100.0})
+    _, clients = parties(federation, tmp_path)
+    client, path = clients["alder"], tmp_path / "alder" / "ledger.jsonl"
+
+    def asked():
+        given = {"epsilon": 0.5, "device": "cpu", "simulation": Simulation()}
+        return suggest_partition(federation, "alder", MODEL, data, client._keyring.identity, path, **given)
+
+    before, data = path.read_bytes(), Untouchable()
+    with pytest.raises(LedgerError) as caught:
+        asked()
+    assert str(caught.value).startswith(f"{path}: another process has this ledger open, or a Client")
+    assert "close it and try again" in str(caught.value) and "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    close_all(clients)
+    data = rows("none", 40)
+    assert asked().epsilon <= 0.5
+
+
+def test_a_ledgers_path_may_be_text(tmp_path):
+    path, given = str(tmp_path / "ledger.jsonl"), {"start": START, "device": "cpu", "simulation": Simulation()}
+    suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, path, epsilon=0.5, **given)
+    assert len(verified_by_owner(tmp_path).releases) == 1
+
+
+@pytest.mark.parametrize("place", ["identity", "ledger", "simulation"])
+def test_another_kind_of_argument_is_refused_in_one_line(tmp_path, place):
+    federation = federation_of()
+    _, clients = parties(federation, tmp_path)
+    client = clients["alder"]
+    right = {"identity": client._keyring.identity, "ledger": tmp_path / "new.jsonl", "simulation": Simulation()}
+    wrong = {"identity": client._keyring, "ledger": client.ledger, "simulation": bytes(32)}[place]
+    with pytest.raises(ConfigError, match=f"alder: {place} must be .* not .*{type(wrong).__name__}") as caught:
+        suggest_partition(federation, "alder", MODEL, Untouchable(), epsilon=0.5, **right | {place: wrong})
+    assert "\n" not in str(caught.value) and not (tmp_path / "new.jsonl").exists()
+    close_all(clients)
 
 
 @pytest.mark.parametrize("where", ["settle", "train", "count"])

@@ -161,6 +161,7 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
         similarity=client.similarity,
         signal=client.signal,
         neighbours=tuple(sorted(client.neighbours)),
+        coupled_rounds=client.coupled_rounds,
         notes=(*_row_notes(hospital, client.federation.privacy.unit), *_budget_notes(client)),
     )
 

@@ -16,9 +16,10 @@ from securepfl.commands.experts import SHARED, write_expert
 from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
-from securepfl.errors import ConfigError, DataError
+from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.federation import Federation
 from securepfl.learning.models import build_model
+from securepfl.report.effect import idle_settings, never_coupled
 from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
@@ -66,18 +67,21 @@ def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) ->
     return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note, spec.split_note))
 
 
-def plan_tables(federation: Federation, data: Path, seed: int | None, ledgers: Path | None) -> Plan:
+def plan_tables(
+    federation: Federation, data: Path, seed: int | None, ledgers: Path | None, config: Path | None = None
+) -> Plan:
     """The user's own tables. Ledgers lie beside the data and compose over runs, unless the run is seeded.
 
-    Raises ConfigError or DataError where declaration and data don't fit.
+    Raises ConfigError, DataError or ModelError where declaration, data and model don't fit; what is wrong with the
+    settings, under the name of `config`, the file that they came from.
     """
-    spec = federation.data_spec
+    spec, where = federation.data_spec, "" if config is None else f"{config}: "
     if spec is None:
-        raise ConfigError("the configuration has no [data] table: declare label, ranges and categories there")
+        raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
     _check_seed(seed, ledgers)
     if ledgers is None and seed is None:
         ledgers = data.resolve().parent / f"{data.resolve().name}.ledgers"
-    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split_note,))
+    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split_note,), where)
 
 
 def _check_seed(seed: int | None, ledgers: Path | None) -> None:
@@ -91,10 +95,13 @@ def _plan(
     tables: Mapping[str, Any],
     ledgers: Path | None,
     notes: tuple[str, ...],
+    where: str = "",
 ) -> Plan:
     settings = federation.model
     if settings.kind == "own":
-        raise ConfigError('[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own')
+        raise ConfigError(
+            f'{where}[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own'
+        )
     build = partial(build_model, settings.kind, len(spec.feature_names), settings.hidden, settings.seed)
     hospitals = {name: Hospital(*split_table(table, spec.split)) for name, table in sorted(tables.items())}
     for name, hospital in hospitals.items():
@@ -102,7 +109,11 @@ def _plan(
             raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
     if federation.privacy.unit == "patient":
         _check_patients(hospitals)
-    return Plan(federation.bound(hospitals, build), hospitals, build, ledgers, notes)
+    try:
+        bound = federation.bound(hospitals, build)
+    except (ConfigError, ModelError) as error:
+        raise type(error)(f"{where}{error}") from None
+    return Plan(bound, hospitals, build, ledgers, notes)
 
 
 def _check_patients(hospitals: Mapping[str, Hospital]) -> None:
@@ -210,6 +221,7 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
         notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")
     if seed is None and not plan.federation.release.experts:
         notes.append("no expert is released, so `securepfl route` has nothing to use: set [release] experts = true")
+    notes += idle_settings(plan.federation) + never_coupled(plan.federation, outcome.sites)
     return notes + _grouped(outcome)
 
 

@@ -143,10 +143,11 @@ def _picked(model: nn.Module, personal: Personal, names: Iterable[str]) -> list[
     known = list(names)
     for pattern in personal:
         if not any(fnmatchcase(name, pattern) for name in known):
-            raise ModelError(_unmatched(pattern, known))
+            raise ModelError(unmatched("[model] personal", pattern, known))
     return [name for name in known if any(fnmatchcase(name, pattern) for pattern in personal)]
 
 
-def _unmatched(pattern: str, names: Sequence[str]) -> str:
+def unmatched(place: str, pattern: str, names: Sequence[str]) -> str:
+    """What to say of a pattern in the table or key `place` that matches none of the parameters `names`."""
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-    return f'[model] personal: pattern "{pattern}" matches no trainable parameter: mend it; parameters are {shown}'
+    return f'{place}: pattern "{pattern}" matches no trainable parameter: mend it; parameters are {shown}'

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from securepfl.errors import ConfigError
-from securepfl.learning.partition import Partition
+from securepfl.learning.partition import Partition, unmatched
 
 
 class Trajectory:
@@ -58,15 +58,20 @@ class Trajectory:
             return alpha * self._average[name].to(now) + (1.0 - alpha) * now
 
 
+def check_patterns(partition: Partition, layers: Mapping[str, float]) -> None:
+    """Raise ConfigError for a pattern in `layers` that matches no parameter of `partition`."""
+    for pattern in layers:
+        if not any(fnmatchcase(name, pattern) for name in partition.shapes):
+            raise ConfigError(unmatched("[trajectory.layers]", pattern, list(partition.shapes)))
+
+
 def alphas_by_part(partition: Partition, alpha: float, layers: Mapping[str, float]) -> float | dict[str, Tensor]:
     """The alpha of every coordinate: "shared" [d] and "personal" [p] as the partition flattens them, or the one number
     where `layers`, patterns of parameter names, is empty. Of the patterns that match, the longest counts.
 
     Raises ConfigError for a pattern that matches no parameter.
     """
-    for pattern in layers:
-        if not any(fnmatchcase(name, pattern) for name in partition.shapes):
-            raise ConfigError(f'[trajectory.layers]: pattern "{pattern}" matches no parameter; mend it')
+    check_patterns(partition, layers)
     if not layers:
         return alpha
 

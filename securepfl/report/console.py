@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from securepfl.report.effect import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
 
 
@@ -54,6 +55,8 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
         console.print(_similarity_table(result))
+    if coupling_rows(result):
+        console.print(_coupling_table(result))
     console.print(_communication(result["communication"], result["seconds"]))
     for note in result["notes"]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
@@ -116,6 +119,15 @@ def _similarity_table(result: dict[str, Any]) -> Table:
         row = result["sites"][name]["similarity"]
         signal = signal_text(result["sites"][name]["signal"])
         table.add_row(name, signal, *(f"{row[other]:+.2f}" if other in row else "" for other in names))
+    return table
+
+
+def _coupling_table(result: dict[str, Any]) -> Table:
+    table = Table(title="Coupling of personal parameters", title_justify="left")
+    for heading in COUPLING_HEADINGS:
+        table.add_column(heading, justify="right" if heading == "rounds coupled" else "left")
+    for row in coupling_rows(result):
+        table.add_row(*row)
     return table
 
 

@@ -36,7 +36,8 @@ Observer = Callable[[RoundEvent], None]
 class SiteOutcome:
     """One hospital: row counts, metrics by model, what was spent, and what the output must say about it.
 
-    `signal`: how far what it compared stands out of its noise; `neighbours`: to whom it is coupled at the end.
+    `signal`: how far what it compared stands out of its noise; `neighbours`: to whom it is coupled at the end;
+    `coupled_rounds`: in how many rounds it was drawn to neighbours.
     """
 
     train: int
@@ -49,6 +50,7 @@ class SiteOutcome:
     similarity: Mapping[str, float]
     signal: float | None
     neighbours: tuple[str, ...]
+    coupled_rounds: int
     notes: tuple[str, ...]
 
 

@@ -3,6 +3,7 @@
 from html import escape
 from typing import Any
 
+from securepfl.report.effect import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, signal_text
 
 _TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
@@ -13,6 +14,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+.words { table-layout: auto; } .words th, .words td { text-align: left; }
 .wide { overflow-x: auto; } .warning { border-left: 4px solid #c80; padding: .2rem .8rem; }
 small, .muted { color: var(--muted); }
 """
@@ -29,6 +31,7 @@ def page_of(result: dict[str, Any]) -> str:
         "<h2>Privacy</h2>",
         _privacy(result),
         _similarity(result),
+        _coupling(result),
         "<h2>Communication and time</h2>",
         _communication(result),
         f"<p class='muted'><small>settings {escape(federation['digest'])}<br>{escape(_versions(result))}</small></p>",
@@ -38,10 +41,10 @@ def page_of(result: dict[str, Any]) -> str:
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> str:
+def _table(headings: list[str], rows: list[list[str]], kind: str = "figures") -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<div class='wide'><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _number(value: float | None) -> str:
@@ -114,6 +117,11 @@ def _similarity(result: dict[str, Any]) -> str:
     note = f"<p>{SIGNAL_NOTE.format(gate=result['federation']['similarity']['gate'])}</p>"
     title = "<h2>Cosine similarity without the known noise, computed on ciphertexts</h2>"
     return title + _table(["hospital", "signal / noise", *names], rows) + note
+
+
+def _coupling(result: dict[str, Any]) -> str:
+    rows = coupling_rows(result)
+    return f"<h2>Coupling of personal parameters</h2>{_table(list(COUPLING_HEADINGS), rows, 'words')}" if rows else ""
 
 
 def _communication(result: dict[str, Any]) -> str:

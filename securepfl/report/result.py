@@ -23,6 +23,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
         "sites": {name: _site(federation, site) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
+        "coupling_rounds": len(federation.coupling_rounds),
         "communication": {
             "rounds": communication.rounds,
             "upload_bytes": communication.upload_bytes,
@@ -53,5 +54,6 @@ def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
         "similarity": dict(site.similarity),
         "signal": site.signal,
         "neighbours": list(site.neighbours),
+        "coupled_rounds": site.coupled_rounds,
         "notes": list(site.notes),
     }

@@ -126,6 +126,34 @@ def test_a_pattern_that_matches_no_parameter(workplace, monkeypatch, capsys):
     refused(monkeypatch, capsys, RUN, "head.*", "linear.weight")
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('[trajectory.layers]\n"neck.*" = 0.5', ('"neck.*"', "linear.weight, linear.bias")),
+        ("[sites.dogwood]\nweight = 2", ("[sites.dogwood]", "alder, birch, cedar")),
+        ("[sparsity]\nstrength = 2.0", ("[sparsity] strength", "soft")),
+        ("[coupling]\nweight_bits = 8", ("[coupling] weight_bits", "lasso")),
+    ],
+)
+def test_settings_that_fit_nothing_are_named_with_their_file(workplace, monkeypatch, capsys, table, words):
+    with Path("federation.toml").open("a") as file:
+        file.write(f"\n{table}\n")
+    refused(monkeypatch, capsys, RUN, "federation.toml: ", *words)
+
+
+@pytest.mark.parametrize(
+    ("model", "table", "words"),
+    [
+        ("[]", "[similarity]\nevery = 1\n[coupling]\nstrength = 0.5", ("[coupling] strength", "[model] personal")),
+        ("[]", '[similarity]\nevery = 1\nof = "personal"', ('[similarity] of = "personal"', '"updates"')),
+        ('["*"]', "", ("[model] personal", "nothing is shared")),
+    ],
+)
+def test_a_personal_part_that_does_not_fit_is_named_with_its_file(workplace, monkeypatch, capsys, model, table, words):
+    Path("federation.toml").write_text(CONFIG.replace('["linear.bias"]', model) + f"\n{table}\n")
+    refused(monkeypatch, capsys, RUN, "federation.toml: ", *words)
+
+
 def test_an_output_folder_that_holds_a_run(workplace, monkeypatch, capsys):
     Path("out").mkdir()
     Path("out/result.json").write_text("{}")

@@ -76,6 +76,23 @@ def test_the_demo_says_what_it_is(demo):
     assert "the four hospitals are simulated" in text
     assert "simulated-north" in text and "Cosine similarity without the known noise, computed on ciphertexts" in text
     assert "round 20/20" in err and "epsilon spent" in err
+    assert "Coupling of personal parameters" in text
+
+
+def test_the_demo_says_who_was_coupled_and_for_how_long(demo):
+    """Four hospitals: all are coupled, or none, which a note then says."""
+    folder, out, _ = demo
+    result = json.loads((folder / "result.json").read_text())
+    assert result["coupling_rounds"] == 11
+    sites = result["sites"]
+    for name, site in sites.items():
+        assert site["neighbours"] in ([], sorted(set(sites) - {name}))
+        assert 0 <= site["coupled_rounds"] <= 11 and bool(site["coupled_rounds"]) >= bool(site["neighbours"])
+        shown = next(" ".join(line.split()) for line in out.splitlines() if name in line and " of 11 " in line)
+        assert shown == f"│ {name} │ {', '.join(site['neighbours']) or 'none'} │ {site['coupled_rounds']} of 11 │"
+        assert f"<td>{site['coupled_rounds']} of 11</td>" in (folder / "report.html").read_text()
+    alone = not any(site["coupled_rounds"] for site in sites.values())
+    assert alone == ("no hospital was ever coupled" in out)
 
 
 def test_the_report_page_escapes_and_holds_no_script(demo):

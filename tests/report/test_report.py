@@ -28,6 +28,7 @@ def site(accuracy, auroc, **changes):
         "similarity": {},
         "signal": 4.0,
         "neighbours": (),
+        "coupled_rounds": 0,
         "notes": (),
     }
     return SiteOutcome(**(values | changes))
@@ -35,7 +36,7 @@ def site(accuracy, auroc, **changes):
 
 def outcome():
     sites = {
-        NAMES[0]: site(0.5, 0.75, similarity={NAMES[1]: -0.25}),
+        NAMES[0]: site(0.5, 0.75, similarity={NAMES[1]: -0.25}, neighbours=NAMES[1:], coupled_rounds=1),
         NAMES[1]: site(1.0, None, sat_out=(2, 3)),
         NAMES[2]: site(0.6, 0.25, notes=("cedar: one class",)),
     }
@@ -67,6 +68,7 @@ def test_the_page_escapes_names_and_notes():
     assert "a&lt;b&gt;&amp;" in page and "a &lt;note&gt;" in page
     assert "<b>" not in page and "<note>" not in page
     assert "–" in page, "a metric that can't be computed"
+    assert "<td>[red]b, cedar</td><td>1 of 1</td>" in page and "<td>none</td><td>0 of 1</td>" in page
 
 
 def printed(show):
@@ -80,6 +82,9 @@ def test_the_terminal_shows_names_as_they_are_and_a_dash_for_null():
     assert "[red]b" in out and "a<b>&" in out
     assert "1.000 / - / -" in out
     assert "2.00 x dense float32" in out and "note: a <note>" in out and "-0.25" in out
+    assert [" ".join(line.split()) for line in out.splitlines() if " of 1 " in line] == [
+        "│ a<b>& │ [red]b, cedar │ 1 of 1 │", "│ [red]b │ none │ 0 of 1 │", "│ cedar │ none │ 0 of 1 │"
+    ]  # fmt: skip
 
 
 def test_the_live_display_ends_with_a_line_break_where_it_is_redirected():

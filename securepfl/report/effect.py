@@ -1,0 +1,96 @@
+"""What similarity and coupling did in a run: rows for a table, and a line wherever they did nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from securepfl.exchange import LEAST_NEIGHBOURS
+from securepfl.federation import Federation
+from securepfl.report.outcome import SiteOutcome
+from securepfl.settings import changed_keys
+
+COUPLING_HEADINGS = ("hospital", "neighbours at the end", "rounds coupled")
+
+
+def coupling_rows(result: dict[str, Any]) -> list[list[str]]:
+    """To whom each hospital is coupled, and for how long it was; no row where no round could couple anybody."""
+    due = result["coupling_rounds"]
+    sites = result["sites"] if due else {}
+    return [
+        [name, ", ".join(site["neighbours"]) or "none", f"{site['coupled_rounds']} of {due}"]
+        for name, site in sites.items()
+    ]
+
+
+def idle_settings(federation: Federation) -> list[str]:
+    """What of a bound federation's similarity and coupling can do nothing with its rounds and hospitals.
+
+    No errors: the same settings serve runs with more of either, and who turns a table off may keep the rest of it.
+    """
+    coupling, similarity, others = federation.coupling, federation.similarity, len(federation.roster) - 1
+    notes = [
+        f"[{table}] {switch} = 0 leaves it off, so {', '.join(keys)} had no effect; set {switch} above 0 to use it"
+        for table, switch, keys in (
+            ("similarity", "every", () if similarity.every else changed_keys(similarity)),
+            ("coupling", coupling.switch, () if coupling.on else changed_keys(coupling)),
+        )
+        if keys
+    ]
+    if similarity.every and not any(map(federation.similarity_due, range(1, federation.rounds + 1))):
+        notes.append(_never_compared(federation))
+    if coupling.on and others < LEAST_NEIGHBOURS:
+        notes.append(
+            f"coupling is on, but no hospital was coupled: it takes {LEAST_NEIGHBOURS} others, and each has {others}; "
+            f"add hospitals, or set [coupling] {coupling.switch} = 0"
+        )
+    elif coupling.on and coupling.graph == "knn" and coupling.neighbours > others:
+        notes.append(
+            f"[coupling] neighbours = {coupling.neighbours}: each hospital has {others} others, so all that could be "
+            f"compared were taken; set at most {others}"
+        )
+    return notes
+
+
+def _never_compared(federation: Federation) -> str:
+    every, rounds = federation.similarity.every, federation.rounds
+    alone = ", so no hospital is coupled" if federation.coupling.on else ""
+    smaller = f", or set every to at most {rounds - 1}" if rounds > 2 else ""
+    return (
+        f"[similarity] every = {every}: none of {rounds} round(s) compares hospitals, as the first and the last never "
+        f"do{alone}; run at least {max(every, 2) + 1} rounds{smaller}"
+    )
+
+
+def never_coupled(federation: Federation, sites: Mapping[str, SiteOutcome]) -> list[str]:
+    """Who was coupled in no round though rounds and hospitals would do, why, and what to do: one line, or none.
+
+    Each hospital's reason comes from its own signal and its own row of similarities.
+    """
+    alone = {name: _why(federation, site) for name, site in sites.items() if not site.coupled_rounds}
+    if not alone or not federation.coupling_rounds or len(federation.roster) <= LEAST_NEIGHBOURS:
+        return []
+    some = f"{', '.join(alone)} {'was' if len(alone) == 1 else 'were'} never coupled"
+    reasons: dict[str, list[str]] = {}
+    for name, (reason, _) in alone.items():
+        reasons.setdefault(reason, []).append(name)
+    why = "; ".join(f"{', '.join(names)} {reason}" for reason, names in sorted(reasons.items()))
+    mends = " and ".join(sorted({mend for _, mend in alone.values() if mend}))
+    return [
+        f"coupling is on, but {some if len(alone) < len(sites) else 'no hospital was ever coupled'}. At the last "
+        f"comparison: {why}. To go without, set [coupling] {federation.coupling.switch} = 0"
+        + (f"; else {mends}" if mends else "")
+    ]
+
+
+def _why(federation: Federation, site: SiteOutcome) -> tuple[str, str]:
+    """Why a hospital was not coupled, and what may change that, if anything."""
+    gate, graph = federation.similarity.gate, federation.coupling.graph
+    clearer = "raise [privacy] epsilon, add rows or hospitals, or lower [similarity] gate (more noise passes it)"
+    if site.signal is None:
+        return "absent", "declare budgets that last for all rounds"
+    if site.signal < gate:
+        return f"below the gate of {gate:g}", clearer
+    if len(site.similarity) < LEAST_NEIGHBOURS:
+        return f"with fewer than {LEAST_NEIGHBOURS} others above the gate", clearer
+    if site.neighbours:
+        return f"with fewer than {LEAST_NEIGHBOURS} neighbours that chose it too, or sent theirs", ""
+    return "too unlike the others", "lower [coupling] threshold" if graph == "threshold" else ""
