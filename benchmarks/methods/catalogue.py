@@ -19,7 +19,8 @@ class Entry:
 
     `make(data, seed)` deals it; `folder` is what it needs in the folder `data`, `package` what it imports. `page` are
     the epsilons in the tables, of `epsilons`. `redealt`: a row tested in one seed may train in another,
-    so each seed tunes on its own training rows alone. `without`: methods that are another one there.
+    so each seed tunes on its own training rows alone. `without`: methods that are another one there, or not
+    meant for it.
     """
 
     title: str

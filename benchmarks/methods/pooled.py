@@ -18,7 +18,7 @@ _ALL = "all"
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
     sites = tuple(task.sites)
-    found = train(oracle_for(union(task), settings, hyper, seed), hyper, len(sites))
+    found = train(oracle_for(union(task), settings, seed), hyper, len(sites))
     return replace(found, models=dict.fromkeys(sites, found.models[_ALL]))
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from methods import METHODS
 from methods.catalogue import ENTRIES, Entry
 from methods.cells import Cell, Record
 from methods.measure import interval, mean_over_hospitals, worst_hospital
@@ -11,7 +12,9 @@ from methods.measure import interval, mean_over_hospitals, worst_hospital
 BEGIN = "<!-- methods: begin (written by benchmarks/methods.py) -->"
 END = "<!-- methods: end -->"
 REFERENCES = ("majority", "pooled")
-"""Rows to compare with, not contestants: they win nothing."""
+"""Rows to compare with."""
+APART = (*REFERENCES, "ours_shared_noise")
+"""No contestants, for they promise something else: they win nothing."""
 
 Columns = Mapping[str, tuple[float, float]]
 """(mean, half-width) by column."""
@@ -24,8 +27,11 @@ _PREFACE = (
     "accuracy + AUROC) / 2; test rows play no part. Tuning is not charged to epsilon, for any method. Mean over "
     "hospitals, then over seeds, with the 95 % interval (t). Worst hospital: the one with the lowest balanced "
     "accuracy, and its AUROC. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, one "
-    "thread. **Best**; _within the best's interval_; majority and pooled (its rows leave the hospitals) don't "
-    "compete."
+    "thread. **Best**; _within the best's interval_; majority, pooled (its rows leave the hospitals) and "
+    "ours_shared_noise don't compete: the last one's epsilon holds for the sums of all hospitals, while at most one "
+    "gives its share of the noise away, all others' for a hospital's own updates. fedavg_sizes and ours_shared_noise "
+    "weigh records, all others hospitals alike. Below a table, ours less FedAvg and less the best of the others, seed "
+    "by seed; the best is picked by the same means, so that interval is no 95 % interval."
 )
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced")
 
@@ -41,7 +47,8 @@ def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str
 
 def section_of(results: Mapping[Cell, Record], methods: Sequence[str], pictures: Iterable[str]) -> str:
     """What stands between the markers: how it was run, a table for each data set and epsilon of the page, pictures."""
-    parts = [_PREFACE]
+    sizes = ", ".join(f"{name} {math.prod(map(len, METHODS[name].GRID.values()))}" for name in METHODS)
+    parts = [_PREFACE, f"Choices that a method's grid holds, of which the trials are drawn: {sizes}."]
     for name, entry in ENTRIES.items():
         tables = [table for epsilon in entry.page if (table := _table(results, name, epsilon, methods))]
         if tables:
@@ -79,28 +86,35 @@ def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: S
 
 
 def _paired(results: Mapping[Cell, Record], task: str, epsilon: float, methods: Sequence[str]) -> list[str]:
-    """Our rows less the best of the others, column by column, seed by seed: both meet the same deal of rows."""
-    others = [name for name in methods if not name.startswith("ours") and name not in REFERENCES]
-    ours = [name for name in methods if name.startswith("ours")]
-    if not others or not ours:
+    """Our rows less FedAvg's and less the best other's, seed by seed: both meet the same deal of rows."""
+    found = {name: results[Cell(task, name, epsilon)]["runs"] for name in methods if name not in REFERENCES}
+    ours = [name for name in found if name.startswith("ours")]
+    others = {name: runs for name, runs in found.items() if name not in ours}
+    if not ours or "fedavg" not in others:
         return []
-    lines = ["", "| less the best other, paired by seed | balanced accuracy | AUROC |", "|---|---|---|"]
+    headings = [f"{title}, less {whose}" for title in ("bal. acc.", "AUROC") for whose in ("fedavg", "the best other")]
+    lines = ["", f"| paired | {' | '.join(headings)} |", "|---|---|---|---|---|"]
     for name in ours:
-        cells = [_less(results, task, epsilon, name, others, column) for column in ("balanced_accuracy", "auroc")]
+        cells = []
+        for column in ("balanced_accuracy", "auroc"):
+            best = max(others, key=lambda other: interval(list(_by_seed(others[other], column).values()))[0])
+            cells += [
+                _less(found[name], others["fedavg"], column),
+                f"{_less(found[name], others[best], column)} ({best})",
+            ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
-def _less(
-    results: Mapping[Cell, Record], task: str, epsilon: float, name: str, others: Sequence[str], column: str
-) -> str:
-    def by_seed(method: str) -> list[float]:
-        return [mean_over_hospitals(run["hospitals"], column) for run in results[Cell(task, method, epsilon)]["runs"]]
+def _less(own: Sequence[Record], other: Sequence[Record], column: str) -> str:
+    """Mean difference with its interval, over the seeds that both have."""
+    mine, theirs = _by_seed(own, column), _by_seed(other, column)
+    mean, half = interval([mine[seed] - theirs[seed] for seed in mine if seed in theirs])
+    return f"{mean:+.3f}" if math.isnan(half) else f"{mean:+.3f} +- {figure(half)}"
 
-    best = max(others, key=lambda other: interval(by_seed(other))[0])
-    pairs = zip(by_seed(name), by_seed(best), strict=False)
-    mean, half = interval([own - other for own, other in pairs])
-    return f"{mean:+.3f} +- {figure(half)} ({best})"
+
+def _by_seed(runs: Sequence[Record], column: str) -> dict[int, float]:
+    return {run["seed"]: mean_over_hospitals(run["hospitals"], column) for run in runs}
 
 
 def _caption(entry: Entry, epsilon: float, plan: Mapping[str, int]) -> str:
@@ -126,7 +140,7 @@ class _Mark:
 
 
 def _mark(rows: Mapping[str, Columns], column: str) -> _Mark:
-    contestants = [columns[column] for name, columns in rows.items() if name not in REFERENCES]
+    contestants = [columns[column] for name, columns in rows.items() if name not in APART]
     mean, half = max(contestants, default=(math.inf, 0.0), key=lambda pair: pair[0])
     return _Mark(mean, mean - (0.0 if math.isnan(half) else half))
 
@@ -134,7 +148,7 @@ def _mark(rows: Mapping[str, Columns], column: str) -> _Mark:
 def _row(method: str, columns: Columns, marks: Mapping[str, _Mark]) -> str:
     def cell(column: str, text: Callable[[tuple[float, float]], str]) -> str:
         shown = text(columns[column])
-        if method in REFERENCES or column not in marks:
+        if method in APART or column not in marks:
             return shown
         return marks[column].dressed(columns[column][0], shown)
 

@@ -20,8 +20,8 @@ from securepfl.randomness import RandomStream
 Fit = Callable[[Task, Settings, Hyper, int], Fitted]
 VALIDATION_SHARE = 0.25
 DRAW = 667
-"""Which public draw: of the first 1,000, the one whose eight trials hold most pairs of values over all grids, among
-those that hold every pair of lr and local_steps and of two axes of two values.
+"""Which public draw: of the first 1,000, the first whose eight trials hold most pairs of values over all different
+grids, among those that hold every pair of lr and local_steps and of two axes of two values.
 """
 
 

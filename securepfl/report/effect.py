@@ -35,6 +35,11 @@ def idle_settings(federation: Federation) -> list[str]:
         )
         if keys
     ]
+    notes += [
+        f'[coupling] {key} had no effect under graph = "{coupling.graph}"; remove it, or set graph = "{graph}"'
+        for key, graph in (("neighbours", "knn"), ("threshold", "threshold"))
+        if coupling.on and coupling.graph != graph and key in changed_keys(coupling)
+    ]
     if similarity.every and not any(map(federation.similarity_due, range(1, federation.rounds + 1))):
         notes.append(_never_compared(federation))
     if coupling.on and others < LEAST_NEIGHBOURS:

@@ -48,6 +48,9 @@ def test_trains_each_hospital_a_model_within_the_budget_and_repeatably(name: str
         assert 0 < int(str(found.facts["steps"])) <= 12
         assert not torch.equal(weights, start.expand_as(weights))
         assert torch.equal(weights, weights_of(METHODS[name].fit(task, settings, hyper, 1)))
+        assert torch.isfinite(weights_of(METHODS[name].fit(task, settings, hyper, 0))).all()
+        if epsilon < NEVER:
+            assert not torch.equal(weights, weights_of(METHODS[name].fit(task, settings, hyper, 0)))
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled", *OURS)])

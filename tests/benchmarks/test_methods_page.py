@@ -74,10 +74,16 @@ def test_the_table_marks_the_best_and_what_its_interval_reaches(tmp_path):
 
 
 def test_ours_is_compared_seed_by_seed_with_the_best_other(tmp_path):
-    for method, balanced in (("pooled", 0.99), ("local", 0.5), ("fedavg", 0.75), ("ours", 0.7)):
+    for method, balanced in (("pooled", 0.99), ("local", 0.8), ("fedavg", 0.75), ("ours", 0.7)):
         store.append(tmp_path, record("azpro", method, "1", balanced))
-    section = section_of(store.read(tmp_path, PLAN), ("pooled", "local", "fedavg", "ours"), [])
-    assert "| ours | -0.050 +- .000 (fedavg) | +0.000 +- .000 (local) |" in section
+    short = record("azpro", "ours_shared_noise", "1", 0.99)
+    store.append(tmp_path, short | {"runs": [short["runs"][1] | {"seed": 0}, short["runs"][0] | {"seed": 7}]})
+    section = section_of(store.read(tmp_path, PLAN), ("pooled", "local", "fedavg", "ours", "ours_shared_noise"), [])
+    rest = "+0.000 +- .000 | +0.000 +- .000 (local)"
+    assert f"| ours | -0.050 +- .000 | -0.100 +- .000 (local) | {rest} |" in section
+    assert "| ours_shared_noise | +0.260 | +0.210 (local)" in section.replace(" +- -", "")
+    assert "| ours_shared_noise | .990 +- .127 |" in section and "**.800 +- .127**" in section
+    assert "fedavg 8," in section and "fedamp 72," in section
 
 
 def test_an_interval_is_student_s_and_the_worst_hospital_is_one_that_two_classes_test():

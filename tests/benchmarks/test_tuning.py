@@ -5,7 +5,7 @@ from itertools import combinations, product
 
 import pytest
 import torch
-from methods import METHODS
+from methods import METHODS, tuning
 from methods.catalogue import Entry
 from methods.cells import Cell, Plan, run_cell
 from methods.task import Fitted, Settings, Site, Task
@@ -91,6 +91,29 @@ def test_eight_trials_hold_every_pair_of_common_axes_and_of_those_with_two_value
     for one, other in combinations(grid, 2):
         if {one, other} <= LOCAL.keys() or len(grid[one]) == len(grid[other]) == 2:
             assert {(choice[one], choice[other]) for choice in drawn} == set(product(grid[one], grid[other]))
+
+
+def test_the_draw_of_trials_is_the_one_that_its_docstring_describes(monkeypatch):
+    grids = {repr(method.GRID): method.GRID for method in METHODS.values()}.values()
+
+    def pairs(draw):
+        """How many pairs of values the draw's trials hold, or -1 where axes go together."""
+        monkeypatch.setattr(tuning, "DRAW", draw)
+        held = 0
+        for grid in grids:
+            drawn = candidates(grid, 8)
+            for one, other in combinations(grid, 2):
+                found, sizes = (
+                    len({(choice[one], choice[other]) for choice in drawn}),
+                    (len(grid[one]), len(grid[other])),
+                )
+                common = {one, other} <= LOCAL.keys() and (grid[one], grid[other]) == (LOCAL[one], LOCAL[other])
+                if found < sizes[0] * sizes[1] and (common or sizes == (2, 2)):
+                    return -1
+                held += found
+        return held
+
+    assert max(range(1000), key=pairs) == 667
 
 
 def test_the_best_on_validation_is_chosen():

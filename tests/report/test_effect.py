@@ -105,3 +105,10 @@ def test_a_table_that_is_off_says_what_it_makes_idle():
     assert note.startswith("[similarity] every = 0 leaves it off, so of, gate had no effect")
     assert idle_settings(federation(similarity={}, coupling={})) == []
     assert idle_settings(federation()) == []
+
+
+def test_a_key_of_another_graph_is_a_note_so_that_graphs_can_be_compared():
+    (note,) = idle_settings(federation(coupling={"strength": 0.5, "graph": "complete", "neighbours": 5}))
+    assert note == '[coupling] neighbours had no effect under graph = "complete"; remove it, or set graph = "knn"'
+    (note,) = idle_settings(federation(coupling={"strength": 0.5, "threshold": 0.9}))
+    assert note == '[coupling] threshold had no effect under graph = "knn"; remove it, or set graph = "threshold"'
