@@ -92,11 +92,11 @@ def suggest_partition(
     every hospital needs would pass for what this one needs. mean: candidates on average. steps: full-batch steps of
     each. gain_clip: most that one unit adds to a score, in units of the loss.
 
-    The budget is checked before any record is read, and charged in full before the first trial. Model and loss are tried
-    before that on two units, and what comes of it is thrown away: its errors cost nothing and must stay in the hospital.
-    What is refused leaves no line in the ledger, unless another process spends at the same time; a crash gives nothing
-    back. Asking again costs again. What the run time shows (how many candidates there were) must stay in the hospital,
-    like `Suggestion` until somebody decides to tell it.
+    The budget is checked before any record is read, and charged in full before the first trial. Model and loss are
+    tried before that on two units, and what comes of it is thrown away: its errors cost nothing and must stay in the
+    hospital. What is refused leaves no line in the ledger, unless another process spends at the same time; a crash
+    gives nothing back. Asking again costs again. What the run time shows (how many candidates there were) must stay in
+    the hospital, like `Suggestion` until somebody decides to tell it.
 
     Raises BudgetError where the budget does not cover it, ConfigError for settings that cannot be met or an argument of
     another kind, ModelError or DataError where model, start and data do not fit, ValueError for another argument out of
