@@ -76,7 +76,10 @@ class Federation(Settings, frozen=True):
     def __post_init__(self) -> None:
         require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
         require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
-        require(not self.coupling.on or self.similarity.every > 0, "coupling needs similarity: set [similarity] every")
+        require(
+            not self.coupling.on or self.similarity.every > 0,
+            f"[coupling] {self.coupling.switch} is above 0 and needs similarity: set [similarity] every",
+        )
         if self.coupling.kind == "lasso":
             compared = self.similarity.of == "personal" and self.similarity.every == 1
             require(
@@ -86,7 +89,8 @@ class Federation(Settings, frozen=True):
             )
             require(
                 self.privacy.epsilon >= 1e3 or not self.coupling.momentum,
-                "momentum amplifies noise, and the gate does not count that; set [coupling] momentum = false",
+                "momentum amplifies noise, and the gate does not count that: below epsilon 1,000 set [coupling] "
+                "momentum = false",
             )
         if self.shares_noise:
             self._require_shared_noise_fits()

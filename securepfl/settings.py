@@ -177,6 +177,8 @@ class EncryptionSettings(Settings, frozen=True):
     def __post_init__(self) -> None:
         require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
         require(self.mask_degree is None or self.mask_degree >= 2, f"mask_degree = {self.mask_degree}: at least 2")
+        masked = self.mask_degree is None or self.masking == "pairwise"
+        require(masked, 'mask_degree needs masking = "pairwise"; remove it')
         _require_positive(self, "limit", "personal_limit")
 
 
@@ -261,7 +263,8 @@ class TrajectorySettings(Settings, frozen=True):
     layers: dict[str, float] = {}
 
     def __post_init__(self) -> None:
-        for name, alpha in [("alpha", self.alpha), *self.layers.items()]:
+        layers = {f"layers: {pattern}": alpha for pattern, alpha in self.layers.items()}
+        for name, alpha in {"alpha": self.alpha, **layers}.items():
             require(0 <= alpha < 1, f"{name} = {alpha}: must be in [0, 1)")
 
 

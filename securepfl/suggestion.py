@@ -102,7 +102,7 @@ def suggest_partition(
     another kind, ModelError or DataError where model, start and data do not fit, ValueError for another argument out of
     range, LedgerError and StorageError as Ledger.open: also where a Client or another process has the ledger open.
     """
-    _check_kinds(name, identity, ledger, simulation)
+    _check_kinds(name, federation, build_model, start, identity, ledger, simulation)
     _check(federation, name, identity, gain_clip)
     records = TrainingSet.of(training, name, federation.privacy.unit)
     if records.units < 2:
@@ -120,7 +120,7 @@ def suggest_partition(
     with Ledger.open(path, **terms) as opened:
         _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
-        spent = f"its ledger now stands at epsilon {opened.spent():.4g}"
+        spent = _left(federation, name, opened.spent())
     choice: Choice = "none" if chosen is None else chosen.choice
     suggestion = Suggestion(
         choice=choice,
@@ -132,6 +132,17 @@ def suggest_partition(
         sentence="",
     )
     return replace(suggestion, sentence=f"{name}: {_in_words(choice, federation)}. {_cost(suggestion)}; {spent}.")
+
+
+def _left(federation: Federation, name: str, spent: float) -> str:
+    """What the ledger holds now, and whether the run still fits beside it."""
+    budget, run = _budget(federation, name).epsilon, federation.privacy.epsilon
+    if spent + run <= budget:
+        return f"its ledger now stands at epsilon {spent:.4g}"
+    return (
+        f"its ledger now stands at epsilon {spent:.4g} of {budget:g}, and a run of epsilon {run:g} may no longer fit: "
+        f"declare [privacy] budget = {spent + run:.4g}"
+    )
 
 
 def _cost(suggestion: Suggestion) -> str:
@@ -342,8 +353,22 @@ def _check(federation: Federation, name: str, identity: Identity, gain_clip: flo
         raise ValueError(f"gain_clip must be positive and finite, not {gain_clip!r}")
 
 
-def _check_kinds(name: str, identity: object, ledger: object, simulation: object) -> None:
+def _check_kinds(
+    name: str,
+    federation: object,
+    build_model: object,
+    start: object,
+    identity: object,
+    ledger: object,
+    simulation: object,
+) -> None:
     """Raises ConfigError for a keyring, an open Ledger or a key in the place of what is theirs."""
+    if not isinstance(federation, Federation):
+        raise ConfigError(f"{name}: federation must be a securepfl.Federation, not {type(federation).__name__}")
+    if isinstance(build_model, nn.Module) or not callable(build_model):
+        raise ConfigError(f"{name}: build_model must be the function that makes the model, not a model")
+    if not isinstance(start, nn.Module | None):
+        raise ConfigError(f"{name}: start must be a model, as client.shared_model(), not {type(start).__name__}")
     if not isinstance(identity, Identity):
         raise ConfigError(f"{name}: identity must be a keyring's `identity`, not {type(identity).__name__}")
     if not isinstance(ledger, Path | str):

@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 from securepfl.errors import DataError, ModelError
+from securepfl.learning.models import bce
 from securepfl.privacy.dpsgd import DPSettings, train_private
 from securepfl.privacy.events import Unit
 from securepfl.privacy.probe import check_independence
@@ -71,6 +72,8 @@ class TrainingSet:
         """
         with _told(site, self.unit):
             check_independence(model, self.dataset, loss, device=device, unit=self.unit, collate=self.collate)
+        if loss is bce and self.collate in (None, default_collate):
+            self._check_labels(site)
         settings = DPSettings(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=1e-3)
         for count in sorted({1, min(2, self.units)}):
             first: Subset[Any] = Subset(self.dataset, range(count))
@@ -92,6 +95,15 @@ class TrainingSet:
                 raise DataError(
                     f"{site}: the first {self.unit}s hold NaN or infinity, or numbers so large that the model's "
                     "gradients do, and would train nothing; mend them, or leave them out"
+                )
+
+    def _check_labels(self, site: str) -> None:
+        """Of the first two units: the default loss would train on any number."""
+        for index in range(min(2, self.units)):
+            y = torch.as_tensor(self.dataset[index][1])
+            if bool(((y != 0) & (y != 1) & torch.isfinite(y)).any()):
+                raise DataError(
+                    f"{site}: the first {self.unit}s hold labels other than 0 and 1; map them, or hand in another loss"
                 )
 
 

@@ -261,6 +261,36 @@ def test_beside_an_open_client_its_ledger_is_named_and_left_alone_until_it_is_cl
     assert asked().epsilon <= 0.5
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"federation": {}}, "federation must be a securepfl.Federation, not dict"),
+        ({"build_model": BUILD()}, "build_model must be the function that makes the model"),
+        ({"start": START.state_dict()}, "start must be a model, as client.shared_model(), not OrderedDict"),
+    ],
+    ids=["federation", "build_model", "start"],
+)
+def test_what_looks_alike_is_refused_in_one_line(tmp_path, changes, words):
+    given = {"federation": settings(), "build_model": BUILD, "start": START, "ledger": tmp_path / "ledger.jsonl"}
+    with pytest.raises(ConfigError) as caught:
+        suggest_partition(name="north", training=rows("none", 40), identity=IDENTITY, epsilon=0.5, **given | changes)
+    assert words in str(caught.value) and not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_labels_that_the_default_loss_does_not_know_are_refused_before_anything_is_charged(tmp_path):
+    x, y = rows("none", 40).tensors
+    with pytest.raises(DataError, match="hold labels other than 0 and 1; map them"):
+        ask(tmp_path, TensorDataset(x, 2 * torch.ones_like(y)))
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_charge_that_a_run_no_longer_fits_beside_says_so(tmp_path):
+    tight = settings(1.0).changed("privacy", epsilon=1.0)
+    told = ask(tmp_path, rows("none", 40), tight, epsilon=0.5).sentence
+    assert "may no longer fit: declare [privacy] budget = 1.5" in told
+    assert "no longer fit" not in ask(tmp_path / "wide", rows("none", 40), epsilon=0.5).sentence
+
+
 def test_a_ledgers_path_may_be_text(tmp_path):
     path, given = str(tmp_path / "ledger.jsonl"), {"start": START, "device": "cpu", "simulation": Simulation()}
     suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, path, epsilon=0.5, **given)

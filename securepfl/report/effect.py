@@ -8,7 +8,7 @@ from securepfl.federation import Federation
 from securepfl.report.outcome import SiteOutcome
 from securepfl.settings import changed_keys
 
-COUPLING_HEADINGS = ("hospital", "neighbours at the end", "rounds coupled")
+COUPLING_HEADINGS = ("hospital", "neighbours at the end", "rounds coupled, of those possible")
 
 
 def coupling_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -42,6 +42,11 @@ def idle_settings(federation: Federation) -> list[str]:
     ]
     if similarity.every and not any(map(federation.similarity_due, range(1, federation.rounds + 1))):
         notes.append(_never_compared(federation))
+    if federation.coupling_rounds == (federation.rounds,) and federation.trajectory.of == "local":
+        notes.append(
+            "hospitals are drawn to neighbours in the last round alone, which reaches no personal model under "
+            f'[trajectory] of = "local"; set of = "mixture", or {_mend(federation)}'
+        )
     if coupling.on and others < LEAST_NEIGHBOURS:
         notes.append(
             f"coupling is on, but no hospital was coupled: it takes {LEAST_NEIGHBOURS} others, and each has {others}; "
@@ -58,11 +63,21 @@ def idle_settings(federation: Federation) -> list[str]:
 def _never_compared(federation: Federation) -> str:
     every, rounds = federation.similarity.every, federation.rounds
     alone = ", so no hospital is coupled" if federation.coupling.on else ""
-    smaller = f", or set every to at most {rounds - 1}" if rounds > 2 else ""
     return (
         f"[similarity] every = {every}: none of {rounds} round(s) compares hospitals, as the first and the last never "
-        f"do{alone}; run at least {max(every, 2) + 1} rounds{smaller}"
+        f"do{alone}; {_mend(federation)}"
     )
+
+
+def _mend(federation: Federation) -> str:
+    """The rounds that a comparison every so often needs, or how often it must come. Coupling needs three rounds after
+    one where personal models are averages of local ones: one to couple in, one that trains on from there, and the
+    round of the average over all.
+    """
+    every, rounds = federation.similarity.every, federation.rounds
+    after = 3 if federation.coupling.on and federation.trajectory.of == "local" else 1
+    smaller = f", or set [similarity] every to at most {rounds - after}" if rounds - after >= 2 else ""
+    return f"run at least {max(every, 2) + after} rounds{smaller}"
 
 
 def never_coupled(federation: Federation, sites: Mapping[str, SiteOutcome]) -> list[str]:

@@ -73,7 +73,11 @@ def test_no_reason_is_made_up_where_no_round_could_couple():
 
 @pytest.mark.parametrize(
     ("rounds", "every", "mend"),
-    [(1, 2, "at least 3 rounds"), (2, 1, "at least 3 rounds"), (4, 4, "5 rounds, or set every to at most 3")],
+    [
+        (1, 2, "at least 5 rounds"),
+        (2, 1, "at least 5 rounds"),
+        (6, 6, "9 rounds, or set [similarity] every to at most 3"),
+    ],
 )
 def test_rounds_too_few_to_compare_are_a_note_and_no_error(rounds, every, mend):
     tables = {"rounds": rounds, "similarity": {"every": every}}
@@ -82,7 +86,11 @@ def test_rounds_too_few_to_compare_are_a_note_and_no_error(rounds, every, mend):
     assert note.endswith(mend)
     (note,) = idle_settings(federation(**tables, coupling={}))
     assert "coupled" not in note
-    assert idle_settings(federation(**(tables | {"rounds": max(every, 2) + 1}))) == []
+    (note,) = idle_settings(federation(**(tables | {"rounds": max(every, 2) + 1})))
+    assert "in the last round alone" in note and note.startswith("hospitals are drawn")
+    enough = tables | {"rounds": max(every, 2) + 1, "trajectory": {"of": "mixture"}}
+    assert idle_settings(federation(**enough)) == []
+    assert idle_settings(federation(**(tables | {"rounds": max(every, 2) + 3}))) == []
 
 
 def test_more_neighbours_than_others_is_a_note_because_hospitals_may_leave():
