@@ -43,6 +43,8 @@ _XRAY = (
 _CLUSTERS = "8 hospitals, 200 rows each, two clusters with nearly opposite risk factors; 1,000 test rows a hospital."
 _TABLE = ("fedbn", "ours_sparse")
 """No normalisation layers, and too small for sparse updates."""
+_ALIKE = (*_TABLE, "fedavg_sizes", "ours_sizes")
+"""Hospitals of one size besides."""
 
 ENTRIES: Mapping[str, Entry] = {
     "heart_disease": Entry(
@@ -109,20 +111,20 @@ ENTRIES: Mapping[str, Entry] = {
         lambda _, seed: data_clusters.two_clusters(seed, n=200, d=10),
         (1.0, math.inf),
         note=_CLUSTERS,
-        without=_TABLE,
+        without=_ALIKE,
     ),
     "clusters_d100": Entry(
         "Two clusters, 100 features",
         lambda _, seed: data_clusters.two_clusters(seed, n=200, d=100),
         (4.0, math.inf),
         note=_CLUSTERS,
-        without=_TABLE,
+        without=_ALIKE,
     ),
     "clusters_6_2": Entry(
         "Two clusters of 6 and 2, 100 features",
         lambda _, seed: data_clusters.two_clusters(seed, n=200, d=100, second=2),
         (4.0, math.inf),
         note=f"{_CLUSTERS} Here the 2 have only one of their kind to learn from, and neighbourhoods hold 3.",
-        without=_TABLE,
+        without=_ALIKE,
     ),
 }

@@ -29,9 +29,9 @@ _PREFACE = (
     "accuracy, and its AUROC. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, one "
     "thread. **Best**; _within the best's interval_; majority, pooled (its rows leave the hospitals) and "
     "ours_shared_noise don't compete: the last one's epsilon holds for the sums of all hospitals, while at most one "
-    "gives its share of the noise away, all others' for a hospital's own updates. fedavg_sizes and ours_shared_noise "
-    "weigh records, all others hospitals alike. Below a table, ours less FedAvg and less the best of the others, seed "
-    "by seed; the best is picked by the same means, so that interval is no 95 % interval."
+    "gives its share of the noise away, all others' for a hospital's own updates. fedavg_sizes, ours_sizes and "
+    "ours_shared_noise weigh records, all others hospitals alike. Below a table, ours less FedAvg and less the best "
+    "of the others, seed by seed; the best is picked by the same means, so that interval is no 95 % interval."
 )
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced")
 

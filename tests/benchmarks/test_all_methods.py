@@ -14,7 +14,7 @@ from securepfl.learning.models import build_model
 
 NEVER = float("inf")
 TRAINED = [name for name in METHODS if name not in ("majority", "ours_shared_noise")]
-OURS = ("ours", "ours_coupled", "ours_sparse")
+OURS = ("ours", "ours_sizes", "ours_coupled", "ours_sparse")
 FLOATS = 6 * 8 + 9  # of the model: body with bias, head with bias
 
 
@@ -113,6 +113,14 @@ def test_shared_noise_takes_single_steps_of_four_hospitals_and_needs_privacy() -
     assert torch.isfinite(weights_of(found)).all()
     with pytest.raises(ValueError, match="needs a finite epsilon"):
         method.fit(small_task("abcd"), Settings(NEVER, 1e-5, 12), hyper, 1)
+
+
+def test_ours_by_sizes_declares_them() -> None:
+    sites = {
+        name: Site(*rows(seed, count), *rows(9, 10)) for seed, (name, count) in enumerate({"a": 200, "b": 50}.items())
+    }
+    task = Task("sizes", sites, lambda: build_model("mlp", 5), head=("head.*",))
+    assert METHODS["ours_sizes"].weights(task) == {"a": {"weight": 1000}, "b": {"weight": 250}}
 
 
 def test_fedavg_by_sizes_is_fedavg_where_all_are_alike_and_follows_the_largest_elsewhere() -> None:
