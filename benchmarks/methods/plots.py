@@ -23,6 +23,7 @@ _NAMED = {
     OURS: "#D55E00",
     COUPLED: "#CC79A7",
     SHARED_NOISE: "#E69F00",
+    "ours_sizes": "#7B241C",
     "pooled": "#000000",
     "local": "#009E73",
     "fedavg": "#0072B2",
