@@ -92,16 +92,17 @@ def _paired(results: Mapping[Cell, Record], task: str, epsilon: float, methods: 
     others = {name: runs for name, runs in found.items() if name not in ours}
     if not ours or "fedavg" not in others:
         return []
+    best = {
+        column: max(others, key=lambda other: interval(list(_by_seed(others[other], column).values()))[0])
+        for column in ("balanced_accuracy", "auroc")
+    }
     headings = [f"{title}, less {whose}" for title in ("bal. acc.", "AUROC") for whose in ("fedavg", "the best other")]
     lines = ["", f"| paired | {' | '.join(headings)} |", "|---|---|---|---|---|"]
     for name in ours:
         cells = []
-        for column in ("balanced_accuracy", "auroc"):
-            best = max(others, key=lambda other: interval(list(_by_seed(others[other], column).values()))[0])
-            cells += [
-                _less(found[name], others["fedavg"], column),
-                f"{_less(found[name], others[best], column)} ({best})",
-            ]
+        for column, other in best.items():
+            cells.append(_less(found[name], others["fedavg"], column))
+            cells.append(f"{_less(found[name], others[other], column)} ({other})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

@@ -55,8 +55,8 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
         console.print(_similarity_table(result))
-    if coupling_rows(result):
-        console.print(_coupling_table(result))
+    if rows := coupling_rows(result):
+        console.print(_coupling_table(rows))
     console.print(_communication(result["communication"], result["seconds"]))
     for note in result["notes"]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
@@ -122,11 +122,9 @@ def _similarity_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _coupling_table(result: dict[str, Any]) -> Table:
-    table = Table(title="Coupling of personal parameters", title_justify="left")
-    for heading in COUPLING_HEADINGS:
-        table.add_column(heading, justify="right" if heading == "rounds coupled" else "left")
-    for row in coupling_rows(result):
+def _coupling_table(rows: list[list[str]]) -> Table:
+    table = Table(*COUPLING_HEADINGS, title="Coupling of personal parameters", title_justify="left")
+    for row in rows:
         table.add_row(*row)
     return table
 
