@@ -21,7 +21,7 @@ from rich.table import Table
 from securepfl.crypto.identity import Identity
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.privacy.events import AnyRelease, Release, SharedRelease
-from securepfl.privacy.ledger import Budget, Ledger, verify_ledger
+from securepfl.privacy.ledger import Budget, Ledger, Terms, verify_ledger
 
 RELEASES: dict[str, AnyRelease] = {
     "full batch": Release(noise_multiplier=400.0, sample_rate=1.0, steps=20),
@@ -34,9 +34,9 @@ RELEASES: dict[str, AnyRelease] = {
 def append_times(path: Path, release: AnyRelease, rounds: int, signer: LedgerSigner) -> tuple[list[float], list[float]]:
     """Seconds of each append of a new ledger at `path`, and of each raw write with fsync of as many bytes."""
     appends, raws = [], []
-    flags = {"simulation": True, "seeded": False}
+    terms = Terms("a", "b", Budget(100, 1e-5), simulation=True, seeded=False)
     raw = os.open(path.with_suffix(".raw"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    with Ledger.open(path, site="a", data_set="b", budget=Budget(100, 1e-5), signer=signer, **flags) as ledger:
+    with Ledger.open(path, terms, signer) as ledger:
         for number in range(rounds):
             size = path.stat().st_size
             before = time.perf_counter()

@@ -47,6 +47,7 @@ from securepfl.privacy.lines import (
     split_lines,
     summary,
 )
+from securepfl.privacy.terms import Terms
 
 __all__ = [
     "Budget",
@@ -55,6 +56,7 @@ __all__ = [
     "RoundSpend",
     "SessionStart",
     "Signer",
+    "Terms",
     "Verifier",
     "verify_ledger",
 ]
@@ -87,47 +89,31 @@ class Ledger:
         self._path, self._file, self._signer, self._history, self._size = path, file, signer, history, size
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        *,
-        site: str,
-        data_set: str,
-        budget: Budget,
-        signer: Signer,
-        simulation: bool,
-        seeded: bool,
-        run: str | None = None,
-        raise_budget: bool = False,
-    ) -> Self:
+    def open(cls, path: Path, terms: Terms, signer: Signer, *, run: str | None = None) -> Self:
         """Creates the ledger at `path` or continues it, and appends this session's line.
 
-        data_set: name or fingerprint of the data the ledger belongs to. run: name of the run; a resumed run
-        gives its old one, so that it cannot reserve a round twice; None is a new run. A last line torn by a
-        crash is dropped, and a line says so. raise_budget: somebody decided on
-        this budget; otherwise an existing ledger keeps its own epsilon.
+        run: name of the run; a resumed run gives its old one, so that it cannot reserve a round twice; None is a new
+        run. A last line torn by a crash is dropped, and a line says so.
 
         Raises LedgerError where the file is damaged, in use, or about another site, data set or kind of run,
-        BudgetError where the budget is looser than the last session's without `raise_budget`, and StorageError
+        BudgetError where the budget is looser than the last session's and nobody decided on it, and StorageError
         where it cannot be read or written. The budget may already be spent.
         """
         file, data = _open_locked(path)
         try:
             lines, torn = split_lines(data)
-            history = _replayed(path, lines, signer)
-            _check_owner(path, history, site, data_set, simulation, seeded)
-            budget = _held_budget(path, history, budget, raise_budget)
+            history, budget = _taken_up(path, lines, terms, signer)
             ledger = cls(path, file, signer, history, sum(len(line) + 1 for line in lines))
             if len(data) < ledger._size:  # whole but for its newline, see split_lines
                 ledger._write(b"\n", ledger._size - 1)
             ledger._append(
                 Session(
                     **ledger._common_fields(history.composition.epsilon(budget.delta)),
-                    site=site,
-                    simulation=simulation,
-                    seeded=seeded,
+                    site=terms.site,
+                    simulation=terms.simulation,
+                    seeded=terms.seeded,
                     run=run or secrets.token_hex(8),
-                    data_set=data_set,
+                    data_set=terms.data_set,
                     budget=budget,
                     algorithm=signer.algorithm,
                     public_key=signer.public_key.hex(),
@@ -140,19 +126,7 @@ class Ledger:
         return ledger
 
     @classmethod
-    def check(
-        cls,
-        path: Path,
-        release: AnyRelease,
-        *,
-        site: str,
-        data_set: str,
-        budget: Budget,
-        signer: Signer,
-        simulation: bool,
-        seeded: bool,
-        raise_budget: bool = False,
-    ) -> None:
+    def check(cls, path: Path, terms: Terms, signer: Signer, release: AnyRelease) -> None:
         """Raises what `open`, then reserving `release` as round 0, would raise for what the file holds, and writes
         nothing: no line, no new file.
 
@@ -160,10 +134,8 @@ class Ledger:
         be writable, so both check again.
         """
         lines, _ = split_lines(_read_unheld(path))
-        history = _replayed(path, lines, signer)
-        _check_owner(path, history, site, data_set, simulation, seeded)
-        held = _held_budget(path, history, budget, raise_budget)
-        _check_spent(path, site, held, _composed(path, history, release).epsilon(held.delta), 0)
+        history, budget = _taken_up(path, lines, terms, signer)
+        _check_spent(path, terms.site, budget, _composed(path, history, release).epsilon(budget.delta), 0)
 
     @property
     def head(self) -> str:
@@ -439,11 +411,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _replayed(path: Path, lines: list[bytes], signer: Signer) -> History:
+def _taken_up(path: Path, lines: list[bytes], terms: Terms, signer: Signer) -> tuple[History, Budget]:
+    """What the ledger's `lines` hold, and the budget from here on. Raises as Ledger.open."""
     history = History()
     for _ in replay(str(path), lines, signer.verify, history):
         pass
-    return history
+    return history, terms.taken_up(path, history.session)
 
 
 def _composed(path: Path, history: History, release: AnyRelease) -> Composition:
@@ -465,37 +438,6 @@ def _check_spent(path: Path, site: str, budget: Budget, spent: float, round_: in
             f"{site}: {what} would bring the spend to epsilon {spent:.4g} at delta {budget.delta:g}, over the budget "
             f"of {budget.epsilon:.4g} ({path}); raise the budget or stop here"
         )
-
-
-def _check_owner(path: Path, history: History, site: str, data_set: str, simulation: bool, seeded: bool) -> None:
-    last = history.session
-    if last is None:
-        return
-    for name, theirs, ours in (("site", last.site, site), ("data set", last.data_set, data_set)):
-        if theirs != ours:
-            raise LedgerError(f"{path}: belongs to {name} {theirs!r}, not {ours!r}; give that {name}'s own ledger")
-    if (last.simulation, last.seeded) != (simulation, seeded):
-        theirs, ours = _kind(last.simulation, last.seeded), _kind(simulation, seeded)
-        raise LedgerError(f"{path}: holds {theirs}, and this run is one of {ours}; keep a ledger for each")
-
-
-def _kind(simulation: bool, seeded: bool) -> str:
-    return ("seeded " if seeded else "") + ("simulations" if simulation else "real runs")
-
-
-def _held_budget(path: Path, history: History, budget: Budget, decided: bool) -> Budget:
-    """The budget of this session: a budget that any run may move bounds nothing, so only a decision moves it."""
-    last = history.session
-    if last is None or decided:
-        return budget
-    before = last.budget
-    if budget.epsilon > before.epsilon or budget.delta > before.delta:
-        raise BudgetError(
-            f"{path}: its budget is epsilon {before.epsilon:g} at delta {before.delta:g}, and this run would loosen it "
-            f"to epsilon {budget.epsilon:g} at delta {budget.delta:g}; if that is meant, declare `budget` in [privacy] "
-            f"or [sites.{last.site}]"
-        )
-    return Budget(before.epsilon, budget.delta)
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

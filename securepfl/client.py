@@ -55,7 +55,7 @@ from securepfl.messages import (
 )
 from securepfl.privacy.dpsgd import TrainingReport, validate_model
 from securepfl.privacy.gradients import GradientMode, choose_mode
-from securepfl.privacy.ledger import Budget, Ledger
+from securepfl.privacy.ledger import Budget, Ledger, Terms
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
 from securepfl.snapshot import Snapshot
@@ -73,6 +73,18 @@ class Simulation:
 
     def __repr__(self) -> str:
         return f"Simulation(seeded={self.noise_key is not None})"
+
+
+def ledger_terms(federation: Federation, site: str, data_set: str, simulation: Simulation | None) -> Terms:
+    """What the ledger of `site` is opened with. `simulation`: None is a real hospital."""
+    return Terms(
+        site=site,
+        data_set=data_set,
+        budget=Budget(federation.budget_of(site), federation.privacy.delta),
+        simulation=simulation is not None,
+        seeded=simulation is not None and simulation.noise_key is not None,
+        raise_budget=federation.budget_is_explicit(site),
+    )
 
 
 class Client:
@@ -585,18 +597,9 @@ class Client:
 
     def _open_ledger(self, path: Path, data_set: str) -> Ledger:
         """The data set's ledger; one that doesn't know what this folder's run spent is the wrong one."""
-        simulated = self._kind != "real"
-        ledger = Ledger.open(
-            path,
-            site=self.name,
-            data_set=data_set,
-            run=self._state.run,
-            budget=Budget(self.federation.budget_of(self.name), self.federation.privacy.delta),
-            signer=LedgerSigner(self._keyring.identity, trusting=simulated),
-            simulation=simulated,
-            seeded=self._kind == "seeded",
-            raise_budget=self.federation.budget_is_explicit(self.name),
-        )
+        terms = ledger_terms(self.federation, self.name, data_set, self._simulation)
+        signer = LedgerSigner(self._keyring.identity, trusting=terms.simulation)
+        ledger = Ledger.open(path, terms, signer, run=self._state.run)
         trained = bool(self._state.trajectory) or (self._state.pending is not None and self._state.pending.trained)
         if trained and not ledger.knows_run:
             ledger.close()

@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self
 
 import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from securepfl.client import BuildModel, Simulation
+from securepfl.client import BuildModel, Simulation, ledger_terms
 from securepfl.crypto.identity import Identity
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import ConfigError, DataError, ModelError
@@ -114,13 +114,14 @@ def suggest_partition(
     streams = _Streams(name, simulation)
     trial = _Trial.of(federation, records, one, gain_clip, loss, resolve_device(device))
     parts = _parts(federation, build_model, start, trial.device)
-    path, terms = Path(ledger), _terms(federation, name, data_set or name, identity, simulation)
-    Ledger.check(path, selection, **terms)
+    path, terms = Path(ledger), ledger_terms(_site(federation, name), name, data_set or name, simulation)
+    signer = LedgerSigner(identity, trusting=terms.simulation)
+    Ledger.check(path, terms, signer, selection)
     _try_out(parts, records, loss, trial.device, name)
-    with Ledger.open(path, **terms) as opened:
+    with Ledger.open(path, terms, signer) as opened:
         _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
-        spent = _left(federation, name, opened.spent())
+        spent = _left(terms.budget, federation.privacy.epsilon, opened.spent())
     choice: Choice = "none" if chosen is None else chosen.choice
     suggestion = Suggestion(
         choice=choice,
@@ -134,14 +135,13 @@ def suggest_partition(
     return replace(suggestion, sentence=f"{name}: {_in_words(choice, federation)}. {_cost(suggestion)}; {spent}.")
 
 
-def _left(federation: Federation, name: str, spent: float) -> str:
-    """What the ledger holds now, and whether the run still fits beside it."""
-    budget, run = _budget(federation, name).epsilon, federation.privacy.epsilon
-    if spent + run <= budget:
+def _left(budget: Budget, run: float, spent: float) -> str:
+    """What the ledger holds now, and whether a run of epsilon `run` still fits beside it."""
+    if spent + run <= budget.epsilon:
         return f"its ledger now stands at epsilon {spent:.4g}"
     return (
-        f"its ledger now stands at epsilon {spent:.4g} of {budget:g}, and a run of epsilon {run:g} may no longer fit: "
-        f"declare [privacy] budget = {spent + run:.4g}"
+        f"its ledger now stands at epsilon {spent:.4g} of {budget.epsilon:g}, and a run of epsilon {run:g} may no "
+        f"longer fit: declare [privacy] budget = {spent + run:.4g}"
     )
 
 
@@ -386,37 +386,6 @@ def _check_kinds(
 def _site(federation: Federation, name: str) -> Federation:
     """With a table for `name`, which settings that are not bound need not have."""
     return federation.replace(sites={name: federation.sites.get(name, SiteSettings())})
-
-
-def _budget(federation: Federation, name: str) -> Budget:
-    return Budget(_site(federation, name).budget_of(name), federation.privacy.delta)
-
-
-class _Terms(TypedDict):
-    """What a ledger is opened and checked with."""
-
-    site: str
-    data_set: str
-    budget: Budget
-    signer: LedgerSigner
-    simulation: bool
-    seeded: bool
-    raise_budget: bool
-
-
-def _terms(
-    federation: Federation, name: str, data_set: str, identity: Identity, simulation: Simulation | None
-) -> _Terms:
-    """Those of this hospital's Client, for a run of its own: none of its rounds is counted here."""
-    return _Terms(
-        site=name,
-        data_set=data_set,
-        budget=_budget(federation, name),
-        signer=LedgerSigner(identity, trusting=simulation is not None),
-        simulation=simulation is not None,
-        seeded=simulation is not None and simulation.noise_key is not None,
-        raise_budget=_site(federation, name).budget_is_explicit(name),
-    )
 
 
 def _in_words(choice: Choice, federation: Federation) -> str:

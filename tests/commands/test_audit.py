@@ -15,7 +15,7 @@ from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import ConfigError
 from securepfl.privacy.accounting import epsilon, noise_multiplier_for
 from securepfl.privacy.events import Release
-from securepfl.privacy.ledger import Budget, Ledger
+from securepfl.privacy.ledger import Budget, Ledger, Terms
 
 ROUNDS = 3
 RELEASE = Release(noise_multiplier=4.0, sample_rate=1.0, steps=3)
@@ -116,10 +116,8 @@ def written(path, *sessions):
     """A ledger of the sessions given: (epsilon, delta, what each of its rounds is settled for)."""
     signer = LedgerSigner(Identity.generate("north"), trusting=True)
     for number, (most, delta, settled) in enumerate(sessions):
-        flags = {"simulation": True, "seeded": False, "raise_budget": True}
-        with Ledger.open(
-            path, site="north", data_set="rows", budget=Budget(most, delta), signer=signer, **flags
-        ) as ledger:
+        terms = Terms("north", "rows", Budget(most, delta), simulation=True, seeded=False, raise_budget=True)
+        with Ledger.open(path, terms, signer) as ledger:
             for round_, steps in enumerate(settled, start=10 * number):
                 id_ = ledger.reserve(RELEASE, federation="ab" * 32, round=round_, attempt=0)
                 ledger.settle(id_, msgspec.structs.replace(RELEASE, steps=steps))
@@ -152,16 +150,9 @@ def test_an_unfinished_line_that_was_dropped_is_said(tmp_path):
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
     for name in ("north\x1b[2Jsouth", "north\nspent epsilon 0", "\u202enorth"):
+        terms = Terms(name, "rows", Budget(1.0, 1e-5), simulation=True, seeded=False)
         with pytest.raises(ValueError, match="schema 1"):
-            Ledger.open(
-                tmp_path / "ledger.jsonl",
-                site=name,
-                data_set="rows",
-                budget=Budget(1.0, 1e-5),
-                signer=LedgerSigner(Identity.generate("north"), trusting=True),
-                simulation=True,
-                seeded=False,
-            )
+            Ledger.open(tmp_path / "ledger.jsonl", terms, LedgerSigner(Identity.generate("north"), trusting=True))
 
 
 def test_another_key_is_not_trusted(run):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting import Release, Selection, SharedRelease, epsilon
-from securepfl.privacy.ledger import Budget, Ledger, SessionStart, verify_ledger
+from securepfl.privacy.ledger import Budget, Ledger, SessionStart, Terms, verify_ledger
 from securepfl.privacy.lines import History, replay
 
 FEDERATION = "ab" * 32
@@ -55,9 +55,10 @@ def release(steps=1, noise=5.0):
     return Release(noise_multiplier=noise, sample_rate=1.0, steps=steps)
 
 
-def open_ledger(path, *, signer=None, budget=4.0, delta=DELTA, **changes):
+def open_ledger(path, *, signer=None, budget=4.0, delta=DELTA, run=None, **changes):
     defaults = {"site": "north", "data_set": "biopsies", "simulation": True, "seeded": False}
-    return Ledger.open(path, budget=Budget(budget, delta), signer=signer or Ed25519Signer(), **defaults | changes)
+    terms = Terms(budget=Budget(budget, delta), **defaults | changes)
+    return Ledger.open(path, terms, signer or Ed25519Signer(), run=run)
 
 
 def reserve(ledger, round_, spent=None):
