@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from securepfl.learning.routing import RoutedModel
     from securepfl.privacy.units import PatientDataset, group_records
     from securepfl.privacy.validation import replace_unsupported
+    from securepfl.report.effect import idle_settings
     from securepfl.rotation import move_to
     from securepfl.runtime.keyfolder import load_coordinator, load_keyring
     from securepfl.runtime.local import local_parties, simulate
@@ -30,6 +31,7 @@ __all__ = [
     "Simulation",
     "Suggestion",
     "group_records",
+    "idle_settings",
     "load_coordinator",
     "load_keyring",
     "local_parties",
@@ -53,6 +55,7 @@ _HOMES = {
     "Simulation": "securepfl.client",
     "Suggestion": "securepfl.suggestion",
     "group_records": "securepfl.privacy.units",
+    "idle_settings": "securepfl.report.effect",
     "load_coordinator": "securepfl.runtime.keyfolder",
     "load_keyring": "securepfl.runtime.keyfolder",
     "local_parties": "securepfl.runtime.local",

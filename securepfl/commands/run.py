@@ -17,14 +17,18 @@ from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
-from securepfl.federation import Federation
+from securepfl.federation import Federation, initial_model
 from securepfl.learning.models import build_model
+from securepfl.learning.partition import Partition
 from securepfl.report.effect import idle_settings, never_coupled
 from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.runtime.local import SimulatedRun, simulate
 from securepfl.runtime.storage import new_folder, write_bytes, write_json
+
+_NAMED = 3
+"""Of the personal parameters, how many a note names; result.json names all."""
 
 Display = Callable[[Mapping[str, float]], AbstractContextManager[Observer]]
 
@@ -144,11 +148,19 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
             for name in federation.roster:
                 shutil.copy2(ledgers / f"{name}.jsonl", folder / "ledger")
         result = result_of(federation, outcome)
+        partition = partition_of(plan)
+        result["model"] = {"shared": list(partition.shared), "personal": list(partition.personal)}
         result["notes"] = notes_of(plan, outcome, seed)
         write_json(folder / "result.json", result)
         write_json(folder / "heads.json", dict(outcome.heads))
         write_bytes(folder / "report.html", page_of(result).encode())
     return result
+
+
+def partition_of(plan: Plan) -> Partition:
+    """The parameters' names, adapters' included, that `[model] personal` stands for."""
+    settings = plan.federation.model
+    return Partition.of(initial_model(plan.build_model, settings), settings.personal)
 
 
 def _train(
@@ -209,6 +221,8 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
             f"seeded (--seed {seed}): whoever knows the seed can subtract the noise, so this run protects nobody; "
             "no expert is released, and its ledgers stay in its folder"
         )
+    if isinstance(rule := plan.federation.model.personal, str):
+        notes.append(f'[model] personal = "{rule}" is {_in_words(partition_of(plan))}')
     if not plan.federation.encrypted:
         notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
     if plan.federation.shares_noise:
@@ -223,6 +237,12 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
         notes.append("no expert is released, so `securepfl route` has nothing to use: set [release] experts = true")
     notes += idle_settings(plan.federation) + never_coupled(plan.federation, outcome.sites)
     return notes + _grouped(outcome)
+
+
+def _in_words(partition: Partition) -> str:
+    names, size = partition.personal, partition.personal_size
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{rest}: {size:,} of {size + partition.shared_size:,} parameters"
 
 
 def _grouped(outcome: Outcome) -> list[str]:

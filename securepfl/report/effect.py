@@ -1,8 +1,9 @@
-"""What similarity and coupling did in a run: rows for a table, and a line wherever they did nothing."""
+"""What similarity and coupling did in a run: rows for a table, and a line wherever a setting did nothing."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from securepfl.errors import ConfigError
 from securepfl.exchange import LEAST_NEIGHBOURS
 from securepfl.federation import Federation
 from securepfl.report.outcome import SiteOutcome
@@ -22,10 +23,13 @@ def coupling_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def idle_settings(federation: Federation) -> list[str]:
-    """What of a bound federation's similarity and coupling can do nothing with its rounds and hospitals.
+    """What of a bound federation's settings can do nothing, with its rounds and hospitals.
 
     No errors: the same settings serve runs with more of either, and who turns a table off may keep the rest of it.
+    Raises ConfigError for settings that are not bound to hospitals and a model.
     """
+    if federation.shape is None:
+        raise ConfigError(f"{federation.name}: not bound to hospitals and a model; call Federation.bound first")
     coupling, similarity, others = federation.coupling, federation.similarity, len(federation.roster) - 1
     notes = [
         f"[{table}] {switch} = 0 leaves it off, so {', '.join(keys)} had no effect; set {switch} above 0 to use it"
@@ -35,6 +39,12 @@ def idle_settings(federation: Federation) -> list[str]:
         )
         if keys
     ]
+    unsparse = [key for key in ("block", "exploration") if key in changed_keys(federation.sparsity)]
+    if federation.sparsity.density == 1 and unsparse:
+        notes.append(
+            f"[sparsity] density = 1 sends every coordinate, so {', '.join(unsparse)} had no effect; set density below "
+            "1 to use it"
+        )
     notes += [
         f'[coupling] {key} had no effect under graph = "{coupling.graph}"; remove it, or set graph = "{graph}"'
         for key, graph in (("neighbours", "knn"), ("threshold", "threshold"))

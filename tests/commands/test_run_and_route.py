@@ -55,6 +55,8 @@ def test_the_demo_reaches_its_figures(demo):
 def test_result_json_has_the_contracts_names(demo):
     result = json.loads((demo[0] / "result.json").read_text())
     assert result["schema"] == 1 and result["simulation"] is True
+    assert result["model"]["personal"] == ["head.weight", "head.bias"]
+    assert not any(note.startswith("[model]") for note in result["notes"])
     assert {"versions", "federation", "sites", "mean", "communication", "seconds"} <= set(result)
     assert set(result["communication"]) >= {
         "rounds", "upload_bytes", "download_bytes", "float32_upload_bytes", "float32_download_bytes", "clipped_values"
@@ -165,6 +167,16 @@ def test_a_seeded_run_says_so_everywhere_and_releases_nothing(tmp_path):
     assert not (tmp_path / "run" / "experts").exists()
     lines = (tmp_path / "run" / "ledger" / "simulated-west.jsonl").read_text().splitlines()
     assert all(json.loads(line)["seeded"] and json.loads(line)["simulation"] for line in lines)
+
+
+def test_what_a_rule_made_personal_is_named(tmp_path):
+    settings = configured(None, rounds=1).changed("model", personal="adapters", adapters=1)
+    result = execute(plan_demo(settings, 3, None), tmp_path / "run", seed=3, device="cpu", display=quiet)
+    shared = [f"{layer}.base.{kind}" for layer in ("body", "head") for kind in ("weight", "bias")]
+    own = ["body.adapter.up.weight", "body.adapter.up.bias", "head.adapter.weight", "head.adapter.bias"]
+    assert result["model"] == {"shared": shared, "personal": own}
+    first = ", ".join(own[:3])
+    assert f'[model] personal = "adapters" is {first} and 1 more: 25 of 282 parameters' in result["notes"]
 
 
 def test_the_pipeline_example_runs_and_is_short(tmp_path):

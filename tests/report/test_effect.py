@@ -3,6 +3,9 @@
 import pytest
 from parties import federation_of
 
+import securepfl
+from securepfl.errors import ConfigError
+from securepfl.federation import Federation
 from securepfl.report.effect import idle_settings, never_coupled
 from securepfl.report.outcome import SiteOutcome
 
@@ -113,6 +116,17 @@ def test_a_table_that_is_off_says_what_it_makes_idle():
     assert note.startswith("[similarity] every = 0 leaves it off, so of, gate had no effect")
     assert idle_settings(federation(similarity={}, coupling={})) == []
     assert idle_settings(federation()) == []
+
+
+def test_blocks_that_are_all_sent_are_a_note_so_that_densities_can_be_compared():
+    (note,) = idle_settings(federation(sparsity={"block": 4, "exploration": 0.5}))
+    assert note.startswith("[sparsity] density = 1 sends every coordinate, so block, exploration had no effect")
+    assert idle_settings(federation(sparsity={"density": 0.5, "block": 4, "exploration": 0.5})) == []
+
+
+def test_settings_without_hospitals_are_refused():
+    with pytest.raises(ConfigError, match=r"^federation: not bound to hospitals and a model; call Federation.bound"):
+        securepfl.idle_settings(Federation())
 
 
 def test_a_key_of_another_graph_is_a_note_so_that_graphs_can_be_compared():
