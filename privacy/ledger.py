@@ -148,6 +148,11 @@ class Ledger:
         return self._session.run
 
     @property
+    def budget(self) -> Budget:
+        """What this session may spend up to: an older ledger's own epsilon, unless somebody decided otherwise."""
+        return self._session.budget
+
+    @property
     def knows_run(self) -> bool:
         """Whether this run has reserved anything here, in this session or an earlier one."""
         return any(reservation.run == self.run for reservation in self._history.reserved.values())
@@ -163,18 +168,18 @@ class Ledger:
 
     def spent(self) -> float:
         """Epsilon of all releases composed, zero-out, at this session's delta."""
-        return self._history.composition.epsilon(self._session.budget.delta)
+        return self._history.composition.epsilon(self.budget.delta)
 
     def spent_replace_one(self) -> float:
         """The same under replace-one adjacency."""
-        return self._history.composition.epsilon(self._session.budget.delta, "replace-one")
+        return self._history.composition.epsilon(self.budget.delta, "replace-one")
 
     def would_exceed(self, release: AnyRelease) -> bool:
         """Whether reserving `release` would be over budget. Inf, where delta is too small to account, exceeds.
 
         Raises LedgerError for another unit than this ledger's.
         """
-        return self._spent_with(release) > self._session.budget.epsilon
+        return self._spent_with(release) > self.budget.epsilon
 
     def serves_other_run(self, federation: str) -> bool:
         """Whether another run than this one has reserved anything here under `federation` (see reserve)."""
@@ -195,7 +200,7 @@ class Ledger:
         """
         if release.steps < 1:
             raise ValueError(f"steps must be at least 1 to reserve, not {release.steps!r}")
-        run, budget = self._session.run, self._session.budget
+        run, budget = self.run, self.budget
         id_ = reservation_id(run, federation, round, attempt)
         if id_ in self._history.reserved:
             raise LedgerError(
@@ -225,7 +230,7 @@ class Ledger:
         """
         line = Settlement(**self._session_fields(0.0), id=id, actual=actual)
         self._history.check(line)
-        spent = self._history.composition_after(line).epsilon(self._session.budget.delta)
+        spent = self._history.composition_after(line).epsilon(self.budget.delta)
         self._append(msgspec.structs.replace(line, epsilon=spent))
 
     def record(self, kind: Literal["expert-release", "audit"], details: Mapping[str, Any]) -> None:
@@ -247,7 +252,7 @@ class Ledger:
         return self._history.session
 
     def _spent_with(self, release: AnyRelease) -> float:
-        return _composed(self._path, self._history, release).epsilon(self._session.budget.delta)
+        return _composed(self._path, self._history, release).epsilon(self.budget.delta)
 
     def _common_fields(self, spent: float) -> dict[str, Any]:
         """Of any next line. The signature is put in by _append."""

@@ -72,7 +72,6 @@ class ModelSettings(Settings, frozen=True):
         require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
         require(self.adapters is None or self.adapters >= 0, f"adapters = {self.adapters}: a rank, 0 or more")
         require(0 <= self.seed < 2**53, f"seed = {self.seed}: must be in [0, 2^53)")
-        _require_place(self, "kind", hidden=("mlp",))
 
 
 class TrainingSettings(Settings, frozen=True):

@@ -31,7 +31,7 @@ from securepfl.privacy.accounting import epsilon as epsilon_of
 from securepfl.privacy.accounting import selection_noise_for
 from securepfl.privacy.dpsgd import DPSettings, train_private
 from securepfl.privacy.events import Release, Selection
-from securepfl.privacy.ledger import Budget, Ledger
+from securepfl.privacy.ledger import Ledger
 from securepfl.privacy.selection import candidate_count
 from securepfl.privacy.units import Batch, batches_of
 from securepfl.randomness import RandomStream, derive_key, fresh_key
@@ -121,7 +121,7 @@ def suggest_partition(
     with Ledger.open(path, terms, signer) as opened:
         _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
-        spent = _left(terms.budget, federation.privacy.epsilon, opened.spent())
+        spent = _left(opened, federation.privacy.epsilon)
     choice: Choice = "none" if chosen is None else chosen.choice
     suggestion = Suggestion(
         choice=choice,
@@ -135,13 +135,14 @@ def suggest_partition(
     return replace(suggestion, sentence=f"{name}: {_in_words(choice, federation)}. {_cost(suggestion)}; {spent}.")
 
 
-def _left(budget: Budget, run: float, spent: float) -> str:
+def _left(ledger: Ledger, run: float) -> str:
     """What the ledger holds now, and whether a run of epsilon `run` still fits beside it."""
-    if spent + run <= budget.epsilon:
+    spent, most = ledger.spent(), ledger.budget.epsilon
+    if spent + run <= most:
         return f"its ledger now stands at epsilon {spent:.4g}"
     return (
-        f"its ledger now stands at epsilon {spent:.4g} of {budget.epsilon:g}, and a run of epsilon {run:g} may no "
-        f"longer fit: declare [privacy] budget = {spent + run:.4g}"
+        f"its ledger now stands at epsilon {spent:.4g} of {most:g}, and a run of epsilon {run:g} may no longer fit: "
+        f"declare [privacy] budget = {spent + run:.4g}"
     )
 
 

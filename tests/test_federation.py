@@ -37,7 +37,6 @@ def test_defaults_are_valid_and_bind_to_a_model():
         ({"shape": {}}, ["computed from the model"]),
         ({"sparsity": {"strength": 2.0}}, ["[sparsity] strength", 'kind = "soft" or "difference"']),
         ({"sparsity": {"strength": 2.0, "kind": "select"}}, ["[sparsity] strength", "remove it"]),
-        ({"model": {"kind": "logistic", "hidden": 16}}, ["[model] hidden has no place", 'kind = "mlp"']),
         ({"coupling": {"penalty": 0.1}}, ["[coupling] penalty", 'kind = "lasso"']),
         ({"coupling": {"strength": 0.5, "weight_bits": 8}}, ["[coupling] weight_bits", 'kind = "lasso"']),
         ({"coupling": {"strength": 0.5, "scale": 2.0}}, ["[coupling] scale", 'kind = "lasso"']),

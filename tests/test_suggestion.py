@@ -291,6 +291,15 @@ def test_a_charge_that_a_run_no_longer_fits_beside_says_so(tmp_path):
     assert "no longer fit" not in ask(tmp_path / "wide", rows("none", 40), epsilon=0.5).sentence
 
 
+def test_the_budget_that_it_tells_of_is_the_ledgers_own(tmp_path):
+    ask(tmp_path, rows("none", 40), settings(9.0), epsilon=0.5)
+    undeclared = Federation.from_mapping({"privacy": {"epsilon": 1.0}})
+    assert "no longer fit" not in ask(tmp_path, rows("none", 40), undeclared, epsilon=0.5).sentence
+    larger = Federation.from_mapping({"privacy": {"epsilon": 8.5}})
+    told = ask(tmp_path, rows("none", 40), larger, epsilon=0.25).sentence
+    assert " of 9, and a run of epsilon 8.5 may no longer fit: declare" in told
+
+
 def test_a_ledgers_path_may_be_text(tmp_path):
     path, given = str(tmp_path / "ledger.jsonl"), {"start": START, "device": "cpu", "simulation": Simulation()}
     suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, path, epsilon=0.5, **given)

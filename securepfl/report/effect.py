@@ -5,7 +5,8 @@ from typing import Any
 
 from securepfl.errors import ConfigError
 from securepfl.exchange import LEAST_NEIGHBOURS
-from securepfl.federation import Federation
+from securepfl.federation import Federation, ModelSettings
+from securepfl.learning.sparsity import most_coordinates
 from securepfl.report.outcome import SiteOutcome
 from securepfl.settings import changed_keys
 
@@ -39,12 +40,7 @@ def idle_settings(federation: Federation) -> list[str]:
         )
         if keys
     ]
-    unsparse = [key for key in ("block", "exploration") if key in changed_keys(federation.sparsity)]
-    if federation.sparsity.density == 1 and unsparse:
-        notes.append(
-            f"[sparsity] density = 1 sends every coordinate, so {', '.join(unsparse)} had no effect; set density below "
-            "1 to use it"
-        )
+    notes += _idle_model(federation.model) + _idle_sparsity(federation, federation.shape.shared)
     notes += [
         f'[coupling] {key} had no effect under graph = "{coupling.graph}"; remove it, or set graph = "{graph}"'
         for key, graph in (("neighbours", "knn"), ("threshold", "threshold"))
@@ -68,6 +64,23 @@ def idle_settings(federation: Federation) -> list[str]:
             f"compared were taken; set at most {others}"
         )
     return notes
+
+
+def _idle_model(model: ModelSettings) -> list[str]:
+    if model.kind != "logistic" or "hidden" not in changed_keys(model):
+        return []
+    return ['[model] hidden had no effect, as kind = "logistic" has no hidden layer; remove it, or set kind = "mlp"']
+
+
+def _idle_sparsity(federation: Federation, shared: int) -> list[str]:
+    sparsity = federation.sparsity
+    keys = [key for key in ("density", "block", "exploration") if key in changed_keys(sparsity)]
+    if not keys or most_coordinates(shared, sparsity.density, sparsity.block) < shared:
+        return []
+    return [
+        f"[sparsity] density = {sparsity.density:g} in blocks of {sparsity.block} sends all {shared:,} shared "
+        f"parameters, so {', '.join(keys)} had no effect; set a smaller density or block"
+    ]
 
 
 def _never_compared(federation: Federation) -> str:

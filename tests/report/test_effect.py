@@ -1,11 +1,14 @@
 """A run says where similarity or coupling did nothing, why, and what to do."""
 
+from functools import partial
+
 import pytest
 from parties import federation_of
 
 import securepfl
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation
+from securepfl.learning.models import build_model
 from securepfl.report.effect import idle_settings, never_coupled
 from securepfl.report.outcome import SiteOutcome
 
@@ -120,8 +123,20 @@ def test_a_table_that_is_off_says_what_it_makes_idle():
 
 def test_blocks_that_are_all_sent_are_a_note_so_that_densities_can_be_compared():
     (note,) = idle_settings(federation(sparsity={"block": 4, "exploration": 0.5}))
-    assert note.startswith("[sparsity] density = 1 sends every coordinate, so block, exploration had no effect")
+    assert note == (
+        "[sparsity] density = 1 in blocks of 4 sends all 56 shared parameters, so block, exploration had no "
+        "effect; set a smaller density or block"
+    )
+    (note,) = idle_settings(federation(sparsity={"density": 0.5, "block": 100}))
+    assert note.startswith("[sparsity] density = 0.5 in blocks of 100 sends all 56") and "so density, block had" in note
     assert idle_settings(federation(sparsity={"density": 0.5, "block": 4, "exploration": 0.5})) == []
+
+
+def test_a_hidden_layer_that_is_not_there_is_a_note():
+    settings = {"model": {"kind": "logistic", "hidden": 16}}
+    bound = Federation.from_mapping(settings).bound(NAMES, partial(build_model, "logistic", 6))
+    (note,) = idle_settings(bound)
+    assert note.startswith("[model] hidden had no effect")
 
 
 def test_settings_without_hospitals_are_refused():
