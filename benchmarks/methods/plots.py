@@ -17,13 +17,14 @@ from methods.catalogue import ENTRIES, EPSILONS
 from methods.cells import Cell, Record
 from methods.table import summary
 
-OURS, COUPLED, SHARED_NOISE = _SDK = ("ours", "ours_coupled", "ours_shared_noise")
-# Okabe and Ito's palette, told apart with any colour vision; ours in vermillion, thick, on top.
+COUPLED = "ours_coupled"
+# Okabe and Ito's palette, told apart with any colour vision; ours in warm colours, thick, on top.
 _NAMED = {
-    OURS: "#D55E00",
+    "ours": "#D55E00",
     COUPLED: "#CC79A7",
-    SHARED_NOISE: "#E69F00",
+    "ours_shared_noise": "#E69F00",
     "ours_sizes": "#7B241C",
+    "ours_sparse": "#F0C05A",
     "pooled": "#000000",
     "local": "#009E73",
     "fedavg": "#0072B2",
@@ -33,6 +34,7 @@ _OTHERS = ("#56B4E9", "#7A9A01", "#8C6D31")
 _MARKERS = ("s", "^", "v", "D", "P", "X", "<", ">", "h", "*", "p")
 _REST = "each other method"
 _REST_COLOUR = "#c4c4c4"
+_SDK = tuple(name for name in _NAMED if name.startswith("ours"))
 _DASHED = ("majority", "pooled")
 _NO_UPDATES = ("majority", "local", "pooled")
 """Methods that send no updates: horizontal lines where the other axis is bytes."""
@@ -88,18 +90,19 @@ def draw_all(results: Mapping[Cell, Record], folder: Path) -> list[Path]:
 
 def against_epsilon(results: Mapping[Cell, Record]) -> Figure | None:
     """Balanced accuracy against epsilon, a panel for each data set with at least two epsilons."""
-    curves: dict[str, dict[str, list[Point]]] = {}
-    for cell, record in sorted(results.items(), key=lambda item: item[0].epsilon):
+    curves: dict[str, dict[str, dict[int, Point]]] = {}
+    for cell, record in results.items():
         if cell.epsilon in EPSILONS:
-            point = (float(EPSILONS.index(cell.epsilon)), *summary(record)["balanced_accuracy"])
-            curves.setdefault(cell.task, {}).setdefault(cell.method, []).append(point)
+            place = EPSILONS.index(cell.epsilon)
+            point = (float(place), *summary(record)["balanced_accuracy"])
+            curves.setdefault(cell.task, {}).setdefault(cell.method, {})[place] = point
     tasks = [task for task in ENTRIES if any(len(points) > 1 for points in curves.get(task, {}).values())]
     if not tasks:
         return None
     figure, panels = _panels(tasks)
     for axes, task in zip(panels, tasks, strict=True):
         for method, points in curves[task].items():
-            _curve(method).draw(axes, points, method if method in _NAMED else _REST)
+            _curve(method).draw(axes, _with_gaps(points), method if method in _NAMED else _REST)
         axes.set_xticks(range(len(EPSILONS)), [("\u221e" if math.isinf(e) else f"{e:g}") for e in EPSILONS])
         axes.set_xlabel("epsilon", fontsize=8)
     return _finished(figure, panels)
@@ -154,6 +157,11 @@ def similarity(results: Mapping[Cell, Record]) -> Figure | None:
     return figure
 
 
+def _with_gaps(points: Mapping[int, Point]) -> list[Point]:
+    """In order, with no value where an epsilon was not run: no line leads across it."""
+    return [points.get(place, (float(place), math.nan, math.nan)) for place in range(min(points), max(points) + 1)]
+
+
 def _heat_map(axes: Axes, clusters: Mapping[str, int], facts: Mapping[str, object]) -> AxesImage:
     names = sorted(clusters, key=lambda name: (clusters[name], name))
     cosines, edges = facts["similarity"], facts.get("edges", [])
@@ -204,9 +212,9 @@ def _finished(figure: Figure, panels: Sequence[Axes]) -> Figure:
 def _curve(method: str) -> _Look:
     """Ten curves can't be told apart: those of methods that aren't named are alike, and without bars."""
     if method not in _NAMED:
-        return _Look(_REST_COLOUR, "", 0, line="-", bars=False)
+        return _Look(_REST_COLOUR, ".", 0, line="-", bars=False)
     if method in _DASHED:
-        return _Look(_NAMED[method], "", 1, line="--", bars=False)
+        return _Look(_NAMED[method], ".", 1, line="--", bars=False)
     return _Look(_NAMED[method], "o", 3 if method in _SDK else 2, line="-")
 
 

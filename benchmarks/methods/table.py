@@ -24,7 +24,7 @@ _PREFACE = (
     "Every method takes at most the same number of full-batch gradients of each hospital and spends the same "
     "epsilon and delta (zero-out, per record). Its hyper-parameters: as many trials for each method, drawn evenly "
     "from its grid by a fixed public draw, each scored on a quarter of each hospital's training rows by (balanced "
-    "accuracy + AUROC) / 2; test rows play no part. Tuning is not charged to epsilon, for any method. Mean over "
+    "accuracy + AUROC) / 2, without test rows. Tuning is not charged to epsilon, for any method. Mean over "
     "hospitals, then over seeds, with the 95 % interval (t). Worst hospital: the one with the lowest balanced "
     "accuracy, and its AUROC. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, one "
     "thread. **Best**; _within the best's interval_; majority, pooled (its rows leave the hospitals) and "
@@ -79,8 +79,8 @@ def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: S
     if not rows:
         return ""
     marks = {column: _mark(rows, column) for column in _CONTESTED}
-    plan = next(results[Cell(task, method, epsilon)]["plan"] for method in rows)
-    lines = [_caption(ENTRIES[task], epsilon, plan), "", _HEADER, "|---|---|---|---|---|---|---|"]
+    plans = {method: results[Cell(task, method, epsilon)]["plan"] for method in rows}
+    lines = [_caption(ENTRIES[task], epsilon, plans), "", _HEADER, "|---|---|---|---|---|---|---|"]
     lines += [_row(method, columns, marks) for method, columns in rows.items()]
     return "\n".join([*lines, *_paired(results, task, epsilon, tuple(rows))])
 
@@ -96,13 +96,15 @@ def _paired(results: Mapping[Cell, Record], task: str, epsilon: float, methods: 
         column: max(others, key=lambda other: interval(list(_by_seed(others[other], column).values()))[0])
         for column in ("balanced_accuracy", "auroc")
     }
-    headings = [f"{title}, less {whose}" for title in ("bal. acc.", "AUROC") for whose in ("fedavg", "the best other")]
-    lines = ["", f"| paired | {' | '.join(headings)} |", "|---|---|---|---|---|"]
+    whom = ("fedavg",) if len(others) == 1 else ("fedavg", "the best other")
+    headings = [f"{title}, less {whose}" for title in ("bal. acc.", "AUROC") for whose in whom]
+    lines = ["", f"| paired | {' | '.join(headings)} |", f"|{'---|' * (len(headings) + 1)}"]
     for name in ours:
         cells = []
         for column, other in best.items():
             cells.append(_less(found[name], others["fedavg"], column))
-            cells.append(f"{_less(found[name], others[other], column)} ({other})")
+            if len(whom) > 1:
+                cells.append(f"{_less(found[name], others[other], column)} ({other})")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
@@ -118,13 +120,23 @@ def _by_seed(runs: Sequence[Record], column: str) -> dict[int, float]:
     return {run["seed"]: mean_over_hospitals(run["hospitals"], column) for run in runs}
 
 
-def _caption(entry: Entry, epsilon: float, plan: Mapping[str, int]) -> str:
+def _caption(entry: Entry, epsilon: float, plans: Mapping[str, Mapping[str, int]]) -> str:
+    """Privacy and the numbers of the runs; of which rows, where these differ."""
     delta = f"{entry.delta:.0e}".replace("e-0", "e-")
     privacy = f"Epsilon {epsilon:g}, delta {delta}" if math.isfinite(epsilon) else "Without privacy"
-    numbers = (
-        f"{plan['steps']} gradients, {plan['trials']} trials over {plan['tuning_seeds']} seeds, {plan['seeds']} seeds"
-    )
-    return f"{privacy} ({numbers}):"
+    rows: dict[str, list[str]] = {}
+    for method, plan in plans.items():
+        numbers = (
+            f"{plan['steps']} gradients, {plan['trials']} trials over {_counted(plan['tuning_seeds'])}, "
+            f"{_counted(plan['seeds'])}"
+        )
+        rows.setdefault(numbers, []).append(method)
+    told = rows if len(rows) == 1 else [f"{', '.join(methods)}: {numbers}" for numbers, methods in rows.items()]
+    return f"{privacy} ({'; '.join(told)}):"
+
+
+def _counted(seeds: int) -> str:
+    return f"{seeds} seed" + ("" if seeds == 1 else "s")
 
 
 @dataclass(frozen=True)

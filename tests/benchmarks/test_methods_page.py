@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from methods import store
@@ -86,6 +87,21 @@ def test_ours_is_compared_seed_by_seed_with_the_best_other(tmp_path):
     assert "fedavg 8," in section and "fedamp 72," in section
 
 
+def test_rows_of_other_numbers_are_told_apart_and_a_single_other_is_no_best(tmp_path):
+    store.append(tmp_path, record("azpro", "fedavg", "1", 0.75))
+    store.append(tmp_path, record("azpro", "ours", "1", 0.7) | {"plan": vars(Plan(seeds=2, trials=3, tuning_seeds=1))})
+    results = store.read(tmp_path)
+    section = section_of(results, ("fedavg", "ours"), [])
+    first, second = "20 gradients, 8 trials over 2 seeds, 2 seeds", "20 gradients, 3 trials over 1 seed, 2 seeds"
+    assert f"Epsilon 1, delta 1e-5 (fedavg: {first}; ours: {second}):" in section
+    assert (
+        "| paired | bal. acc., less fedavg | AUROC, less fedavg |\n|---|---|---|\n| ours | -0.050 +- .000 | +"
+        in section
+    )
+    alone = {cell: record for cell, record in results.items() if cell.method == "fedavg"}
+    assert f"Epsilon 1, delta 1e-5 ({first}):" in section_of(alone, ("fedavg",), [])
+
+
 def test_an_interval_is_student_s_and_the_worst_hospital_is_one_that_two_classes_test():
     mean, half = interval([0.1, 0.2, 0.3])
     assert (mean, half) == pytest.approx((0.2, 4.303 * 0.1 / 3**0.5), rel=1e-3)
@@ -150,7 +166,7 @@ def test_what_is_missing_or_unknown_ends_with_2_and_one_line(options, problem, m
 
 def test_plots_show_every_method_and_the_graph(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from methods.plots import against_bytes, draw_all
+    from methods.plots import against_bytes, against_epsilon, draw_all
 
     names = [f"cluster{n % 2}-{n // 2}" for n in range(4)]
     cosines = {a: {b: 0.9 if a[7] == b[7] else -0.4 for b in names if b != a} for a in names}
@@ -164,4 +180,8 @@ def test_plots_show_every_method_and_the_graph(tmp_path):
     assert all(path.stat().st_size > 5000 for path in drawn)
     labels = [text.get_text() for text in against_bytes(results).legends[0].get_texts()]
     assert labels == ["ours", "ours_coupled", "local", "fedavg"]
+    store.append(tmp_path, record("clusters_d10", "ours", "0.5", 0.5))
+    curves = against_epsilon(store.read(tmp_path, PLAN)).axes[0].containers
+    line = next(curve.lines[0].get_ydata(orig=False) for curve in curves if curve.get_label() == "ours")
+    assert line[:2].tolist() == pytest.approx([0.5, 0.8]) and np.isnan(line[2:5]).all() and len(line) == 6
     assert draw_all({}, tmp_path / "none") == []
