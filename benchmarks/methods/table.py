@@ -33,6 +33,7 @@ _PREFACE = (
     "ours_shared_noise weigh records, all others hospitals alike. Below a table, ours less FedAvg and less the best "
     "of the others, seed by seed; the best is picked by the same means, so that interval is no 95 % interval."
 )
+_OVERVIEW = ("ours", "ours_sizes", "ours_coupled", "ours_sparse")
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced")
 
 
@@ -49,11 +50,42 @@ def section_of(results: Mapping[Cell, Record], methods: Sequence[str], pictures:
     """What stands between the markers: how it was run, a table for each data set and epsilon of the page, pictures."""
     sizes = ", ".join(f"{name} {math.prod(map(len, METHODS[name].GRID.values()))}" for name in METHODS)
     parts = [_PREFACE, f"Choices that a method's grid holds, of which the trials are drawn: {sizes}."]
+    parts += _overview(results, methods)
     for name, entry in ENTRIES.items():
         tables = [table for epsilon in entry.page if (table := _table(results, name, epsilon, methods))]
         if tables:
             parts += [f"### {entry.title}", entry.note, *tables]
     return "\n\n".join([*parts, *(f"![{path}]({path})" for path in pictures)]) + "\n"
+
+
+def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[str]:
+    """All tables in one: our rows beside training alone and the best of the others, each column by itself."""
+    lines = []
+    for name, entry in ENTRIES.items():
+        for epsilon in entry.page:
+            rows = {m: summary(results[cell]) for m in methods if (cell := Cell(name, m, epsilon)) in results}
+            others = [m for m in rows if m not in APART and not m.startswith("ours")]
+            if others and any(m in rows for m in _OVERVIEW):
+                cells = (_beside(rows, others, m) for m in ("local", "", *_OVERVIEW))
+                lines.append(f"| {entry.title} | {_told(epsilon)} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    title = "In short, balanced accuracy / AUROC; **bold**: not below the interval of the best other method."
+    header = f"| data | epsilon | local | best other | {' | '.join(_OVERVIEW)} |"
+    return [title, "\n".join([header, f"|{'---|' * (4 + len(_OVERVIEW))}", *lines])]
+
+
+def _beside(rows: Mapping[str, Columns], others: Sequence[str], method: str) -> str:
+    """The overview's cell of `method`, or of the best of `others` where it is "": both columns."""
+    shown = []
+    for column in ("balanced_accuracy", "auroc"):
+        best = max(others, key=lambda other: rows[other][column][0])
+        if method and method not in rows:
+            return ""
+        text = figure(rows[method][column][0]) if method else f"{with_half(rows[best][column])} ({best})"
+        bold = method in _OVERVIEW and rows[method][column][0] >= _mark(rows, column, others).least
+        shown.append(f"**{text}**" if bold else text)
+    return " / ".join(shown)
 
 
 def summary(record: Record) -> dict[str, tuple[float, float]]:
@@ -78,7 +110,8 @@ def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: S
     }
     if not rows:
         return ""
-    marks = {column: _mark(rows, column) for column in _CONTESTED}
+    contestants = [method for method in rows if method not in APART]
+    marks = {column: _mark(rows, column, contestants) for column in _CONTESTED}
     plans = {method: results[Cell(task, method, epsilon)]["plan"] for method in rows}
     lines = [_caption(ENTRIES[task], epsilon, plans), "", _HEADER, "|---|---|---|---|---|---|---|"]
     lines += [_row(method, columns, marks) for method, columns in rows.items()]
@@ -135,6 +168,10 @@ def _caption(entry: Entry, epsilon: float, plans: Mapping[str, Mapping[str, int]
     return f"{privacy} ({'; '.join(told)}):"
 
 
+def _told(epsilon: float) -> str:
+    return f"{epsilon:g}" if math.isfinite(epsilon) else "none"
+
+
 def _counted(seeds: int) -> str:
     return f"{seeds} seed" + ("" if seeds == 1 else "s")
 
@@ -152,9 +189,9 @@ class _Mark:
         return f"_{text}_" if mean >= self.least else text
 
 
-def _mark(rows: Mapping[str, Columns], column: str) -> _Mark:
-    contestants = [columns[column] for name, columns in rows.items() if name not in APART]
-    mean, half = max(contestants, default=(math.inf, 0.0), key=lambda pair: pair[0])
+def _mark(rows: Mapping[str, Columns], column: str, contestants: Sequence[str]) -> _Mark:
+    found = [rows[name][column] for name in contestants]
+    mean, half = max(found, default=(math.inf, 0.0), key=lambda pair: pair[0])
     return _Mark(mean, mean - (0.0 if math.isnan(half) else half))
 
 

@@ -74,6 +74,18 @@ def test_the_table_marks_the_best_and_what_its_interval_reaches(tmp_path):
     assert "2 kB" in rows["fedavg"] and "not charged to epsilon" in section and "![pictures/x.png]" in section
 
 
+def test_the_overview_tells_the_best_other_of_each_column_and_where_ours_reaches_its_interval(tmp_path):
+    for method, balanced in (("pooled", 0.99), ("local", 0.8), ("fedavg", 0.7), ("ours", 0.7), ("ours_coupled", 0.6)):
+        store.append(tmp_path, record("azpro", method, "1", balanced))
+    store.append(tmp_path, record("azpro", "pooled", "inf", 0.9))
+    section = section_of(store.read(tmp_path, PLAN), ("pooled", "local", "fedavg", "ours", "ours_coupled"), [])
+    found = [line for line in section.splitlines() if line.startswith("| Cardiac")]
+    best = ".800 +- .127 (local) / .800 +- .000 (local)"
+    assert found == [
+        f"| Cardiac procedures (azpro) | 1 | .800 / .800 | {best} | **.700** / **.800** |  | .600 / **.800** |  |"
+    ]
+
+
 def test_ours_is_compared_seed_by_seed_with_the_best_other(tmp_path):
     for method, balanced in (("pooled", 0.99), ("local", 0.8), ("fedavg", 0.75), ("ours", 0.7)):
         store.append(tmp_path, record("azpro", method, "1", balanced))
