@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import TensorDataset
 
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.errors import SecurePFLError
 from securepfl.exchange import Layouts
 from securepfl.federation import Federation
 from securepfl.learning.models import build_model
 from securepfl.runtime.local import SimulatedRun, Traffic, local_parties, noise_key
+from securepfl.simulation import Simulation
 
 BEGIN = "<!-- scaling: begin (written by benchmarks/scaling.py) -->"
 END = "<!-- scaling: end -->"

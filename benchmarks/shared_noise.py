@@ -21,7 +21,7 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import SecurePFLError
 from securepfl.federation import Federation
@@ -29,6 +29,7 @@ from securepfl.learning.metrics import evaluate
 from securepfl.learning.models import bce, build_model
 from securepfl.learning.prediction import predict
 from securepfl.runtime.local import SimulatedRun, Traffic, exchange, local_parties, noise_key
+from securepfl.simulation import Simulation
 from securepfl.training_set import Loss
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from securepfl.client import Client, Simulation
+    from securepfl.client import Client
     from securepfl.coordinator import Coordinator
     from securepfl.crypto.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from securepfl.rotation import move_to
     from securepfl.runtime.keyfolder import load_coordinator, load_keyring
     from securepfl.runtime.local import local_parties, simulate
+    from securepfl.simulation import Simulation
     from securepfl.suggestion import Suggestion, suggest_partition
 
 __all__ = [
@@ -52,7 +53,7 @@ _HOMES = {
     "PatientDataset": "securepfl.privacy.units",
     "PublicIdentity": "securepfl.crypto.keys",
     "RoutedModel": "securepfl.learning.routing",
-    "Simulation": "securepfl.client",
+    "Simulation": "securepfl.simulation",
     "Suggestion": "securepfl.suggestion",
     "group_records": "securepfl.privacy.units",
     "idle_settings": "securepfl.report.effect",

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,36 +55,15 @@ from securepfl.messages import (
 )
 from securepfl.privacy.dpsgd import TrainingReport, validate_model
 from securepfl.privacy.gradients import GradientMode, choose_mode
-from securepfl.privacy.ledger import Budget, Ledger, Terms
+from securepfl.privacy.ledger import Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
+from securepfl.simulation import Simulation, kind_of, ledger_terms
 from securepfl.snapshot import Snapshot
 from securepfl.stepping import Step
 from securepfl.training_set import Loss, TrainingSet
 
 BuildModel = Callable[[], nn.Module]
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """Marks a client as one of a simulation. `noise_key` (32 bytes) fixes its noise: repeatable, so not private."""
-
-    noise_key: bytes | None = None
-
-    def __repr__(self) -> str:
-        return f"Simulation(seeded={self.noise_key is not None})"
-
-
-def ledger_terms(federation: Federation, site: str, data_set: str, simulation: Simulation | None) -> Terms:
-    """What the ledger of `site` is opened with. `simulation`: None is a real hospital."""
-    return Terms(
-        site=site,
-        data_set=data_set,
-        budget=Budget(federation.budget_of(site), federation.privacy.delta),
-        simulation=simulation is not None,
-        seeded=simulation is not None and simulation.noise_key is not None,
-        raise_budget=federation.budget_is_explicit(site),
-    )
 
 
 class Client:
@@ -368,7 +347,7 @@ class Client:
         """
         if not self.federation.release.experts:
             raise ConfigError("experts are not released in this federation: set [release] experts = true")
-        if self._kind == "seeded":
+        if kind_of(self._simulation) == "seeded":
             raise ConfigError("a seeded simulation releases no expert: run without --seed")
         model = self.personal_model() if expert == "personal" else self.shared_model()
         if model is None:
@@ -588,13 +567,6 @@ class Client:
         self._partition.load_personal(model, torch.from_numpy(personal))
         return model.eval()
 
-    @property
-    def _kind(self) -> str:
-        """A state never changes between kinds of run: what was trained under a seed stays unreleasable."""
-        if self._simulation is None:
-            return "real"
-        return "simulated" if self._simulation.noise_key is None else "seeded"
-
     def _open_ledger(self, path: Path, data_set: str) -> Ledger:
         """The data set's ledger; one that doesn't know what this folder's run spent is the wrong one."""
         terms = ledger_terms(self.federation, self.name, data_set, self._simulation)
@@ -616,7 +588,9 @@ class Client:
         """The stored state, or a fresh one: stored at once, so that its run keeps its name in the ledger."""
         shared, digest = as_floats(self._partition.flatten_shared(self._model)), self._digest.hex()
         compared = self._start.size + (shared.size if self.federation.similarity.of == "updates" else 0)
-        fresh = ClientState.fresh(digest, self._epoch, self._kind, shared, self._start, compared=compared)
+        fresh = ClientState.fresh(
+            digest, self._epoch, kind_of(self._simulation), shared, self._start, compared=compared
+        )
         if self._path.exists():
             return ClientState.load(self._path, digest).going_on_as(fresh, self._path)
         fresh.save(self._path)

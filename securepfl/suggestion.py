@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from securepfl.client import BuildModel, Simulation, ledger_terms
+from securepfl.client import BuildModel
 from securepfl.crypto.identity import Identity
 from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import ConfigError, DataError, ModelError
@@ -35,6 +35,7 @@ from securepfl.privacy.ledger import Ledger
 from securepfl.privacy.selection import candidate_count
 from securepfl.privacy.units import Batch, batches_of
 from securepfl.randomness import RandomStream, derive_key, fresh_key
+from securepfl.simulation import Simulation, ledger_terms
 from securepfl.training_set import Loss, TrainingSet
 
 Choice = Literal["none", "intercept", "head", "adapters"]

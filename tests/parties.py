@@ -6,10 +6,11 @@ from zlib import crc32
 import torch
 from torch.utils.data import TensorDataset
 
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.federation import Federation
 from securepfl.learning.models import build_model
 from securepfl.runtime.local import local_parties
+from securepfl.simulation import Simulation
 
 FEATURES = 6
 MODEL = partial(build_model, "mlp", FEATURES)

@@ -13,7 +13,7 @@ from parties import FEATURES, MODEL, close_all, federation_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from securepfl.cli import main
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.compared import Compared
 from securepfl.errors import DataError, MessageError
 from securepfl.learning.prediction import predict
@@ -21,6 +21,7 @@ from securepfl.learning.signal import KnownNoise
 from securepfl.privacy.accounting import epsilon
 from securepfl.privacy.units import group_records
 from securepfl.runtime.local import local_parties, simulate
+from securepfl.simulation import Simulation
 
 SEED = bytes(range(32))
 PERSONAL = {"every": 1, "of": "personal"}

@@ -373,8 +373,9 @@ def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
     """Its masks and tags would be the first run's."""
     from parties import MODEL, rows_of
 
-    from securepfl.client import Client, Simulation
+    from securepfl.client import Client
     from securepfl.errors import LedgerError
+    from securepfl.simulation import Simulation
 
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
@@ -453,8 +454,9 @@ def test_a_hospital_without_pair_secrets_cannot_take_part(tmp_path):
 
     from parties import MODEL, rows_of
 
-    from securepfl.client import Client, Simulation
+    from securepfl.client import Client
     from securepfl.runtime.local import local_parties
+    from securepfl.simulation import Simulation
 
     federation = masked()
     keyrings, _ = local_parties(federation)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
 
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.coordinator import Coordinator
 from securepfl.crypto.envelope import Kind, open_message
 from securepfl.crypto.keys import FederationKey, Identity, Keyring
@@ -14,6 +14,7 @@ from securepfl.errors import AggregateError, ConfigError, MessageError, StorageE
 from securepfl.messages import Answer, decode
 from securepfl.randomness import fresh_key
 from securepfl.rotation import move_to
+from securepfl.simulation import Simulation
 
 FIVE = (*NAMES, "elm")
 TABLES = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
 
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.crypto.envelope import Kind
 from securepfl.errors import (
     AggregateError,
@@ -27,6 +27,7 @@ from securepfl.messages import Contribution, decode
 from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties, simulate
 from securepfl.runtime.storage import write_arrays
+from securepfl.simulation import Simulation
 from securepfl.training_set import TrainingSet
 
 SEED = bytes(range(32))

@@ -6,10 +6,11 @@ import torch
 from parties import FEATURES, NAMES, close_all, exchange, federation_of, parties
 from torch import nn
 
-from securepfl.client import Client, Simulation
+from securepfl.client import Client
 from securepfl.errors import ConfigError
 from securepfl.learning.regularise import regularise
 from securepfl.randomness import derive_key
+from securepfl.simulation import Simulation
 
 SEED = bytes(range(32))
 QUIET = {

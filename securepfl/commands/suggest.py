@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from torch import nn
 
-from securepfl.client import Simulation
 from securepfl.commands.evaluation import dataset_of
 from securepfl.commands.experts import SHARED, read_experts
 from securepfl.crypto.keys import Identity
@@ -16,6 +15,7 @@ from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, StorageError
 from securepfl.federation import Federation
 from securepfl.learning.models import build_model
+from securepfl.simulation import Simulation
 from securepfl.suggestion import suggest_partition
 
 

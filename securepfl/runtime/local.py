@@ -10,12 +10,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.client import BuildModel, Client, Simulation
+from securepfl.client import BuildModel, Client
 from securepfl.coordinator import Coordinator
 from securepfl.crypto.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
 from securepfl.federation import Federation
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
+from securepfl.simulation import Simulation
 
 TrainingSets = Mapping[str, DataLoader[Any] | Dataset[Any]]
 

@@ -1,0 +1,39 @@
+"""Whether a hospital is real or one of a simulation, and what its state and its ledger hold of that."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from securepfl.federation import Federation
+from securepfl.privacy.ledger import Budget, Terms
+
+RunKind = Literal["real", "simulated", "seeded"]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Marks a client as one of a simulation. `noise_key` (32 bytes) fixes its noise: repeatable, so not private."""
+
+    noise_key: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Simulation(seeded={self.noise_key is not None})"
+
+
+def kind_of(simulation: Simulation | None) -> RunKind:
+    """A state never changes between kinds of run: what was trained under a seed stays unreleasable."""
+    if simulation is None:
+        return "real"
+    return "simulated" if simulation.noise_key is None else "seeded"
+
+
+def ledger_terms(federation: Federation, site: str, data_set: str, simulation: Simulation | None) -> Terms:
+    """What the ledger of `site` is opened with. `simulation`: None is a real hospital."""
+    kind = kind_of(simulation)
+    return Terms(
+        site=site,
+        data_set=data_set,
+        budget=Budget(federation.budget_of(site), federation.privacy.delta),
+        simulation=kind != "real",
+        seeded=kind == "seeded",
+        raise_budget=federation.budget_is_explicit(site),
+    )
