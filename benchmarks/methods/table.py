@@ -77,14 +77,17 @@ def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[st
 
 def _beside(rows: Mapping[str, Columns], others: Sequence[str], method: str) -> str:
     """The overview's cell of `method`, or of the best of `others` where it is "": both columns."""
+    if method and method not in rows:
+        return ""
     shown = []
     for column in ("balanced_accuracy", "auroc"):
-        best = max(others, key=lambda other: rows[other][column][0])
-        if method and method not in rows:
-            return ""
-        text = figure(rows[method][column][0]) if method else f"{with_half(rows[best][column])} ({best})"
-        bold = method in _OVERVIEW and rows[method][column][0] >= _mark(rows, column, others).least
-        shown.append(f"**{text}**" if bold else text)
+        if method:
+            mean = rows[method][column][0]
+            bold = method in _OVERVIEW and mean >= _mark(rows, column, others).least
+            shown.append(f"**{figure(mean)}**" if bold else figure(mean))
+        else:
+            best = max(others, key=lambda other: rows[other][column][0])
+            shown.append(f"{with_half(rows[best][column])} ({best})")
     return " / ".join(shown)
 
 

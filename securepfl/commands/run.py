@@ -148,16 +148,16 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
             for name in federation.roster:
                 shutil.copy2(ledgers / f"{name}.jsonl", folder / "ledger")
         result = result_of(federation, outcome)
-        partition = partition_of(plan)
+        partition = _partition_of(plan)
         result["model"] = {"shared": list(partition.shared), "personal": list(partition.personal)}
-        result["notes"] = notes_of(plan, outcome, seed)
+        result["notes"] = notes_of(plan, outcome, partition, seed)
         write_json(folder / "result.json", result)
         write_json(folder / "heads.json", dict(outcome.heads))
         write_bytes(folder / "report.html", page_of(result).encode())
     return result
 
 
-def partition_of(plan: Plan) -> Partition:
+def _partition_of(plan: Plan) -> Partition:
     """The parameters' names, adapters' included, that `[model] personal` stands for."""
     settings = plan.federation.model
     return Partition.of(initial_model(plan.build_model, settings), settings.personal)
@@ -209,7 +209,7 @@ def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
         write_expert(folder / f"{SHARED}.safetensors", released[0][0], shared, federation.model, spec)
 
 
-def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
+def notes_of(plan: Plan, outcome: Outcome, partition: Partition, seed: int | None) -> list[str]:
     """What a reader must know about a run before believing or passing on its figures."""
     notes = [
         "simulation: all parties ran in one process; the metrics are exact functions of private rows, "
@@ -222,7 +222,7 @@ def notes_of(plan: Plan, outcome: Outcome, seed: int | None) -> list[str]:
             "no expert is released, and its ledgers stay in its folder"
         )
     if isinstance(rule := plan.federation.model.personal, str):
-        notes.append(f'[model] personal = "{rule}" is {_in_words(partition_of(plan))}')
+        notes.append(f'[model] personal = "{rule}" is {_in_words(partition)}')
     if not plan.federation.encrypted:
         notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
     if plan.federation.shares_noise:
