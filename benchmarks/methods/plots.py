@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from methods.catalogue import ENTRIES, EPSILONS
 from methods.cells import Cell, Record
@@ -127,9 +128,18 @@ def against_bytes(results: Mapping[Cell, Record]) -> Figure | None:
                 axes.axhline(mean, color=_NAMED[method], linestyle=(0, (4, 3)), linewidth=1, label=method, zorder=1)
             else:
                 looks[method].draw(axes, [(count, mean, half)], method)
-        axes.set_xscale("log")
+        _bytes_axis(axes)
         axes.set_xlabel(f"bytes, all hospitals, both ways ({_at(ENTRIES[task].page[0])})", fontsize=8)
     return _finished(figure, panels)
+
+
+def _bytes_axis(axes: Axes) -> None:
+    """A log axis whose few labels name units; within two decades 2 and 5 are labelled too."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0), numticks=6))
+    axes.xaxis.set_major_formatter(EngFormatter("B"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def similarity(results: Mapping[Cell, Record]) -> Figure | None:
