@@ -210,8 +210,8 @@ class CouplingSettings(Settings, frozen=True):
     network lasso, `penalty` ||z_i - z_j|| on every edge of the graph, with integer weights of `weight_bits`; `scale` is
     the declared typical distance of two hospitals, under which distances are floored (annealed), and `momentum` speeds
     it up where there is hardly any noise, which it amplifies. `graph`:
-    the `neighbours` most similar hospitals, all that are at least `threshold` similar (a cosine), or all. The graph is
-    kept for `hold` rounds.
+    the `neighbours` most similar hospitals with a cosine above 0, all with one of at least `threshold`, or all. The
+    graph is kept for `hold` rounds.
     """
 
     kind: Literal["unit", "lasso"] = "unit"

@@ -16,15 +16,16 @@ def choose_neighbours(
 ) -> tuple[str, ...]:
     """This hospital's neighbours, most similar first; ties by name.
 
-    `row` maps each *other* hospital to its cosine similarity (debiased ones can pass 1). "knn": the `k` most similar;
-    "threshold": those with a similarity of at least `threshold`; "complete": all. Where these are fewer than `minimum`,
-    nobody: a sum over fewer would show single hospitals. Raises ValueError for an unknown kind, minimum < 1, a
+    `row` maps each *other* hospital to its cosine similarity (debiased ones can pass 1). "knn": the `k` most similar of
+    those above 0, since who points elsewhere is no neighbour; "threshold": those with a similarity of at least
+    `threshold`; "complete": all. Where these are fewer than `minimum`, nobody: a sum over fewer would show single
+    hospitals. Raises ValueError for an unknown kind, minimum < 1, a
     similarity that is not finite, k < minimum ("knn") or a threshold that is not finite ("threshold").
     """
     _check(row, kind, k, threshold, minimum)
     ranked = sorted(row, key=lambda name: (-row[name], name))
     if kind == "knn":
-        ranked = ranked[:k]
+        ranked = [name for name in ranked if row[name] > 0][:k]
     elif kind == "threshold":
         ranked = [name for name in ranked if row[name] >= threshold]
     return tuple(ranked) if len(ranked) >= minimum else ()

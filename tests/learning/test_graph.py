@@ -17,16 +17,17 @@ def choose(row=ROW, kind="knn", k=3, threshold=0.4, minimum=1):
     ("arguments", "chosen"),
     [
         ({"kind": "knn"}, ("cork", "ghent", "basel")),
-        ({"kind": "knn", "k": 9}, ("cork", "ghent", "basel", "evora", "delft")),
+        ({"kind": "knn", "k": 9}, ("cork", "ghent", "basel", "evora")),
+        ({"kind": "knn", "row": {"cork": 0.0, "ghent": -0.1}}, ()),
         ({"kind": "threshold"}, ("cork", "ghent", "basel", "evora")),
         ({"kind": "threshold", "threshold": 0.95}, ()),
         ({"kind": "complete"}, ("cork", "ghent", "basel", "evora", "delft")),
     ],
-    ids=["knn", "knn-all", "threshold-inclusive", "threshold-nobody", "complete"],
+    ids=["knn", "knn-above-0", "knn-nobody", "threshold-inclusive", "threshold-nobody", "complete"],
 )
 def test_each_kind_chooses_most_similar_first_with_ties_by_name(arguments, chosen):
     assert choose(**arguments) == chosen
-    assert choose(dict(reversed(ROW.items())), **arguments) == chosen
+    assert choose(**arguments | {"row": dict(reversed(arguments.get("row", ROW).items()))}) == chosen
 
 
 @pytest.mark.parametrize(("kind", "enough"), [("knn", 4), ("threshold", 4), ("complete", 5)])
