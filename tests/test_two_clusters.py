@@ -58,6 +58,18 @@ def test_the_graph_is_recovered_from_ciphertexts_and_coupling_pays(task, tmp_pat
     assert with_coupling > without + 0.005
 
 
+def test_two_of_a_kind_are_coupled_to_nobody_and_the_six_to_their_own(tmp_path):
+    task = two_clusters(0, n=200, d=100, second=2)
+    with run(task, tmp_path, 20.0) as coupled:
+        found = {name: client.neighbours for name, client in coupled.clients.items()}
+        assert all(client.signal > 3 for client in coupled.clients.values())
+    for name, neighbours in found.items():
+        if task.clusters[name]:
+            assert not neighbours
+        else:
+            assert len(neighbours) == 3 and all(task.clusters[other] == 0 for other in neighbours)
+
+
 def test_where_noise_hides_the_graph_it_is_off_and_says_so(task, tmp_path):
     with run(task, tmp_path, 0.1) as hidden:
         coupled = [name for name, client in hidden.clients.items() if client.neighbours]

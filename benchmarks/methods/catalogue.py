@@ -124,7 +124,7 @@ ENTRIES: Mapping[str, Entry] = {
         "Two clusters of 6 and 2, 100 features",
         lambda _, seed: data_clusters.two_clusters(seed, n=200, d=100, second=2),
         (4.0, math.inf),
-        note=f"{_CLUSTERS} Here the 2 have only one of their kind to learn from, and neighbourhoods hold 3.",
+        note=f"{_CLUSTERS} Here the 2 have only one of their kind to learn from, and neighbourhoods hold at least 3.",
         without=_ALIKE,
     ),
 }
