@@ -23,7 +23,7 @@ import torch
 from methods import METHODS, store
 from methods.catalogue import ENTRIES, EPSILONS
 from methods.cells import Cell, Plan, Record, run_named
-from methods.table import replaced, section_of
+from methods.table import links_in, replaced, section_of
 from methods.tuning import candidates
 
 INSTALL = "run: .venv/bin/pip install -c constraints.txt -e '.[bench]'"
@@ -115,13 +115,15 @@ def write(results: Mapping[Cell, Record], page: Path | None, plots: Path | None)
         from methods.plots import draw_all  # noqa: PLC0415 - matplotlib is optional
 
         pictures = draw_all(results, plots)
-    beside = [os.path.relpath(path, page.parent) for path in pictures] if page is not None else []
-    section = section_of(results, tuple(METHODS), beside)
     if page is None:
-        click.echo(section)
+        click.echo(section_of(results, tuple(METHODS), []))
         return
+    if not results:
+        raise click.UsageError(f"{page}: left as it is, as there are no results; name their folder with --out")
+    text = page.read_text()
+    beside = [os.path.relpath(path, page.parent) for path in pictures] if plots is not None else links_in(text)
     try:
-        page.write_text(replaced(page.read_text(), section))
+        page.write_text(replaced(text, section_of(results, tuple(METHODS), beside)))
     except ValueError as error:
         raise click.UsageError(f"{page}: {error}") from None
 

@@ -27,10 +27,11 @@ from securepfl.learning.device import resolve_device
 from securepfl.learning.models import bce, public_stream
 from securepfl.learning.partition import personal_names
 from securepfl.learning.prediction import evaluating
+from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting import epsilon as epsilon_of
 from securepfl.privacy.accounting import selection_noise_for
 from securepfl.privacy.dpsgd import DPSettings, train_private
-from securepfl.privacy.events import Release, Selection
+from securepfl.privacy.events import AnyRelease, Release, Selection
 from securepfl.privacy.ledger import Ledger
 from securepfl.privacy.selection import candidate_count
 from securepfl.privacy.units import Batch, batches_of
@@ -122,7 +123,7 @@ def suggest_partition(
     with Ledger.open(path, terms, signer) as opened:
         _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
-        spent = _left(opened, federation.privacy.epsilon)
+        spent = _left(opened, name, _run_of(federation, records))
     choice: Choice = "none" if chosen is None else chosen.choice
     suggestion = Suggestion(
         choice=choice,
@@ -133,18 +134,39 @@ def suggest_partition(
         release=selection,
         sentence="",
     )
-    return replace(suggestion, sentence=f"{name}: {_in_words(choice, federation)}. {_cost(suggestion)}; {spent}.")
+    words, asked = _in_words(choice, federation), _asked(parts, trial)
+    return replace(suggestion, sentence=f"{name}: {words}. {asked} {_cost(suggestion)}; {spent}.")
 
 
-def _left(ledger: Ledger, run: float) -> str:
-    """What the ledger holds now, and whether a run of epsilon `run` still fits beside it."""
-    spent, most = ledger.spent(), ledger.budget.epsilon
-    if spent + run <= most:
-        return f"its ledger now stands at epsilon {spent:.4g}"
+def _run_of(federation: Federation, records: TrainingSet) -> AnyRelease | None:
+    """What a whole run under `federation` releases of these units; None where only a bound federation knows."""
+    rounds, steps, unit = federation.rounds, federation.training.steps, records.unit
+    if not federation.shares_noise:
+        return dp_settings(federation, records.units, steps).release(unit, rounds)
+    noise = None if federation.shape is None else federation.shape.noise
+    return None if noise is None else noise.release(unit, rounds * steps, rounds)
+
+
+def _left(ledger: Ledger, name: str, run: AnyRelease | None) -> str:
+    """What the ledger holds now, and what it must hold so that a whole run fits beside it, composed as it composes."""
+    spent, budget = f"its ledger now stands at epsilon {ledger.spent():.4g}", ledger.budget
+    if run is None:
+        return spent
+    total = epsilon_of([*ledger.releases(), run], budget.delta)
+    if total <= budget.epsilon:
+        return spent
     return (
-        f"its ledger now stands at epsilon {spent:.4g} of {most:g}, and a run of epsilon {run:g} may no longer fit: "
-        f"declare [privacy] budget = {spent + run:.4g}"
+        f"{spent} of {budget.epsilon:g}, and a whole run under these settings beside it comes to {total:.4g}: declare "
+        f"[sites.{name}] budget = {math.ceil(1000 * total) / 1000:g}"
     )
+
+
+def _asked(parts: tuple["_Part", ...], trial: "_Trial") -> str:
+    """Which candidates there were, and whether any answer could mean something."""
+    told = f"Candidates were {', '.join(part.choice for part in parts)}, drawn at random: one may not have been tried."
+    if trial.resolution < trial.gain_clip:
+        return told
+    return f"{told} The noise is as large as a gain can be ({trial.gain_clip:g}), so this answer tells nothing."
 
 
 def _cost(suggestion: Suggestion) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from functools import partial
 
 import msgspec
@@ -22,8 +23,9 @@ from securepfl.crypto.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.adapters import with_adapters
 from securepfl.learning.models import bce, build_model
+from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting import Release, epsilon
-from securepfl.privacy.ledger import Ledger, verify_ledger
+from securepfl.privacy.ledger import Budget, Ledger, Terms, verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.training_set import TrainingSet
 
@@ -70,6 +72,10 @@ def ask(path, training, federation=None, *, seed=None, **options):
 
 def verified_by_owner(path):
     return verify_ledger(path / "ledger.jsonl", LedgerSigner(IDENTITY, trusting=False).verify)
+
+
+def terms_of(budget):
+    return Terms("north", "north", Budget(budget, 1e-5), simulation=True, seeded=False, raise_budget=True)
 
 
 FAST = settings(training={"learning_rate": 2.0})
@@ -287,17 +293,31 @@ def test_labels_that_the_default_loss_does_not_know_are_refused_before_anything_
 def test_a_charge_that_a_run_no_longer_fits_beside_says_so(tmp_path):
     tight = settings(1.0).changed("privacy", epsilon=1.0)
     told = ask(tmp_path, rows("none", 40), tight, epsilon=0.5).sentence
-    assert "may no longer fit: declare [privacy] budget = 1.5" in told
-    assert "no longer fit" not in ask(tmp_path / "wide", rows("none", 40), epsilon=0.5).sentence
+    declared = float(re.search(r"beside it comes to [\d.]+: declare \[sites\.north\] budget = ([\d.]+)\.$", told)[1])
+    run = dp_settings(tight, 40, 1).release("record", tight.rounds)
+    with Ledger.open(tmp_path / "ledger.jsonl", terms_of(declared), LedgerSigner(IDENTITY, trusting=True)) as ledger:
+        assert ledger.budget.epsilon == declared and not ledger.would_exceed(run)
+    with Ledger.open(
+        tmp_path / "ledger.jsonl", terms_of(declared - 0.002), LedgerSigner(IDENTITY, trusting=True)
+    ) as less:
+        assert less.would_exceed(run)
+    assert "beside it" not in ask(tmp_path / "wide", rows("none", 40), epsilon=0.5).sentence
 
 
 def test_the_budget_that_it_tells_of_is_the_ledgers_own(tmp_path):
     ask(tmp_path, rows("none", 40), settings(9.0), epsilon=0.5)
     undeclared = Federation.from_mapping({"privacy": {"epsilon": 1.0}})
-    assert "no longer fit" not in ask(tmp_path, rows("none", 40), undeclared, epsilon=0.5).sentence
+    assert "beside it" not in ask(tmp_path, rows("none", 40), undeclared, epsilon=0.5).sentence
     larger = Federation.from_mapping({"privacy": {"epsilon": 8.5}})
-    told = ask(tmp_path, rows("none", 40), larger, epsilon=0.25).sentence
-    assert " of 9, and a run of epsilon 8.5 may no longer fit: declare" in told
+    told = ask(tmp_path, rows("none", 40), larger, epsilon=0.5).sentence
+    assert " of 9, and a whole run under these settings beside it comes to 1" in told
+
+
+def test_a_sentence_names_the_candidates_and_says_where_noise_alone_answers(tmp_path):
+    told = ask(tmp_path, rows("none", 40), epsilon=0.05).sentence
+    assert "Candidates were intercept, head, drawn at random" in told
+    assert "The noise is as large as a gain can be (0.5), so this answer tells nothing." in told
+    assert "tells nothing" not in ask(tmp_path / "clear", rows("none", 600), epsilon=5.0).sentence
 
 
 def test_a_ledgers_path_may_be_text(tmp_path):

@@ -46,6 +46,12 @@ def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str
     return f"{before}{begin}\n{section.strip()}\n{end}{after}"
 
 
+def links_in(page: str, begin: str = BEGIN, end: str = END) -> list[str]:
+    """The pictures that `page` shows between the markers."""
+    section = page.partition(begin)[2].partition(end)[0]
+    return [line[2:].partition("]")[0] for line in section.splitlines() if line.startswith("![")]
+
+
 def section_of(results: Mapping[Cell, Record], methods: Sequence[str], pictures: Iterable[str]) -> str:
     """What stands between the markers: how it was run, a table for each data set and epsilon of the page, pictures."""
     sizes = ", ".join(f"{name} {math.prod(map(len, METHODS[name].GRID.values()))}" for name in METHODS)
@@ -70,7 +76,7 @@ def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[st
                 lines.append(f"| {entry.title} | {_told(epsilon)} | {' | '.join(cells)} |")
     if not lines:
         return []
-    title = "In short, balanced accuracy / AUROC; **bold**: not below the interval of the best other method."
+    title = "In short, balanced accuracy / AUROC; **bold**: below neither the best other's interval nor local."
     header = f"| data | epsilon | local | best other | {' | '.join(_OVERVIEW)} |"
     return [title, "\n".join([header, f"|{'---|' * (4 + len(_OVERVIEW))}", *lines])]
 
@@ -83,7 +89,8 @@ def _beside(rows: Mapping[str, Columns], others: Sequence[str], method: str) -> 
     for column in ("balanced_accuracy", "auroc"):
         if method:
             mean = rows[method][column][0]
-            bold = method in _OVERVIEW and mean >= _mark(rows, column, others).least
+            least = max(_mark(rows, column, others).least, rows["local"][column][0] if "local" in rows else 0.0)
+            bold = method in _OVERVIEW and mean >= least
             shown.append(f"**{figure(mean)}**" if bold else figure(mean))
         else:
             best = max(others, key=lambda other: rows[other][column][0])

@@ -223,8 +223,15 @@ def notes_of(plan: Plan, outcome: Outcome, partition: Partition, seed: int | Non
         )
     if isinstance(rule := plan.federation.model.personal, str):
         notes.append(f'[model] personal = "{rule}" is {_in_words(partition)}')
+    shared = [name for name in partition.shared if ".adapter." in name]
+    if plan.federation.model.adapters is not None and shared:
+        notes.append(
+            f"[model] adapters: {len(shared)} of their parameters are shared, as [model] personal leaves them out; set "
+            'personal = "adapters", or "auto"'
+        )
     if not plan.federation.encrypted:
-        notes.append("--plaintext: updates travelled unencrypted to the coordinator, which could read each of them")
+        seen = "hidden by masks alone" if plan.federation.masked else "which could read each of them"
+        notes.append(f"--plaintext: updates travelled unencrypted to the coordinator, {seen}")
     if plan.federation.shares_noise:
         privacy = plan.federation.privacy
         notes.append(

@@ -136,4 +136,6 @@ def _why(federation: Federation, site: SiteOutcome) -> tuple[str, str]:
         return f"with fewer than {LEAST_NEIGHBOURS} others above the gate", clearer
     if site.neighbours:
         return f"with fewer than {LEAST_NEIGHBOURS} neighbours that chose it too, or sent theirs", ""
-    return "too unlike the others", "lower [coupling] threshold" if graph == "threshold" else ""
+    least = f"of at least {federation.coupling.threshold:g}" if graph == "threshold" else "above 0"
+    mend = "lower [coupling] threshold" if graph == "threshold" else ""
+    return f"with fewer than {LEAST_NEIGHBOURS} others at a cosine {least}", mend

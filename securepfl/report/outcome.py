@@ -8,7 +8,8 @@ Metrics = Mapping[str, float | None]
 MODELS = ("personalised", "shared", "local", "majority")
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
 SIGNAL_NOTE = (
-    "signal / noise: below {gate:g} a hospital compares itself with nobody; it is coupled only where 3 others pass too"
+    "signal / noise: below {gate:g} a hospital compares itself with nobody; it is coupled only where 3 others pass too "
+    "and are like it"
 )
 
 
