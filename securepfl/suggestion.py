@@ -161,14 +161,6 @@ def _left(ledger: Ledger, name: str, run: AnyRelease | None) -> str:
     )
 
 
-def _asked(parts: tuple["_Part", ...], trial: "_Trial") -> str:
-    """Which candidates there were, and whether any answer could mean something."""
-    told = f"Candidates were {', '.join(part.choice for part in parts)}, drawn at random: one may not have been tried."
-    if trial.resolution < trial.gain_clip:
-        return told
-    return f"{told} The noise is as large as a gain can be ({trial.gain_clip:g}), so this answer tells nothing."
-
-
 def _cost(suggestion: Suggestion) -> str:
     selection = suggestion.release
     return (
@@ -291,6 +283,14 @@ class _Trial:
 
     def _rows(self, values: Tensor) -> Iterator[Tensor]:
         return (part.to(self.device) for part in torch.split(values, self.settings.physical_batch))
+
+
+def _asked(parts: tuple[_Part, ...], trial: _Trial) -> str:
+    """Which candidates there were, and whether any answer could mean something."""
+    told = f"Candidates were {', '.join(part.choice for part in parts)}, drawn at random: one may not have been tried."
+    if trial.resolution < trial.gain_clip:
+        return told
+    return f"{told} The noise is as large as a gain can be ({trial.gain_clip:g}), so this answer tells nothing."
 
 
 def _best(parts: tuple[_Part, ...], trial: _Trial, selection: Selection, streams: _Streams) -> _Part | None:

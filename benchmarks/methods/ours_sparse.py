@@ -4,7 +4,7 @@ What travels is counted whole: ciphertexts, personal parts, sketches, signatures
 round, as rounds are what costs bytes; at this density and precision a round takes a tenth of FedAvg's bytes.
 """
 
-from methods import ours
+from methods import ours, ours_coupled
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import COMMON, Grid
 
@@ -13,8 +13,7 @@ SPARSE: ours.Tables = {
     "model": {"personal": "intercept"},
     "sparsity": {"density": 0.25, "block": 64},
     "encryption": {"scheme": "bfv", "bits": 8, "limit": 0.1, "personal_limit": 1.0},
-    "similarity": {"every": 2},
-    "coupling": {"strength": 0.75},
+    **ours_coupled.COUPLED,
 }
 
 

@@ -70,7 +70,7 @@ def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[st
     for name, entry in ENTRIES.items():
         for epsilon in entry.page:
             rows = {m: summary(results[cell]) for m in methods if (cell := Cell(name, m, epsilon)) in results}
-            others = [m for m in rows if m not in APART and not m.startswith("ours")]
+            others = _others(rows)
             if others and any(m in rows for m in _OVERVIEW):
                 cells = (_beside(rows, others, m) for m in ("local", "", *_OVERVIEW))
                 lines.append(f"| {entry.title} | {_told(epsilon)} | {' | '.join(cells)} |")
@@ -79,6 +79,11 @@ def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[st
     title = "In short, balanced accuracy / AUROC; **bold**: below neither the best other's interval nor local."
     header = f"| data | epsilon | local | best other | {' | '.join(_OVERVIEW)} |"
     return [title, "\n".join([header, f"|{'---|' * (4 + len(_OVERVIEW))}", *lines])]
+
+
+def _others(methods: Iterable[str]) -> list[str]:
+    """Of `methods`, those that ours are compared with."""
+    return [name for name in methods if name not in REFERENCES and not name.startswith("ours")]
 
 
 def _beside(rows: Mapping[str, Columns], others: Sequence[str], method: str) -> str:
@@ -130,9 +135,9 @@ def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: S
 
 def _paired(results: Mapping[Cell, Record], task: str, epsilon: float, methods: Sequence[str]) -> list[str]:
     """Our rows less FedAvg's and less the best other's, seed by seed: both meet the same deal of rows."""
-    found = {name: results[Cell(task, name, epsilon)]["runs"] for name in methods if name not in REFERENCES}
+    found = {name: results[Cell(task, name, epsilon)]["runs"] for name in methods}
     ours = [name for name in found if name.startswith("ours")]
-    others = {name: runs for name, runs in found.items() if name not in ours}
+    others = {name: found[name] for name in _others(found)}
     if not ours or "fedavg" not in others:
         return []
     best = {

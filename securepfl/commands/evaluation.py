@@ -156,7 +156,7 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
         metrics=metrics,
         epsilon=client.ledger.spent(),
         epsilon_replace_one=client.ledger.spent_replace_one(),
-        budget=client.federation.budget_of(client.name),
+        budget=client.ledger.budget.epsilon,
         sat_out=client.sat_out,
         similarity=client.similarity,
         signal=client.signal,

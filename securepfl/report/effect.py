@@ -1,6 +1,6 @@
 """What similarity and coupling did in a run: rows for a table, and a line wherever a setting did nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from securepfl.errors import ConfigError
@@ -8,7 +8,7 @@ from securepfl.exchange import LEAST_NEIGHBOURS
 from securepfl.federation import Federation, ModelSettings
 from securepfl.learning.sparsity import most_coordinates
 from securepfl.report.outcome import SiteOutcome
-from securepfl.settings import changed_keys
+from securepfl.settings import CouplingSettings, changed_keys
 
 COUPLING_HEADINGS = ("hospital", "neighbours at the end", "rounds coupled, of those possible")
 
@@ -126,7 +126,7 @@ def never_coupled(federation: Federation, sites: Mapping[str, SiteOutcome]) -> l
 
 def _why(federation: Federation, site: SiteOutcome) -> tuple[str, str]:
     """Why a hospital was not coupled, and what may change that, if anything."""
-    gate, graph = federation.similarity.gate, federation.coupling.graph
+    gate = federation.similarity.gate
     clearer = "raise [privacy] epsilon, add rows or hospitals, or lower [similarity] gate (more noise passes it)"
     if site.signal is None:
         return "absent", "declare budgets that last for all rounds"
@@ -136,6 +136,14 @@ def _why(federation: Federation, site: SiteOutcome) -> tuple[str, str]:
         return f"with fewer than {LEAST_NEIGHBOURS} others above the gate", clearer
     if site.neighbours:
         return f"with fewer than {LEAST_NEIGHBOURS} neighbours that chose it too, or sent theirs", ""
-    least = f"of at least {federation.coupling.threshold:g}" if graph == "threshold" else "above 0"
-    mend = "lower [coupling] threshold" if graph == "threshold" else ""
-    return f"with fewer than {LEAST_NEIGHBOURS} others at a cosine {least}", mend
+    return _unlike(federation.coupling, site.similarity.values())
+
+
+def _unlike(coupling: CouplingSettings, cosines: Collection[float]) -> tuple[str, str]:
+    """Why who could compare itself with enough others chose nobody: its graph takes too few, or its pull is 0."""
+    few, least = f"with fewer than {LEAST_NEIGHBOURS} others at a cosine", coupling.threshold
+    if coupling.graph == "threshold" and sum(cosine >= least for cosine in cosines) < LEAST_NEIGHBOURS:
+        return f"{few} of at least {least:g}", "lower [coupling] threshold"
+    if coupling.graph == "knn" and sum(cosine > 0 for cosine in cosines) < LEAST_NEIGHBOURS:
+        return f"{few} above 0", ""
+    return "too unlike the others", ""

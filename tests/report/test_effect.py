@@ -1,5 +1,6 @@
 """A run says where similarity or coupling did nothing, why, and what to do."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -56,10 +57,10 @@ def test_who_alone_was_never_coupled_is_named_and_who_once_was_is_not():
     (note,) = notes_of([site(coupled=1), site(signal=None), site(coupled=2), site(coupled=2)])
     assert "birch was never coupled. At the last comparison: birch absent." in note and "budgets that last" in note
     (note,) = notes_of([site(coupled=1), site(), site(), site(coupled=2)])
-    assert (
-        "birch, cedar were never coupled" in note
-        and "birch, cedar with fewer than 3 others at a cosine above 0" in note
-    )
+    assert "birch, cedar were never coupled" in note and "birch, cedar too unlike the others" in note
+    apart = replace(site(), similarity=dict.fromkeys(NAMES[1:], -0.1))
+    (note,) = notes_of([site(coupled=1), apart, site(coupled=2), site(coupled=2)])
+    assert "birch with fewer than 3 others at a cosine above 0" in note
 
 
 def test_what_may_mend_it_depends_on_the_graph_and_the_kind():
