@@ -18,8 +18,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from securepfl.crypto.identity import Identity
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.privacy.events import AnyRelease, Release, SharedRelease
 from securepfl.privacy.ledger import Budget, Ledger, Terms, verify_ledger
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from securepfl.client import Client
     from securepfl.coordinator import Coordinator
-    from securepfl.crypto.keys import FederationKey, Identity, Keyring, PublicIdentity
+    from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
     from securepfl.learning.adapters import with_adapters
     from securepfl.learning.routing import RoutedModel
@@ -47,11 +47,11 @@ _HOMES = {
     "Client": "securepfl.client",
     "Coordinator": "securepfl.coordinator",
     "Federation": "securepfl.federation",
-    "FederationKey": "securepfl.crypto.keys",
-    "Identity": "securepfl.crypto.keys",
-    "Keyring": "securepfl.crypto.keys",
+    "FederationKey": "securepfl.crypto.keys.keys",
+    "Identity": "securepfl.crypto.keys.keys",
+    "Keyring": "securepfl.crypto.keys.keys",
     "PatientDataset": "securepfl.privacy.units",
-    "PublicIdentity": "securepfl.crypto.keys",
+    "PublicIdentity": "securepfl.crypto.keys.keys",
     "RoutedModel": "securepfl.learning.routing",
     "Simulation": "securepfl.simulation",
     "Suggestion": "securepfl.suggestion",

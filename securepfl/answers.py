@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.checkpoint import ClientState
-from securepfl.crypto.similarity import Similarity
+from securepfl.crypto.similarity.similarity import Similarity
 from securepfl.errors import AggregateError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, SumChannel
 from securepfl.federation import Federation

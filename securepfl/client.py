@@ -23,9 +23,9 @@ from securepfl.answers import check_answer, open_answer
 from securepfl.checkpoint import ClientState, Doubles, Floats, Pending
 from securepfl.compared import compared_of, noise_of, set_noise
 from securepfl.comparison import Comparison
-from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
-from securepfl.crypto.keys import Keyring
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.keys import Keyring
+from securepfl.crypto.keys.signing import LedgerSigner
+from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
 from securepfl.exchange import Encoded, Layouts, Masker, SumChannel, mask_context, round_context
 from securepfl.federation import Federation, initial_model

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.checkpoint import ClientState
-from securepfl.crypto.similarity import Similarity, sketch, travelled_norm
+from securepfl.crypto.similarity.similarity import Similarity, sketch, travelled_norm
 from securepfl.learning.signal import KnownNoise, Signal, largest_excess
 
 

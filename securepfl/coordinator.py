@@ -9,14 +9,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from securepfl.crypto import seal
-from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
-from securepfl.crypto.keys import Identity, PublicIdentity
-from securepfl.crypto.masking import SIGNATURE_CONTEXT, Masking, Unmasking, survivor_statement
-from securepfl.crypto.parameters import Layout
-from securepfl.crypto.similarity import SimilarityTable
-from securepfl.crypto.summation import Aggregate
-from securepfl.crypto.words import Words
+from securepfl.crypto.keys.keys import Identity, PublicIdentity
+from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking, Unmasking, survivor_statement
+from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.similarity.similarity import SimilarityTable
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.parameters import Layout
+from securepfl.crypto.sums.summation import Aggregate
+from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, mask_context
 from securepfl.federation import Federation

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.aggregation import SumCipher, check_and_unpack, prepare
-from securepfl.crypto.identity import SIGNATURE_BYTES
-from securepfl.crypto.keys import FederationKey
-from securepfl.crypto.masking import Masked, Masking, default_degree
-from securepfl.crypto.packing import dequantise, dequantise_sum, quantise
-from securepfl.crypto.parameters import MAX_BITS, Layout, choose_layout, top_level
-from securepfl.crypto.similarity import ANSWER_BYTES, upload_bytes
-from securepfl.crypto.summation import Wire
+from securepfl.crypto.keys.identity import SIGNATURE_BYTES
+from securepfl.crypto.keys.keys import FederationKey
+from securepfl.crypto.masks.masking import Masked, Masking, default_degree
+from securepfl.crypto.similarity.similarity import ANSWER_BYTES, upload_bytes
+from securepfl.crypto.sums.aggregation import SumCipher, check_and_unpack, prepare
+from securepfl.crypto.sums.packing import dequantise, dequantise_sum, quantise
+from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, top_level
+from securepfl.crypto.sums.summation import Wire
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation
 from securepfl.learning.sparsity import most_coordinates

@@ -14,7 +14,7 @@ import rfc8785
 import torch
 from torch import nn
 
-from securepfl.crypto.parameters import MAX_BITS, top_level
+from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.adapters import with_adapters

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from securepfl.crypto.keys import Keyring
-from securepfl.crypto.masking import SIGNATURE_CONTEXT, Masking, PairwiseMasker, survivor_statement
+from securepfl.crypto.keys.keys import Keyring
+from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking, PairwiseMasker, survivor_statement
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import Masker, masking_of
 from securepfl.federation import Federation

@@ -10,7 +10,7 @@ from torch import Tensor
 from securepfl.answers import Opened
 from securepfl.checkpoint import ClientState, Doubles, Floats, Pending
 from securepfl.compared import Compared, noise_of, set_noise
-from securepfl.crypto.similarity import Similarity, distance
+from securepfl.crypto.similarity.similarity import Similarity, distance
 from securepfl.exchange import LEAST_NEIGHBOURS
 from securepfl.federation import Federation
 from securepfl.learning.coupling import couple, pull_towards

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from securepfl.client import BuildModel
-from securepfl.crypto.identity import Identity
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.federation import Federation, SiteSettings, initial_model
 from securepfl.learning.adapters import adapter_names, folded, with_adapters

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from parties import MODEL, federation_of, rows_of
 
 from securepfl.client import Client
-from securepfl.crypto.keystore import Holdings, passphrase_bytes
+from securepfl.crypto.keys.keystore import Holdings, passphrase_bytes
 from securepfl.errors import SecurePFLError
 from securepfl.federation import Federation
 from securepfl.runtime.keyfolder import load_holdings

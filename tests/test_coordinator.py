@@ -5,11 +5,11 @@ import pytest
 from parties import NAMES, close_all, exchange, federation_of, parties
 from views import bytes_of, pieces
 
-from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
-from securepfl.crypto.packing import pack, quantise
-from securepfl.crypto.seal import stamp
-from securepfl.crypto.summation import Wire
-from securepfl.crypto.versions import STAMP_BYTES, make_stamp
+from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.sums.packing import pack, quantise
+from securepfl.crypto.sums.seal import stamp
+from securepfl.crypto.sums.summation import Wire
+from securepfl.crypto.sums.versions import STAMP_BYTES, make_stamp
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import Layouts
 from securepfl.messages import NONCE_BYTES, Answer, Contribution, Invitation, MaskShares, decode, encode
@@ -206,7 +206,7 @@ def test_bodies_of_another_shape_or_version_are_refused():
 
 
 def test_an_unknown_hospital_is_refused(tmp_path):
-    from securepfl.crypto.keys import Identity
+    from securepfl.crypto.keys.keys import Identity
 
     coordinator, clients = parties(federation_of(), tmp_path)
     coordinator.invite()
@@ -230,7 +230,7 @@ def test_rounds_are_opened_and_closed_in_turn(tmp_path):
 
 def test_the_roster_must_match(tmp_path):
     from securepfl.coordinator import Coordinator
-    from securepfl.crypto.keys import Identity
+    from securepfl.crypto.keys.keys import Identity
 
     with pytest.raises(ConfigError, match="roster"):
         Coordinator(federation_of(), Identity.generate("coordinator"), {}, key_commitment=bytes(32))

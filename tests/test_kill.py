@@ -30,9 +30,9 @@ from parties import MODEL, NAMES, federation_of, rows_of
 from securepfl.checkpoint import ClientState
 from securepfl.client import Client
 from securepfl.coordinator import Coordinator
-from securepfl.crypto.keys import FederationKey, Identity, Keyring
-from securepfl.crypto.keystore import Epoch, Holdings
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
+from securepfl.crypto.keys.keystore import Epoch, Holdings
+from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.federation import Federation
 from securepfl.privacy.accounting import Release, epsilon, noise_multiplier_for
 from securepfl.privacy.ledger import verify_ledger

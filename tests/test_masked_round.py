@@ -8,10 +8,10 @@ import pytest
 from parties import close_all, federation_of, parties
 
 from securepfl.coordinator import Coordinator
-from securepfl.crypto.envelope import Kind, open_message, seal_message
-from securepfl.crypto.masking import threshold
-from securepfl.crypto.uniform import uniform_words
-from securepfl.crypto.words import add, subtract
+from securepfl.crypto.masks.masking import threshold
+from securepfl.crypto.messages.envelope import Kind, open_message, seal_message
+from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.words import add, subtract
 from securepfl.errors import AggregateError, ConfigError, MessageError
 from securepfl.exchange import Layouts
 from securepfl.messages import Agreement, Answer, Contribution, Invitation, Survivors, Unmask, decode, encode
@@ -122,8 +122,8 @@ def body_of(coordinator, message, kind=Kind.CONTRIBUTION, form=Contribution):
 def decrypted(client, update):
     """The slots of one hospital's update, as whoever holds the federation key decrypts them."""
     channel = client._channels["update"]
-    from securepfl.crypto.seal import stamp
-    from securepfl.crypto.summation import Aggregate
+    from securepfl.crypto.sums.seal import stamp
+    from securepfl.crypto.sums.summation import Aggregate
 
     aggregate = Aggregate(channel.layout, "bfv", stamp())
     aggregate.add(update)
@@ -160,7 +160,7 @@ def test_the_coordinator_with_one_hospitals_keys_sees_only_uniform_residues(tmp_
 
 
 def without_shared_masks(colluder, slots, name, context, modulus):
-    from securepfl.crypto import masking
+    from securepfl.crypto.masks import masking
 
     index, other = colluder.federation.roster.index("alder"), colluder.federation.roster.index(name)
     graph = colluder._masks.masking.graph(context)

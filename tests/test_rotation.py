@@ -8,8 +8,8 @@ from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, r
 
 from securepfl.client import Client
 from securepfl.coordinator import Coordinator
-from securepfl.crypto.envelope import Kind, open_message
-from securepfl.crypto.keys import FederationKey, Identity, Keyring
+from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
+from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.errors import AggregateError, ConfigError, MessageError, StorageError
 from securepfl.messages import Answer, decode
 from securepfl.randomness import fresh_key

@@ -11,7 +11,7 @@ import torch
 from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
 
 from securepfl.client import Client
-from securepfl.crypto.envelope import Kind
+from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import (
     AggregateError,
     BudgetError,
@@ -342,7 +342,7 @@ def test_a_tampered_sum_is_refused_and_the_state_stays(tmp_path, fault):
 
 def coordinator_opens(coordinator, clients, name):
     """The body of the message that `name` sent in the open round."""
-    from securepfl.crypto.envelope import open_message
+    from securepfl.crypto.messages.envelope import open_message
 
     return open_message(
         state(clients[name]).pending.message,

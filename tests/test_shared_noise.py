@@ -5,8 +5,8 @@ import pytest
 from parties import close_all, federation_of, parties
 from test_masked_round import SEVEN, contribute, unmask
 
-from securepfl.crypto.envelope import Kind, open_message
-from securepfl.crypto.parameters import MAX_BITS, top_level
+from securepfl.crypto.messages.envelope import Kind, open_message
+from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.errors import ConfigError, MessageError
 from securepfl.messages import Contribution, Survivors, decode, encode
 from securepfl.privacy.events import SharedRelease
@@ -147,7 +147,7 @@ def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
     contribute(coordinator, clients)
     message = coordinator.agree()["alder"]
     header, _ = clients["alder"]._open(message, Kind.SURVIVORS)
-    from securepfl.crypto.envelope import seal_message
+    from securepfl.crypto.messages.envelope import seal_message
 
     body = encode(Survivors(survivors=SEVEN[:5], salt=coordinator._round.salt))
     short = seal_message(header, body, coordinator._identity, coordinator._hospitals["alder"])

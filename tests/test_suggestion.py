@@ -19,7 +19,7 @@ from securepfl import Federation, Identity, Simulation, group_records, suggest_p
 from securepfl import suggestion as module
 from securepfl.cli import cli
 from securepfl.commands.audit import budget_of, verdict, verified
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.adapters import with_adapters
 from securepfl.learning.models import bce, build_model

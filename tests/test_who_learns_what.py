@@ -14,10 +14,10 @@ from test_masked_round import chi_square
 from views import bytes_of, holds
 
 from securepfl.compared import compared_of
-from securepfl.crypto.envelope import Kind, open_message
-from securepfl.crypto.seal import stamp
-from securepfl.crypto.similarity import SimilarityTable
-from securepfl.crypto.summation import Aggregate
+from securepfl.crypto.messages.envelope import Kind, open_message
+from securepfl.crypto.similarity.similarity import SimilarityTable
+from securepfl.crypto.sums.seal import stamp
+from securepfl.crypto.sums.summation import Aggregate
 from securepfl.errors import MessageError
 from securepfl.messages import Answer, Contribution, Invitation, decode
 
@@ -122,7 +122,7 @@ def hospitals_view(run):
 
 def vector_of(run, slots, kind="update"):
     """Values from one contribution's slots, ignoring the tag."""
-    from securepfl.crypto.packing import dequantise, unpack
+    from securepfl.crypto.sums.packing import dequantise, unpack
 
     channel = run.clients[CURIOUS]._channels[kind]
     return dequantise(unpack(slots[: channel.layout.value_slots], channel.layout), channel.layout.bits, channel.limit)
@@ -307,7 +307,7 @@ def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(un
     context, comparison = client._session + f"similarity/{seen.number}/0".encode(), client._comparison
     receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
     # The pads follow from the key: the watched hospital's sketch comes off its upload.
-    from securepfl.crypto import similarity
+    from securepfl.crypto.similarity import similarity
 
     pads = comparison.cipher._pads(similarity._Labels(context, nonces), receiver, table._dimensions)
     found = (table._vectors[receiver][0].astype(np.int64) - pads.astype(np.int64)) % (2**31 - 1)

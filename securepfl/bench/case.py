@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.parameters import MAX_BITS, MIN_BITS
+from securepfl.crypto.sums.parameters import MAX_BITS, MIN_BITS
 from securepfl.errors import ConfigError
 
 Values = NDArray[np.float64]

@@ -8,9 +8,8 @@ import msgspec
 
 from securepfl.bench.case import LIMIT, Case, Values
 from securepfl.bench.packed import CONTEXT, Packed
-from securepfl.crypto.aggregation import Aggregate, prepare
-from securepfl.crypto.identity import Identity
-from securepfl.crypto.masking import (
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.masks.masking import (
     SIGNATURE_CONTEXT,
     Masked,
     Masking,
@@ -19,8 +18,9 @@ from securepfl.crypto.masking import (
     default_degree,
     survivor_statement,
 )
-from securepfl.crypto.packing import quantise
-from securepfl.crypto.parameters import choose_layout
+from securepfl.crypto.sums.aggregation import Aggregate, prepare
+from securepfl.crypto.sums.packing import quantise
+from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.randomness import fresh_key
 
 _TIMED: Final = 3

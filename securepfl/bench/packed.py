@@ -3,10 +3,10 @@
 from typing import Final
 
 from securepfl.bench.case import LIMIT, Case, Values
-from securepfl.crypto import seal
-from securepfl.crypto.aggregation import Aggregate, PlainCipher, Scheme, SealCipher, check_and_unpack, prepare
-from securepfl.crypto.packing import dequantise_sum, quantise
-from securepfl.crypto.parameters import choose_layout
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher, Scheme, SealCipher, check_and_unpack, prepare
+from securepfl.crypto.sums.packing import dequantise_sum, quantise
+from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.randomness import RandomStream, fresh_key
 
 CONTEXT: Final = b"bench"

@@ -17,9 +17,9 @@ from securepfl.bench.case import LIMIT, Case, Updates, Values
 from securepfl.bench.ckks import Ckks, CkksCoordinator, SeededCkks, SeededCkksCoordinator
 from securepfl.bench.masked import PackedMasked, PackedMaskedCoordinator
 from securepfl.bench.packed import Packed, PackedCoordinator
-from securepfl.crypto.packing import dequantise_sum, quantise
-from securepfl.crypto.parameters import top_level
-from securepfl.crypto.words import pack_words, unpack_words
+from securepfl.crypto.sums.packing import dequantise_sum, quantise
+from securepfl.crypto.sums.parameters import top_level
+from securepfl.crypto.sums.words import pack_words, unpack_words
 from securepfl.randomness import RandomStream, fresh_key
 
 _NONCE_BYTES: Final = 12

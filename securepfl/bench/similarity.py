@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from securepfl.bench.case import Updates, Values
 from securepfl.bench.ckks import CkksDot, CkksDotMultiplier
-from securepfl.crypto.similarity import SKETCH_NORM, PadSimilarity, SimilarityTable, sketch
+from securepfl.crypto.similarity.similarity import SKETCH_NORM, PadSimilarity, SimilarityTable, sketch
 from securepfl.randomness import fresh_key
 
 _DIMENSIONS: Final = 4096

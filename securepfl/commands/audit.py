@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from securepfl.crypto.signing import ledger_verifier
+from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting import Composition
 from securepfl.privacy.events import AnyRelease, Release, Selection, SharedRelease

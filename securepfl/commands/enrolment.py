@@ -22,7 +22,7 @@ from securepfl.commands.exchange_folder import (
     read_people,
 )
 from securepfl.commands.keys import ask_passphrase, confirm, parse_fingerprints, short
-from securepfl.crypto.ceremony import (
+from securepfl.crypto.keys.ceremony import (
     MAX_GRANT_BYTES,
     PAIR_BYTES,
     Grant,
@@ -33,10 +33,10 @@ from securepfl.crypto.ceremony import (
     open_pair,
     seal_pair,
 )
-from securepfl.crypto.identity import Identity, PublicIdentity
-from securepfl.crypto.keys import FederationKey
-from securepfl.crypto.keystore import Epoch, Holdings
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.crypto.keys.keys import FederationKey
+from securepfl.crypto.keys.keystore import Epoch, Holdings
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
 from securepfl.federation import Federation, SiteSettings, check_roster
 from securepfl.randomness import fresh_key

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from securepfl.crypto.ceremony import MAX_CARD_BYTES, IdentityCard, Roster
-from securepfl.crypto.identity import PublicIdentity
-from securepfl.crypto.keystore import Holdings
+from securepfl.crypto.keys.ceremony import MAX_CARD_BYTES, IdentityCard, Roster
+from securepfl.crypto.keys.identity import PublicIdentity
+from securepfl.crypto.keys.keystore import Holdings
 from securepfl.errors import ConfigError, MessageError, StorageError
 from securepfl.runtime.keyfolder import publish, read_bounded
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from securepfl.commands.exchange_folder import card_file, check_name
-from securepfl.crypto.ceremony import IdentityCard
-from securepfl.crypto.identity import Identity, fingerprint_bytes
-from securepfl.crypto.keystore import Epoch, Holdings, passphrase_bytes
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys.ceremony import IdentityCard
+from securepfl.crypto.keys.identity import Identity, fingerprint_bytes
+from securepfl.crypto.keys.keystore import Epoch, Holdings, passphrase_bytes
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
 from securepfl.runtime.keyfolder import KeyFolder, load_holdings, private_file, publish, read_passphrase
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from securepfl.commands.evaluation import dataset_of
 from securepfl.commands.experts import SHARED, read_experts
-from securepfl.crypto.keys import Identity
+from securepfl.crypto.keys.keys import Identity
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, StorageError

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Self
 
-from securepfl.crypto.identity import Identity, PublicIdentity
-from securepfl.crypto.keys import Keyring
-from securepfl.crypto.keystore import Holdings, StoreKey, passphrase_bytes
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.crypto.keys.keys import Keyring
+from securepfl.crypto.keys.keystore import Holdings, StoreKey, passphrase_bytes
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, StorageError
 from securepfl.runtime.storage import lock_folder, storage_error, sync_folder, write_bytes
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client import BuildModel, Client
 from securepfl.coordinator import Coordinator
-from securepfl.crypto.keys import FederationKey, Identity, Keyring
+from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
 from securepfl.federation import Federation
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key

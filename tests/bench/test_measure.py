@@ -12,9 +12,9 @@ from securepfl.bench.case import LIMIT, Case, Updates
 from securepfl.bench.coordinator import coordinator_process
 from securepfl.bench.measure import measure_aggregation, print_tables, run_case, sweep
 from securepfl.bench.schemes import hospital_half, scheme_names
-from securepfl.crypto.parameters import choose_layout
-from securepfl.crypto.summation import Wire
-from securepfl.crypto.words import unpack_words
+from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.summation import Wire
+from securepfl.crypto.sums.words import unpack_words
 from securepfl.errors import ConfigError
 
 CASE = Case(size=5000, hospitals=4, bits=8, density=0.5)

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from parties import close_all, exchange, federation_of, parties
 
 from securepfl.cli import cli
-from securepfl.crypto.identity import Identity
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError
 from securepfl.privacy.accounting import epsilon, noise_multiplier_for
 from securepfl.privacy.events import Release

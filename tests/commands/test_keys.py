@@ -19,12 +19,13 @@ from securepfl.cli import cli, main
 from securepfl.commands import enrolment
 from securepfl.commands import keys as key_commands
 from securepfl.commands.exchange_folder import check_name
-from securepfl.crypto import ceremony, keystore, seal
-from securepfl.crypto.aggregation import Aggregate
-from securepfl.crypto.ceremony import Grant, IdentityCard, Notice, open_pair
-from securepfl.crypto.keys import FederationKey, Identity
-from securepfl.crypto.parameters import choose_layout
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys import ceremony, keystore
+from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair
+from securepfl.crypto.keys.keys import FederationKey, Identity
+from securepfl.crypto.keys.secret import Secret
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.aggregation import Aggregate
+from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.errors import AggregateError, ConfigError, MessageError, SecurePFLError, StorageError
 from securepfl.federation import check_roster
 from securepfl.runtime import keyfolder

@@ -14,7 +14,7 @@ import torch
 from securepfl.commands.evaluation import Hospital, dataset_of, labels_of
 from securepfl.commands.experts import read_experts
 from securepfl.commands.run import configured, execute, plan_demo, plan_tables
-from securepfl.crypto.signing import LedgerSigner
+from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.data.tables import split_table
 from securepfl.learning.adaptation import AdaptSettings, adapt
 from securepfl.learning.metrics import evaluate

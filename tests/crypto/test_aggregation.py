@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto import seal, summation, versions
-from securepfl.crypto.aggregation import Aggregate, PlainCipher, SealCipher, Wire, check_and_unpack, prepare
-from securepfl.crypto.encoding import encoded
-from securepfl.crypto.parameters import SETS, Layout, choose_layout
-from securepfl.crypto.uniform import uniform_words
-from securepfl.crypto.words import add, scale, subtract
+from securepfl.crypto.sums import seal, summation, versions
+from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher, SealCipher, Wire, check_and_unpack, prepare
+from securepfl.crypto.sums.encoding import encoded
+from securepfl.crypto.sums.parameters import SETS, Layout, choose_layout
+from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.words import add, scale, subtract
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"

@@ -5,14 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from securepfl.crypto import seal, similarity
-from securepfl.crypto.aggregation import Aggregate, PlainCipher, SealCipher, check_and_unpack, prepare
-from securepfl.crypto.masking import Masking, PairwiseMasker
-from securepfl.crypto.packing import pack, quantise, unpack
-from securepfl.crypto.parameters import SETS, choose_layout
-from securepfl.crypto.similarity import PadSimilarity, PlainSimilarity, sketch
-from securepfl.crypto.summation import read_answer
-from securepfl.crypto.versions import make_stamp
+from securepfl.crypto.masks.masking import Masking, PairwiseMasker
+from securepfl.crypto.similarity import similarity
+from securepfl.crypto.similarity.similarity import PadSimilarity, PlainSimilarity, sketch
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher, SealCipher, check_and_unpack, prepare
+from securepfl.crypto.sums.packing import pack, quantise, unpack
+from securepfl.crypto.sums.parameters import SETS, choose_layout
+from securepfl.crypto.sums.summation import read_answer
+from securepfl.crypto.sums.versions import make_stamp
 from securepfl.errors import AggregateError, ConfigError, MessageError
 from securepfl.randomness import RandomStream
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.encoding import encoded
-from securepfl.crypto.parameters import SETS
+from securepfl.crypto.sums.encoding import encoded
+from securepfl.crypto.sums.parameters import SETS
 
 
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)

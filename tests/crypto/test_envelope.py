@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.envelope import OVERHEAD_BYTES, Header, Kind, open_message, seal_message
-from securepfl.crypto.identity import Identity
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.messages.envelope import OVERHEAD_BYTES, Header, Kind, open_message, seal_message
 from securepfl.errors import MessageError
 
 HOSPITAL, COORDINATOR, STRANGER = (Identity.generate(name) for name in ("hospital", "coordinator", "stranger"))

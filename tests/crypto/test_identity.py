@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from securepfl.crypto.identity import SIGNATURE_BYTES, Identity, PublicIdentity, fingerprint_bytes
+from securepfl.crypto.keys.identity import SIGNATURE_BYTES, Identity, PublicIdentity, fingerprint_bytes
 from securepfl.errors import MessageError
 
 ALICE, BOB = Identity.generate("alice"), Identity.generate("bob")

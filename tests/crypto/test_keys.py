@@ -6,13 +6,14 @@ import traceback
 import numpy as np
 import pytest
 
-from securepfl.crypto import ceremony, seal
-from securepfl.crypto.aggregation import Aggregate, PlainCipher
-from securepfl.crypto.ceremony import Grant, IdentityCard, Notice, Roster, open_pair, seal_pair
-from securepfl.crypto.keys import FederationKey, Identity, Keyring
-from securepfl.crypto.parameters import SETS, choose_layout
-from securepfl.crypto.secret import Secret
-from securepfl.crypto.versions import make_stamp
+from securepfl.crypto.keys import ceremony
+from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, Roster, open_pair, seal_pair
+from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
+from securepfl.crypto.keys.secret import Secret
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher
+from securepfl.crypto.sums.parameters import SETS, choose_layout
+from securepfl.crypto.sums.versions import make_stamp
 from securepfl.errors import MessageError
 
 STEWARD, HOSPITAL, THIRD, STRANGER, SERVER = map(Identity.generate, ("alder", "birch", "cedar", "stranger", "server"))

@@ -5,9 +5,9 @@ import secrets
 
 import pytest
 
-from securepfl.crypto import keystore
-from securepfl.crypto.keys import FederationKey, Identity
-from securepfl.crypto.keystore import Epoch, Holdings, StoreKey, passphrase_bytes
+from securepfl.crypto.keys import keystore
+from securepfl.crypto.keys.keys import FederationKey, Identity
+from securepfl.crypto.keys.keystore import Epoch, Holdings, StoreKey, passphrase_bytes
 from securepfl.errors import ConfigError, StorageError
 
 PASSPHRASE = passphrase_bytes("correct horse battery")

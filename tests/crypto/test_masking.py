@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from securepfl.crypto import masking as module
-from securepfl.crypto.identity import Identity
-from securepfl.crypto.masking import (
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.masks import masking as module
+from securepfl.crypto.masks.masking import (
     SIGNATURE_CONTEXT,
     Masking,
     PairwiseMasker,
@@ -21,7 +21,7 @@ from securepfl.crypto.masking import (
     survivor_statement,
     threshold,
 )
-from securepfl.crypto.shamir import PRIME
+from securepfl.crypto.masks.shamir import PRIME
 from securepfl.errors import MessageError
 from securepfl.randomness import fresh_key
 

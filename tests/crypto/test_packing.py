@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.packing import dequantise, dequantise_sum, pack, quantise, unpack
-from securepfl.crypto.parameters import choose_layout
+from securepfl.crypto.sums.packing import dequantise, dequantise_sum, pack, quantise, unpack
+from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.randomness import RandomStream
 
 

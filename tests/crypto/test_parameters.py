@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto import seal
-from securepfl.crypto.parameters import SETS, Layout, ParameterSet, choose_layout
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.parameters import SETS, Layout, ParameterSet, choose_layout
 from securepfl.errors import ConfigError
 
 PRIME = SETS[0].coeff_modulus

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from securepfl.crypto import seal
-from securepfl.crypto.parameters import SETS
-from securepfl.crypto.uniform import uniform_words
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.parameters import SETS
+from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.errors import MessageError
 
 ROOT = Path(__file__).parents[2]

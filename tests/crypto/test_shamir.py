@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.shamir import PRIME, combine, split
+from securepfl.crypto.masks.shamir import PRIME, combine, split
 
 VALUES = st.lists(st.one_of(st.sampled_from([0, 1, PRIME - 1]), st.integers(0, PRIME - 1)), max_size=5)
 

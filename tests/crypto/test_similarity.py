@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from securepfl.crypto.similarity import (
+from securepfl.crypto.similarity.similarity import (
     ANSWER_BYTES,
     LARGEST_PRODUCT,
     MAX_DIMENSIONS,
@@ -23,7 +23,7 @@ from securepfl.crypto.similarity import (
     sketch,
     upload_bytes,
 )
-from securepfl.crypto.words import pack_words, unpack_words
+from securepfl.crypto.sums.words import pack_words, unpack_words
 from securepfl.errors import AggregateError, MessageError
 
 P = 2**31 - 1

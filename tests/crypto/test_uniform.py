@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from securepfl.crypto import uniform
-from securepfl.crypto.uniform import uniform_chunks, uniform_words
+from securepfl.crypto.sums import uniform
+from securepfl.crypto.sums.uniform import uniform_chunks, uniform_words
 from securepfl.randomness import RandomStream, fresh_key
 
 KEY = bytes(range(32))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.words import add, dot, pack_words, packed_bytes, scale, subtract, unpack_words
+from securepfl.crypto.sums.words import add, dot, pack_words, packed_bytes, scale, subtract, unpack_words
 from securepfl.errors import MessageError
 
 MODULI = [12289, 2**36 - 5, 2**48 - 59, 2**50 - 27, 2**60 - 16383]

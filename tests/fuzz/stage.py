@@ -9,8 +9,8 @@ from functools import partial
 from fuzz.mutator import Mutator, fingerprint
 from parties import federation_of, parties
 
-from securepfl.crypto.envelope import Header, Kind, open_message, seal_message
-from securepfl.crypto.identity import Identity, PublicIdentity
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import SecurePFLError
 from securepfl.messages import Decline, encode
 

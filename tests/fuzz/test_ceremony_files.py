@@ -7,10 +7,10 @@ import pytest
 from fuzz.mutator import Mutator, fingerprint
 from fuzz.stage import Tally
 
-from securepfl.crypto import ceremony
-from securepfl.crypto.ceremony import Grant, IdentityCard, Notice, Roster, open_pair, seal_pair
-from securepfl.crypto.identity import PublicIdentity
-from securepfl.crypto.keys import FederationKey, Identity
+from securepfl.crypto.keys import ceremony
+from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, Roster, open_pair, seal_pair
+from securepfl.crypto.keys.identity import PublicIdentity
+from securepfl.crypto.keys.keys import FederationKey, Identity
 from securepfl.errors import MessageError
 
 SEED, EACH, SIGNED = 20240608, 260, 200

@@ -19,7 +19,7 @@ import pytest
 from fuzz.mutator import Mutator
 from fuzz.stage import Stage
 
-from securepfl.crypto.envelope import OVERHEAD_BYTES, Kind
+from securepfl.crypto.messages.envelope import OVERHEAD_BYTES, Kind
 from securepfl.errors import SecurePFLError
 
 COPIES, EXPANSION, FIXED = 6, 26, 2**18

@@ -15,9 +15,9 @@ from fuzz.mutator import Mutator, fingerprint
 from fuzz.stage import FIVE, Stage, Tally, federation, replayed
 from parties import close_all, exchange, federation_of, parties
 
-from securepfl.crypto import aggregation
-from securepfl.crypto.envelope import Kind
-from securepfl.crypto.identity import PublicIdentity
+from securepfl.crypto.keys.identity import PublicIdentity
+from securepfl.crypto.messages.envelope import Kind
+from securepfl.crypto.sums import aggregation
 from securepfl.errors import MessageError, SecurePFLError
 from securepfl.exchange import Layouts
 from securepfl.messages import (

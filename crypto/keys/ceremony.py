@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import msgspec
 
-from securepfl.crypto.identity import (
+from securepfl.crypto.keys.identity import (
     FINGERPRINT_BYTES,
     SEAL_BYTES,
     SIGNATURE_BYTES,
@@ -29,8 +29,8 @@ from securepfl.crypto.identity import (
     fingerprint_bytes,
     fingerprint_text,
 )
-from securepfl.crypto.keys import FederationKey, key_commitment
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys.keys import FederationKey, key_commitment
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES
 

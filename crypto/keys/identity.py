@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import MessageError
 
 SIGNATURE_BYTES: Final = 64 + 3309

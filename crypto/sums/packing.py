@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.parameters import MAX_BITS, MIN_BITS, Layout, top_level
+from securepfl.crypto.sums.parameters import MAX_BITS, MIN_BITS, Layout, top_level
 from securepfl.randomness import RandomStream
 
 _CHUNK: Final = 1 << 15

@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from securepfl.crypto.encoding import encoded
-from securepfl.crypto.parameters import SEED_BYTES, Layout
-from securepfl.crypto.versions import STAMP_BYTES, without_stamp
-from securepfl.crypto.words import Words, add, pack_words, packed_bytes, scale, subtract, unpack_words
+from securepfl.crypto.sums.encoding import encoded
+from securepfl.crypto.sums.parameters import SEED_BYTES, Layout
+from securepfl.crypto.sums.versions import STAMP_BYTES, without_stamp
+from securepfl.crypto.sums.words import Words, add, pack_words, packed_bytes, scale, subtract, unpack_words
 from securepfl.errors import MessageError
 
 Scheme = Literal["bfv", "none"]

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from securepfl.crypto.identity import (
+from securepfl.crypto.keys.identity import (
     FINGERPRINT_BYTES,
     SEAL_BYTES,
     SIGNATURE_BYTES,

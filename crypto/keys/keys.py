@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Self
 
-from securepfl.crypto import seal
-from securepfl.crypto.aggregation import PlainCipher, SealCipher, SumCipher
-from securepfl.crypto.identity import Identity, PublicIdentity
-from securepfl.crypto.parameters import SETS, Layout
-from securepfl.crypto.secret import Secret
-from securepfl.crypto.versions import without_stamp
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.crypto.keys.secret import Secret
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.aggregation import PlainCipher, SealCipher, SumCipher
+from securepfl.crypto.sums.parameters import SETS, Layout
+from securepfl.crypto.sums.versions import without_stamp
 from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 

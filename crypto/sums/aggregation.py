@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto import seal
-from securepfl.crypto.packing import pack, unpack
-from securepfl.crypto.parameters import Layout, ParameterSet, top_level
-from securepfl.crypto.summation import Aggregate, Scheme, Wire, read_answer
-from securepfl.crypto.tags import expected_tag
-from securepfl.crypto.uniform import uniform_chunks
-from securepfl.crypto.words import Words, add, scale
+from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.packing import pack, unpack
+from securepfl.crypto.sums.parameters import Layout, ParameterSet, top_level
+from securepfl.crypto.sums.summation import Aggregate, Scheme, Wire, read_answer
+from securepfl.crypto.sums.tags import expected_tag
+from securepfl.crypto.sums.uniform import uniform_chunks
+from securepfl.crypto.sums.words import Words, add, scale
 from securepfl.errors import AggregateError
 
 __all__ = [

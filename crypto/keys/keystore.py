@@ -19,9 +19,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from securepfl.crypto.identity import Identity, PublicIdentity
-from securepfl.crypto.keys import FederationKey, Keyring, check_pair_secrets
-from securepfl.crypto.secret import Secret
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.crypto.keys.keys import FederationKey, Keyring, check_pair_secrets
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError, StorageError
 
 LOG_N: Final = 17

@@ -10,9 +10,9 @@ probability 1/t a slot.
 
 import numpy as np
 
-from securepfl.crypto.parameters import Layout
-from securepfl.crypto.uniform import uniform_words
-from securepfl.crypto.words import Words, dot
+from securepfl.crypto.sums.parameters import Layout
+from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.words import Words, dot
 from securepfl.randomness import derive_key
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from securepfl.crypto.words import Words
+from securepfl.crypto.sums.words import Words
 from securepfl.randomness import RandomStream
 
 _CHUNK: Final = 1 << 15

@@ -24,10 +24,10 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from securepfl.crypto.identity import PublicIdentity
-from securepfl.crypto.shamir import PRIME, combine, split
-from securepfl.crypto.uniform import uniform_chunks
-from securepfl.crypto.words import Words
+from securepfl.crypto.keys.identity import PublicIdentity
+from securepfl.crypto.masks.shamir import PRIME, combine, split
+from securepfl.crypto.sums.uniform import uniform_chunks
+from securepfl.crypto.sums.words import Words
 from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES, RandomStream, derive_key
 

@@ -49,7 +49,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.words import Words, pack_words, packed_bytes, unpack_words
+from securepfl.crypto.sums.words import Words, pack_words, packed_bytes, unpack_words
 from securepfl.errors import AggregateError, MessageError
 from securepfl.randomness import KEY_BYTES, RandomStream, derive_key
 

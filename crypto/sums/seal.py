@@ -25,11 +25,11 @@ import zstandard
 from tenseal import sealapi
 from tenseal.sealapi import util
 
-from securepfl.crypto import versions
-from securepfl.crypto.encoding import encoded
-from securepfl.crypto.parameters import SEED_BYTES, ParameterSet
-from securepfl.crypto.uniform import uniform_words
-from securepfl.crypto.words import Words, add, pack_words, packed_bytes, subtract, unpack_words
+from securepfl.crypto.sums import versions
+from securepfl.crypto.sums.encoding import encoded
+from securepfl.crypto.sums.parameters import SEED_BYTES, ParameterSet
+from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.words import Words, add, pack_words, packed_bytes, subtract, unpack_words
 from securepfl.randomness import RandomStream, fresh_key
 
 # How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the body.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from securepfl.crypto.parameters import ParameterSet
-from securepfl.crypto.words import Words
+from securepfl.crypto.sums.parameters import ParameterSet
+from securepfl.crypto.sums.words import Words
 
 
 def encoded(words: Words, parameters: ParameterSet) -> Words:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from securepfl.crypto.identity import Identity
+from securepfl.crypto.keys.identity import Identity
 
 ALGORITHM = "Ed25519"
 _DOMAIN = b"securepfl ledger signature 1"

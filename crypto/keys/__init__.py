@@ -1,0 +1,1 @@
+"""Who a party is, the keys that hospitals share, and how both are made, kept and rotated."""

@@ -1,0 +1,1 @@
+"""The signed and sealed envelope in which every message travels."""
