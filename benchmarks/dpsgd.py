@@ -29,8 +29,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from securepfl.privacy.dpsgd import DPSettings, train_private
-from securepfl.privacy.gradients import choose_mode
+from securepfl.privacy.training.dpsgd import DPSettings, train_private
+from securepfl.privacy.training.gradients import choose_mode
 from securepfl.randomness import RandomStream
 
 OURS = ("per-sample", "functorch", "ghost")

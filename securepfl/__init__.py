@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from securepfl.federation import Federation
     from securepfl.learning.adapters import with_adapters
     from securepfl.learning.routing import RoutedModel
-    from securepfl.privacy.units import PatientDataset, group_records
-    from securepfl.privacy.validation import replace_unsupported
+    from securepfl.privacy.training.units import PatientDataset, group_records
+    from securepfl.privacy.training.validation import replace_unsupported
     from securepfl.report.effect import idle_settings
     from securepfl.rotation import move_to
     from securepfl.runtime.keyfolder import load_coordinator, load_keyring
@@ -50,18 +50,18 @@ _HOMES = {
     "FederationKey": "securepfl.crypto.keys.keys",
     "Identity": "securepfl.crypto.keys.keys",
     "Keyring": "securepfl.crypto.keys.keys",
-    "PatientDataset": "securepfl.privacy.units",
+    "PatientDataset": "securepfl.privacy.training.units",
     "PublicIdentity": "securepfl.crypto.keys.keys",
     "RoutedModel": "securepfl.learning.routing",
     "Simulation": "securepfl.simulation",
     "Suggestion": "securepfl.suggestion",
-    "group_records": "securepfl.privacy.units",
+    "group_records": "securepfl.privacy.training.units",
     "idle_settings": "securepfl.report.effect",
     "load_coordinator": "securepfl.runtime.keyfolder",
     "load_keyring": "securepfl.runtime.keyfolder",
     "local_parties": "securepfl.runtime.local",
     "move_to": "securepfl.rotation",
-    "replace_unsupported": "securepfl.privacy.validation",
+    "replace_unsupported": "securepfl.privacy.training.validation",
     "simulate": "securepfl.runtime.local",
     "suggest_partition": "securepfl.suggestion",
     "with_adapters": "securepfl.learning.adapters",

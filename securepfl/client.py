@@ -53,9 +53,9 @@ from securepfl.messages import (
     decode,
     encode,
 )
-from securepfl.privacy.dpsgd import TrainingReport, validate_model
-from securepfl.privacy.gradients import GradientMode, choose_mode
-from securepfl.privacy.ledger import Ledger
+from securepfl.privacy.ledger.ledger import Ledger
+from securepfl.privacy.training.dpsgd import TrainingReport, validate_model
+from securepfl.privacy.training.gradients import GradientMode, choose_mode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.runtime.storage import lock_folder
 from securepfl.simulation import Simulation, kind_of, ledger_terms

@@ -21,7 +21,7 @@ from securepfl.learning.adapters import with_adapters
 from securepfl.learning.partition import Partition, personal_names
 from securepfl.learning.sparsity import most_coordinates
 from securepfl.learning.trajectory import check_patterns
-from securepfl.privacy.shared_noise import SharedNoise, plan_shared_noise
+from securepfl.privacy.training.shared_noise import SharedNoise, plan_shared_noise
 from securepfl.settings import (
     CouplingSettings,
     EncryptionSettings,

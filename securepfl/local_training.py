@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from securepfl.checkpoint import ClientState, Floats
 from securepfl.federation import Federation
 from securepfl.learning.partition import Partition
-from securepfl.privacy.accounting import noise_multiplier_for
-from securepfl.privacy.common_step import take_common_step
-from securepfl.privacy.dpsgd import DPSettings, TrainingReport, train_private
-from securepfl.privacy.events import AnyRelease
-from securepfl.privacy.shared_noise import IntegerSum, SharedNoise
+from securepfl.privacy.accounting.accounting import noise_multiplier_for
+from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.training.common_step import take_common_step
+from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_private
+from securepfl.privacy.training.shared_noise import IntegerSum, SharedNoise
 from securepfl.randomness import RandomStream
 from securepfl.training_set import Loss, TrainingSet
 

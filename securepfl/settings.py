@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import fields
 
 from securepfl.learning.default_partition import Rule
-from securepfl.privacy.events import Unit
+from securepfl.privacy.accounting.events import Unit
 
 FULL_BATCH_UNITS = 2000
 """Up to this many training records a hospital takes the full batch: least noise, exact accounting."""

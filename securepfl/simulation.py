@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from securepfl.federation import Federation
-from securepfl.privacy.ledger import Budget, Terms
+from securepfl.privacy.ledger.ledger import Budget, Terms
 
 RunKind = Literal["real", "simulated", "seeded"]
 

@@ -28,13 +28,13 @@ from securepfl.learning.models import bce, public_stream
 from securepfl.learning.partition import personal_names
 from securepfl.learning.prediction import evaluating
 from securepfl.local_training import dp_settings
-from securepfl.privacy.accounting import epsilon as epsilon_of
-from securepfl.privacy.accounting import selection_noise_for
-from securepfl.privacy.dpsgd import DPSettings, train_private
-from securepfl.privacy.events import AnyRelease, Release, Selection
-from securepfl.privacy.ledger import Ledger
-from securepfl.privacy.selection import candidate_count
-from securepfl.privacy.units import Batch, batches_of
+from securepfl.privacy.accounting.accounting import epsilon as epsilon_of
+from securepfl.privacy.accounting.accounting import selection_noise_for
+from securepfl.privacy.accounting.events import AnyRelease, Release, Selection
+from securepfl.privacy.accounting.selection import candidate_count
+from securepfl.privacy.ledger.ledger import Ledger
+from securepfl.privacy.training.dpsgd import DPSettings, train_private
+from securepfl.privacy.training.units import Batch, batches_of
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.simulation import Simulation, ledger_terms
 from securepfl.training_set import Loss, TrainingSet

@@ -18,8 +18,8 @@ from securepfl.compared import Compared
 from securepfl.errors import DataError, MessageError
 from securepfl.learning.prediction import predict
 from securepfl.learning.signal import KnownNoise
-from securepfl.privacy.accounting import epsilon
-from securepfl.privacy.units import group_records
+from securepfl.privacy.accounting.accounting import epsilon
+from securepfl.privacy.training.units import group_records
 from securepfl.runtime.local import local_parties, simulate
 from securepfl.simulation import Simulation
 

@@ -34,8 +34,8 @@ from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.federation import Federation
-from securepfl.privacy.accounting import Release, epsilon, noise_multiplier_for
-from securepfl.privacy.ledger import verify_ledger
+from securepfl.privacy.accounting.accounting import Release, epsilon, noise_multiplier_for
+from securepfl.privacy.ledger.ledger import verify_ledger
 from securepfl.randomness import fresh_key
 from securepfl.runtime.keyfolder import KeyFolder
 from securepfl.runtime.storage import lock_folder

@@ -9,7 +9,7 @@ from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.errors import ConfigError, MessageError
 from securepfl.messages import Contribution, Survivors, decode, encode
-from securepfl.privacy.events import SharedRelease
+from securepfl.privacy.accounting.events import SharedRelease
 from securepfl.runtime.local import SimulatedRun, exchange
 
 ROUNDS = 3

@@ -24,8 +24,8 @@ from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, M
 from securepfl.learning.adapters import with_adapters
 from securepfl.learning.models import bce, build_model
 from securepfl.local_training import dp_settings
-from securepfl.privacy.accounting import Release, epsilon
-from securepfl.privacy.ledger import Budget, Ledger, Terms, verify_ledger
+from securepfl.privacy.accounting.accounting import Release, epsilon
+from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms, verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.training_set import TrainingSet
 

@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from methods.task import Settings, Site, Task
 from securepfl.learning.models import bce
-from securepfl.privacy.accounting import noise_multiplier_for
-from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
-from securepfl.privacy.gradients import choose_mode
+from securepfl.privacy.accounting.accounting import noise_multiplier_for
+from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.training.gradients import choose_mode
 from securepfl.randomness import RandomStream, derive_key
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -19,9 +19,9 @@ from securepfl.learning.models import bce, build_model
 from securepfl.learning.partition import Partition
 from securepfl.learning.sparsity import choose_support
 from securepfl.local_training import dp_settings
-from securepfl.privacy.accounting import epsilon
-from securepfl.privacy.auditing import AuditReport
-from securepfl.privacy.rehearsal import Training, audit
+from securepfl.privacy.accounting.accounting import epsilon
+from securepfl.privacy.audit.auditing import AuditReport
+from securepfl.privacy.audit.rehearsal import Training, audit
 from securepfl.randomness import fresh_key
 
 
@@ -52,7 +52,7 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
             'noise = "local"'
         )
     if federation.model.kind == "own":
-        raise ConfigError('[model] kind = "own": rehearse it with securepfl.privacy.rehearsal.audit in your pipeline')
+        raise ConfigError('[model] kind = "own": rehearse it with securepfl.privacy.audit.rehearsal.audit in your pipeline')
     if data is None:
         spec, tables = simulated_hospitals(0)
     else:

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.errors import ConfigError, LedgerError, StorageError
-from securepfl.privacy.accounting import Composition
-from securepfl.privacy.events import AnyRelease, Release, Selection, SharedRelease
-from securepfl.privacy.ledger import LedgerSummary, against_heads, verify_ledger
-from securepfl.privacy.lines import RoundSpend
+from securepfl.privacy.accounting.accounting import Composition
+from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
+from securepfl.privacy.ledger.ledger import LedgerSummary, against_heads, verify_ledger
+from securepfl.privacy.ledger.lines import RoundSpend
 
 _HASH = re.compile("[0-9a-f]{64}")
 _ROUNDS_SHOWN = 40

@@ -18,9 +18,9 @@ from securepfl.learning.metrics import evaluate, majority
 from securepfl.learning.models import bce
 from securepfl.learning.prediction import predict
 from securepfl.local_training import dp_settings
-from securepfl.privacy.dpsgd import train_private
-from securepfl.privacy.events import Unit
-from securepfl.privacy.units import PatientDataset, group_records
+from securepfl.privacy.accounting.events import Unit
+from securepfl.privacy.training.dpsgd import train_private
+from securepfl.privacy.training.units import PatientDataset, group_records
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key

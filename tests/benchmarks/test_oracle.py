@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from securepfl.errors import ModelError
 from securepfl.learning.models import build_model
-from securepfl.privacy.accounting import noise_multiplier_for
+from securepfl.privacy.accounting.accounting import noise_multiplier_for
 
 NEVER = float("inf")
 

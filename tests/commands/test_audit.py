@@ -13,9 +13,9 @@ from securepfl.cli import cli
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting import epsilon, noise_multiplier_for
-from securepfl.privacy.events import Release
-from securepfl.privacy.ledger import Budget, Ledger, Terms
+from securepfl.privacy.accounting.accounting import epsilon, noise_multiplier_for
+from securepfl.privacy.accounting.events import Release
+from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
 
 ROUNDS = 3
 RELEASE = Release(noise_multiplier=4.0, sample_rate=1.0, steps=3)
@@ -209,4 +209,4 @@ def test_attack_refuses_what_it_cannot_rehearse(tmp_path):
     config.write_text('[model]\nkind = "own"\npersonal = []\n')
     (tmp_path / "rows.csv").write_text("a\n1\n")
     result = invoke("audit", "attack", config, "--data", tmp_path / "rows.csv")
-    assert "securepfl.privacy.rehearsal.audit" in str(result.exception)
+    assert "securepfl.privacy.audit.rehearsal.audit" in str(result.exception)

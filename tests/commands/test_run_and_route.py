@@ -20,7 +20,7 @@ from securepfl.learning.adaptation import AdaptSettings, adapt
 from securepfl.learning.metrics import evaluate
 from securepfl.learning.prediction import predict
 from securepfl.learning.routing import RoutedModel
-from securepfl.privacy.ledger import verify_ledger
+from securepfl.privacy.ledger.ledger import verify_ledger
 from securepfl.runtime.local import simulate
 from securepfl.runtime.storage import read_arrays
 

@@ -11,8 +11,8 @@ from securepfl.learning.adapters import Adapted, adapter_names, folded, with_ada
 from securepfl.learning.models import build_model
 from securepfl.learning.partition import Partition
 from securepfl.learning.routing import RoutedModel
-from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
-from securepfl.privacy.gradients import choose_mode
+from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.training.gradients import choose_mode
 from securepfl.randomness import RandomStream
 
 

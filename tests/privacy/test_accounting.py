@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting import (
+from securepfl.privacy.accounting.accounting import (
     Composition,
     Release,
     Selection,
@@ -20,7 +20,7 @@ from securepfl.privacy.accounting import (
     noise_multiplier_for,
     shared_scale_for,
 )
-from securepfl.privacy.events import LEAST_NOISE
+from securepfl.privacy.accounting.events import LEAST_NOISE
 
 
 def release(noise=2.0, rate=1.0, steps=10):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chi2, nct, norm
 
-from securepfl.privacy import auditing
-from securepfl.privacy.auditing import Scores
+from securepfl.privacy.audit import auditing
+from securepfl.privacy.audit.auditing import Scores
 
 DELTA = 1e-5
 # Claimed epsilon and the canaries with which twice its mu has to show.

@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import DataError
-from securepfl.privacy.common_step import take_common_step
-from securepfl.privacy.dpsgd import DPSettings, train_private
-from securepfl.privacy.shared_noise import IntegerSum, SharedNoise
-from securepfl.privacy.units import group_records
+from securepfl.privacy.training.common_step import take_common_step
+from securepfl.privacy.training.dpsgd import DPSettings, train_private
+from securepfl.privacy.training.shared_noise import IntegerSum, SharedNoise
+from securepfl.privacy.training.units import group_records
 from securepfl.randomness import RandomStream
 
 GRID, RECORDS, CLIP = 4096, 30, 0.7

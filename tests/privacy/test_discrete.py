@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from securepfl.privacy.discrete import discrete_gaussian, tail_bound
+from securepfl.privacy.training.discrete import discrete_gaussian, tail_bound
 from securepfl.randomness import RandomStream
 
 COUNT = 200_000

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import IterableDataset, TensorDataset
 
 from securepfl.errors import DataError, ModelError
-from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
 from securepfl.randomness import RandomStream
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
@@ -396,7 +396,7 @@ def test_a_parameter_of_one_number_trains_also_on_an_empty_draw(sample_rate):
 def test_in_float32_too_the_clip_holds_to_the_margin(monkeypatch, mode):
     """Zero-out neighbours among 200 large records: their sums differ by at most the clip, rounding included."""
     sums = []
-    monkeypatch.setattr("securepfl.privacy.dpsgd.add_noise", lambda total, *_: sums.append(total.clone()))
+    monkeypatch.setattr("securepfl.privacy.training.dpsgd.add_noise", lambda total, *_: sums.append(total.clone()))
     dataset = with_record(records(200, torch.float32, scale=50.0), 4, 70 * torch.ones(4), 0.0)
     zeroed = with_record(dataset, 4, torch.full((4,), math.nan), 0.0)
     for data in (dataset, zeroed):

@@ -15,11 +15,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import ModelError
-from securepfl.privacy import clipping
-from securepfl.privacy.canaries import Canaries
-from securepfl.privacy.dpsgd import DPSettings, train_private, validate_model
-from securepfl.privacy.gradients import Layer, choose_mode
-from securepfl.privacy.validation import replace_unsupported
+from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training import clipping
+from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.training.gradients import Layer, choose_mode
+from securepfl.privacy.training.validation import replace_unsupported
 from securepfl.randomness import RandomStream
 
 MODES = ["per-sample", "ghost", "functorch"]
@@ -253,7 +253,7 @@ def blanked(x):
 def clipped_sum(model, x, mode, clip):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("securepfl.privacy.dpsgd.add_noise", lambda total, *_: seen.append(total.clone()))
+        patch.setattr("securepfl.privacy.training.dpsgd.add_noise", lambda total, *_: seen.append(total.clone()))
         train(model, TensorDataset(x, torch.ones(len(x))), mode=mode, clip=clip)
     return seen[0]
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import rfc8785
 
-from securepfl.privacy.events import AnyRelease, Release, Selection, SharedRelease
+from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
 
 GAUSSIAN = Release(noise_multiplier=4.5, sample_rate=0.1, steps=10)
 SHARED = SharedRelease(scale=100, sensitivity=25.5, shares=4, dimension=1000, tail=1e-12, steps=10, unit="patient")

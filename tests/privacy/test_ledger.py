@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
-from securepfl.privacy.accounting import Release, Selection, SharedRelease, epsilon
-from securepfl.privacy.ledger import Budget, Ledger, SessionStart, Terms, verify_ledger
-from securepfl.privacy.lines import History, replay
+from securepfl.privacy.accounting.accounting import Release, Selection, SharedRelease, epsilon
+from securepfl.privacy.ledger.ledger import Budget, Ledger, SessionStart, Terms, verify_ledger
+from securepfl.privacy.ledger.lines import History, replay
 
 FEDERATION = "ab" * 32
 FIRST_VERSION = Path(__file__).with_name("first_version.jsonl")

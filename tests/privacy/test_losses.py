@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.stats import binom, norm
 
-from securepfl.privacy import losses
-from securepfl.privacy.accounting import gaussian_dp_epsilon
-from securepfl.privacy.losses import Step, epsilon_of_steps
+from securepfl.privacy.accounting import losses
+from securepfl.privacy.accounting.accounting import gaussian_dp_epsilon
+from securepfl.privacy.accounting.losses import Step, epsilon_of_steps
 
 RELATIONS = {"zero-out": NeighboringRelation.REPLACE_SPECIAL, "replace-one": NeighboringRelation.REPLACE_ONE}
 # From many weak steps to few strong ones, and a heavy tail: rare draws, each with a large loss.

@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from securepfl.errors import ModelError
-from securepfl.privacy.probe import check_independence
-from securepfl.privacy.units import PatientDataset
+from securepfl.privacy.training.probe import check_independence
+from securepfl.privacy.training.units import PatientDataset
 from securepfl.training_set import TrainingSet
 
 DEPENDENT = "records depend on one another"

@@ -14,11 +14,12 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 from securepfl.errors import DataError
-from securepfl.privacy import auditing, clipping, dpsgd, rehearsal
-from securepfl.privacy.accounting import Release, epsilon, noise_multiplier_for
-from securepfl.privacy.dpsgd import DPSettings
-from securepfl.privacy.rehearsal import Training, audit, many_runs, observe_contributions, observe_noise, rehearse
-from securepfl.privacy.units import group_records
+from securepfl.privacy.accounting.accounting import Release, epsilon, noise_multiplier_for
+from securepfl.privacy.audit import auditing, rehearsal
+from securepfl.privacy.audit.rehearsal import Training, audit, many_runs, observe_contributions, observe_noise, rehearse
+from securepfl.privacy.training import clipping, dpsgd
+from securepfl.privacy.training.dpsgd import DPSettings
+from securepfl.privacy.training.units import group_records
 from securepfl.randomness import RandomStream, derive_key
 
 DELTA = 1e-5

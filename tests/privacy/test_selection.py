@@ -6,8 +6,8 @@ import pytest
 from dp_accounting.rdp.rdp_privacy_accountant import _gamma_truncated_negative_binomial
 from scipy.stats import geom, logser, nbinom, poisson
 
-from securepfl.privacy.events import Release, Selection
-from securepfl.privacy.selection import candidate_chances, candidate_count
+from securepfl.privacy.accounting.events import Release, Selection
+from securepfl.privacy.accounting.selection import candidate_chances, candidate_count
 
 CANDIDATE = (Release(noise_multiplier=5.0, sample_rate=1.0, steps=10),)
 

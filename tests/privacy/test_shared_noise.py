@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting import epsilon
-from securepfl.privacy.discrete import tail_bound
-from securepfl.privacy.shared_noise import TAIL, IntegerSum, SharedNoise, plan_shared_noise
+from securepfl.privacy.accounting.accounting import epsilon
+from securepfl.privacy.training.discrete import tail_bound
+from securepfl.privacy.training.shared_noise import TAIL, IntegerSum, SharedNoise, plan_shared_noise
 from securepfl.randomness import RandomStream
 
 LIMIT = 2**23 - 1

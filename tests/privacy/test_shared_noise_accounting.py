@@ -7,7 +7,7 @@ from dp_accounting.privacy_accountant import UnsupportedEventError
 from dp_accounting.rdp import RdpAccountant
 from scipy.special import logsumexp
 
-from securepfl.privacy.shared_noise_accounting import SharedNoiseAccountant, SharedNoiseDpEvent, shared_noise_rdp
+from securepfl.privacy.accounting.shared_noise import SharedNoiseAccountant, SharedNoiseDpEvent, shared_noise_rdp
 
 ORDERS = np.array([1.5, 2.0, 4.0, 16.0])
 

@@ -11,11 +11,11 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import DataError
-from securepfl.privacy import clipping
-from securepfl.privacy.canaries import Canaries
-from securepfl.privacy.dpsgd import DPSettings, train_private
-from securepfl.privacy.gradients import Layer
-from securepfl.privacy.units import PatientDataset, group_records, patient_batches
+from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training import clipping
+from securepfl.privacy.training.dpsgd import DPSettings, train_private
+from securepfl.privacy.training.gradients import Layer
+from securepfl.privacy.training.units import PatientDataset, group_records, patient_batches
 from securepfl.randomness import RandomStream
 
 MODES = ["per-sample", "ghost"]

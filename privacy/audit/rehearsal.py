@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from securepfl.errors import ModelError
-from securepfl.privacy.auditing import (
+from securepfl.privacy.accounting.events import Unit
+from securepfl.privacy.audit.auditing import (
     AuditReport,
     Floats,
     Scores,
@@ -30,11 +31,10 @@ from securepfl.privacy.auditing import (
     runs_verdict,
     trade_off_verdict,
 )
-from securepfl.privacy.canaries import Canaries
-from securepfl.privacy.dpsgd import DPSettings, Loss, train_private
-from securepfl.privacy.events import Unit
-from securepfl.privacy.gradients import ModeName
-from securepfl.privacy.units import Collate, count_units
+from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training.dpsgd import DPSettings, Loss, train_private
+from securepfl.privacy.training.gradients import ModeName
+from securepfl.privacy.training.units import Collate, count_units
 from securepfl.randomness import RandomStream, fresh_key
 
 _SILENT, _MOST_VALUES, _MOST_FIRSTS = 2000, 2000, 256

@@ -22,9 +22,9 @@ from typing import Any, Literal, Protocol, Self
 import msgspec
 
 from securepfl.errors import BudgetError, LedgerError, StorageError
-from securepfl.privacy.accounting import Composition
-from securepfl.privacy.events import AnyRelease, Unit
-from securepfl.privacy.lines import (
+from securepfl.privacy.accounting.accounting import Composition
+from securepfl.privacy.accounting.events import AnyRelease, Unit
+from securepfl.privacy.ledger.lines import (
     AnyLine,
     Audit,
     Budget,
@@ -47,7 +47,7 @@ from securepfl.privacy.lines import (
     split_lines,
     summary,
 )
-from securepfl.privacy.terms import Terms
+from securepfl.privacy.ledger.terms import Terms
 
 __all__ = [
     "Budget",

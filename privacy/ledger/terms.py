@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from securepfl.errors import BudgetError, LedgerError
-from securepfl.privacy.lines import Budget, Session
+from securepfl.privacy.ledger.lines import Budget, Session
 
 __all__ = ["Terms"]
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from securepfl.privacy.canaries import Canaries
-from securepfl.privacy.clipping import Frame, Ghost, Kept, Layout, clip_into
-from securepfl.privacy.events import Release, Unit
-from securepfl.privacy.gradients import ModeName, Recorder, choose_mode, require_mode, trained_layers
-from securepfl.privacy.units import Batch, Collate, batches_of, count_units
-from securepfl.privacy.validation import validate_model
+from securepfl.privacy.accounting.events import Release, Unit
+from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training.clipping import Frame, Ghost, Kept, Layout, clip_into
+from securepfl.privacy.training.gradients import ModeName, Recorder, choose_mode, require_mode, trained_layers
+from securepfl.privacy.training.units import Batch, Collate, batches_of, count_units
+from securepfl.privacy.training.validation import validate_model
 from securepfl.randomness import RandomStream
 
 __all__ = ["DPSettings", "TrainingReport", "train_private", "validate_model"]

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.privacy.canaries import Canaries
-from securepfl.privacy.gradients import Call, Layer
-from securepfl.privacy.units import Batch
+from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training.gradients import Call, Layer
+from securepfl.privacy.training.units import Batch
 
 # Rounding of double-precision norms, factors and sums stays far below this.
 _ROUNDING_MARGIN = 1e-6

@@ -10,11 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from securepfl.privacy.clipping import Frame, Kept, Layout, clipped_units
-from securepfl.privacy.dpsgd import DPSettings, Loss, add_noise, descend, in_training, pass_through, validate_model
-from securepfl.privacy.events import Unit
-from securepfl.privacy.shared_noise import IntegerSum
-from securepfl.privacy.units import Collate, batches_of, count_units
+from securepfl.privacy.accounting.events import Unit
+from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_units
+from securepfl.privacy.training.dpsgd import (
+    DPSettings,
+    Loss,
+    add_noise,
+    descend,
+    in_training,
+    pass_through,
+    validate_model,
+)
+from securepfl.privacy.training.shared_noise import IntegerSum
+from securepfl.privacy.training.units import Collate, batches_of, count_units
 from securepfl.randomness import RandomStream
 
 

@@ -16,9 +16,9 @@ from dp_accounting.rdp.rdp_privacy_accountant import compute_delta, compute_epsi
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from securepfl.privacy.events import POISSON, AnyRelease, Release, Selection, SharedRelease
-from securepfl.privacy.losses import Adjacency
-from securepfl.privacy.shared_noise_accounting import SharedNoiseAccountant, SharedNoiseDpEvent
+from securepfl.privacy.accounting.events import POISSON, AnyRelease, Release, Selection, SharedRelease
+from securepfl.privacy.accounting.losses import Adjacency
+from securepfl.privacy.accounting.shared_noise import SharedNoiseAccountant, SharedNoiseDpEvent
 
 # Below 2 dp_accounting often fails to converge for sampled steps; those orders only matter to an epsilon past use.
 _ORDERS = [x / 10 for x in range(20, 110)] + list(range(11, 64)) + [round(64 * 2 ** (x / 4)) for x in range(21)]

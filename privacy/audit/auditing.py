@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv, chdtr, fdtr, fdtrc, ndtr, ndtri
 from scipy.stats import binom, chi2, kstest
 
-from securepfl.privacy.events import Unit
+from securepfl.privacy.accounting.events import Unit
 
 FALSE_ALARM = 0.01
 # Most goes to the test that has to tell small differences; bugs that the others look for show far beyond theirs.

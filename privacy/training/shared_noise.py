@@ -13,9 +13,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting import shared_scale_for
-from securepfl.privacy.discrete import LARGEST_SCALE, discrete_gaussian
-from securepfl.privacy.events import SharedRelease, Unit
+from securepfl.privacy.accounting.accounting import shared_scale_for
+from securepfl.privacy.accounting.events import SharedRelease, Unit
+from securepfl.privacy.training.discrete import LARGEST_SCALE, discrete_gaussian
 from securepfl.randomness import RandomStream
 
 TAIL = 2.0**-40

@@ -17,8 +17,8 @@ import rfc8785
 from msgspec import Meta
 
 from securepfl.errors import ConfigError, LedgerError
-from securepfl.privacy.accounting import SMALLEST_DELTA, Composition
-from securepfl.privacy.events import AnyRelease, Unit
+from securepfl.privacy.accounting.accounting import SMALLEST_DELTA, Composition
+from securepfl.privacy.accounting.events import AnyRelease, Unit
 
 Verifier = Callable[[str, bytes, bytes, bytes], bool]
 """(algorithm, public key, message, signature) -> whether the signature holds and the key is one to trust."""

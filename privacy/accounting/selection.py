@@ -11,7 +11,7 @@ from itertools import count
 
 from scipy.optimize import brentq
 
-from securepfl.privacy.events import POISSON, Selection
+from securepfl.privacy.accounting.events import POISSON, Selection
 
 _RESOLUTION = 53  # bits of the uniform number
 

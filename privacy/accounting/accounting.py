@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
 from securepfl.errors import ConfigError
-from securepfl.privacy.events import (
+from securepfl.privacy.accounting.events import (
     LEAST_NOISE,
     LEAST_SCALE,
     MOST_SCALE,
@@ -30,8 +30,8 @@ from securepfl.privacy.events import (
     SharedRelease,
     Unit,
 )
-from securepfl.privacy.losses import Adjacency, Step, epsilon_of_steps
-from securepfl.privacy.renyi import renyi_epsilon
+from securepfl.privacy.accounting.losses import Adjacency, Step, epsilon_of_steps
+from securepfl.privacy.accounting.renyi import renyi_epsilon
 
 __all__ = [
     "SMALLEST_DELTA",

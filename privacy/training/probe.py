@@ -17,12 +17,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset, default_collate
 
 from securepfl.errors import ModelError
-from securepfl.privacy.clipping import Frame, Kept, Layout, clipped_units
-from securepfl.privacy.dpsgd import Loss
-from securepfl.privacy.events import Unit
-from securepfl.privacy.gradients import Recorder, choose_mode, trained_layers
-from securepfl.privacy.units import Batch, Collate, count_units, patient_batches
-from securepfl.privacy.validation import validate_model
+from securepfl.privacy.accounting.events import Unit
+from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_units
+from securepfl.privacy.training.dpsgd import Loss
+from securepfl.privacy.training.gradients import Recorder, choose_mode, trained_layers
+from securepfl.privacy.training.units import Batch, Collate, count_units, patient_batches
+from securepfl.privacy.training.validation import validate_model
 
 Batches = Callable[[list[int]], Batch]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from securepfl.errors import DataError
-from securepfl.privacy.events import Unit
+from securepfl.privacy.accounting.events import Unit
 
 Collate = Callable[[list[Any]], Any]
 

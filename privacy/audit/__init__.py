@@ -1,0 +1,1 @@
+"""Attacks on our own training, and the statistics that compare what leaks with the claim."""

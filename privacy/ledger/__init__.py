@@ -1,0 +1,1 @@
+"""The budget ledger of a data set: written ahead, chained, signed, enforced."""

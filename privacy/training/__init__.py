@@ -1,0 +1,1 @@
+"""Training that spends a budget: gradients per unit, the clip, the noise."""
