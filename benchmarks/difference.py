@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from securepfl.errors import SecurePFLError
-from securepfl.learning.difference import difference_sparse, load_solver
-from securepfl.learning.regularise import regularise
+from securepfl.learning.sparse.difference import difference_sparse, load_solver
+from securepfl.learning.sparse.shrinking import regularise
 
 Floats = NDArray[np.float64]
 

@@ -30,9 +30,9 @@ from securepfl.client import Client
 from securepfl.errors import SecurePFLError
 from securepfl.exchange import Layouts
 from securepfl.federation import Federation
-from securepfl.learning.models import build_model
 from securepfl.runtime.local import SimulatedRun, Traffic, local_parties, noise_key
 from securepfl.simulation import Simulation
+from securepfl.tasks.models import build_model
 
 BEGIN = "<!-- scaling: begin (written by benchmarks/scaling.py) -->"
 END = "<!-- scaling: end -->"

@@ -25,11 +25,11 @@ from securepfl.client import Client
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import SecurePFLError
 from securepfl.federation import Federation
-from securepfl.learning.metrics import evaluate
-from securepfl.learning.models import bce, build_model
-from securepfl.learning.prediction import predict
 from securepfl.runtime.local import SimulatedRun, Traffic, exchange, local_parties, noise_key
 from securepfl.simulation import Simulation
+from securepfl.tasks.metrics import evaluate
+from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.prediction import predict
 from securepfl.training_set import Loss
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"

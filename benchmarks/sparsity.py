@@ -36,7 +36,7 @@ from rich.table import Table
 from securepfl.errors import SecurePFLError
 from securepfl.exchange import Layouts
 from securepfl.federation import Federation
-from securepfl.learning.difference import load_solver
+from securepfl.learning.sparse.difference import load_solver
 
 BEGIN = "<!-- sparsity: begin (written by benchmarks/sparsity.py) -->"
 END = "<!-- sparsity: end -->"

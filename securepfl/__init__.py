@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from securepfl.coordinator import Coordinator
     from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.federation import Federation
-    from securepfl.learning.adapters import with_adapters
-    from securepfl.learning.routing import RoutedModel
+    from securepfl.learning.personal.adapters import with_adapters
+    from securepfl.outside.routing import RoutedModel
     from securepfl.privacy.training.units import PatientDataset, group_records
     from securepfl.privacy.training.validation import replace_unsupported
     from securepfl.report.effect import idle_settings
@@ -52,7 +52,7 @@ _HOMES = {
     "Keyring": "securepfl.crypto.keys.keys",
     "PatientDataset": "securepfl.privacy.training.units",
     "PublicIdentity": "securepfl.crypto.keys.keys",
-    "RoutedModel": "securepfl.learning.routing",
+    "RoutedModel": "securepfl.outside.routing",
     "Simulation": "securepfl.simulation",
     "Suggestion": "securepfl.suggestion",
     "group_records": "securepfl.privacy.training.units",
@@ -64,7 +64,7 @@ _HOMES = {
     "replace_unsupported": "securepfl.privacy.training.validation",
     "simulate": "securepfl.runtime.local",
     "suggest_partition": "securepfl.suggestion",
-    "with_adapters": "securepfl.learning.adapters",
+    "with_adapters": "securepfl.learning.personal.adapters",
 }
 
 

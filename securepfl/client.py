@@ -29,14 +29,11 @@ from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
 from securepfl.exchange import Encoded, Layouts, Masker, SumChannel, mask_context, round_context
 from securepfl.federation import Federation, initial_model
-from securepfl.learning.device import resolve_device
-from securepfl.learning.difference import load_solver
-from securepfl.learning.models import bce
-from securepfl.learning.partition import Partition
-from securepfl.learning.prediction import predict
-from securepfl.learning.regularise import regularise
-from securepfl.learning.sparsity import add_residual, choose_support, new_residual
-from securepfl.learning.trajectory import alphas_by_part
+from securepfl.learning.personal.partition import Partition
+from securepfl.learning.personal.trajectory import alphas_by_part
+from securepfl.learning.sparse.difference import load_solver
+from securepfl.learning.sparse.shrinking import regularise
+from securepfl.learning.sparse.support import add_residual, choose_support, new_residual
 from securepfl.local_training import LocalTraining, as_floats, dp_settings
 from securepfl.masks import Masks
 from securepfl.messages import (
@@ -61,6 +58,9 @@ from securepfl.runtime.storage import lock_folder
 from securepfl.simulation import Simulation, kind_of, ledger_terms
 from securepfl.snapshot import Snapshot
 from securepfl.stepping import Step
+from securepfl.tasks.device import resolve_device
+from securepfl.tasks.models import bce
+from securepfl.tasks.prediction import predict
 from securepfl.training_set import Loss, TrainingSet
 
 BuildModel = Callable[[], nn.Module]

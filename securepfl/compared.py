@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from securepfl.checkpoint import ClientState
 from securepfl.crypto.similarity.similarity import Similarity, sketch, travelled_norm
-from securepfl.learning.signal import KnownNoise, Signal, largest_excess
+from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 
 
 @dataclass(frozen=True)

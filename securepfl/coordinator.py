@@ -20,7 +20,7 @@ from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, mask_context
 from securepfl.federation import Federation
-from securepfl.learning.graph import symmetric_core
+from securepfl.learning.personal.graph import symmetric_core
 from securepfl.messages import (
     NONCE_BYTES,
     Agreement,

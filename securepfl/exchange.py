@@ -20,7 +20,7 @@ from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, to
 from securepfl.crypto.sums.summation import Wire
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation
-from securepfl.learning.sparsity import most_coordinates
+from securepfl.learning.sparse.support import most_coordinates
 from securepfl.randomness import RandomStream
 
 Vector = NDArray[np.float64]

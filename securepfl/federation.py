@@ -17,10 +17,10 @@ from torch import nn
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
-from securepfl.learning.adapters import with_adapters
-from securepfl.learning.partition import Partition, personal_names
-from securepfl.learning.sparsity import most_coordinates
-from securepfl.learning.trajectory import check_patterns
+from securepfl.learning.personal.adapters import with_adapters
+from securepfl.learning.personal.partition import Partition, personal_names
+from securepfl.learning.personal.trajectory import check_patterns
+from securepfl.learning.sparse.support import most_coordinates
 from securepfl.privacy.training.shared_noise import SharedNoise, plan_shared_noise
 from securepfl.settings import (
     CouplingSettings,

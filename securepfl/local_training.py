@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from securepfl.checkpoint import ClientState, Floats
 from securepfl.federation import Federation
-from securepfl.learning.partition import Partition
+from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.accounting.accounting import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.training.common_step import take_common_step

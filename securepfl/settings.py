@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import fields
 
-from securepfl.learning.default_partition import Rule
+from securepfl.learning.personal.rule import Rule
 from securepfl.privacy.accounting.events import Unit
 
 FULL_BATCH_UNITS = 2000

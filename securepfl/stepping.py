@@ -13,9 +13,9 @@ from securepfl.compared import Compared, noise_of, set_noise
 from securepfl.crypto.similarity.similarity import Similarity, distance
 from securepfl.exchange import LEAST_NEIGHBOURS
 from securepfl.federation import Federation
-from securepfl.learning.coupling import couple, pull_towards
-from securepfl.learning.graph import choose_neighbours
-from securepfl.learning.network_lasso import (
+from securepfl.learning.personal.coupling import couple, pull_towards
+from securepfl.learning.personal.graph import choose_neighbours
+from securepfl.learning.personal.lasso import (
     Momentum,
     edge_weights,
     floor_at,
@@ -23,8 +23,8 @@ from securepfl.learning.network_lasso import (
     proximal_step,
     weight_unit,
 )
-from securepfl.learning.sparsity import add_residual
-from securepfl.learning.trajectory import Trajectory
+from securepfl.learning.personal.trajectory import Trajectory
+from securepfl.learning.sparse.support import add_residual
 
 Alphas = float | dict[str, Tensor]
 

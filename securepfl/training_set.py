@@ -20,11 +20,11 @@ from torch.utils.data import (
 )
 
 from securepfl.errors import DataError, ModelError
-from securepfl.learning.models import bce
 from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.probe import check_independence
 from securepfl.randomness import RandomStream, fresh_key
+from securepfl.tasks.models import bce
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,9 +8,9 @@ from torch.utils.data import TensorDataset
 
 from securepfl.client import Client
 from securepfl.federation import Federation
-from securepfl.learning.models import build_model
 from securepfl.runtime.local import local_parties
 from securepfl.simulation import Simulation
+from securepfl.tasks.models import build_model
 
 FEATURES = 6
 MODEL = partial(build_model, "mlp", FEATURES)

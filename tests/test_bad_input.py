@@ -16,12 +16,12 @@ from securepfl.cli import main
 from securepfl.client import Client
 from securepfl.compared import Compared
 from securepfl.errors import DataError, MessageError
-from securepfl.learning.prediction import predict
-from securepfl.learning.signal import KnownNoise
+from securepfl.learning.personal.signal import KnownNoise
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.training.units import group_records
 from securepfl.runtime.local import local_parties, simulate
 from securepfl.simulation import Simulation
+from securepfl.tasks.prediction import predict
 
 SEED = bytes(range(32))
 PERSONAL = {"every": 1, "of": "personal"}

@@ -5,7 +5,7 @@ from torch import nn
 
 from securepfl.errors import ConfigError, ModelError
 from securepfl.federation import Federation
-from securepfl.learning.models import build_model
+from securepfl.tasks.models import build_model
 
 MLP = partial(build_model, "mlp", 5)
 NAMES = ("a", "b", "c")

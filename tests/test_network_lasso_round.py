@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation
-from securepfl.learning.models import build_model
+from securepfl.tasks.models import build_model
 
 NAMES = ("alder", "birch", "cedar", "damson", "elm", "fir")
 FEATURES = 2

@@ -726,7 +726,7 @@ def test_a_round_runs_on_each_device(tmp_path, device):
 
 
 def test_asking_for_an_absent_cuda_device_is_a_config_error():
-    from securepfl.learning.device import resolve_device
+    from securepfl.tasks.device import resolve_device
 
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")

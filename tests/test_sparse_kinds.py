@@ -8,7 +8,7 @@ from torch import nn
 
 from securepfl.client import Client
 from securepfl.errors import ConfigError
-from securepfl.learning.regularise import regularise
+from securepfl.learning.sparse.shrinking import regularise
 from securepfl.randomness import derive_key
 from securepfl.simulation import Simulation
 
@@ -75,7 +75,7 @@ def test_without_feedback_nothing_is_carried_over(tmp_path):
 
 def test_feedback_hands_all_of_a_fixed_update_over_in_the_end():
     """Two blocks, one sent a round: what was left behind arrives, so the sum of what is sent is that of the updates."""
-    from securepfl.learning.sparsity import add_residual, new_residual
+    from securepfl.learning.sparse.support import add_residual, new_residual
 
     update, residual, sent = np.array([1.0, 2.0, -3.0, 0.5]), np.zeros(4), np.zeros(4)
     for round_ in range(10):

@@ -21,12 +21,12 @@ from securepfl.cli import cli
 from securepfl.commands.audit import budget_of, verdict, verified
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
-from securepfl.learning.adapters import with_adapters
-from securepfl.learning.models import bce, build_model
+from securepfl.learning.personal.adapters import with_adapters
 from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms, verify_ledger
 from securepfl.randomness import RandomStream
+from securepfl.tasks.models import bce, build_model
 from securepfl.training_set import TrainingSet
 
 FEATURES = 6

@@ -8,8 +8,8 @@ from methods.data_clusters import two_clusters
 from torch.utils.data import TensorDataset
 
 from securepfl.federation import Federation
-from securepfl.learning.metrics import evaluate
 from securepfl.runtime.local import simulate
+from securepfl.tasks.metrics import evaluate
 
 ROUNDS = 6
 

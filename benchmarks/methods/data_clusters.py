@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from methods.data_tables import LOGISTIC_HEAD, site_of
 from methods.task import Site, Task
-from securepfl.learning.models import Logistic
 from securepfl.randomness import RandomStream, derive_key
+from securepfl.tasks.models import Logistic
 
 TEST_ROWS = 1000
 COMMON = 0.5

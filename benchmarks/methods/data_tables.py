@@ -16,7 +16,7 @@ from securepfl.data.schema import Split
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import DataError
 from securepfl.federation import Federation
-from securepfl.learning.models import MLP, Logistic, public_stream
+from securepfl.tasks.models import MLP, Logistic, public_stream
 
 HEART_DISEASE = Path(__file__).resolve().parents[2] / "examples" / "heart_disease" / "federation.toml"
 HIDDEN = 8

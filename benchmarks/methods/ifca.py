@@ -16,7 +16,7 @@ from torch import Tensor
 from methods.oracle import Oracle
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import LOCAL, Grid, descend, fitted, mean, oracle_for
-from securepfl.learning.models import public_stream
+from securepfl.tasks.models import public_stream
 
 GRID: Grid = {**LOCAL, "clusters": (2, 3)}
 

@@ -8,8 +8,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from methods.task import Fitted, Task
-from securepfl.learning.metrics import Metrics, evaluate
-from securepfl.learning.prediction import predict
+from securepfl.tasks.metrics import Metrics, evaluate
+from securepfl.tasks.prediction import predict
 
 SiteMetrics = Mapping[str, Metrics]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from methods.measure import mean_over_hospitals, metrics_of
 from methods.task import Fitted, Hyper, Settings, Site, Task
-from securepfl.learning.models import public_stream
 from securepfl.randomness import RandomStream
+from securepfl.tasks.models import public_stream
 
 Fit = Callable[[Task, Settings, Hyper, int], Fitted]
 VALIDATION_SHARE = 0.25

@@ -14,9 +14,6 @@ from securepfl.client import BuildModel, Client
 from securepfl.data.tables import Table
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation, initial_model
-from securepfl.learning.metrics import evaluate, majority
-from securepfl.learning.models import bce
-from securepfl.learning.prediction import predict
 from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.dpsgd import train_private
@@ -24,6 +21,9 @@ from securepfl.privacy.training.units import PatientDataset, group_records
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key
+from securepfl.tasks.metrics import evaluate, majority
+from securepfl.tasks.models import bce
+from securepfl.tasks.prediction import predict
 
 
 @dataclass(frozen=True)

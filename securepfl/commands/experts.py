@@ -14,9 +14,9 @@ from torch import nn
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.federation import ModelSettings, initial_model
-from securepfl.learning.adapters import folded
-from securepfl.learning.models import build_model
+from securepfl.learning.personal.adapters import folded
 from securepfl.runtime.storage import read_arrays, write_arrays
+from securepfl.tasks.models import build_model
 
 SHARED = "shared"
 """The name of the expert made of the shared parameters and the hospitals' average personal ones."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from securepfl.commands.experts import read_experts
 from securepfl.data.tables import load_unlabelled
 from securepfl.errors import DataError, StorageError
-from securepfl.learning.adaptation import AdaptReport, AdaptSettings, adapt
-from securepfl.learning.prediction import placed_like, predict
-from securepfl.learning.routing import RoutedModel, gate_summary
+from securepfl.outside.gates import AdaptReport, AdaptSettings, adapt
+from securepfl.outside.routing import RoutedModel, gate_summary
 from securepfl.runtime.storage import write_bytes
+from securepfl.tasks.prediction import placed_like, predict
 
 
 @dataclass(frozen=True)

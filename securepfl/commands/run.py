@@ -18,14 +18,14 @@ from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.federation import Federation, initial_model
-from securepfl.learning.models import build_model
-from securepfl.learning.partition import Partition
+from securepfl.learning.personal.partition import Partition
 from securepfl.report.effect import idle_settings, never_coupled
 from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.runtime.local import SimulatedRun, simulate
 from securepfl.runtime.storage import new_folder, write_bytes, write_json
+from securepfl.tasks.models import build_model
 
 _NAMED = 3
 """Of the personal parameters, how many a note names; result.json names all."""

@@ -14,9 +14,9 @@ from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, StorageError
 from securepfl.federation import Federation
-from securepfl.learning.models import build_model
 from securepfl.simulation import Simulation
 from securepfl.suggestion import suggest_partition
+from securepfl.tasks.models import build_model
 
 
 def suggest(

@@ -6,7 +6,7 @@ from typing import Any
 from securepfl.errors import ConfigError
 from securepfl.exchange import LEAST_NEIGHBOURS
 from securepfl.federation import Federation, ModelSettings
-from securepfl.learning.sparsity import most_coordinates
+from securepfl.learning.sparse.support import most_coordinates
 from securepfl.report.outcome import SiteOutcome
 from securepfl.settings import CouplingSettings, changed_keys
 

@@ -10,7 +10,7 @@ from methods.training import COMMON
 from quadratics import weights_of
 from torch import Tensor
 
-from securepfl.learning.models import build_model
+from securepfl.tasks.models import build_model
 
 NEVER = float("inf")
 TRAINED = [name for name in METHODS if name not in ("majority", "ours_shared_noise")]

@@ -6,7 +6,7 @@ from methods.oracle import Oracle
 from methods.task import Settings, Site, Task
 from quadratics import CENTRES, CURVATURES, doubles, oracle_of, weights_of
 
-from securepfl.learning.models import build_model
+from securepfl.tasks.models import build_model
 
 NEVER = float("inf")
 

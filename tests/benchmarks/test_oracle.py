@@ -9,8 +9,8 @@ from methods.training import oracle_for
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.models import build_model
 from securepfl.privacy.accounting.accounting import noise_multiplier_for
+from securepfl.tasks.models import build_model
 
 NEVER = float("inf")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scaling import Case, Round, costs, hidden_for, preface, slope, steps
 
-from securepfl.learning.models import build_model
+from securepfl.tasks.models import build_model
 
 
 def case(hospitals):

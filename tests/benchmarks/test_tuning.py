@@ -13,7 +13,7 @@ from methods.training import LOCAL
 from methods.tuning import candidates, inner_split, score_of, tuned
 from torch import nn
 
-from securepfl.learning.models import Logistic
+from securepfl.tasks.models import Logistic
 
 SETTINGS = Settings(epsilon=1.0, delta=1e-5, steps=4)
 

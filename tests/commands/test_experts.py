@@ -10,9 +10,9 @@ from securepfl.commands.experts import read_experts, write_expert
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.federation import ModelSettings, initial_model
-from securepfl.learning.models import build_model
-from securepfl.learning.prediction import predict
-from securepfl.learning.routing import RoutedModel
+from securepfl.outside.routing import RoutedModel
+from securepfl.tasks.models import build_model
+from securepfl.tasks.prediction import predict
 
 SPEC = DataSpec.from_mapping(
     {"label": "outcome", "ranges": {name: {"centre": 0, "spread": 1} for name in ("age", "bmi", "hr")}}

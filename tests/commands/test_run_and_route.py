@@ -16,13 +16,13 @@ from securepfl.commands.experts import read_experts
 from securepfl.commands.run import configured, execute, plan_demo, plan_tables
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.data.tables import split_table
-from securepfl.learning.adaptation import AdaptSettings, adapt
-from securepfl.learning.metrics import evaluate
-from securepfl.learning.prediction import predict
-from securepfl.learning.routing import RoutedModel
+from securepfl.outside.gates import AdaptSettings, adapt
+from securepfl.outside.routing import RoutedModel
 from securepfl.privacy.ledger.ledger import verify_ledger
 from securepfl.runtime.local import simulate
 from securepfl.runtime.storage import read_arrays
+from securepfl.tasks.metrics import evaluate
+from securepfl.tasks.prediction import predict
 
 ROOT = Path(__file__).resolve().parents[2]
 HEART = ROOT.parent / "shared" / "data" / "heart_disease"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from securepfl.learning.adaptation import AdaptSettings, adapt, consistency, normalised_entropy
-from securepfl.learning.metrics import evaluate
-from securepfl.learning.models import bce, build_model
-from securepfl.learning.prediction import predict
-from securepfl.learning.routing import RoutedModel, gate_summary
+from securepfl.outside.gates import AdaptSettings, adapt, consistency, normalised_entropy
+from securepfl.outside.routing import RoutedModel, gate_summary
+from securepfl.tasks.metrics import evaluate
+from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.prediction import predict
 
 QUICK = AdaptSettings(passes=5, learning_rate=0.05)
 

@@ -7,13 +7,13 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import ModelError
-from securepfl.learning.adapters import Adapted, adapter_names, folded, with_adapters
-from securepfl.learning.models import build_model
-from securepfl.learning.partition import Partition
-from securepfl.learning.routing import RoutedModel
+from securepfl.learning.personal.adapters import Adapted, adapter_names, folded, with_adapters
+from securepfl.learning.personal.partition import Partition
+from securepfl.outside.routing import RoutedModel
 from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.training.gradients import choose_mode
 from securepfl.randomness import RandomStream
+from securepfl.tasks.models import build_model
 
 
 class Called(nn.Module):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from securepfl.learning.coupling import couple, pull_towards
+from securepfl.learning.personal.coupling import couple, pull_towards
 
 
 def step(z, edges, pull):

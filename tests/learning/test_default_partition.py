@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.adapters import with_adapters
-from securepfl.learning.default_partition import RULES, candidates, default_personal, named_by, output_layer
-from securepfl.learning.models import build_model
+from securepfl.learning.personal.adapters import with_adapters
+from securepfl.learning.personal.rule import RULES, candidates, default_personal, named_by, output_layer
+from securepfl.tasks.models import build_model
 
 
 class Shuffled(nn.Module):

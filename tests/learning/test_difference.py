@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.learning.difference import difference_sparse
+from securepfl.learning.sparse.difference import difference_sparse
 
 pytest.importorskip("numba", reason="needs numba, the extra securepfl[sparse]")
 

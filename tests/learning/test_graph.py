@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securepfl.learning.graph import choose_neighbours, symmetric_core
+from securepfl.learning.personal.graph import choose_neighbours, symmetric_core
 
 ROW = {"basel": 0.4, "cork": 0.9, "delft": -0.2, "evora": 0.4, "ghent": 0.7}
 

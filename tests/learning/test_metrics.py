@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from securepfl.learning.metrics import evaluate, majority
+from securepfl.tasks.metrics import evaluate, majority
 
 
 def test_metrics_of_a_known_table():

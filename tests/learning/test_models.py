@@ -4,7 +4,7 @@ from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
 
 from securepfl.errors import ModelError
-from securepfl.learning.models import bce, build_model
+from securepfl.tasks.models import bce, build_model
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from securepfl.learning.network_lasso import (
+from securepfl.learning.personal.lasso import (
     Momentum,
     edge_weights,
     floor_at,

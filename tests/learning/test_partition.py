@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.models import build_model
-from securepfl.learning.partition import Partition, personal_names
+from securepfl.learning.personal.partition import Partition, personal_names
+from securepfl.tasks.models import build_model
 
 
 def test_patterns_split_in_parameter_order():

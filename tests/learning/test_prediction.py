@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from securepfl.learning.models import build_model
-from securepfl.learning.prediction import class_logits, evaluating, predict
+from securepfl.tasks.models import build_model
+from securepfl.tasks.prediction import class_logits, evaluating, predict
 
 
 def test_binary_probabilities_are_the_sigmoid_in_double_precision(device):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securepfl.errors import ConfigError
-from securepfl.learning.difference import load_solver
-from securepfl.learning.regularise import regularise, soft_threshold
+from securepfl.learning.sparse.difference import load_solver
+from securepfl.learning.sparse.shrinking import regularise, soft_threshold
 
 UPDATE = np.array([3.0, 1.0, 2.0, -4.0])  # root mean square sqrt(7.5)
 
@@ -16,7 +16,7 @@ UPDATE = np.array([3.0, 1.0, 2.0, -4.0])  # root mean square sqrt(7.5)
 @pytest.fixture
 def without_numba(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "securepfl.learning.taut_string", raising=False)
+    monkeypatch.delitem(sys.modules, "securepfl.learning.sparse.taut_string", raising=False)
 
 
 @given(g=st.lists(st.floats(-1e9, 1e9), max_size=20).map(np.array), threshold=st.floats(0, 1e9))

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.models import build_model
-from securepfl.learning.prediction import predict
-from securepfl.learning.routing import RoutedModel, gate_summary
+from securepfl.outside.routing import RoutedModel, gate_summary
+from securepfl.tasks.models import build_model
+from securepfl.tasks.prediction import predict
 
 
 class Images(nn.Module):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from securepfl.learning.signal import KnownNoise, Signal, largest_excess
+from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 
 
 def test_noise_adds_up_over_rounds():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.learning.sparsity import add_residual, choose_support, most_coordinates, new_residual
+from securepfl.learning.sparse.support import add_residual, choose_support, most_coordinates, new_residual
 
 KEY = bytes(range(32))
 

@@ -4,9 +4,9 @@ from safetensors.torch import load, save
 from torch import nn
 
 from securepfl.errors import ConfigError
-from securepfl.learning.models import build_model
-from securepfl.learning.partition import Partition
-from securepfl.learning.trajectory import Trajectory, alphas_by_part
+from securepfl.learning.personal.partition import Partition
+from securepfl.learning.personal.trajectory import Trajectory, alphas_by_part
+from securepfl.tasks.models import build_model
 
 
 def average_of(alpha, models):

@@ -9,9 +9,9 @@ from parties import federation_of
 import securepfl
 from securepfl.errors import ConfigError
 from securepfl.federation import Federation
-from securepfl.learning.models import build_model
 from securepfl.report.effect import idle_settings, never_coupled
 from securepfl.report.outcome import SiteOutcome
+from securepfl.tasks.models import build_model
 
 NAMES = ("alder", "birch", "cedar", "damson")
 ON = {"rounds": 5, "similarity": {"every": 1}, "coupling": {"strength": 0.5}}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from securepfl.errors import ConfigError
-from securepfl.learning.partition import Partition, unmatched
+from securepfl.learning.personal.partition import Partition, unmatched
 
 
 class Trajectory:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.models import public_stream
+from securepfl.tasks.models import public_stream
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Layer = nn.Linear | Convolution

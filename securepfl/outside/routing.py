@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from securepfl.errors import ModelError
-from securepfl.learning.models import public_stream, seeded_linear
-from securepfl.learning.prediction import evaluating, placed_like
+from securepfl.tasks.models import public_stream, seeded_linear
+from securepfl.tasks.prediction import evaluating, placed_like
 
 _GATE_WIDTH = 16
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.learning.difference import difference_sparse
+from securepfl.learning.sparse.difference import difference_sparse
 
 Regulariser = Literal["soft", "difference"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.adapters import LAYER_TYPES, Adapted, adapter_names
+from securepfl.learning.personal.adapters import LAYER_TYPES, Adapted, adapter_names
 
 Rule = Literal["auto", "intercept", "head", "adapters"]
 RULES: tuple[Rule, ...] = ("auto", "intercept", "head", "adapters")

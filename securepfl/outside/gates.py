@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from securepfl.learning.models import public_stream
-from securepfl.learning.prediction import class_logits, evaluating, placed_like
-from securepfl.learning.routing import RoutedModel
+from securepfl.outside.routing import RoutedModel
 from securepfl.randomness import RandomStream
+from securepfl.tasks.models import public_stream
+from securepfl.tasks.prediction import class_logits, evaluating, placed_like
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def load_solver() -> Solver:
     Raises ConfigError where numba is not installed or does not load.
     """
     try:
-        from securepfl.learning.taut_string import taut_string  # noqa: PLC0415 - optional
+        from securepfl.learning.sparse.taut_string import taut_string  # noqa: PLC0415 - optional
     except ImportError as error:
         raise ConfigError(
             f"the difference-sparse step needs numba ({error}): pip install 'securepfl[sparse]'"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.default_partition import RULES, Rule, named_by
+from securepfl.learning.personal.rule import RULES, Rule, named_by
 
 Personal = Sequence[str] | Rule | Callable[[str, nn.Parameter], bool]
 """What picks the personal parameters of a model: patterns, a rule's name, or a callable."""

@@ -1,0 +1,1 @@
+"""Which coordinates of an update are sent, and how the rest is kept small."""

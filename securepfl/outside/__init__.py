@@ -1,0 +1,1 @@
+"""Hospitals that never took part: released experts, mixed by their own unlabelled rows."""

@@ -1,0 +1,1 @@
+"""What a model is for: its legal labels, loss, predictions and metrics."""
