@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from securepfl.commands.evaluation import dataset_of, outcome_of
-from securepfl.commands.run import plan_tables
+from securepfl.cli.run import plan_tables
 from securepfl.federation import Federation
 from securepfl.report.outcome import METRICS, MODELS, Outcome
+from securepfl.runtime.evaluation import dataset_of, outcome_of
 from securepfl.runtime.local import simulate
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"

@@ -14,11 +14,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from securepfl.commands.evaluation import dataset_of, outcome_of
-from securepfl.commands.run import configured, plan_demo
+from securepfl.cli.run import configured, plan_demo
 from securepfl.report.outcome import MODELS, Outcome
+from securepfl.runtime.evaluation import dataset_of, outcome_of
 from securepfl.runtime.local import simulate
-from securepfl.runtime.storage import read_arrays
+from securepfl.storage.folder import read_arrays
 
 
 @dataclass(frozen=True)

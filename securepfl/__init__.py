@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from securepfl.privacy.training.validation import replace_unsupported
     from securepfl.report.effect import idle_settings
     from securepfl.rotation import move_to
-    from securepfl.runtime.keyfolder import load_coordinator, load_keyring
     from securepfl.runtime.local import local_parties, simulate
     from securepfl.simulation import Simulation
+    from securepfl.storage.keys import load_coordinator, load_keyring
     from securepfl.suggestion import Suggestion, suggest_partition
 
 __all__ = [
@@ -57,8 +57,8 @@ _HOMES = {
     "Suggestion": "securepfl.suggestion",
     "group_records": "securepfl.privacy.training.units",
     "idle_settings": "securepfl.report.effect",
-    "load_coordinator": "securepfl.runtime.keyfolder",
-    "load_keyring": "securepfl.runtime.keyfolder",
+    "load_coordinator": "securepfl.storage.keys",
+    "load_keyring": "securepfl.storage.keys",
     "local_parties": "securepfl.runtime.local",
     "move_to": "securepfl.rotation",
     "replace_unsupported": "securepfl.privacy.training.validation",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.errors import StorageError
-from securepfl.runtime.storage import read_arrays, write_arrays
+from securepfl.storage.folder import read_arrays, write_arrays
 
 SCHEMA = 4
 Floats = NDArray[np.float32]

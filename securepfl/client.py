@@ -54,10 +54,10 @@ from securepfl.privacy.ledger.ledger import Ledger
 from securepfl.privacy.training.dpsgd import TrainingReport, validate_model
 from securepfl.privacy.training.gradients import GradientMode, choose_mode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.runtime.storage import lock_folder
 from securepfl.simulation import Simulation, kind_of, ledger_terms
 from securepfl.snapshot import Snapshot
 from securepfl.stepping import Step
+from securepfl.storage.folder import lock_folder
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce
 from securepfl.tasks.prediction import predict

@@ -10,7 +10,7 @@ import msgspec
 from securepfl.checkpoint import ClientState
 from securepfl.errors import ConfigError, StorageError
 from securepfl.federation import Federation
-from securepfl.runtime.storage import lock_folder
+from securepfl.storage.folder import lock_folder
 
 
 def move_to(folder: Path, before: Federation, after: Federation) -> None:

@@ -22,7 +22,7 @@ from securepfl.client import Client
 from securepfl.crypto.keys.keystore import Holdings, passphrase_bytes
 from securepfl.errors import SecurePFLError
 from securepfl.federation import Federation
-from securepfl.runtime.keyfolder import load_holdings
+from securepfl.storage.keys import load_holdings
 
 FRAME = struct.Struct(">cI")
 NUMBER = struct.Struct(">i")

@@ -37,8 +37,8 @@ from securepfl.federation import Federation
 from securepfl.privacy.accounting.accounting import Release, epsilon, noise_multiplier_for
 from securepfl.privacy.ledger.ledger import verify_ledger
 from securepfl.randomness import fresh_key
-from securepfl.runtime.keyfolder import KeyFolder
-from securepfl.runtime.storage import lock_folder
+from securepfl.storage.folder import lock_folder
+from securepfl.storage.keys import KeyFolder
 
 VICTIM = "birch"
 OTHERS = tuple(name for name in NAMES if name != VICTIM)

@@ -26,8 +26,8 @@ from securepfl.federation import Federation
 from securepfl.messages import Contribution, decode
 from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties, simulate
-from securepfl.runtime.storage import write_arrays
 from securepfl.simulation import Simulation
+from securepfl.storage.folder import write_arrays
 from securepfl.training_set import TrainingSet
 
 SEED = bytes(range(32))

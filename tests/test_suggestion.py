@@ -17,8 +17,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 from securepfl import Federation, Identity, Simulation, group_records, suggest_partition
 from securepfl import suggestion as module
-from securepfl.cli import cli
-from securepfl.commands.audit import budget_of, verdict, verified
+from securepfl.cli.audit import budget_of, verdict, verified
+from securepfl.cli.main import cli
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.personal.adapters import with_adapters

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from parties import close_all, exchange, federation_of, parties
 
-from securepfl.cli import cli
+from securepfl.cli.main import cli
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError

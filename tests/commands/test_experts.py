@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from securepfl.commands.experts import read_experts, write_expert
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.federation import ModelSettings, initial_model
+from securepfl.outside.experts import read_experts, write_expert
 from securepfl.outside.routing import RoutedModel
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict

@@ -15,10 +15,9 @@ import traceback
 import numpy as np
 import pytest
 
-from securepfl.cli import cli, main
-from securepfl.commands import enrolment
-from securepfl.commands import keys as key_commands
-from securepfl.commands.exchange_folder import check_name
+from securepfl.cli import enrol as enrolment
+from securepfl.cli import keys as key_commands
+from securepfl.cli.main import cli, main
 from securepfl.crypto.keys import ceremony, keystore
 from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair
 from securepfl.crypto.keys.keys import FederationKey, Identity
@@ -28,8 +27,9 @@ from securepfl.crypto.sums.aggregation import Aggregate
 from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.errors import AggregateError, ConfigError, MessageError, SecurePFLError, StorageError
 from securepfl.federation import check_roster
-from securepfl.runtime import keyfolder
-from securepfl.runtime.keyfolder import load_coordinator, load_holdings, load_keyring
+from securepfl.storage import keys as keyfolder
+from securepfl.storage.ceremony_folder import check_name
+from securepfl.storage.keys import load_coordinator, load_holdings, load_keyring
 
 CONFIG = 'name = "pump"\nrounds = 5\n[sites.north]\nweight = 2\n'
 HOSPITALS, STEWARD, SERVER = ("north", "south", "west"), "south", "hub"
@@ -650,7 +650,7 @@ def test_an_identity_that_changes_while_it_is_read_is_refused(at, monkeypatch):
                 return false
         return honest(path, most)
 
-    monkeypatch.setattr("securepfl.commands.exchange_folder.read_bounded", lying)
+    monkeypatch.setattr("securepfl.storage.ceremony_folder.read_bounded", lying)
     with pytest.raises(MessageError, match="not the identity whose fingerprint was given"):
         world.enrol(STEWARD)
     assert len(reads) > 1

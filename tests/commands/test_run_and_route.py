@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from securepfl.commands.evaluation import Hospital, dataset_of, labels_of
-from securepfl.commands.experts import read_experts
-from securepfl.commands.run import configured, execute, plan_demo, plan_tables
+from securepfl.cli.run import configured, execute, plan_demo, plan_tables
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.data.tables import split_table
+from securepfl.outside.experts import read_experts
 from securepfl.outside.gates import AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel
 from securepfl.privacy.ledger.ledger import verify_ledger
+from securepfl.runtime.evaluation import Hospital, dataset_of, labels_of
 from securepfl.runtime.local import simulate
-from securepfl.runtime.storage import read_arrays
+from securepfl.storage.folder import read_arrays
 from securepfl.tasks.metrics import evaluate
 from securepfl.tasks.prediction import predict
 

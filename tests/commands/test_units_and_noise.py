@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from securepfl.cli import cli
+from securepfl.cli.main import cli
 from securepfl.errors import ConfigError, DataError
 
 SITES = ("ash", "beech", "cypress", "elm")

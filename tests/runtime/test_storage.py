@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from securepfl.errors import StorageError
-from securepfl.runtime.storage import new_folder, read_arrays, write_arrays, write_bytes, write_json
+from securepfl.storage.folder import new_folder, read_arrays, write_arrays, write_bytes, write_json
 
 
 def test_arrays_and_meta_come_back_as_written(tmp_path):

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from securepfl.commands.evaluation import dataset_of
 from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError
@@ -21,6 +20,7 @@ from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.audit.auditing import AuditReport
 from securepfl.privacy.audit.rehearsal import Training, audit
 from securepfl.randomness import fresh_key
+from securepfl.runtime.evaluation import dataset_of
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce, build_model
 

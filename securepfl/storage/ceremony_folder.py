@@ -10,7 +10,7 @@ from securepfl.crypto.keys.ceremony import MAX_CARD_BYTES, IdentityCard, Roster
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.keys.keystore import Holdings
 from securepfl.errors import ConfigError, MessageError, StorageError
-from securepfl.runtime.keyfolder import publish, read_bounded
+from securepfl.storage.keys import publish, read_bounded
 
 MAX_PARTIES: Final = 1000
 _MAX_NAME_BYTES: Final = 100

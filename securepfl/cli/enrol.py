@@ -8,20 +8,7 @@ off is run again.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from securepfl.commands.exchange_folder import (
-    card_file,
-    card_names,
-    check_given,
-    check_name,
-    check_own,
-    epoch_folder,
-    naming,
-    newest_epoch,
-    reachable,
-    read_card,
-    read_people,
-)
-from securepfl.commands.keys import ask_passphrase, confirm, parse_fingerprints, short
+from securepfl.cli.keys import ask_passphrase, confirm, parse_fingerprints, short
 from securepfl.crypto.keys.ceremony import (
     MAX_GRANT_BYTES,
     PAIR_BYTES,
@@ -40,7 +27,20 @@ from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
 from securepfl.federation import Federation, SiteSettings, check_roster
 from securepfl.randomness import fresh_key
-from securepfl.runtime.keyfolder import KeyFolder, publish, read_bounded
+from securepfl.storage.ceremony_folder import (
+    card_file,
+    card_names,
+    check_given,
+    check_name,
+    check_own,
+    epoch_folder,
+    naming,
+    newest_epoch,
+    reachable,
+    read_card,
+    read_people,
+)
+from securepfl.storage.keys import KeyFolder, publish, read_bounded
 
 
 def enrol(

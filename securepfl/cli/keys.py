@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 
-from securepfl.commands.exchange_folder import card_file, check_name
 from securepfl.crypto.keys.ceremony import IdentityCard
 from securepfl.crypto.keys.identity import Identity, fingerprint_bytes
 from securepfl.crypto.keys.keystore import Epoch, Holdings, passphrase_bytes
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
-from securepfl.runtime.keyfolder import KeyFolder, load_holdings, private_file, publish, read_passphrase
+from securepfl.storage.ceremony_folder import card_file, check_name
+from securepfl.storage.keys import KeyFolder, load_holdings, private_file, publish, read_passphrase
 
 
 def create(name: str, folder: Path, exchange: Path, *, coordinator: bool, passphrase_file: Path | None) -> list[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.commands.experts import read_experts
 from securepfl.data.tables import load_unlabelled
 from securepfl.errors import DataError, StorageError
+from securepfl.outside.experts import read_experts
 from securepfl.outside.gates import AdaptReport, AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel, gate_summary
-from securepfl.runtime.storage import write_bytes
+from securepfl.storage.folder import write_bytes
 from securepfl.tasks.prediction import placed_like, predict
 
 

@@ -17,7 +17,7 @@ from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.keys.keystore import Holdings, StoreKey, passphrase_bytes
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, StorageError
-from securepfl.runtime.storage import lock_folder, storage_error, sync_folder, write_bytes
+from securepfl.storage.folder import lock_folder, storage_error, sync_folder, write_bytes
 
 MAX_PRIVATE_BYTES: Final = 2**24
 MAX_PASSPHRASE_BYTES: Final = 4096

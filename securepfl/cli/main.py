@@ -53,7 +53,7 @@ def run(
 
     Without CONFIG: four simulated hospitals from scikit-learn's breast-cancer data.
     """
-    from securepfl.commands.run import configured, execute, plan_demo, plan_tables
+    from securepfl.cli.run import configured, execute, plan_demo, plan_tables
     from securepfl.report.console import closing_output, live_display
 
     if (config is None) != (data is None):
@@ -85,7 +85,7 @@ def run(
 @click.option("--passes", type=click.IntRange(min=0), default=10, show_default=True, help="Passes over the rows.")
 def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
     """Fit RUN's released experts to an unseen hospital's unlabelled rows, and predict them."""
-    from securepfl.commands.route import route_rows, write_predictions
+    from securepfl.cli.route import route_rows, write_predictions
 
     routed = route_rows(run_folder / "experts", data, passes)
     write_predictions(routed, out)
@@ -120,8 +120,8 @@ def suggest(
 
     The default, [model] personal = "auto", is a public rule and costs nothing.
     """
-    from securepfl.commands.audit import dumps
-    from securepfl.commands.suggest import suggest as ask
+    from securepfl.cli.audit import dumps
+    from securepfl.cli.suggest import suggest as ask
 
     found = ask(config, data, site, run_folder, epsilon, ledger, device)
     click.echo(dumps(found) if as_json else found["sentence"])
@@ -167,7 +167,7 @@ _KEY = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print all rounds as JSON in place of the table.")
 def budget(ledger: Path, keys_: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """What LEDGER's data set has spent and has left, per round and per unit."""
-    from securepfl.commands import audit as command
+    from securepfl.cli import audit as command
 
     found = command.budget_of(ledger, command.trusted_keys(keys_))
     if plot is not None:
@@ -186,7 +186,7 @@ def budget(ledger: Path, keys_: tuple[str, ...], plot: Path | None, as_json: boo
 @click.option("--heads", type=_EXISTING, help="What the coordinator saw: heads.json of a run. Shows truncation.")
 def verify(ledger: Path, keys_: tuple[str, ...], heads: Path | None) -> None:
     """Recompute all that LEDGER claims. Exit 1 with the first line that is wrong."""
-    from securepfl.commands import audit as command
+    from securepfl.cli import audit as command
 
     trusted = command.trusted_keys(keys_)
     try:
@@ -215,9 +215,9 @@ def attack(
     The rehearsal never leaves this machine and spends nothing. Exit 1 where the build is less private than its claim.
     Without CONFIG: a hospital of the demo.
     """
-    from securepfl.commands import attack as command
-    from securepfl.commands.audit import dumps
-    from securepfl.commands.run import configured
+    from securepfl.cli import attack as command
+    from securepfl.cli.audit import dumps
+    from securepfl.cli.run import configured
 
     if (config is None) != (data is None):
         raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
@@ -275,7 +275,7 @@ _FINGERPRINTS = click.option(
 @_PASSPHRASE
 def create(name: str, folder: Path, exchange: Path, coordinator: bool, passphrase_file: Path | None) -> None:
     """Make the identity of the party NAME: private keys in FOLDER, public ones in EXCHANGE."""
-    from securepfl.commands import keys
+    from securepfl.cli import keys
 
     lines = keys.create(name, folder, exchange, coordinator=coordinator, passphrase_file=passphrase_file)
     click.echo("\n".join(lines))
@@ -297,7 +297,7 @@ def enrol(
     passphrase_file: Path | None,
 ) -> None:
     """Take the next step of the ceremony; every party runs this until it says "complete"."""
-    from securepfl.commands import enrolment
+    from securepfl.cli import enrol as enrolment
 
     lines = enrolment.enrol(
         config, folder, exchange, steward=steward, fingerprints=fingerprints, passphrase_file=passphrase_file
@@ -310,7 +310,7 @@ def enrol(
 @_PASSPHRASE
 def show(folder: Path, passphrase_file: Path | None) -> None:
     """List what FOLDER holds: fingerprints, epoch, roster. Never a secret."""
-    from securepfl.commands import keys
+    from securepfl.cli import keys
 
     click.echo("\n".join(keys.show(folder, passphrase_file=passphrase_file)))
 
@@ -331,7 +331,7 @@ def rotate(
     passphrase_file: Path | None,
 ) -> None:
     """The steward begins a new epoch with wholly new keys; then all others enrol again."""
-    from securepfl.commands import enrolment
+    from securepfl.cli import enrol as enrolment
 
     lines = enrolment.rotate(
         config, folder, exchange, remove=remove, fingerprints=fingerprints, passphrase_file=passphrase_file
