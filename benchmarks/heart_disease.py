@@ -16,10 +16,10 @@ from rich.table import Table
 from scipy import stats
 
 from securepfl.cli.run import plan_tables
-from securepfl.federation import Federation
 from securepfl.report.outcome import METRICS, MODELS, Outcome
 from securepfl.runtime.evaluation import dataset_of, outcome_of
 from securepfl.runtime.local import simulate
+from securepfl.settings.federation import Federation
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"
 

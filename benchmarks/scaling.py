@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import TensorDataset
 
-from securepfl.client import Client
+from securepfl.client.client import Client
+from securepfl.client.run_kind import Simulation
 from securepfl.errors import SecurePFLError
-from securepfl.exchange import Layouts
-from securepfl.federation import Federation
+from securepfl.protocol.channels import Layouts
 from securepfl.runtime.local import SimulatedRun, Traffic, local_parties, noise_key
-from securepfl.simulation import Simulation
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 BEGIN = "<!-- scaling: begin (written by benchmarks/scaling.py) -->"

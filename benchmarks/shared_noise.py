@@ -21,16 +21,16 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from securepfl.client import Client
+from securepfl.client.client import Client
+from securepfl.client.records import Loss
+from securepfl.client.run_kind import Simulation
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import SecurePFLError
-from securepfl.federation import Federation
 from securepfl.runtime.local import SimulatedRun, Traffic, exchange, local_parties, noise_key
-from securepfl.simulation import Simulation
+from securepfl.settings.federation import Federation
 from securepfl.tasks.metrics import evaluate
 from securepfl.tasks.models import bce, build_model
 from securepfl.tasks.prediction import predict
-from securepfl.training_set import Loss
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"
 HOSPITALS = (4, 8, 16)

@@ -34,9 +34,9 @@ from rich.console import Console
 from rich.table import Table
 
 from securepfl.errors import SecurePFLError
-from securepfl.exchange import Layouts
-from securepfl.federation import Federation
 from securepfl.learning.sparse.difference import load_solver
+from securepfl.protocol.channels import Layouts
+from securepfl.settings.federation import Federation
 
 BEGIN = "<!-- sparsity: begin (written by benchmarks/sparsity.py) -->"
 END = "<!-- sparsity: end -->"

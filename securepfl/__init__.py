@@ -4,20 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from securepfl.client import Client
-    from securepfl.coordinator import Coordinator
+    from securepfl.client.client import Client
+    from securepfl.client.rotation import move_to
+    from securepfl.client.run_kind import Simulation
+    from securepfl.client.suggestion import Suggestion, suggest_partition
+    from securepfl.coordinator.coordinator import Coordinator
     from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring, PublicIdentity
-    from securepfl.federation import Federation
     from securepfl.learning.personal.adapters import with_adapters
     from securepfl.outside.routing import RoutedModel
     from securepfl.privacy.training.units import PatientDataset, group_records
     from securepfl.privacy.training.validation import replace_unsupported
-    from securepfl.report.effect import idle_settings
-    from securepfl.rotation import move_to
+    from securepfl.report.coupling import idle_settings
     from securepfl.runtime.local import local_parties, simulate
-    from securepfl.simulation import Simulation
+    from securepfl.settings.federation import Federation
     from securepfl.storage.keys import load_coordinator, load_keyring
-    from securepfl.suggestion import Suggestion, suggest_partition
 
 __all__ = [
     "Client",
@@ -44,26 +44,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Client": "securepfl.client",
-    "Coordinator": "securepfl.coordinator",
-    "Federation": "securepfl.federation",
+    "Client": "securepfl.client.client",
+    "Coordinator": "securepfl.coordinator.coordinator",
+    "Federation": "securepfl.settings.federation",
     "FederationKey": "securepfl.crypto.keys.keys",
     "Identity": "securepfl.crypto.keys.keys",
     "Keyring": "securepfl.crypto.keys.keys",
     "PatientDataset": "securepfl.privacy.training.units",
     "PublicIdentity": "securepfl.crypto.keys.keys",
     "RoutedModel": "securepfl.outside.routing",
-    "Simulation": "securepfl.simulation",
-    "Suggestion": "securepfl.suggestion",
+    "Simulation": "securepfl.client.run_kind",
+    "Suggestion": "securepfl.client.suggestion",
     "group_records": "securepfl.privacy.training.units",
-    "idle_settings": "securepfl.report.effect",
+    "idle_settings": "securepfl.report.coupling",
     "load_coordinator": "securepfl.storage.keys",
     "load_keyring": "securepfl.storage.keys",
     "local_parties": "securepfl.runtime.local",
-    "move_to": "securepfl.rotation",
+    "move_to": "securepfl.client.rotation",
     "replace_unsupported": "securepfl.privacy.training.validation",
     "simulate": "securepfl.runtime.local",
-    "suggest_partition": "securepfl.suggestion",
+    "suggest_partition": "securepfl.client.suggestion",
     "with_adapters": "securepfl.learning.personal.adapters",
 }
 

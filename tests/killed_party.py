@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 
 from parties import MODEL, federation_of, rows_of
 
-from securepfl.client import Client
+from securepfl.client.client import Client
 from securepfl.crypto.keys.keystore import Holdings, passphrase_bytes
 from securepfl.errors import SecurePFLError
-from securepfl.federation import Federation
+from securepfl.settings.federation import Federation
 from securepfl.storage.keys import load_holdings
 
 FRAME = struct.Struct(">cI")

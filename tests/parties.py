@@ -6,10 +6,10 @@ from zlib import crc32
 import torch
 from torch.utils.data import TensorDataset
 
-from securepfl.client import Client
-from securepfl.federation import Federation
+from securepfl.client.client import Client
+from securepfl.client.run_kind import Simulation
 from securepfl.runtime.local import local_parties
-from securepfl.simulation import Simulation
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 FEATURES = 6

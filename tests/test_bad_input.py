@@ -13,14 +13,14 @@ from parties import FEATURES, MODEL, close_all, federation_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from securepfl.cli import main
-from securepfl.client import Client
-from securepfl.compared import Compared
+from securepfl.client.client import Client
+from securepfl.client.compared import Compared
+from securepfl.client.run_kind import Simulation
 from securepfl.errors import DataError, MessageError
 from securepfl.learning.personal.signal import KnownNoise
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.training.units import group_records
 from securepfl.runtime.local import local_parties, simulate
-from securepfl.simulation import Simulation
 from securepfl.tasks.prediction import predict
 
 SEED = bytes(range(32))

@@ -9,9 +9,9 @@ import pytest
 from parties import MODEL, federation_of, rows_of
 
 from securepfl import Client, Coordinator, Federation, load_coordinator, load_keyring
+from securepfl.client.run_kind import Simulation
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.errors import ConfigError
-from securepfl.simulation import Simulation
 
 HOSPITALS, CONFIG = (
     ("alder", "birch", "cedar"),

@@ -11,8 +11,8 @@ from securepfl.crypto.sums.seal import stamp
 from securepfl.crypto.sums.summation import Wire
 from securepfl.crypto.sums.versions import STAMP_BYTES, make_stamp
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import Layouts
-from securepfl.messages import NONCE_BYTES, Answer, Contribution, Invitation, MaskShares, decode, encode
+from securepfl.protocol.channels import Layouts
+from securepfl.protocol.messages import NONCE_BYTES, Answer, Contribution, Invitation, MaskShares, decode, encode
 from securepfl.randomness import RandomStream
 
 
@@ -135,7 +135,7 @@ def test_hostile_bodies_raise_nothing_but_a_message_error(data):
 
 
 def test_two_hospitals_with_one_identity_are_refused(tmp_path):
-    from securepfl.coordinator import Coordinator
+    from securepfl.coordinator.coordinator import Coordinator
 
     coordinator, clients = parties(federation_of(), tmp_path)
     one = clients["alder"]._keyring
@@ -229,7 +229,7 @@ def test_rounds_are_opened_and_closed_in_turn(tmp_path):
 
 
 def test_the_roster_must_match(tmp_path):
-    from securepfl.coordinator import Coordinator
+    from securepfl.coordinator.coordinator import Coordinator
     from securepfl.crypto.keys.keys import Identity
 
     with pytest.raises(ConfigError, match="roster"):

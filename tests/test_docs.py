@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from securepfl.data.schema import DataSpec, Range, Split
-from securepfl.federation import Federation, SiteSettings
+from securepfl.settings.federation import Federation, SiteSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from securepfl.errors import ConfigError, ModelError
-from securepfl.federation import Federation
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 MLP = partial(build_model, "mlp", 5)

@@ -27,16 +27,16 @@ import pytest
 from killed_party import DONE, FRAME, NUMBER, READY, REFUSED, VERBS, receive, send
 from parties import MODEL, NAMES, federation_of, rows_of
 
-from securepfl.checkpoint import ClientState
-from securepfl.client import Client
-from securepfl.coordinator import Coordinator
+from securepfl.client.client import Client
+from securepfl.client.state import ClientState
+from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.crypto.keys.signing import LedgerSigner
-from securepfl.federation import Federation
 from securepfl.privacy.accounting.accounting import Release, epsilon, noise_multiplier_for
 from securepfl.privacy.ledger.ledger import verify_ledger
 from securepfl.randomness import fresh_key
+from securepfl.settings.federation import Federation
 from securepfl.storage.folder import lock_folder
 from securepfl.storage.keys import KeyFolder
 

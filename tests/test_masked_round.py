@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from parties import close_all, federation_of, parties
 
-from securepfl.coordinator import Coordinator
+from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.masks.masking import threshold
 from securepfl.crypto.messages.envelope import Kind, open_message, seal_message
 from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.crypto.sums.words import add, subtract
 from securepfl.errors import AggregateError, ConfigError, MessageError
-from securepfl.exchange import Layouts
-from securepfl.messages import Agreement, Answer, Contribution, Invitation, Survivors, Unmask, decode, encode
+from securepfl.protocol.channels import Layouts
+from securepfl.protocol.messages import Agreement, Answer, Contribution, Invitation, Survivors, Unmask, decode, encode
 from securepfl.randomness import derive_key
 
 SEVEN = ("alder", "birch", "cedar", "damson", "elm", "fir", "gean")
@@ -234,7 +234,7 @@ def test_a_second_survivor_list_is_refused_also_after_a_restart(tmp_path):
     clients["alder"].agree(one["alder"])
     with pytest.raises(MessageError, match="another survivor list"):
         clients["alder"].agree(other["alder"])
-    from securepfl.checkpoint import ClientState
+    from securepfl.client.state import ClientState
 
     stored = ClientState.load(clients["alder"]._path, coordinator.federation.digest.hex())
     assert stored.pending.agreed == SEVEN
@@ -373,9 +373,9 @@ def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
     """Its masks and tags would be the first run's."""
     from parties import MODEL, rows_of
 
-    from securepfl.client import Client
+    from securepfl.client.client import Client
+    from securepfl.client.run_kind import Simulation
     from securepfl.errors import LedgerError
-    from securepfl.simulation import Simulation
 
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
@@ -454,9 +454,9 @@ def test_a_hospital_without_pair_secrets_cannot_take_part(tmp_path):
 
     from parties import MODEL, rows_of
 
-    from securepfl.client import Client
+    from securepfl.client.client import Client
+    from securepfl.client.run_kind import Simulation
     from securepfl.runtime.local import local_parties
-    from securepfl.simulation import Simulation
 
     federation = masked()
     keyrings, _ = local_parties(federation)

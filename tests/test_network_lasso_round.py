@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import ConfigError
-from securepfl.federation import Federation
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 NAMES = ("alder", "birch", "cedar", "damson", "elm", "fir")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
 
-from securepfl.client import Client
-from securepfl.coordinator import Coordinator
+from securepfl.client.client import Client
+from securepfl.client.rotation import move_to
+from securepfl.client.run_kind import Simulation
+from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.errors import AggregateError, ConfigError, MessageError, StorageError
-from securepfl.messages import Answer, decode
+from securepfl.protocol.messages import Answer, decode
 from securepfl.randomness import fresh_key
-from securepfl.rotation import move_to
-from securepfl.simulation import Simulation
 
 FIVE = (*NAMES, "elm")
 TABLES = {

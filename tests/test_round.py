@@ -10,7 +10,9 @@ import pytest
 import torch
 from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
 
-from securepfl.client import Client
+from securepfl.client.client import Client
+from securepfl.client.records import TrainingSet
+from securepfl.client.run_kind import Simulation
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import (
     AggregateError,
@@ -22,13 +24,11 @@ from securepfl.errors import (
     ModelError,
     StorageError,
 )
-from securepfl.federation import Federation
-from securepfl.messages import Contribution, decode
+from securepfl.protocol.messages import Contribution, decode
 from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties, simulate
-from securepfl.simulation import Simulation
+from securepfl.settings.federation import Federation
 from securepfl.storage.folder import write_arrays
-from securepfl.training_set import TrainingSet
 
 SEED = bytes(range(32))
 
@@ -181,7 +181,7 @@ def test_killed_in_training_the_round_stays_charged_and_is_sat_out(tmp_path, mon
     coordinator, clients = parties(federation, tmp_path)
     invitations = coordinator.invite()
     monkeypatch.setattr(
-        "securepfl.local_training.train_private", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        "securepfl.client.training.train_private", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         clients["birch"].contribute(invitations["birch"])
@@ -375,7 +375,7 @@ def test_an_answer_of_another_form_is_refused_before_anything_is_decrypted(tmp_p
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
     answer = forged(coordinator, clients, **changes)
-    monkeypatch.setattr("securepfl.client.open_answer", lambda *_: pytest.fail("decrypted"))
+    monkeypatch.setattr("securepfl.client.client.open_answer", lambda *_: pytest.fail("decrypted"))
     with pytest.raises(MessageError, match="does not fit"):
         clients["alder"].apply(answer)
     close_all(clients)
@@ -425,7 +425,7 @@ def test_a_failed_save_changes_nothing_and_sends_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise StorageError("no space")
 
-    monkeypatch.setattr("securepfl.checkpoint.write_arrays", full)
+    monkeypatch.setattr("securepfl.client.state.write_arrays", full)
     with pytest.raises(StorageError):
         client.contribute(invitations["alder"])
     monkeypatch.undo()

@@ -8,8 +8,8 @@ from test_masked_round import SEVEN, contribute, unmask
 from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.errors import ConfigError, MessageError
-from securepfl.messages import Contribution, Survivors, decode, encode
 from securepfl.privacy.accounting.events import SharedRelease
+from securepfl.protocol.messages import Contribution, Survivors, decode, encode
 from securepfl.runtime.local import SimulatedRun, exchange
 
 ROUNDS = 3
@@ -68,7 +68,7 @@ def test_all_hospitals_take_the_same_step_and_the_ledger_counts_the_shares(tmp_p
 
 def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
     """Seen through the integers as each hospital hands them to encryption."""
-    from securepfl.exchange import SumChannel
+    from securepfl.protocol.channels import SumChannel
 
     sent = {}
     encode_integers = SumChannel.encode_integers

@@ -6,11 +6,11 @@ import torch
 from parties import FEATURES, NAMES, close_all, exchange, federation_of, parties
 from torch import nn
 
-from securepfl.client import Client
+from securepfl.client.client import Client
+from securepfl.client.run_kind import Simulation
 from securepfl.errors import ConfigError
 from securepfl.learning.sparse.shrinking import regularise
 from securepfl.randomness import derive_key
-from securepfl.simulation import Simulation
 
 SEED = bytes(range(32))
 QUIET = {

@@ -16,18 +16,18 @@ from scipy.stats import norm
 from torch.utils.data import Dataset, TensorDataset
 
 from securepfl import Federation, Identity, Simulation, group_records, suggest_partition
-from securepfl import suggestion as module
 from securepfl.cli.audit import budget_of, verdict, verified
 from securepfl.cli.main import cli
+from securepfl.client import suggestion as module
+from securepfl.client.records import TrainingSet
+from securepfl.client.training import dp_settings
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
-from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms, verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.tasks.models import bce, build_model
-from securepfl.training_set import TrainingSet
 
 FEATURES = 6
 BUILD = partial(build_model, "mlp", FEATURES)

@@ -7,8 +7,8 @@ import torch
 from methods.data_clusters import two_clusters
 from torch.utils.data import TensorDataset
 
-from securepfl.federation import Federation
 from securepfl.runtime.local import simulate
+from securepfl.settings.federation import Federation
 from securepfl.tasks.metrics import evaluate
 
 ROUNDS = 6

@@ -13,13 +13,13 @@ from parties import NAMES, close_all, federation_of, parties, rows_of
 from test_masked_round import chi_square
 from views import bytes_of, holds
 
-from securepfl.compared import compared_of
+from securepfl.client.compared import compared_of
 from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.similarity.similarity import SimilarityTable
 from securepfl.crypto.sums.seal import stamp
 from securepfl.crypto.sums.summation import Aggregate
 from securepfl.errors import MessageError
-from securepfl.messages import Answer, Contribution, Invitation, decode
+from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
 
 FIVE = (*NAMES, "elm")
 ROUNDS = 4

@@ -15,7 +15,7 @@ from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.schema import Split
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import DataError
-from securepfl.federation import Federation
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import MLP, Logistic, public_stream
 
 HEART_DISEASE = Path(__file__).resolve().parents[2] / "examples" / "heart_disease" / "federation.toml"

@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import LOCAL, Grid
-from securepfl.federation import Federation
 from securepfl.runtime.local import SimulatedRun, simulate
+from securepfl.settings.federation import Federation
 
 NO_PRIVACY = 1e6
 Tables = Mapping[str, Mapping[str, Any]]

@@ -9,18 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from securepfl.client.training import dp_settings
 from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError
-from securepfl.federation import Federation, initial_model
 from securepfl.learning.personal.partition import Partition
 from securepfl.learning.sparse.support import choose_support
-from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.audit.auditing import AuditReport
 from securepfl.privacy.audit.rehearsal import Training, audit
 from securepfl.randomness import fresh_key
 from securepfl.runtime.evaluation import dataset_of
+from securepfl.settings.federation import Federation, initial_model
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce, build_model
 

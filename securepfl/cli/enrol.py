@@ -25,8 +25,8 @@ from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
-from securepfl.federation import Federation, SiteSettings, check_roster
 from securepfl.randomness import fresh_key
+from securepfl.settings.federation import Federation, SiteSettings, check_roster
 from securepfl.storage.ceremony_folder import (
     card_file,
     card_names,

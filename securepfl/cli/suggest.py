@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 from torch import nn
 
+from securepfl.client.run_kind import Simulation
+from securepfl.client.suggestion import suggest_partition
 from securepfl.crypto.keys.keys import Identity
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, StorageError
-from securepfl.federation import Federation
 from securepfl.outside.experts import SHARED, read_experts
 from securepfl.runtime.evaluation import dataset_of
-from securepfl.simulation import Simulation
-from securepfl.suggestion import suggest_partition
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 

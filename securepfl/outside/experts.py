@@ -13,8 +13,8 @@ from torch import nn
 
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
-from securepfl.federation import ModelSettings, initial_model
 from securepfl.learning.personal.adapters import folded
+from securepfl.settings.federation import ModelSettings, initial_model
 from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.models import build_model
 

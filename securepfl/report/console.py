@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from securepfl.report.effect import COUPLING_HEADINGS, coupling_rows
+from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
 
 

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from securepfl.report.effect import COUPLING_HEADINGS, coupling_rows
+from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, signal_text
 
 _TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from securepfl.federation import Federation
 from securepfl.report.outcome import Outcome, SiteOutcome
+from securepfl.settings.federation import Federation
 
 SCHEMA = 1
 VERSIONED = ("securepfl", "torch", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy")

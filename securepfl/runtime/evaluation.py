@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from securepfl.client import BuildModel, Client
+from securepfl.client.client import BuildModel, Client
+from securepfl.client.training import dp_settings
 from securepfl.data.tables import Table
 from securepfl.errors import ConfigError
-from securepfl.federation import Federation, initial_model
-from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.dpsgd import train_private
 from securepfl.privacy.training.units import PatientDataset, group_records
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key
+from securepfl.settings.federation import Federation, initial_model
 from securepfl.tasks.metrics import evaluate, majority
 from securepfl.tasks.models import bce
 from securepfl.tasks.prediction import predict

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.client import BuildModel, Client
-from securepfl.coordinator import Coordinator
+from securepfl.client.client import BuildModel, Client
+from securepfl.client.run_kind import Simulation
+from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
-from securepfl.federation import Federation
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
-from securepfl.simulation import Simulation
+from securepfl.settings.federation import Federation
 
 TrainingSets = Mapping[str, DataLoader[Any] | Dataset[Any]]
 

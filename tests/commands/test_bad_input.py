@@ -314,6 +314,6 @@ def test_ranges_lists_columns_and_no_statistic(workplace, monkeypatch, capsys):
 
 
 def test_a_defect_exits_with_1_and_says_so(workplace, monkeypatch, capsys):
-    monkeypatch.setattr("securepfl.federation.Federation.read", lambda path: 1 / 0)
+    monkeypatch.setattr("securepfl.settings.federation.Federation.read", lambda path: 1 / 0)
     code, _, err = securepfl(monkeypatch, capsys, *RUN)
     assert code == 1 and "defect in securepfl" in err

@@ -8,9 +8,9 @@ from torch import nn
 
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
-from securepfl.federation import ModelSettings, initial_model
 from securepfl.outside.experts import read_experts, write_expert
 from securepfl.outside.routing import RoutedModel
+from securepfl.settings.federation import ModelSettings, initial_model
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
 

@@ -12,7 +12,7 @@ from parties import federation_of, parties
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import SecurePFLError
-from securepfl.messages import Decline, encode
+from securepfl.protocol.messages import Decline, encode
 
 FIVE = ("alder", "birch", "cedar", "damson", "elm")
 _COORDINATOR = ("_round", "heads", "states", "evidence", "parts", "_nonces", "_closed")

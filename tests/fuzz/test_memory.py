@@ -138,7 +138,7 @@ def said(capsys, record_property, what, figures, most, factor):
 SCRIPT = """
 import re, resource, sys
 from pathlib import Path
-from securepfl import messages
+from securepfl.protocol import messages
 from securepfl.errors import MessageError
 
 size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

@@ -15,12 +15,13 @@ from fuzz.mutator import Mutator, fingerprint
 from fuzz.stage import FIVE, Stage, Tally, federation, replayed
 from parties import close_all, exchange, federation_of, parties
 
+from securepfl.client.snapshot import Snapshot
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.crypto.sums import aggregation
 from securepfl.errors import MessageError, SecurePFLError
-from securepfl.exchange import Layouts
-from securepfl.messages import (
+from securepfl.protocol.channels import Layouts
+from securepfl.protocol.messages import (
     Agreement,
     Answer,
     Contribution,
@@ -32,7 +33,6 @@ from securepfl.messages import (
     decode,
     encode,
 )
-from securepfl.snapshot import Snapshot
 
 SEED = 20240607
 OUTER, INNER, SNAPSHOTS = 1075, 210, 300

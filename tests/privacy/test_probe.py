@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
+from securepfl.client.records import TrainingSet
 from securepfl.errors import ModelError
 from securepfl.privacy.training.probe import check_independence
 from securepfl.privacy.training.units import PatientDataset
-from securepfl.training_set import TrainingSet
 
 DEPENDENT = "records depend on one another"
 NOT_TORCHS = "not the one torch gives"

@@ -8,9 +8,9 @@ from parties import federation_of
 
 import securepfl
 from securepfl.errors import ConfigError
-from securepfl.federation import Federation
-from securepfl.report.effect import idle_settings, never_coupled
+from securepfl.report.coupling import idle_settings, never_coupled
 from securepfl.report.outcome import SiteOutcome
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 NAMES = ("alder", "birch", "cedar", "damson")

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from securepfl.client import BuildModel
+from securepfl.client.client import BuildModel
+from securepfl.client.records import Loss, TrainingSet
+from securepfl.client.run_kind import Simulation, ledger_terms
+from securepfl.client.training import dp_settings
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError, DataError, ModelError
-from securepfl.federation import Federation, SiteSettings, initial_model
 from securepfl.learning.personal.adapters import adapter_names, folded, with_adapters
 from securepfl.learning.personal.partition import personal_names
 from securepfl.learning.personal.rule import candidates
-from securepfl.local_training import dp_settings
 from securepfl.privacy.accounting.accounting import epsilon as epsilon_of
 from securepfl.privacy.accounting.accounting import selection_noise_for
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection
@@ -33,11 +34,10 @@ from securepfl.privacy.ledger.ledger import Ledger
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.units import Batch, batches_of
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.simulation import Simulation, ledger_terms
+from securepfl.settings.federation import Federation, SiteSettings, initial_model
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce, public_stream
 from securepfl.tasks.prediction import evaluating
-from securepfl.training_set import Loss, TrainingSet
 
 Choice = Literal["none", "intercept", "head", "adapters"]
 _SIZES: tuple[Choice, ...] = ("intercept", "head", "adapters")

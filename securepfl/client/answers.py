@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.checkpoint import ClientState
+from securepfl.client.state import ClientState
 from securepfl.crypto.similarity.similarity import Similarity
 from securepfl.errors import AggregateError, MessageError
-from securepfl.exchange import LEAST_NEIGHBOURS, SumChannel
-from securepfl.federation import Federation
-from securepfl.messages import Answer
+from securepfl.protocol.channels import LEAST_NEIGHBOURS, SumChannel
+from securepfl.protocol.messages import Answer
+from securepfl.settings.federation import Federation
 
 REFUSED = "the answer failed its check and nothing was applied; this hospital cannot go on in this run, start a new one"
 

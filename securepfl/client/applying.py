@@ -7,12 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from securepfl.answers import Opened
-from securepfl.checkpoint import ClientState, Doubles, Floats, Pending
-from securepfl.compared import Compared, noise_of, set_noise
+from securepfl.client.answers import Opened
+from securepfl.client.compared import Compared, noise_of, set_noise
+from securepfl.client.state import ClientState, Doubles, Floats, Pending
 from securepfl.crypto.similarity.similarity import Similarity, distance
-from securepfl.exchange import LEAST_NEIGHBOURS
-from securepfl.federation import Federation
 from securepfl.learning.personal.coupling import couple, pull_towards
 from securepfl.learning.personal.graph import choose_neighbours
 from securepfl.learning.personal.lasso import (
@@ -25,6 +23,8 @@ from securepfl.learning.personal.lasso import (
 )
 from securepfl.learning.personal.trajectory import Trajectory
 from securepfl.learning.sparse.support import add_residual
+from securepfl.protocol.channels import LEAST_NEIGHBOURS
+from securepfl.settings.federation import Federation
 
 Alphas = float | dict[str, Tensor]
 

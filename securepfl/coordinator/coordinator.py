@@ -18,10 +18,9 @@ from securepfl.crypto.sums.parameters import Layout
 from securepfl.crypto.sums.summation import Aggregate
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import LEAST_NEIGHBOURS, Layouts, mask_context
-from securepfl.federation import Federation
 from securepfl.learning.personal.graph import symmetric_core
-from securepfl.messages import (
+from securepfl.protocol.channels import LEAST_NEIGHBOURS, Layouts, mask_context
+from securepfl.protocol.messages import (
     NONCE_BYTES,
     Agreement,
     Answer,
@@ -35,6 +34,7 @@ from securepfl.messages import (
     decode,
     encode,
 )
+from securepfl.settings.federation import Federation
 
 _HASH = re.compile("[0-9a-f]{64}")
 _COLLECTING = (Kind.CONTRIBUTION, Kind.DECLINE)

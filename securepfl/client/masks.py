@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking, PairwiseMasker, survivor_statement
 from securepfl.errors import ConfigError, MessageError
-from securepfl.exchange import Masker, masking_of
-from securepfl.federation import Federation
-from securepfl.messages import Unmask
+from securepfl.protocol.channels import Masker, masking_of
+from securepfl.protocol.messages import Unmask
+from securepfl.settings.federation import Federation
 
 
 @dataclass(frozen=True)

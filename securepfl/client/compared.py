@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.checkpoint import ClientState
+from securepfl.client.state import ClientState
 from securepfl.crypto.similarity.similarity import Similarity, sketch, travelled_norm
 from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 

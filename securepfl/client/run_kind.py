@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from securepfl.federation import Federation
 from securepfl.privacy.ledger.ledger import Budget, Terms
+from securepfl.settings.federation import Federation
 
 RunKind = Literal["real", "simulated", "seeded"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from securepfl.checkpoint import ClientState
+from securepfl.client.state import ClientState
 from securepfl.errors import ConfigError, StorageError
-from securepfl.federation import Federation
+from securepfl.settings.federation import Federation
 from securepfl.storage.folder import lock_folder
 
 

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from securepfl.checkpoint import ClientState, Floats
-from securepfl.federation import Federation
+from securepfl.client.records import Loss, TrainingSet
+from securepfl.client.state import ClientState, Floats
 from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.accounting.accounting import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
@@ -17,7 +17,7 @@ from securepfl.privacy.training.common_step import take_common_step
 from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_private
 from securepfl.privacy.training.shared_noise import IntegerSum, SharedNoise
 from securepfl.randomness import RandomStream
-from securepfl.training_set import Loss, TrainingSet
+from securepfl.settings.federation import Federation
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from securepfl.learning.personal.partition import Partition, personal_names
 from securepfl.learning.personal.trajectory import check_patterns
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.privacy.training.shared_noise import SharedNoise, plan_shared_noise
-from securepfl.settings import (
+from securepfl.settings.tables import (
     CouplingSettings,
     EncryptionSettings,
     ModelSettings,

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from securepfl.errors import ConfigError
-from securepfl.exchange import LEAST_NEIGHBOURS
-from securepfl.federation import Federation, ModelSettings
 from securepfl.learning.sparse.support import most_coordinates
+from securepfl.protocol.channels import LEAST_NEIGHBOURS
 from securepfl.report.outcome import SiteOutcome
-from securepfl.settings import CouplingSettings, changed_keys
+from securepfl.settings.federation import Federation, ModelSettings
+from securepfl.settings.tables import CouplingSettings, changed_keys
 
 COUPLING_HEADINGS = ("hospital", "neighbours at the end", "rounds coupled, of those possible")
 

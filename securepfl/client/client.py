@@ -19,24 +19,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.answers import check_answer, open_answer
-from securepfl.checkpoint import ClientState, Doubles, Floats, Pending
-from securepfl.compared import compared_of, noise_of, set_noise
-from securepfl.comparison import Comparison
+from securepfl.client.answers import check_answer, open_answer
+from securepfl.client.applying import Step
+from securepfl.client.compared import compared_of, noise_of, set_noise
+from securepfl.client.comparing import Comparison
+from securepfl.client.masks import Masks
+from securepfl.client.records import Loss, TrainingSet
+from securepfl.client.run_kind import Simulation, kind_of, ledger_terms
+from securepfl.client.snapshot import Snapshot
+from securepfl.client.state import ClientState, Doubles, Floats, Pending
+from securepfl.client.training import LocalTraining, as_floats, dp_settings
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import BudgetError, ConfigError, LedgerError, MessageError, StorageError
-from securepfl.exchange import Encoded, Layouts, Masker, SumChannel, mask_context, round_context
-from securepfl.federation import Federation, initial_model
 from securepfl.learning.personal.partition import Partition
 from securepfl.learning.personal.trajectory import alphas_by_part
 from securepfl.learning.sparse.difference import load_solver
 from securepfl.learning.sparse.shrinking import regularise
 from securepfl.learning.sparse.support import add_residual, choose_support, new_residual
-from securepfl.local_training import LocalTraining, as_floats, dp_settings
-from securepfl.masks import Masks
-from securepfl.messages import (
+from securepfl.privacy.ledger.ledger import Ledger
+from securepfl.privacy.training.dpsgd import TrainingReport, validate_model
+from securepfl.privacy.training.gradients import GradientMode, choose_mode
+from securepfl.protocol.channels import Encoded, Layouts, Masker, SumChannel, mask_context, round_context
+from securepfl.protocol.messages import (
     NONCE_BYTES,
     Agreement,
     Answer,
@@ -50,18 +56,12 @@ from securepfl.messages import (
     decode,
     encode,
 )
-from securepfl.privacy.ledger.ledger import Ledger
-from securepfl.privacy.training.dpsgd import TrainingReport, validate_model
-from securepfl.privacy.training.gradients import GradientMode, choose_mode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.simulation import Simulation, kind_of, ledger_terms
-from securepfl.snapshot import Snapshot
-from securepfl.stepping import Step
+from securepfl.settings.federation import Federation, initial_model
 from securepfl.storage.folder import lock_folder
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce
 from securepfl.tasks.prediction import predict
-from securepfl.training_set import Loss, TrainingSet
 
 BuildModel = Callable[[], nn.Module]
 

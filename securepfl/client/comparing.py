@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.compared import Compared
+from securepfl.client.compared import Compared
 from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.similarity.similarity import PadSimilarity, PlainSimilarity, Similarity, SimilarityCipher
 from securepfl.errors import MessageError
-from securepfl.federation import Federation
 from securepfl.randomness import derive_key
+from securepfl.settings.federation import Federation
 
 Nonces = Mapping[str, bytes]
 

@@ -19,9 +19,9 @@ from securepfl.crypto.sums.packing import dequantise, dequantise_sum, quantise
 from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, top_level
 from securepfl.crypto.sums.summation import Wire
 from securepfl.errors import ConfigError
-from securepfl.federation import Federation
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.randomness import RandomStream
+from securepfl.settings.federation import Federation
 
 Vector = NDArray[np.float64]
 

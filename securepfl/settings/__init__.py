@@ -1,0 +1,1 @@
+"""The settings that all parties share: read, checked, and fixed to hospitals and a model."""
