@@ -1,4 +1,4 @@
-"""A hospital killed at random moments, at length: what tests/test_kill.py does, with more kills.
+"""A hospital killed at random moments, at length: what tests/rounds/test_kill.py does, with more kills.
 
     python benchmarks/kill.py [--kills 200]
 

@@ -31,7 +31,7 @@ from securepfl.privacy.audit.auditing import (
     runs_verdict,
     trade_off_verdict,
 )
-from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.dpsgd import DPSettings, Loss, train_private
 from securepfl.privacy.training.gradients import ModeName
 from securepfl.privacy.training.units import Collate, count_units

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.gradients import Call, Layer
 from securepfl.privacy.training.units import Batch
 

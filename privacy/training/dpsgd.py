@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from securepfl.privacy.accounting.events import Release, Unit
-from securepfl.privacy.audit.canaries import Canaries
+from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.clipping import Frame, Ghost, Kept, Layout, clip_into
 from securepfl.privacy.training.gradients import ModeName, Recorder, choose_mode, require_mode, trained_layers
 from securepfl.privacy.training.units import Batch, Collate, batches_of, count_units

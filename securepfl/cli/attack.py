@@ -52,7 +52,9 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
             'noise = "local"'
         )
     if federation.model.kind == "own":
-        raise ConfigError('[model] kind = "own": rehearse it with securepfl.privacy.audit.rehearsal.audit in your pipeline')
+        raise ConfigError(
+            '[model] kind = "own": rehearse it with securepfl.privacy.audit.rehearsal.audit in your pipeline'
+        )
     if data is None:
         spec, tables = simulated_hospitals(0)
     else:

@@ -61,7 +61,7 @@ class Nursery:
 
     def __init__(self, keys: Path, settings: dict) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        script, threads = Path(__file__).with_name("killed_party.py"), {"OMP_NUM_THREADS": "1"}
+        script, threads = Path(__file__).parents[1] / "killed_party.py", {"OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, script, str(theirs.fileno()), keys, json.dumps(settings)],
             stdin=subprocess.PIPE,

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import ModelError
-from securepfl.privacy.audit.canaries import Canaries
 from securepfl.privacy.training import clipping
+from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.training.gradients import Layer, choose_mode
 from securepfl.privacy.training.validation import replace_unsupported

@@ -11,7 +11,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Threads cost more than they save on tensors this small, most of all on a busy machine."""
     before = torch.get_num_threads()

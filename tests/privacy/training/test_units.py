@@ -11,8 +11,8 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.data import TensorDataset
 
 from securepfl.errors import DataError
-from securepfl.privacy.audit.canaries import Canaries
 from securepfl.privacy.training import clipping
+from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.gradients import Layer
 from securepfl.privacy.training.units import PatientDataset, group_records, patient_batches

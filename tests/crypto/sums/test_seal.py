@@ -11,7 +11,7 @@ from securepfl.crypto.sums.parameters import SETS
 from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.errors import MessageError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = [path for package in ("securepfl", "crypto", "privacy") for path in (ROOT / package).rglob("*.py")]
 SMALL = SETS[0]
 
