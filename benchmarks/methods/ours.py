@@ -2,8 +2,8 @@
 
 The whole SDK: a simulated federation of its real clients and coordinator, in full-batch DP-SGD steps. Without
 privacy, epsilon is 1e6: the noise that is left is about .003 of the clip at 20 steps. Updates travel in clear packed
-integers unless `scheme` says otherwise: the same figures, faster (tests/rounds/test_round.py compares the two). Bytes are all
-that passed between parties.
+integers unless `scheme` says otherwise: the same figures, faster (tests/rounds/test_round.py compares the two). Bytes
+are all that passed between parties.
 """
 
 import math
