@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from securepfl.cli import main
+from securepfl.cli.main import main
 
 CONFIG = """
 name = "tiny"

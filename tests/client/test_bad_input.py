@@ -12,7 +12,7 @@ import torch
 from parties import FEATURES, MODEL, close_all, federation_of
 from torch.utils.data import DataLoader, TensorDataset
 
-from securepfl.cli import main
+from securepfl.cli.main import main
 from securepfl.client.client import Client
 from securepfl.client.compared import Compared
 from securepfl.client.run_kind import Simulation

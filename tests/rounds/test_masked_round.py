@@ -5,6 +5,7 @@ import itertools
 import msgspec
 import numpy as np
 import pytest
+from masked_rounds import SEVEN, chi_square, contribute, unmask
 from parties import close_all, federation_of, parties
 
 from securepfl.coordinator.coordinator import Coordinator
@@ -17,8 +18,6 @@ from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import Agreement, Answer, Contribution, Invitation, Survivors, Unmask, decode, encode
 from securepfl.randomness import derive_key
 
-SEVEN = ("alder", "birch", "cedar", "damson", "elm", "fir", "gean")
-
 
 def masked(names=SEVEN, **tables):
     defaults = {"encryption": {"masking": "pairwise"}, "coupling": {"strength": 0.0}, "similarity": {"every": 0}}
@@ -27,24 +26,6 @@ def masked(names=SEVEN, **tables):
 
 def state(client):
     return client._state
-
-
-def contribute(coordinator, clients, absent=()):
-    invitations = coordinator.invite()
-    for name in clients:
-        if name not in absent:
-            coordinator.receive(clients[name].contribute(invitations[name]))
-    return invitations
-
-
-def unmask(coordinator, clients, unsigned=(), silent=()):
-    """The two exchanges; some hospitals vanish before signing, others before revealing."""
-    for name, survivors in coordinator.agree().items():
-        if name not in unsigned:
-            coordinator.receive(clients[name].agree(survivors))
-    for name, request in coordinator.unmask().items():
-        if name not in silent:
-            coordinator.receive(clients[name].reveal(request))
 
 
 def sums(coordinator, clients, answers):
@@ -128,11 +109,6 @@ def decrypted(client, update):
     aggregate = Aggregate(channel.layout, "bfv", stamp())
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
-
-
-def chi_square(words, modulus, bins=16):
-    counts = np.bincount((words.astype(np.float64) * (bins / modulus)).astype(np.int64), minlength=bins)
-    return float(((counts - words.size / bins) ** 2 / (words.size / bins)).sum())
 
 
 def test_the_coordinator_with_one_hospitals_keys_sees_only_uniform_residues(tmp_path):

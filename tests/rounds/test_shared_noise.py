@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from masked_rounds import SEVEN, contribute, unmask
 from parties import close_all, federation_of, parties
-from test_masked_round import SEVEN, contribute, unmask
 
 from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level

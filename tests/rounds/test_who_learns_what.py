@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from masked_rounds import chi_square
 from parties import NAMES, close_all, federation_of, parties, rows_of
-from test_masked_round import chi_square
 from views import bytes_of, holds
 
 from securepfl.client.compared import compared_of
