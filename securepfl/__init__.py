@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from securepfl.outside.routing import RoutedModel
     from securepfl.privacy.training.units import PatientDataset, group_records
     from securepfl.privacy.training.validation import replace_unsupported
-    from securepfl.report.coupling import idle_settings
     from securepfl.runtime.local import local_parties, simulate
     from securepfl.settings.federation import Federation
+    from securepfl.settings.idle import idle_settings
     from securepfl.storage.keys import load_coordinator, load_keyring
 
 __all__ = [
@@ -56,7 +56,7 @@ _HOMES = {
     "Simulation": "securepfl.client.run_kind",
     "Suggestion": "securepfl.client.suggestion",
     "group_records": "securepfl.privacy.training.units",
-    "idle_settings": "securepfl.report.coupling",
+    "idle_settings": "securepfl.settings.idle",
     "load_coordinator": "securepfl.storage.keys",
     "load_keyring": "securepfl.storage.keys",
     "local_parties": "securepfl.runtime.local",

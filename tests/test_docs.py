@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from securepfl.data.schema import DataSpec, Range, Split
-from securepfl.settings.federation import Federation, SiteSettings
+from securepfl.settings.federation import Federation
+from securepfl.settings.tables import SiteSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 

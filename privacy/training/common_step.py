@@ -21,7 +21,7 @@ from securepfl.privacy.training.dpsgd import (
     pass_through,
     validate_model,
 )
-from securepfl.privacy.training.shared_noise import IntegerSum
+from securepfl.privacy.training.integer_sum import IntegerSum
 from securepfl.privacy.training.units import Collate, batches_of, count_units
 from securepfl.randomness import RandomStream
 

@@ -20,7 +20,8 @@ from securepfl.privacy.audit.auditing import AuditReport
 from securepfl.privacy.audit.rehearsal import Training, audit
 from securepfl.randomness import fresh_key
 from securepfl.runtime.evaluation import dataset_of
-from securepfl.settings.federation import Federation, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.federation import Federation
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce, build_model
 

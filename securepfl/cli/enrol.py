@@ -26,7 +26,9 @@ from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
 from securepfl.randomness import fresh_key
-from securepfl.settings.federation import Federation, SiteSettings, check_roster
+from securepfl.settings.federation import Federation
+from securepfl.settings.roster import check_roster
+from securepfl.settings.tables import SiteSettings
 from securepfl.storage.ceremony_folder import (
     card_file,
     card_names,

@@ -17,13 +17,15 @@ from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.learning.personal.partition import Partition
 from securepfl.outside.experts import SHARED, write_expert
-from securepfl.report.coupling import idle_settings, never_coupled
+from securepfl.report.coupling import never_coupled
 from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.runtime.evaluation import Hospital, dataset_of, event_of, outcome_of
 from securepfl.runtime.local import SimulatedRun, simulate
-from securepfl.settings.federation import Federation, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.federation import Federation
+from securepfl.settings.idle import idle_settings
 from securepfl.storage.folder import new_folder, write_bytes, write_json
 from securepfl.tasks.models import build_model
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from securepfl.client.state import ClientState
 from securepfl.crypto.similarity.similarity import Similarity
 from securepfl.errors import AggregateError, MessageError
-from securepfl.protocol.channels import LEAST_NEIGHBOURS, SumChannel
+from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
+from securepfl.protocol.channels import SumChannel
 from securepfl.protocol.messages import Answer
 from securepfl.settings.federation import Federation
 
@@ -44,7 +45,7 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
     """
     survivors, others = body.survivors, set(federation.roster) - {name}
     agreed = () if state.pending is None else state.pending.agreed
-    average = federation.average_due(round_)
+    average = federation.schedule.average_due(round_)
     asked = set(state.neighbours) if name in survivors and not average else set()
     wrong = (
         survivors != tuple(sorted(set(survivors) & set(federation.roster))),
@@ -56,7 +57,7 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
         (body.neighbourhood is not None) != bool(body.neighbours),
         bool(body.neighbours) and len(body.neighbours) < LEAST_NEIGHBOURS,
         body.neighbours != tuple(sorted(asked & set(body.neighbours) & set(survivors))),
-        bool(body.products) and not (name in survivors and federation.similarity_due(round_)),
+        bool(body.products) and not (name in survivors and federation.schedule.similarity_due(round_)),
         not set(body.products) <= others & set(survivors),
     )
     if any(wrong):

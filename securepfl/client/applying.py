@@ -12,7 +12,7 @@ from securepfl.client.compared import Compared, noise_of, set_noise
 from securepfl.client.state import ClientState, Doubles, Floats, Pending
 from securepfl.crypto.similarity.similarity import Similarity, distance
 from securepfl.learning.personal.coupling import couple, pull_towards
-from securepfl.learning.personal.graph import choose_neighbours
+from securepfl.learning.personal.graph import LEAST_NEIGHBOURS, choose_neighbours
 from securepfl.learning.personal.lasso import (
     Momentum,
     edge_weights,
@@ -23,7 +23,6 @@ from securepfl.learning.personal.lasso import (
 )
 from securepfl.learning.personal.trajectory import Trajectory
 from securepfl.learning.sparse.support import add_residual
-from securepfl.protocol.channels import LEAST_NEIGHBOURS
 from securepfl.settings.federation import Federation
 
 Alphas = float | dict[str, Tensor]

@@ -57,7 +57,8 @@ from securepfl.protocol.messages import (
     encode,
 )
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.settings.federation import Federation, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.federation import Federation
 from securepfl.storage.folder import lock_folder
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce
@@ -513,7 +514,7 @@ class Client:
 
     def _personal_part(self, sent: Floats, header: Header) -> Encoded | None:
         """The encrypted personal component, when neighbourhoods or the average over all need it."""
-        if "personal" not in self._channels or not self.federation.personal_due(header.round):
+        if "personal" not in self._channels or not self.federation.schedule.personal_due(header.round):
             return None
         return self._encode("personal", (sent - self._start).astype(np.float64), header)
 

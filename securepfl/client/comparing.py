@@ -46,7 +46,7 @@ class Comparison:
         Pads come from nonces: a hospital to which the invitation gives another nonce than the one it sent last, `own`,
         sends no sketch, so no two sketches ever share pads.
         """
-        due = self.federation.similarity_due(round_) and bool(own) and nonces.get(self.name) == own
+        due = self.federation.schedule.similarity_due(round_) and bool(own) and nonces.get(self.name) == own
         if self.cipher is None or not due:
             return None
         values, index = self._sketch(compared, round_), self.federation.roster.index(self.name)

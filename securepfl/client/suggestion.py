@@ -34,7 +34,9 @@ from securepfl.privacy.ledger.ledger import Ledger
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.units import Batch, batches_of
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.settings.federation import Federation, SiteSettings, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.federation import Federation
+from securepfl.settings.tables import SiteSettings
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.models import bce, public_stream
 from securepfl.tasks.prediction import evaluating

@@ -15,7 +15,8 @@ from securepfl.privacy.accounting.accounting import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.training.common_step import take_common_step
 from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_private
-from securepfl.privacy.training.shared_noise import IntegerSum, SharedNoise
+from securepfl.privacy.training.integer_sum import IntegerSum
+from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation
 

@@ -18,8 +18,8 @@ from securepfl.crypto.sums.parameters import Layout
 from securepfl.crypto.sums.summation import Aggregate
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
-from securepfl.learning.personal.graph import symmetric_core
-from securepfl.protocol.channels import LEAST_NEIGHBOURS, Layouts, mask_context
+from securepfl.learning.personal.graph import LEAST_NEIGHBOURS, symmetric_core
+from securepfl.protocol.channels import Layouts, mask_context
 from securepfl.protocol.messages import (
     NONCE_BYTES,
     Agreement,
@@ -269,7 +269,7 @@ class Coordinator:
 
     def _table(self, number: int) -> SimilarityTable | None:
         """Where sketches are compared, in the rounds in which they travel."""
-        if not self.federation.similarity_due(number):
+        if not self.federation.schedule.similarity_due(number):
             return None
         dimensions, clients = self.federation.similarity.dimensions, len(self.federation.roster)
         return SimilarityTable(dimensions, clients, self.federation.encrypted)
@@ -312,7 +312,7 @@ class Coordinator:
 
     def _check_personal(self, sender: str, personal: bytes | None) -> None:
         layout, number = self._layouts.personal, self._open_round().number
-        if (personal is not None) != (layout is not None and self.federation.personal_due(number)):
+        if (personal is not None) != (layout is not None and self.federation.schedule.personal_due(number)):
             raise MessageError(
                 f"{sender}: a personal component in round {number} where none is due, or none where one is; same "
                 "settings needed"
@@ -321,7 +321,7 @@ class Coordinator:
             self._sum(layout).check(personal)
 
     def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
-        others, most = set(self.federation.roster) - {sender}, self.federation.most_edge_weight
+        others, most = set(self.federation.roster) - {sender}, self.federation.coupling.most_edge_weight
         sound = set(neighbours) <= others and all(1 <= weight <= most for weight in neighbours.values())
         if neighbours and not (sound and self.federation.coupling.on and len(neighbours) >= LEAST_NEIGHBOURS):
             raise MessageError(
@@ -367,7 +367,7 @@ class Coordinator:
 
         None in the round of the average over all: that, less these sums, could show a single hospital.
         """
-        if self.federation.average_due(current.number):
+        if self.federation.schedule.average_due(current.number):
             return {}
         present = {
             name: tuple(sorted(other for other in asked if other in current.personal))
@@ -379,7 +379,7 @@ class Coordinator:
 
     def _consensus(self, current: _Round) -> bytes | None:
         """Where it is due, the sum of all survivors' personal components."""
-        if not self.federation.average_due(current.number) or set(current.personal) != set(current.survivors):
+        if not self.federation.schedule.average_due(current.number) or set(current.personal) != set(current.survivors):
             return None
         return self._personal_sum(current, dict.fromkeys(current.survivors, 1))
 

@@ -14,7 +14,8 @@ from torch import nn
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.learning.personal.adapters import folded
-from securepfl.settings.federation import ModelSettings, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.tables import ModelSettings
 from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.models import build_model
 

@@ -25,9 +25,6 @@ from securepfl.settings.federation import Federation
 
 Vector = NDArray[np.float64]
 
-LEAST_NEIGHBOURS = 3
-"""The fewest others in a neighbourhood's sum."""
-
 _NAMES_BYTES = 2048
 """Allowed for each hospital's name (at most 255 bytes, up to four times) and the fields around it."""
 
@@ -73,7 +70,7 @@ class Layouts:
         personal = federation.shape.personal
         return cls(
             update=choose_layout(sent, MAX_BITS if federation.shares_noise else bits, clients),
-            personal=choose_layout(personal, bits, clients, federation.most_edge_weight) if personal else None,
+            personal=choose_layout(personal, bits, clients, federation.coupling.most_edge_weight) if personal else None,
             masking=masking_of(federation),
         )
 

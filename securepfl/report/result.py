@@ -23,7 +23,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
         "sites": {name: _site(federation, site) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
-        "coupling_rounds": len(federation.coupling_rounds),
+        "coupling_rounds": len(federation.schedule.coupling_rounds),
         "communication": {
             "rounds": communication.rounds,
             "upload_bytes": communication.upload_bytes,

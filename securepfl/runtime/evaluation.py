@@ -20,7 +20,8 @@ from securepfl.privacy.training.units import PatientDataset, group_records
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key
-from securepfl.settings.federation import Federation, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.federation import Federation
 from securepfl.tasks.metrics import evaluate, majority
 from securepfl.tasks.models import bce
 from securepfl.tasks.prediction import predict

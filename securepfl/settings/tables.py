@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import fields
 
-from securepfl.learning.personal.rule import Rule
+from securepfl.learning.personal.choices import Rule
 from securepfl.privacy.accounting.events import Unit
 
 FULL_BATCH_UNITS = 2000
@@ -243,6 +243,11 @@ class CouplingSettings(Settings, frozen=True):
     def on(self) -> bool:
         """Whether personal parameters are coupled at all."""
         return self.strength > 0 or self.penalty > 0
+
+    @property
+    def most_edge_weight(self) -> int:
+        """The largest integer weight of a hospital in another's neighbourhood sum."""
+        return 2**self.weight_bits - 1 if self.kind == "lasso" and self.on else 1
 
     @property
     def switch(self) -> str:

@@ -40,7 +40,7 @@ def reachable(exchange: Path) -> Iterator[None]:
 def check_name(name: str) -> None:
     """Raise ConfigError for a party's name that cannot be part of a file name, or that a terminal garbles.
 
-    Stricter than check_roster in federation.py, which an import here would load torch for.
+    Stricter than settings.roster.check_roster, which stands above storage.
     """
     wrong = name == "shared" or not name or name != name.strip() or name.startswith((".", "-")) or "--" in name
     if wrong or set(name) & set('/\\:"') or not name.isprintable() or len(name.encode()) > _MAX_NAME_BYTES:

@@ -26,7 +26,7 @@ from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.aggregation import Aggregate
 from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.errors import AggregateError, ConfigError, MessageError, SecurePFLError, StorageError
-from securepfl.settings.federation import check_roster
+from securepfl.settings.roster import check_roster
 from securepfl.storage import keys as keyfolder
 from securepfl.storage.ceremony_folder import check_name
 from securepfl.storage.keys import load_coordinator, load_holdings, load_keyring

@@ -256,7 +256,9 @@ def test_epsilons_at_both_ends(tmp_path, mode, privacy):
         check_finite(client)
         assert client.ledger.spent() == pytest.approx(privacy["epsilon"], rel=1e-6)
         assert (len(client.neighbours) >= 3) == (privacy["epsilon"] > 1)
-        assert client.coupled_rounds == (len(client.federation.coupling_rounds) if privacy["epsilon"] > 1 else 0)
+        assert client.coupled_rounds == (
+            len(client.federation.schedule.coupling_rounds) if privacy["epsilon"] > 1 else 0
+        )
 
 
 @pytest.mark.parametrize("why", ["below the gate", "two others"])

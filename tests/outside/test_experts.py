@@ -10,7 +10,8 @@ from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.outside.experts import read_experts, write_expert
 from securepfl.outside.routing import RoutedModel
-from securepfl.settings.federation import ModelSettings, initial_model
+from securepfl.settings.binding import initial_model
+from securepfl.settings.tables import ModelSettings
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
 

@@ -8,7 +8,7 @@ from parties import FEATURES, MODEL, NAMES, close_all, exchange, federation_of, 
 from securepfl.errors import ConfigError
 from securepfl.learning.personal.adapters import adapter_names, folded
 from securepfl.learning.personal.partition import Partition
-from securepfl.settings.federation import initial_model
+from securepfl.settings.binding import initial_model
 from securepfl.tasks.prediction import predict
 
 ROWS = torch.randn(9, FEATURES, generator=torch.Generator().manual_seed(3))

@@ -105,9 +105,9 @@ def test_a_trajectory_pattern_that_matches_nothing_is_refused_with_the_names_the
 )
 def test_the_rounds_that_couple_follow_a_comparison(rounds, every, due):
     settings = federation(rounds=rounds, similarity={"every": every}, coupling={"strength": 0.5})
-    assert settings.coupling_rounds == due
-    assert bool(due) == any(settings.similarity_due(round_) for round_ in range(1, rounds + 1))
-    assert settings.changed("coupling", strength=0.0).coupling_rounds == ()
+    assert settings.schedule.coupling_rounds == due
+    assert bool(due) == any(settings.schedule.similarity_due(round_) for round_ in range(1, rounds + 1))
+    assert settings.changed("coupling", strength=0.0).schedule.coupling_rounds == ()
 
 
 def test_a_missing_and_a_broken_file_are_config_errors(tmp_path):

@@ -10,6 +10,9 @@ from typing import Literal, get_args
 
 GraphKind = Literal["knn", "threshold", "complete"]
 
+LEAST_NEIGHBOURS = 3
+"""A sum over fewer hospitals' personal parameters would show too much of each."""
+
 
 def choose_neighbours(
     row: Mapping[str, float], *, kind: GraphKind, k: int, threshold: float, minimum: int

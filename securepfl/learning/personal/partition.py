@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.learning.personal.rule import RULES, Rule, named_by
+from securepfl.learning.personal.choices import RULES, Rule
+from securepfl.learning.personal.rule import named_by
 
 Personal = Sequence[str] | Rule | Callable[[str, nn.Parameter], bool]
 """What picks the personal parameters of a model: patterns, a rule's name, or a callable."""
@@ -45,7 +46,7 @@ class Partition:
         """Split the trainable parameters of `model`: personal is what `personal` picks.
 
         That is a sequence of shell-style patterns, a callable (name, parameter) -> bool, or the name of a rule
-        (default_partition.RULES). Raises ModelError where a pattern matches no trainable parameter, the model has
+        (choices.RULES). Raises ModelError where a pattern matches no trainable parameter, the model has
         none, or a rule does not suit it; ValueError for any other string.
         """
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}

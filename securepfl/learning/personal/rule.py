@@ -6,16 +6,14 @@ at the model alone, never at data, so that all hospitals arrive at the same name
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from securepfl.errors import ModelError
 from securepfl.learning.personal.adapters import LAYER_TYPES, Adapted, adapter_names
-
-Rule = Literal["auto", "intercept", "head", "adapters"]
-RULES: tuple[Rule, ...] = ("auto", "intercept", "head", "adapters")
+from securepfl.learning.personal.choices import Rule
 
 # What a forward pass asks a tensor that is not its values: no way from an input to the output.
 _SHAPE_METHODS = frozenset({"size", "dim", "numel", "element_size", "ndimension"})

@@ -4,7 +4,8 @@ from torch import nn
 
 from securepfl.errors import ModelError
 from securepfl.learning.personal.adapters import with_adapters
-from securepfl.learning.personal.rule import RULES, candidates, default_personal, named_by, output_layer
+from securepfl.learning.personal.choices import RULES
+from securepfl.learning.personal.rule import candidates, default_personal, named_by, output_layer
 from securepfl.tasks.models import build_model
 
 

@@ -11,7 +11,8 @@ from torch.utils.data import TensorDataset
 from securepfl.errors import DataError
 from securepfl.privacy.training.common_step import take_common_step
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
-from securepfl.privacy.training.shared_noise import IntegerSum, SharedNoise
+from securepfl.privacy.training.integer_sum import IntegerSum
+from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.privacy.training.units import group_records
 from securepfl.randomness import RandomStream
 

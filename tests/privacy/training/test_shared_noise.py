@@ -9,7 +9,9 @@ from scipy import stats
 from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.training.discrete import tail_bound
-from securepfl.privacy.training.shared_noise import TAIL, IntegerSum, SharedNoise, plan_shared_noise
+from securepfl.privacy.training.integer_sum import IntegerSum
+from securepfl.privacy.training.noise_plan import plan_shared_noise
+from securepfl.privacy.training.shared_noise import TAIL, SharedNoise
 from securepfl.randomness import RandomStream
 
 LIMIT = 2**23 - 1

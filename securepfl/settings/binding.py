@@ -1,0 +1,116 @@
+"""Settings fixed to hospitals and a model: the only module of settings that knows torch."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+import msgspec
+import rfc8785
+import torch
+from torch import nn
+
+from securepfl.crypto.sums.parameters import MAX_BITS, top_level
+from securepfl.errors import ConfigError, ModelError
+from securepfl.learning.personal.adapters import with_adapters
+from securepfl.learning.personal.partition import Partition, personal_names
+from securepfl.learning.personal.trajectory import check_patterns
+from securepfl.learning.sparse.support import most_coordinates
+from securepfl.privacy.training.noise_plan import plan_shared_noise
+from securepfl.privacy.training.shared_noise import SharedNoise
+from securepfl.settings.federation import Federation, ModelShape
+from securepfl.settings.roster import check_roster
+from securepfl.settings.tables import ModelSettings, SiteSettings
+
+
+def bind(
+    federation: Federation,
+    sites: Iterable[str],
+    build_model: Callable[[], nn.Module],
+    personal: Callable[[str, nn.Parameter], bool] | None = None,
+) -> Federation:
+    """What `Federation.bound` promises."""
+    names = sorted(sites)
+    for name in federation.sites:
+        if name not in names:
+            raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name")
+    check_roster(names, federation.minimum)
+    model = initial_model(build_model, federation.model)
+    if personal is not None:
+        return bind(federation.changed("model", personal=personal_names(model, personal)), names, build_model)
+    partition = Partition.of(model, federation.model.personal)
+    if partition.shared_size == 0:
+        raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")
+    if partition.personal_size == 0:
+        _check_nothing_personal_is_used(federation)
+    check_patterns(partition, federation.trajectory.layers)
+    shape = ModelShape(
+        shared=partition.shared_size,
+        personal=partition.personal_size,
+        digest=_model_digest(model, partition),
+    )
+    roster = {name: federation.sites.get(name, SiteSettings()) for name in names}
+    bound = msgspec.structs.replace(federation, sites=roster, shape=shape)
+    noise = _planned_noise(bound, shape.shared) if federation.shares_noise else None
+    return msgspec.structs.replace(bound, shape=msgspec.structs.replace(shape, noise=noise))
+
+
+def _check_nothing_personal_is_used(federation: Federation) -> None:
+    """Raise ConfigError where personal parameters are to be coupled or compared: there are none."""
+    if federation.coupling.on:
+        raise ConfigError(
+            f"[coupling] {federation.coupling.switch}: no parameter is personal, so there is nothing to couple; set it "
+            "to 0, or name parameters in [model] personal"
+        )
+    if federation.similarity.every > 0 and federation.similarity.of == "personal":
+        raise ConfigError(
+            '[similarity] of = "personal": no parameter is personal, so there is nothing to compare; set of = '
+            '"updates", or name parameters in [model] personal'
+        )
+
+
+def _planned_noise(federation: Federation, shared_size: int) -> SharedNoise:
+    """Each hospital's share of the noise. Fixed here, so that no two hospitals compute different ones."""
+    privacy, hospitals = federation.privacy, len(federation.roster)
+    absent = privacy.colluders + privacy.dropouts
+    if 3 * privacy.colluders >= hospitals:
+        raise ConfigError(
+            f"[privacy] colluders = {privacy.colluders}: must be fewer than a third of {hospitals} hospitals; at "
+            f"most {(hospitals - 1) // 3}"
+        )
+    if hospitals - absent < federation.minimum:
+        raise ConfigError(
+            f"[privacy] dropouts = {privacy.dropouts}: with colluders = {privacy.colluders} that leaves "
+            f"{hospitals - absent} of {hospitals} hospitals, and {federation.minimum} must be left; at most "
+            f"{max(0, hospitals - privacy.colluders - federation.minimum)}"
+        )
+    return plan_shared_noise(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        steps=federation.rounds,
+        hospitals=hospitals,
+        absent=absent,
+        dimension=most_coordinates(shared_size, federation.sparsity.density, federation.sparsity.block),
+        units=privacy.normaliser or 1,
+        limit=top_level(MAX_BITS) // 2,
+    )
+
+
+def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:
+    """The model at its public start, with its adapters, the same at every hospital; torch's generators are left as they
+    were.
+    """
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(settings.seed)
+        model = build_model()
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")
+    return model if settings.adapters is None else with_adapters(model, settings.adapters)
+
+
+def _model_digest(model: nn.Module, partition: Partition) -> str:
+    """Of names, shapes, what is personal, and every number that hospitals must start from alike, buffers included."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
+    digest = hashlib.sha256(rfc8785.dumps({"shapes": shapes, "personal": list(partition.personal)}))
+    for name in sorted(tensors):
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,18 @@
+"""Which hospitals there are, and what their names may be."""
+
+from securepfl.errors import ConfigError
+
+
+def check_roster(names: list[str], minimum: int) -> None:
+    """Raise ConfigError for too few hospitals or names that cannot be file names."""
+    if len(names) < minimum:
+        raise ConfigError(
+            f"{len(names)} hospital(s) found, but a sum needs {minimum}: add hospitals to the data; with two, each "
+            "would read off the other's update, unless you set minimum = 2 to accept that"
+        )
+    for name in names:
+        if name == "shared":
+            raise ConfigError("hospital name 'shared': taken by the model that all hospitals share; rename the site")
+        printable = name.isprintable() and name == name.strip()
+        if not name or not printable or name.startswith(".") or set(name) & set('/\\:"'):
+            raise ConfigError(f"hospital name {name!r}: cannot be a file name; rename the site")
