@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from methods.task import Settings, Site, Task
-from securepfl.privacy.accounting.accounting import noise_multiplier_for
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.training.gradients import choose_mode
 from securepfl.randomness import RandomStream, derive_key

@@ -3,7 +3,7 @@
 import math
 
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting.accounting import shared_scale_for
+from securepfl.privacy.accounting.calibration import shared_scale_for
 from securepfl.privacy.training.discrete import LARGEST_SCALE
 from securepfl.privacy.training.shared_noise import TAIL, SharedNoise, rounded_norm
 

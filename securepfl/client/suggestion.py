@@ -27,7 +27,7 @@ from securepfl.learning.personal.adapters import adapter_names, folded, with_ada
 from securepfl.learning.personal.partition import personal_names
 from securepfl.learning.personal.rule import candidates
 from securepfl.privacy.accounting.accounting import epsilon as epsilon_of
-from securepfl.privacy.accounting.accounting import selection_noise_for
+from securepfl.privacy.accounting.calibration import selection_noise_for
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection
 from securepfl.privacy.accounting.selection import candidate_count
 from securepfl.privacy.ledger.ledger import Ledger

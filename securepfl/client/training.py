@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.state import ClientState, Floats
 from securepfl.learning.personal.partition import Partition
-from securepfl.privacy.accounting.accounting import noise_multiplier_for
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.training.common_step import take_common_step
 from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_private

@@ -9,7 +9,7 @@ from methods.training import oracle_for
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError
-from securepfl.privacy.accounting.accounting import noise_multiplier_for
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.tasks.models import build_model
 
 NEVER = float("inf")

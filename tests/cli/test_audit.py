@@ -13,7 +13,8 @@ from securepfl.cli.main import cli
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError
-from securepfl.privacy.accounting.accounting import epsilon, noise_multiplier_for
+from securepfl.privacy.accounting.accounting import epsilon
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
 

@@ -9,7 +9,6 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.accounting import (
     Composition,
     Release,
@@ -17,9 +16,8 @@ from securepfl.privacy.accounting.accounting import (
     SharedRelease,
     epsilon,
     epsilon_of_group,
-    noise_multiplier_for,
-    shared_scale_for,
 )
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import LEAST_NOISE
 
 
@@ -69,26 +67,6 @@ def test_exact_formula_agrees_with_the_loss_distribution_at_a_sample_rate_of_alm
     assert composed == pytest.approx(exact, rel=1e-3)
 
 
-@pytest.mark.parametrize(("rate", "over_rate"), [(1.0, 4.8), (0.2, 6.8), (0.05, 14.9)])
-def test_noise_per_step_at_epsilon_4_and_20_steps(rate, over_rate):
-    noise = noise_multiplier_for(4.0, 1e-5, rate, 20)
-    assert noise / rate == pytest.approx(over_rate, rel=0.01)
-    assert 3.96 <= epsilon([release(noise, rate, 20)], 1e-5) <= 4.0
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.floats(0.01, 100), st.floats(1e-12, 0.1), st.integers(1, 10_000))
-def test_calibrated_full_batch_noise_meets_the_target_from_below(target, delta, steps):
-    reached = epsilon([release(noise_multiplier_for(target, delta, 1.0, steps), 1.0, steps)], delta)
-    assert (1 - 1e-6) * target <= reached <= target
-
-
-def test_calibrated_rounds_fit_when_they_are_composed_one_by_one():
-    noise = noise_multiplier_for(4.0, 1e-5, 1.0, 30)
-    assert epsilon([release(noise, 1.0, 1)] * 30, 1e-5) <= 4.0
-    assert epsilon([release(noise, 1.0, 1)] * 31, 1e-5) > 4.0
-
-
 def test_order_and_grouping_do_not_matter_and_more_costs_more():
     mixed = [release(2.0, 1.0, 1), release(1.5, 0.2, 4), release(2.0, 1.0, 2)]
     regrouped = [release(1.5, 0.2, 1), release(2.0, 1.0, 3), release(1.5, 0.2, 3)]
@@ -116,36 +94,6 @@ def test_delta_out_of_range_is_refused(delta):
 def test_unknown_adjacency_is_refused():
     with pytest.raises(ValueError, match="add-or-remove"):
         epsilon([release()], 1e-5, "add-or-remove")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ((0.0, 1e-5, 1.0, 20), "epsilon"),
-        ((-1.0, 1e-5, 1.0, 20), "epsilon"),
-        ((math.inf, 1e-5, 1.0, 20), "epsilon"),
-        ((4.0, 0.0, 1.0, 20), "delta"),
-        ((4.0, 1.0, 1.0, 20), "delta"),
-        ((4.0, 1e-5, 0.0, 20), "sample_rate"),
-        ((4.0, 1e-5, 1.0, 0), "steps"),
-    ],
-)
-def test_calibration_names_the_setting_that_is_wrong(arguments, named):
-    with pytest.raises(ConfigError, match=named):
-        noise_multiplier_for(*arguments)
-
-
-@pytest.mark.parametrize("target", [1e-4, 1e-3, 1e3])
-@pytest.mark.parametrize("steps", [1, 20, 300])
-def test_calibrated_noise_never_exceeds_its_target_however_extreme(target, steps):
-    noise = noise_multiplier_for(target, 1e-5, 1.0, steps)
-    assert epsilon([Release(noise_multiplier=noise, sample_rate=1.0, steps=steps)], 1e-5) <= target
-
-
-@pytest.mark.parametrize(("rate", "steps", "target"), [(1e-3, 100, 0.1), (0.01, 1000, 2.0), (0.1, 100_000, 10.0)])
-def test_calibrated_poisson_noise_meets_the_target_within_one_percent(rate, steps, target):
-    noise = noise_multiplier_for(target, 1e-5, rate, steps)
-    assert 0.99 * target <= epsilon([release(noise, rate, steps)], 1e-5) <= target
 
 
 def test_renyi_divergences_cost_more_than_the_exact_epsilon():
@@ -237,33 +185,6 @@ def test_units_never_mix_and_other_things_are_no_releases():
     assert epsilon([patient], 1e-5) == epsilon([release(2.0, 1.0, 1)], 1e-5)
 
 
-@settings(max_examples=20, deadline=None)
-@given(target=st.floats(0.1, 20), steps=st.integers(1, 1000), shares=st.integers(1, 50), sensitivity=st.floats(1, 1e6))
-def test_the_shared_scale_is_the_least_that_meets_its_target(target, steps, shares, sensitivity):
-    scale = shared_scale_for(target, 1e-5, steps, shares, sensitivity, 10**6, 1e-15)
-    fields = {"sensitivity": sensitivity, "shares": shares, "dimension": 10**6, "tail": 1e-15, "steps": steps}
-    assert epsilon([SharedRelease(scale=scale, **fields)], 1e-5) <= target
-    assert scale == 8 or epsilon([SharedRelease(scale=scale - 1, **fields)], 1e-5) > target
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"target": 0.0}, "epsilon"),
-        ({"delta": 0.0}, "delta"),
-        ({"steps": 0}, "steps"),
-        ({"shares": 0}, "shares"),
-        ({"sensitivity": 0.5}, "sensitivity"),
-        ({"dimension": 0}, "dimension"),
-        ({"tail": 1e-5}, "tail"),
-    ],
-)
-def test_the_shared_scale_names_the_setting_that_is_wrong(changes, named):
-    fields = {"target": 1.0, "delta": 1e-5, "steps": 1, "shares": 2, "sensitivity": 9.0, "dimension": 5, "tail": 0.0}
-    with pytest.raises(ConfigError, match=named):
-        shared_scale_for(**fields | changes)
-
-
 def test_record_level_epsilon_understates_what_a_patient_with_many_records_loses():
     noise = noise_multiplier_for(1.0, 1e-5, 1.0, 100)
     patient = epsilon_of_group([release(noise, 1.0, 100)], 1e-5, 50)
@@ -290,37 +211,6 @@ def test_a_group_is_of_gaussian_releases_of_records():
     for wrong in (shared(), Release(noise_multiplier=2.0, sample_rate=1.0, steps=1, unit="patient")):
         with pytest.raises(ValueError, match="record"):
             epsilon_of_group([wrong], 1e-5, 2)
-
-
-@pytest.mark.parametrize(
-    ("target", "delta", "rate", "steps"),
-    [
-        (0.6717, 8.729479367822723e-09, 1.3960903654570052e-05, 14),
-        (0.683, 8.7e-9, 1.396e-5, 14),
-        (8.0, 1e-5, 0.999, 3),
-        (1.134, 8.6e-9, 0.00281, 2),
-        (2.124, 4.5e-12, 1e-3, 100_000),
-        (0.2365, 2.2e-10, 0.951, 663),
-    ],
-)
-def test_a_budget_of_the_target_always_pays_for_the_last_poisson_step(target, delta, rate, steps):
-    noise = noise_multiplier_for(target, delta, rate, steps)
-    composed = Composition.of([release(noise, rate, steps - 1)]).with_release(release(noise, rate, 1))
-    assert 0.99 * target <= composed.epsilon(delta) <= target
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    target=st.floats(0.1, 20), delta=st.floats(1e-10, 1e-5), rate=st.floats(1e-4, 0.999), steps=st.integers(1, 100_000)
-)
-def test_calibrated_poisson_noise_never_exceeds_its_target(target, delta, rate, steps):
-    noise = noise_multiplier_for(target, delta, rate, steps)
-    assert epsilon([release(noise, rate, steps)], delta) <= target
-
-
-def test_where_hardly_anybody_is_drawn_no_noise_is_called_for():
-    with pytest.raises(ConfigError, match="drawn"):
-        noise_multiplier_for(1.0, 1e-3, 1e-5, 10)
 
 
 TINY = SharedRelease(scale=500_000, sensitivity=1.0, shares=1, dimension=1, tail=0.0, steps=1)
@@ -353,9 +243,3 @@ def test_rounding_of_many_sampled_steps_cancels_no_real_cost():
 def test_the_least_noise_that_can_be_released_has_a_finite_epsilon_of_no_use(noise, rate, steps):
     sampled, full = (epsilon([release(noise, r, steps)], 1e-5) for r in (rate, 1.0))
     assert 1e3 < 0.4 * full < sampled <= 1.01 * full < math.inf
-
-
-@pytest.mark.parametrize("rate", [0.5, 1.0])
-def test_calibrated_noise_can_be_released_up_to_an_epsilon_of_ten_thousand(rate):
-    noise = noise_multiplier_for(1e4, 1e-5, rate, 1)
-    assert epsilon([release(noise, rate, 1)], 1e-5) <= 1e4

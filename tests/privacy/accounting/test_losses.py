@@ -10,7 +10,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.stats import binom, norm
 
 from securepfl.privacy.accounting import losses
-from securepfl.privacy.accounting.accounting import gaussian_dp_epsilon
+from securepfl.privacy.accounting.gaussian import epsilon_of as gaussian_epsilon
 from securepfl.privacy.accounting.losses import Step, epsilon_of_steps
 
 RELATIONS = {"zero-out": NeighboringRelation.REPLACE_SPECIAL, "replace-one": NeighboringRelation.REPLACE_ONE}
@@ -39,7 +39,7 @@ def test_an_upper_bound_close_to_the_library_on_a_fine_grid(noise, rate, steps, 
 @pytest.mark.parametrize("delta", [1e-2, 1e-5, 1e-10])
 def test_never_below_the_exact_epsilon_of_full_batches(mu, steps, delta, adjacency):
     moved = 2 if adjacency == "replace-one" else 1
-    exact = gaussian_dp_epsilon(moved * mu * math.sqrt(steps), delta)
+    exact = gaussian_epsilon(moved * mu * math.sqrt(steps), delta)
     assert exact <= epsilon_of_steps([(Step(1 / mu, 1.0), steps)], delta, adjacency) <= 1.002 * exact + 1e-6
 
 

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 from securepfl.errors import DataError
-from securepfl.privacy.accounting.accounting import Release, epsilon, noise_multiplier_for
+from securepfl.privacy.accounting.accounting import Release, epsilon
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.audit import auditing, rehearsal
 from securepfl.privacy.audit.rehearsal import Training, audit, many_runs, observe_contributions, observe_noise, rehearse
 from securepfl.privacy.training import clipping, dpsgd
