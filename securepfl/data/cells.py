@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from securepfl.data.schema import Value
+from securepfl.data.values import Value
 from securepfl.errors import DataError
 
 Cells = NDArray[Any]

@@ -8,33 +8,18 @@ declaration alone.
 
 import dataclasses
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, Self, TypeVar, get_type_hints
 
 import msgspec
 
+from securepfl.data.labels import BinaryLabels
+from securepfl.data.values import Value, require, require_values
 from securepfl.errors import ConfigError
 
-Value = str | int | float
-"""A cell's value as TOML writes it. A number matches cells of equal value, a text those of equal text."""
-
-_COMPARISON = re.compile(r"(>=|<=|>|<)\s*(\S+)")
 _T = TypeVar("_T")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_values(key: str, values: Iterable[Value]) -> None:
-    values = list(values)
-    finite = all(isinstance(value, str) or math.isfinite(value) for value in values)
-    _require(finite, f"{key}: nan and inf cannot be declared; leave them out")
-    _require(len(set(values)) == len(values), f"{key}: a value stands twice; list each once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +37,13 @@ class Range:
     missing_values: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.centre), f"centre = {self.centre}: must be a finite number")
-        _require(0 < self.spread < math.inf, f"spread = {self.spread}: must be positive and finite")
-        _require(
+        require(math.isfinite(self.centre), f"centre = {self.centre}: must be a finite number")
+        require(0 < self.spread < math.inf, f"spread = {self.spread}: must be positive and finite")
+        require(
             0 < self.limit < math.inf,
             f"limit = {self.limit}: must be positive and finite (try 3)",
         )
-        _require_values("missing_values", self.missing_values)
+        require_values("missing_values", self.missing_values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +61,27 @@ class Split:
 
     def __post_init__(self) -> None:
         known = self.method in ("hash", "stratified")
-        _require(known, f'method = "{self.method}": hash or stratified')
-        _require(0 < self.test < 1, f"test = {self.test}: must be between 0 and 1 (try 0.34)")
-        _require(0 <= self.random_state < 2**32, f"random_state = {self.random_state}: must be in [0, 2^32)")
+        require(known, f'method = "{self.method}": hash or stratified')
+        require(0 < self.test < 1, f"test = {self.test}: must be between 0 and 1 (try 0.34)")
+        require(0 <= self.random_state < 2**32, f"random_state = {self.random_state}: must be in [0, 2^32)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """`[data]`: the label, what the other columns are, and how missing cells and the split are treated.
 
-    `positive` says which labels count as 1: a comparison ("> 0"), a value or a list of them; without it
-    labels are 0 and 1 already. `columns` names the columns of files without a header. `files` names each
-    site's file in a folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and
-    NaN are always missing; under "indicator" a missing value takes the centre (0 once scaled) and sets a
-    feature of its own, under "drop-rows" its row is left out. Raises ValueError; `from_mapping` raises
-    ConfigError instead.
+    `positive` says which labels count as 1 and `negative` which as 0: a comparison ("> 0"), a value or a list of
+    them; any other label is refused. Without them labels are 0 and 1 already; without `negative` it is what plainly
+    is the opposite of `positive`: of a comparison, of 1, of "yes", "y", "true", "t", "positive" or "pos". `columns`
+    names the columns of files without a header. `files` names each site's file in a folder; without it, sites of a
+    folder are its .csv and .parquet files. An empty cell and NaN are always missing; under "indicator" a missing
+    value takes the centre (0 once scaled) and sets a feature of its own, under "drop-rows" its row is left out.
+    Raises ValueError; `from_mapping` raises ConfigError instead.
     """
 
     label: str
     positive: str | int | float | tuple[Value, ...] | None = None
+    negative: str | int | float | tuple[Value, ...] | None = None
     site: str | None = None
     patient: str | None = None
     drop: tuple[str, ...] = ()
@@ -108,15 +95,15 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         known = self.missing in ("indicator", "drop-rows")
-        _require(known, f'missing = "{self.missing}": indicator or drop-rows')
-        _require_values("missing_values", self.missing_values)
-        _check_positive(self.positive)
+        require(known, f'missing = "{self.missing}": indicator or drop-rows')
+        require_values("missing_values", self.missing_values)
+        BinaryLabels.of(self.positive, self.negative)
         _check_columns(self)
         _check_files(self)
         for column, levels in self.categories.items():
             _check_levels(column, levels)
         spans = self.split.method == "stratified" and self.patient is not None
-        _require(not spans, 'split: a stratified split may part a patient\'s rows; use method = "hash"')
+        require(not spans, 'split: a stratified split may part a patient\'s rows; use method = "hash"')
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
@@ -137,6 +124,11 @@ class DataSpec:
         """The declaration as plain dicts, lists, texts and numbers; `from_mapping` reads it back as equal."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return {key: _listed(value) for key, value in plain.items() if value is not None}
+
+    @property
+    def binary_labels(self) -> BinaryLabels:
+        """Which labels are 1 and which 0."""
+        return BinaryLabels.of(self.positive, self.negative)
 
     @property
     def split_note(self) -> str:
@@ -162,58 +154,36 @@ class DataSpec:
         return tuple(names)
 
 
-def comparison(text: str) -> tuple[str, float] | None:
-    """("> 0") as (">", 0.0), or None where `text` is no comparison. Raises ValueError for a bad threshold."""
-    found = _COMPARISON.fullmatch(text.strip())
-    if found is None:
-        return None
-    try:
-        return found[1], float(found[2])
-    except ValueError:
-        mend = 'compare with a number, as in "> 0", or put a text that starts so in a list'
-        raise ValueError(f'positive = "{text}": {mend}') from None
-
-
-def _check_positive(positive: str | int | float | tuple[Value, ...] | None) -> None:
-    if isinstance(positive, str):
-        comparison(positive)
-    elif isinstance(positive, tuple):
-        _require(bool(positive), "positive: an empty list makes no label positive; name at least one value")
-        _require_values("positive", positive)
-    elif positive is not None:
-        _require(math.isfinite(positive), f"positive = {positive}: must be finite")
-
-
 def _check_columns(spec: DataSpec) -> None:
     roles = [name for name in (spec.label, spec.site, spec.patient) if name is not None]
     used = [*roles, *spec.drop, *spec.ranges, *spec.categories]
-    _require(all(used), "a column's name is empty; name it as the file does")
+    require(all(used), "a column's name is empty; name it as the file does")
     twice = next((name for name in used if used.count(name) > 1), None)
-    _require(twice is None, f"column `{twice}` has two roles; declare each column once")
+    require(twice is None, f"column `{twice}` has two roles; declare each column once")
     features = bool(spec.ranges or spec.categories)
-    _require(features, "no feature is declared; declare columns in [data.ranges] or [data.categories]")
+    require(features, "no feature is declared; declare columns in [data.ranges] or [data.categories]")
     names = spec.feature_names
-    _require(len(set(names)) == len(names), "two features would share a name; rename a column")
+    require(len(set(names)) == len(names), "two features would share a name; rename a column")
     if spec.columns is not None:
-        _require(len(set(spec.columns)) == len(spec.columns), "columns: a name stands twice; list each once")
+        require(len(set(spec.columns)) == len(spec.columns), "columns: a name stands twice; list each once")
         absent = next((name for name in used if name not in spec.columns), None)
-        _require(absent is None, f"columns: lacks `{absent}`; list every column of the files in order")
+        require(absent is None, f"columns: lacks `{absent}`; list every column of the files in order")
 
 
 def _check_files(spec: DataSpec) -> None:
     for site, name in spec.files.items():
         plain = bool(name) and PurePath(name).name == name and "\\" not in name
-        _require(plain, f'files: {site} = "{name}" must be the plain name of a file in the data folder')
-    _require(len(set(spec.files.values())) == len(spec.files), "files: two sites share a file; name one each")
+        require(plain, f'files: {site} = "{name}" must be the plain name of a file in the data folder')
+    require(len(set(spec.files.values())) == len(spec.files), "files: two sites share a file; name one each")
     both = bool(spec.files) and spec.site is not None
-    _require(not both, "files and site are both declared; a site column belongs to a single file")
+    require(not both, "files and site are both declared; a site column belongs to a single file")
 
 
 def _check_levels(column: str, levels: tuple[Value, ...]) -> None:
-    _require(len(levels) >= 2, f"categories: {column} has fewer than two levels; declare all of them")
+    require(len(levels) >= 2, f"categories: {column} has fewer than two levels; declare all of them")
     kinds = {isinstance(level, str) for level in levels}
-    _require(len(kinds) == 1, f"categories: {column} mixes texts and numbers; write all its levels alike")
-    _require_values(f"categories: {column}", levels)
+    require(len(kinds) == 1, f"categories: {column} mixes texts and numbers; write all its levels alike")
+    require_values(f"categories: {column}", levels)
 
 
 def _table(entry: object, place: str, where: str) -> Mapping[str, Any]:

@@ -7,19 +7,18 @@ not count.
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from securepfl.data.cells import Cells, Columns, is_missing, matches, numbers, read_columns, texts
-from securepfl.data.schema import DataSpec, Range, Split, comparison
+from securepfl.data.cells import Cells, is_missing, matches, numbers, read_columns, texts
+from securepfl.data.schema import DataSpec, Range, Split
+from securepfl.data.source import Source
 from securepfl.errors import DataError
-
-_COMPARE = {">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,13 +75,13 @@ def load_unlabelled(path: Path, spec: DataSpec) -> Table:
     """
     names = spec.columns or ()
     bare = [name for name in names if name not in (spec.label, spec.site)]
-    source = _Source.of(path, read_columns(path, [names, bare] if names else None))
+    source = Source.of(path, read_columns(path, [names, bare] if names else None))
     return _table(path.stem, source, spec, labelled=False)
 
 
 def table_from_columns(site: str, columns: Mapping[str, Cells], spec: DataSpec, where: str) -> Table:
     """The table of labelled columns already in memory. Raises DataError, naming `where` as the file."""
-    return _table(site, _Source.of(where, dict(columns)), spec, labelled=True)
+    return _table(site, Source.of(where, dict(columns)), spec, labelled=True)
 
 
 def split_table(table: Table, split: Split) -> tuple[Table, Table]:
@@ -98,52 +97,24 @@ def split_table(table: Table, split: Split) -> tuple[Table, Table]:
     return table.select(~test), table.select(test)
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """Columns as read, with the rows' numbers and the place that messages name."""
-
-    where: str
-    columns: Columns = field(repr=False)
-    rows: NDArray[np.int64] = field(repr=False)
-
-    @classmethod
-    def of(cls, where: Path | str, columns: Columns) -> Self:
-        count = len(next(iter(columns.values())))
-        return cls(str(where), columns, np.arange(1, count + 1, dtype=np.int64))
-
-    def select(self, index: NDArray[np.bool_]) -> "_Source":
-        kept = {name: cells[index] for name, cells in self.columns.items()}
-        return _Source(self.where, kept, self.rows[index])
-
-    def column(self, name: str, role: str) -> Cells:
-        if name not in self.columns:
-            raise DataError(f"{self.where}: has no column `{name}` ({role}); add it or mend [data]")
-        return self.columns[name]
-
-    def refuse(self, bad: NDArray[np.bool_], column: str, problem: str) -> None:
-        """Raise DataError for the first row in `bad`."""
-        if bad.any():
-            raise DataError(f"{self.where}: column `{column}`, row {self.rows[bad.argmax()]}: {problem}")
-
-
-def _file_sources(path: Path, spec: DataSpec) -> dict[str, _Source]:
+def _file_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
     if spec.files:
         raise DataError(f"{path}: is no folder, but [data.files] names files; name their folder")
-    source = _Source.of(path, read_columns(path, [spec.columns] if spec.columns else None))
+    source = Source.of(path, read_columns(path, [spec.columns] if spec.columns else None))
     if spec.site is None:
         raise DataError(f"{path}: is one file, but [data] names no site column; add `site`, or name a folder")
     sites = source.column(spec.site, "site")
     source.refuse(is_missing(sites, spec.missing_values), spec.site, "no site; fill it in or remove the row")
     names = texts(sites)
-    return {name: replace(source.select(names == name), where=f"{path}, site {name}") for name in set(names)}
+    return {name: source.select(names == name).with_where(f"{path}, site {name}") for name in set(names)}
 
 
-def _folder_sources(path: Path, spec: DataSpec) -> dict[str, _Source]:
+def _folder_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
     if spec.site is not None:
         raise DataError(f"{path}: is a folder, but [data] names a site column; drop `site` or name a file")
     layouts = [spec.columns] if spec.columns else None
     files = {site: path / name for site, name in spec.files.items()} or _folder_files(path)
-    return {site: _Source.of(file, read_columns(file, layouts)) for site, file in files.items()}
+    return {site: Source.of(file, read_columns(file, layouts)) for site, file in files.items()}
 
 
 def _folder_files(path: Path) -> dict[str, Path]:
@@ -159,20 +130,20 @@ def _folder_files(path: Path) -> dict[str, Path]:
     return found
 
 
-def _table(site: str, source: _Source, spec: DataSpec, labelled: bool) -> Table:
+def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
     _check_declared(source, spec, labelled)
     if spec.missing == "drop-rows":
         source = _complete_rows(source, spec, labelled)
     return Table(
         site=site,
         features=_features(source, spec),
-        labels=_labels(source, spec) if labelled else None,
+        labels=spec.binary_labels.read(source, spec.label, spec.missing_values) if labelled else None,
         patients=_patients(source, spec, labelled),
         rows=source.rows,
     )
 
 
-def _check_declared(source: _Source, spec: DataSpec, labelled: bool) -> None:
+def _check_declared(source: Source, spec: DataSpec, labelled: bool) -> None:
     """Every declared column is there and every other is not; the label first, lest it be taken for a feature."""
     if labelled:
         source.column(spec.label, "the label")
@@ -189,12 +160,12 @@ def _check_declared(source: _Source, spec: DataSpec, labelled: bool) -> None:
             raise DataError(f"{source.where}: column `{name}` is none that the experts were trained on; remove it")
 
 
-def _missing(source: _Source, column: str, spec: DataSpec) -> NDArray[np.bool_]:
+def _missing(source: Source, column: str, spec: DataSpec) -> NDArray[np.bool_]:
     own = spec.ranges[column].missing_values if column in spec.ranges else ()
     return is_missing(source.columns[column], (*spec.missing_values, *own))
 
 
-def _complete_rows(source: _Source, spec: DataSpec, labelled: bool) -> _Source:
+def _complete_rows(source: Source, spec: DataSpec, labelled: bool) -> Source:
     needed = [*spec.ranges, *spec.categories]
     if labelled:
         source.column(spec.label, "the label")
@@ -206,7 +177,7 @@ def _complete_rows(source: _Source, spec: DataSpec, labelled: bool) -> _Source:
     return source.select(~gaps)
 
 
-def _features(source: _Source, spec: DataSpec) -> NDArray[np.float32]:
+def _features(source: Source, spec: DataSpec) -> NDArray[np.float32]:
     made: dict[str, NDArray[np.float64]] = {}
     for column in (*spec.ranges, *spec.categories):
         missing = _missing(source, column, spec)
@@ -218,7 +189,7 @@ def _features(source: _Source, spec: DataSpec) -> NDArray[np.float32]:
     return np.stack([made[name] for name in spec.feature_names], axis=1).astype(np.float32)
 
 
-def _scaled(source: _Source, column: str, declared: Range, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _scaled(source: Source, column: str, declared: Range, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
     values = numbers(source.columns[column])
     problem = "holds text, not a number; mend the cell, or list its text in [data] missing_values"
     source.refuse(np.isnan(values) & ~missing, column, problem)
@@ -227,7 +198,7 @@ def _scaled(source: _Source, column: str, declared: Range, missing: NDArray[np.b
     return np.where(missing, 0.0, scaled)
 
 
-def _levels(source: _Source, column: str, spec: DataSpec, missing: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+def _levels(source: Source, column: str, spec: DataSpec, missing: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """A feature for each level but the first: 1 or -1, as 0/1 with centre and spread 0.5; 0 where missing."""
     cells, levels = source.columns[column], spec.categories[column]
     problem = "its level is not declared; add it to [data.categories], or mend the cell"
@@ -236,26 +207,7 @@ def _levels(source: _Source, column: str, spec: DataSpec, missing: NDArray[np.bo
     return {f"{column}={level}": np.where(missing, 0.0, sign) for level, sign in signs.items()}
 
 
-def _labels(source: _Source, spec: DataSpec) -> NDArray[np.int64]:
-    cells = source.column(spec.label, "the label")
-    missing = is_missing(cells, spec.missing_values)
-    source.refuse(missing, spec.label, "no label; fill it in or remove the row")
-    if spec.positive is None:
-        labels = numbers(cells)
-        problem = "a label that is neither 0 nor 1; mend it, or declare [data] positive"
-        source.refuse(~np.isin(labels, [0, 1]), spec.label, problem)
-        return labels.astype(np.int64)
-    rule = comparison(spec.positive) if isinstance(spec.positive, str) else None
-    if rule is None:
-        wanted = spec.positive if isinstance(spec.positive, tuple) else (spec.positive,)
-        return matches(cells, wanted).astype(np.int64)
-    labels = numbers(cells)
-    source.refuse(np.isnan(labels), spec.label, "a label that [data] positive cannot compare; mend it")
-    result: NDArray[np.int64] = _COMPARE[rule[0]](labels, rule[1]).astype(np.int64)
-    return result
-
-
-def _patients(source: _Source, spec: DataSpec, labelled: bool) -> NDArray[Any] | None:
+def _patients(source: Source, spec: DataSpec, labelled: bool) -> NDArray[Any] | None:
     if spec.patient is None or not (labelled or spec.patient in source.columns):
         return None
     cells = source.column(spec.patient, "the patient")

@@ -29,6 +29,7 @@ def test_dropping_rows_makes_no_indicators():
 def test_a_mapping_survives_json_and_reads_back_as_equal():
     spec = declare(
         positive=["yes", 2],
+        negative="no",
         site="hospital",
         drop=["note"],
         missing_values=["?", -9],
@@ -66,6 +67,11 @@ def test_a_mapping_survives_json_and_reads_back_as_equal():
         ({"missing_values": [float("nan")]}, "nan and inf"),
         ({"positive": []}, "empty list"),
         ({"positive": ">50K"}, "compare with a number"),
+        ({"positive": "> nan"}, "compare with a number"),
+        ({"positive": "sick"}, "which labels are negative"),
+        ({"positive": 2}, "which labels are negative"),
+        ({"positive": ["yes", "probably"]}, "which labels are negative"),
+        ({"negative": "no"}, "negative is declared without positive"),
         ({"split": {"test": 1.0}}, "test = 1.0: must be between 0 and 1"),
         ({"split": {"method": "random"}}, "[data.split] method"),
         ({"patient": "id", "split": {"method": "stratified"}}, 'use method = "hash"'),

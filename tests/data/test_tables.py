@@ -91,15 +91,6 @@ def test_rows_with_a_missing_value_are_dropped_when_declared(tmp_path: Path):
     np.testing.assert_array_equal(table.rows, [2])
 
 
-@pytest.mark.parametrize(
-    ("positive", "expected"),
-    [("> 1", [0, 0, 1]), (">= 1", [0, 1, 1]), ("< 1", [1, 0, 0]), (2, [0, 0, 1]), ([0, "2"], [1, 0, 1])],
-)
-def test_positive_says_which_labels_are_one(tmp_path: Path, positive: Any, expected: list[int]):
-    path = write(tmp_path / "x.csv", "hospital,age,sick", "a,50,0", "a,50,1", "a,50,2")
-    np.testing.assert_array_equal(load_sites(path, declare(positive=positive))["a"].labels, expected)
-
-
 def test_infinite_and_huge_values_are_clipped_not_missing(tmp_path: Path):
     path = write(tmp_path / "x.csv", "hospital,age,sick", "a,inf,0", "a,-1e300,1", "a,1e30,1")
     np.testing.assert_array_equal(load_sites(path, declare())["a"].features, [[3, 0], [-3, 0], [3, 0]])
@@ -122,15 +113,15 @@ def test_features_are_finite_and_within_limits(values: list[float], spread: floa
         (["place,age,sick", f"a,{PRIVATE},1"], {"drop": ["place"]}, "has no column `hospital` (site)"),
         (["hospital,age,sick", "a,50,1", f"a,x{PRIVATE},1"], {}, "column `age`, row 2: holds text"),
         (
-            ["hospital,age,sick", "a,50,1", f"b,50,{PRIVATE}"],
+            ["hospital,age,sick", "a,50,1", f"b,{PRIVATE},2"],
             {},
-            "column `sick`, row 2: a label that is neither",
+            "column `sick`, row 2: label `2` is neither 1 nor 0",
         ),
         (["hospital,age,sick", "a,50,"], {}, "column `sick`, row 1: no label"),
         (
             ["hospital,age,sick", "a,50,x"],
             {"positive": "> 0"},
-            "column `sick`, row 1: a label that [data] positive",
+            "column `sick`, row 1: label `x` is neither positive nor negative",
         ),
         (["hospital,age,sick", "a,50,1", ",50,0"], {}, "column `hospital`, row 2: no site"),
         (["hospital,age,bmi,sick", f"a,50,{PRIVATE},1"], {}, "column `bmi` is not declared"),
