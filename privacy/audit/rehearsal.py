@@ -71,8 +71,8 @@ class Training:
     collate: Collate | None = None
 
     def positions(self) -> Positions:
-        """Where in the concatenation of all parameters training may move the model."""
-        supports = [self.masks.get(name, torch.ones(p.shape)) for name, p in self.model.named_parameters()]
+        """Where in the concatenation of all trained parameters training may move the model."""
+        supports = [self.masks.get(name, torch.ones(p.shape)) for name, p in _trained(self.model).items()]
         moving: Positions = np.flatnonzero(torch.cat([support.cpu().reshape(-1) for support in supports]).numpy())
         if len(moving) == 0:
             raise ModelError("the model has no parameters to train: hand in one that has")
@@ -281,7 +281,7 @@ def observe_noise(training: Training) -> tuple[Floats, Floats]:
 
 def _values_to_watch(training: Training) -> Positions:
     positions = training.positions()
-    starts = np.cumsum([0, *(p.numel() for p in training.model.parameters())])[:-1]
+    starts = np.cumsum([0, *(p.numel() for p in _trained(training.model).values())])[:-1]
     firsts = np.unique(positions[np.searchsorted(positions, starts[starts <= positions[-1]])])[:_MOST_FIRSTS]
     rest = _some(np.setdiff1d(positions, firsts), _MOST_VALUES, RandomStream(fresh_key()))
     return np.concatenate([firsts, rest])
@@ -316,8 +316,12 @@ def _steps(
         yield -_values(model, chosen) * in_clips
 
 
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def _clear(model: nn.Module, chosen: Positions) -> None:
-    parameters = list(model.parameters())
+    parameters = list(_trained(model).values())
     marked = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.bool)
     marked[torch.from_numpy(chosen)] = True
     parts = torch.split(marked, [p.numel() for p in parameters])
@@ -327,6 +331,6 @@ def _clear(model: nn.Module, chosen: Positions) -> None:
 
 
 def _values(model: nn.Module, chosen: Positions) -> Floats:
-    parts = [p.detach().reshape(-1).double().cpu() for p in model.parameters()]
+    parts = [p.detach().reshape(-1).double().cpu() for p in _trained(model).values()]
     values: Floats = torch.cat(parts).numpy()[chosen]
     return values

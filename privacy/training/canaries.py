@@ -18,7 +18,7 @@ class Canaries:
 
     first: index in the data set of the first canary item; items before it are ordinary, and item first + j is
     canary j (a patient is one item). coordinates: int64 [m], the position of each canary that is in the data set,
-    in item order, within the concatenation of all parameters in named_parameters() order; all different.
+    in item order, within the concatenation of all trained parameters in named_parameters() order; all different.
     zeroed: int64 [k], the positions of all canaries, present or not, at which the gradients of the other items
     are zeroed, so what is seen there is canary and noise only. scale: norm of each canary's gradient, in clips.
     """

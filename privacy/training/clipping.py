@@ -57,7 +57,7 @@ class Layout:
     @classmethod
     def of(cls, model: nn.Module, masks: Mapping[str, Tensor], canaries: Canaries | None) -> "Layout":
         """Raises ValueError for a mask or canaries that do not fit the model."""
-        parameters = dict(model.named_parameters())
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         _check_masks(parameters, masks)
         device = next(model.parameters()).device
         reserved = torch.from_numpy(canaries.zeroed).to(device) if canaries else torch.zeros(0, dtype=torch.int64)
@@ -81,7 +81,7 @@ def _whole_support(places: Mapping[nn.Parameter, Place], device: torch.device) -
 def _check_masks(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
     for name, mask in masks.items():
         if name not in parameters:
-            raise ValueError(f"masks names {name!r}, which is no parameter of the model")
+            raise ValueError(f"masks names {name!r}, which is no trained parameter of the model")
         if mask.shape != parameters[name].shape:
             raise ValueError(f"mask {name!r} has shape {tuple(mask.shape)}, not {tuple(parameters[name].shape)}")
         if not ((mask == 0) | (mask == 1)).all():
@@ -253,8 +253,8 @@ class Ghost:
         """
         if type(layer.module) is not nn.Linear or layer.functorch or not self._frame.by_record:
             return False
-        # Any other parameter of the layer's would be outside the norm.
-        plain = set(layer.parameters) <= {layer.module.weight, layer.module.bias}
+        # Any other parameter of the layer's would be outside the norm, and a frozen one must not be in it.
+        plain = set(layer.parameters) == {p for p in (layer.module.weight, layer.module.bias) if p is not None}
         return plain and len(calls) == 1 and calls[0].backprops.dim() == 2
 
     def _add_outer(self, layer: Layer, call: Call, factors: Tensor, refused: Tensor | None, total: Tensor) -> None:

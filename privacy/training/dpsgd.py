@@ -21,7 +21,7 @@ from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.clipping import Frame, Ghost, Kept, Layout, clip_into
 from securepfl.privacy.training.gradients import ModeName, Recorder, choose_mode, require_mode, trained_layers
 from securepfl.privacy.training.units import Batch, Collate, batches_of, count_units
-from securepfl.privacy.training.validation import validate_model
+from securepfl.privacy.training.validation import set_training, validate_model
 from securepfl.randomness import RandomStream
 
 __all__ = ["DPSettings", "TrainingReport", "train_private", "validate_model"]
@@ -243,7 +243,7 @@ def in_training(model: nn.Module, device: torch.device | str, sampling: RandomSt
     Dropout and the like draw from torch's generator: it is tied to the stream, and the caller's is left alone.
     """
     modes = [(module, module.training) for module in model.modules()]
-    model.to(torch.device(device)).train()
+    set_training(model.to(torch.device(device)))
     try:
         with (
             torch.random.fork_rng(range(torch.cuda.device_count())),

@@ -56,7 +56,8 @@ class Layer:
 
         Raises ModelError where a parameter of the layer gets none: the clip would not see what moves it.
         """
-        found = self._by_functorch(activations, backprops) if self.functorch else self._sampled(activations, backprops)
+        given = self._by_functorch(activations, backprops) if self.functorch else self._sampled(activations, backprops)
+        found = {p: given[p] for p in self.parameters if p in given}  # a layer may be frozen in part
         if set(found) != set(self.parameters):
             names = {p: name for name, p in self.module.named_parameters()}
             without = ", ".join(names[p] for p in self.parameters if p not in found)
@@ -105,7 +106,7 @@ def choose_mode(
     without = [layer for layer in trained_layers(model) if layer.functorch]
     for layer in without:
         _check_functorch(layer)
-    needed = physical_batch * sum(p.numel() * p.element_size() for p in model.parameters())
+    needed = physical_batch * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     if needed > kept_bytes:
         return GradientMode(
             "ghost",
@@ -142,15 +143,19 @@ def _check_functorch(layer: Layer) -> None:
 
 
 def trained_layers(model: nn.Module, prefix: str = "") -> list[Layer]:
-    """The modules to take gradients at, in the order of named_modules(): together they hold all parameters."""
+    """The modules to take gradients at, in the order of named_modules(): together they hold all trained parameters."""
     # Opacus's recurrent layers list their cells' parameters as their own.
-    own = () if isinstance(model, DPRNN | DPLSTM | DPGRU) else tuple(model.parameters(recurse=False))
+    own = () if isinstance(model, DPRNN | DPLSTM | DPGRU) else _trained(model, recurse=False)
     if own and not _has_sampler(model):
-        return [Layer(prefix, model, tuple(model.parameters()), functorch=True)]
+        return [Layer(prefix, model, _trained(model, recurse=True), functorch=True)]
     found = [Layer(prefix, model, own, functorch=False)] if own else []
     for name, child in model.named_children():
         found += trained_layers(child, f"{prefix}.{name}" if prefix else name)
     return found
+
+
+def _trained(model: nn.Module, *, recurse: bool) -> tuple[nn.Parameter, ...]:
+    return tuple(p for p in model.parameters(recurse) if p.requires_grad)
 
 
 class Recorder:
@@ -158,17 +163,18 @@ class Recorder:
 
     def __init__(self, model: nn.Module, layers: list[Layer]) -> None:
         self._model, self._layers = model, layers
+        self._trained = tuple({p: None for layer in layers for p in layer.parameters})
         self._take: Callable[[Call], None] = lambda _: None
         self._records = 0
 
     def run(self, x: Tensor, loss: Callable[[Tensor], Tensor], records: int, take: Callable[[Call], None]) -> Tensor:
         """Losses of `records` records, shape [records], after one pass forward and back. Raises ModelError."""
         self._take, self._records = take, records
-        self._model.requires_grad_(False)
+        self._require(False)
         try:
             losses = loss(self._model(x))
         finally:
-            self._model.requires_grad_(True)  # samplers look at it
+            self._require(True)  # samplers look at it
         if losses.shape != (records,):
             raise ModelError(
                 f"the loss gave shape {tuple(losses.shape)} for {records} records: "
@@ -177,6 +183,10 @@ class Recorder:
         if losses.requires_grad:  # where not, no layer was used: the caller finds its parameters without gradients
             torch.autograd.backward(losses.sum())
         return losses.detach()
+
+    def _require(self, gradients: bool) -> None:
+        for parameter in self._trained:
+            parameter.requires_grad_(gradients)
 
     @contextmanager
     def attached(self) -> Iterator["Recorder"]:

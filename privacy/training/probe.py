@@ -22,7 +22,7 @@ from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_uni
 from securepfl.privacy.training.dpsgd import Loss
 from securepfl.privacy.training.gradients import Recorder, choose_mode, trained_layers
 from securepfl.privacy.training.units import Batch, Collate, count_units, patient_batches
-from securepfl.privacy.training.validation import validate_model
+from securepfl.privacy.training.validation import set_training, validate_model
 
 Batches = Callable[[list[int]], Batch]
 
@@ -55,7 +55,8 @@ def check_independence(
     validate_model(model)
     choose_mode(model, unit=unit)  # raises for layers that no mode can do
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad(), _exact(), _NoDropout():
-        probed = _filled(copy.deepcopy(model).to(torch.device(device)).train())
+        probed = _filled(copy.deepcopy(model).to(torch.device(device)))
+        set_training(probed)
         plain = copy.deepcopy(probed)
         batches, units = _prepared(dataset, unit, collate)
         own = _own_gradients(plain, loss, batches, units)
@@ -116,7 +117,7 @@ def _own_gradients(model: nn.Module, loss: Loss, batches: Batches, units: list[i
 
 
 def _own_gradient(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device
     losses = loss(model(batch.x.to(device)), batch.y.to(device))
     if not losses.requires_grad:
@@ -197,7 +198,7 @@ def _filled(model: nn.Module) -> nn.Module:
     """A parameter that starts at zero may hide all gradients before it: a little noise shows them."""
     with torch.no_grad():
         for p in model.parameters():
-            if not p.any():
+            if p.requires_grad and not p.any():
                 p.normal_(std=0.1)
     return model
 

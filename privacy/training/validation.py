@@ -11,13 +11,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from securepfl.errors import ModelError
+from securepfl.privacy.training.attention import attention_in_place_of
+
+_LAYERS_OF_ATTENTION = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 def validate_model(model: nn.Module) -> None:
     """Checks that `model` can be trained record by record, as far as its modules show it.
 
-    A module that mixes records or keeps statistics of them without saying so (a functional batch norm, a
-    buffer updated by hand) passes, and voids the guarantee.
+    Parameters with requires_grad False are frozen: they stay as they are, and so may layers whose parameters all are,
+    even where these would have no per-record gradients. A module that mixes records without saying so (a functional
+    batch norm) or keeps something of them (a buffer updated by hand) passes: probe.check_independence looks for those.
     Raises ModelError, naming the layer or parameter as in the model, and the mend.
     """
     for name, module in model.named_modules():
@@ -26,20 +30,40 @@ def validate_model(model: nn.Module) -> None:
             raise ModelError(f"layer {name or 'the model itself'} ({type(module).__name__}) {fault}")
     first_name: dict[int, str] = {}
     for name, parameter in _held_parameters(model):
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise ModelError(f"parameter {name} is {parameter.dtype}: convert the model to float32")
+        if not parameter.requires_grad:
+            continue
         if id(parameter) in first_name:
             raise ModelError(
                 f"parameter {name} is shared with {first_name[id(parameter)]}: give each layer its own parameters"
             )
         first_name[id(parameter)] = name
-        if not parameter.requires_grad:
-            raise ModelError(
-                f"parameter {name} is frozen (requires_grad is False): unfreeze it, "
-                "or train on the frozen layers' outputs instead of inside this model"
-            )
-        if parameter.dtype not in (torch.float32, torch.float64):
-            raise ModelError(f"parameter {name} is {parameter.dtype}: convert the model to float32")
     if not first_name:
-        raise ModelError("the model has no parameters to train: hand in one that has")
+        raise ModelError("the model has no parameters to train: hand in one that has, not all of them frozen")
+
+
+def set_training(model: nn.Module) -> None:
+    """Training mode, in which frozen norms keep to their fixed statistics, as in evaluation."""
+    model.train()
+    for module in model.modules():
+        if is_frozen_norm(module):
+            module.eval()
+
+
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Whether `module` is a batch or instance norm whose parameters, at least one, are all frozen, with statistics.
+
+    Somebody froze it, so its statistics are part of the public start: they are used, and never changed.
+    """
+    if not isinstance(module, _BatchNorm | _InstanceNorm):
+        return False
+    return module.running_mean is not None and module.affine and not _trains(module)
+
+
+def _trains(module: nn.Module, *, recurse: bool = True) -> bool:
+    """Whether a parameter of `module` is trained."""
+    return any(parameter.requires_grad for parameter in module.parameters(recurse))
 
 
 def _held_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -53,14 +77,26 @@ def _held_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def replace_unsupported(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of `model` that validate_model accepts as far as layers can be replaced, and what was replaced.
 
-    BatchNorm becomes GroupNorm (gcd(32, channels) groups, weight and bias carried over), InstanceNorm with running
-    statistics one without, LSTM, GRU and MultiheadAttention of one head the same of opacus.layers with the same
-    weights. Names are those of named_modules(), in order. Device, dtype and train or eval mode stay; `model` does too.
-    The copy computes something else than `model` where a norm was replaced: train it, do not just use it.
+    MultiheadAttention, torch's or Opacus's, becomes an Attention of the same function and weights, also within torch's
+    transformer layers, which must have batch_first=True. LSTM, GRU and RNN become those of opacus.layers with the same
+    weights. BatchNorm becomes GroupNorm (gcd(32, channels) groups, weight and bias carried over), InstanceNorm with
+    running statistics one without: the copy then computes something else than `model`, so train it, do not just use it.
+    Names are those of named_modules(), in order. Device, dtype, mode and what is frozen stay; `model` does too, and so
+    do layers whose parameters are all frozen.
+
+    Dropout stays as it was: in training, each record's is drawn by itself. A TransformerEncoder no longer takes nested
+    tensors: in evaluation, its outputs at positions that src_key_padding_mask hides are then numbers, not zeros.
+
+    Example:
+        >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        >>> replace_unsupported(layer)[1]
+        ('self_attn',)
     """
     copied = copy.deepcopy(model)
     replaced = []
     for name, module in list(copied.named_modules()):
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
         substitute = _substitute(module)
         if substitute is None:
             continue
@@ -74,12 +110,14 @@ def replace_unsupported(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 def _substitute(module: nn.Module) -> nn.Module | None:
     """What stands in for an unsupported layer, trained as it was; None where the layer may stay or nothing fits."""
+    if _fault(module) is None:
+        return None
+    if isinstance(module, nn.MultiheadAttention | DPMultiheadAttention):
+        return attention_in_place_of(module)
     if isinstance(module, _InstanceNorm):
-        return _without_statistics(module) if module.track_running_stats else None
-    if type(module) not in ModuleValidator.FIXERS or (
-        isinstance(module, nn.MultiheadAttention) and module.num_heads > 1
-    ):
-        return None  # Opacus 1.6 mixes up heads and positions where records come first
+        return _without_statistics(module)
+    if type(module) not in ModuleValidator.FIXERS:
+        return None
     substitute: nn.Module = ModuleValidator.FIXERS[type(module)](module)
     if isinstance(module, _BatchNorm) and module.affine:
         substitute.load_state_dict({"weight": module.weight, "bias": module.bias})
@@ -99,34 +137,52 @@ def _without_statistics(module: _InstanceNorm) -> nn.Module:
 
 
 def _fault(module: nn.Module) -> str | None:
-    """What forbids per-record gradients in this module, and the mend; None where nothing does."""
+    """What forbids this module, and the mend; None where nothing does."""
     faults = {
-        "makes records depend on one another: replace it by GroupNorm (securepfl.replace_unsupported)": isinstance(
-            module, _BatchNorm
+        "makes records depend on one another: replace it by GroupNorm (securepfl.replace_unsupported), or freeze it": (
+            isinstance(module, _BatchNorm) and not is_frozen_norm(module)
         ),
         "keeps statistics of private records: set track_running_stats=False, or use GroupNorm": (
-            isinstance(module, _InstanceNorm) and module.track_running_stats
+            isinstance(module, _InstanceNorm) and module.track_running_stats and not is_frozen_norm(module)
         ),
         "rewrites the rows that records look up, without noise: set max_norm=None": (
             getattr(module, "max_norm", None) is not None
         ),
+        "is something else than attention in Opacus: use nn.MultiheadAttention and securepfl.replace_unsupported": (
+            isinstance(module, DPMultiheadAttention)
+        ),
+    }
+    found = next((fault for fault, applies in faults.items() if applies), None)
+    return _fault_of_training(module) if found is None and _trains(module) else found
+
+
+def _fault_of_training(module: nn.Module) -> str | None:
+    """What forbids per-record gradients of a module some of whose parameters are trained."""
+    faults = {
         "divides by how often the batch looks a row up: set scale_grad_by_freq=False": (
             getattr(module, "scale_grad_by_freq", False)
         ),
-        f"has no per-record gradients: replace it by opacus.layers.DP{type(module).__name__}": (
+        "has no per-record gradients: replace it (securepfl.replace_unsupported)": (
             isinstance(module, nn.RNNBase | nn.MultiheadAttention)
         ),
-        "takes positions first, so they would be clipped instead of records: set batch_first=True": (
-            isinstance(module, DPMultiheadAttention | DPRNN | DPLSTM | DPGRU) and not module.batch_first
+        "takes positions first, so they would be clipped instead of records: set batch_first=True": _positions_first(
+            module
         ),
         "has no per-record gradients here: use Embedding, and sum or average over its positions": (
             isinstance(module, nn.EmbeddingBag)
         ),
-        "has positions where its gradients need records: set add_bias_kv=False": isinstance(module, SequenceBias),
+        "has positions where its gradients need records: use nn.MultiheadAttention and "
+        "securepfl.replace_unsupported": isinstance(module, SequenceBias),
     }
     found = next((fault for fault, applies in faults.items() if applies), None)
-    with_parameters = any(True for _ in module.parameters(recurse=False))
-    return _fault_of_parameters(module) if found is None and with_parameters else found
+    own = _trains(module, recurse=False)
+    return _fault_of_parameters(module) if found is None and own else found
+
+
+def _positions_first(module: nn.Module) -> bool:
+    if isinstance(module, _LAYERS_OF_ATTENTION):
+        return not module.self_attn.batch_first
+    return isinstance(module, DPRNN | DPLSTM | DPGRU) and not module.batch_first
 
 
 def _fault_of_parameters(module: nn.Module) -> str | None:

@@ -94,7 +94,7 @@ class Last(nn.Module):
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layer = DPMultiheadAttention(4, 2, batch_first=True)
+        self.layer = replace_unsupported(nn.MultiheadAttention(4, 2, batch_first=True))[0]
 
     def forward(self, x):
         return self.layer(x, x, x)[0]
@@ -459,8 +459,9 @@ def test_calls_whose_gradients_would_be_others_are_refused(model, told, mode):
     ("layer", "mend"),
     [
         (nn.EmbeddingBag(4, 2), "use Embedding"),
-        (DPMultiheadAttention(4, 1, batch_first=True, add_bias_kv=True), "add_bias_kv"),
-        (DPMultiheadAttention(4, 2), "batch_first=True"),
+        (DPMultiheadAttention(4, 1, batch_first=True), "replace_unsupported"),
+        (DPMultiheadAttention(4, 2), "replace_unsupported"),
+        (nn.TransformerEncoderLayer(4, 2, 8), "batch_first=True"),
         (DPRNN(4, 2), "batch_first=True"),
         (DPLSTM(4, 2), "batch_first=True"),
         (DPGRU(4, 2), "batch_first=True"),

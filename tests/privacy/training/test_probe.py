@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from opacus.layers import DPLSTM, DPMultiheadAttention
+from opacus.layers import DPLSTM
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
@@ -13,6 +13,7 @@ from securepfl.client.records import TrainingSet
 from securepfl.errors import ModelError
 from securepfl.privacy.training.probe import check_independence
 from securepfl.privacy.training.units import PatientDataset
+from securepfl.privacy.training.validation import replace_unsupported
 
 DEPENDENT = "records depend on one another"
 NOT_TORCHS = "not the one torch gives"
@@ -117,7 +118,7 @@ def test_losses_weighted_by_the_batch_are_refused(positive):
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layer = DPMultiheadAttention(4, 2, dropout=0.4, batch_first=True)
+        self.layer = replace_unsupported(nn.MultiheadAttention(4, 2, dropout=0.4, batch_first=True))[0]
 
     def forward(self, x):
         return self.layer(x, x, x)[0]
