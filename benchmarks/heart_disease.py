@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from securepfl.cli.run import plan_tables
 from securepfl.report.outcome import METRICS, MODELS, Outcome
 from securepfl.runtime.evaluation import dataset_of, outcome_of
 from securepfl.runtime.local import simulate
+from securepfl.runtime.planning import plan_tables
 from securepfl.settings.federation import Federation
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"

@@ -14,10 +14,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from securepfl.cli.run import configured, plan_demo
 from securepfl.report.outcome import MODELS, Outcome
 from securepfl.runtime.evaluation import dataset_of, outcome_of
 from securepfl.runtime.local import simulate
+from securepfl.runtime.planning import configured, plan_demo
 from securepfl.storage.folder import read_arrays
 
 

@@ -1,152 +1,43 @@
-"""`securepfl audit attack`: rehearse a hospital's training with canaries in it, and see what an attacker would."""
+"""`securepfl audit attack`."""
 
-from dataclasses import asdict, dataclass
-from functools import partial
+import sys
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
-from securepfl.client.training import dp_settings
-from securepfl.data.breast_cancer import simulated_hospitals
-from securepfl.data.tables import load_sites, split_table
-from securepfl.errors import ConfigError, DataError
-from securepfl.learning.personal.partition import Partition
-from securepfl.learning.sparse.support import choose_support
-from securepfl.privacy.accounting.accounting import epsilon
-from securepfl.privacy.audit.auditing import AuditReport
-from securepfl.privacy.audit.rehearsal import Training, audit
-from securepfl.randomness import fresh_key
-from securepfl.runtime.evaluation import dataset_of
-from securepfl.settings.binding import initial_model
-from securepfl.settings.federation import Federation
-from securepfl.tasks.device import resolve_device
-from securepfl.tasks.models import bce, build_model
+from securepfl.cli.options import EXISTING, PATH, check_pair, device
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """One hospital's training as its rounds would do it, and what the accounting says that they cost."""
+@click.command()
+@click.argument("config", type=EXISTING, required=False)
+@click.option("--data", type=PATH, help="The hospital's table, or a folder with one file a site, as for `run`.")
+@click.option("--site", help="The hospital to rehearse. [default: the first]")
+@click.option("--canaries", type=click.IntRange(min=10), default=1000, show_default=True)
+@click.option(
+    "--runs", type=click.IntRange(min=3), default=40, show_default=True, help="Whole runs of one canary each."
+)
+@device
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON in place of the tables.")
+def attack(
+    config: Path | None, data: Path | None, site: str | None, canaries: int, runs: int, device: str, as_json: bool
+) -> None:
+    """Attack a rehearsal of one hospital's training and compare what leaks with what the accounting claims.
 
-    site: str
-    federation: Federation
-    training: Training
-    claimed: float
-
-    def attack(self, canaries: int, runs: int) -> AuditReport:
-        """All tests. Nothing of it leaves the hospital, and no ledger knows of it."""
-        federation = self.federation
-        delta, rounds = federation.privacy.delta, federation.rounds
-        return audit(self.training, epsilon=self.claimed, delta=delta, canaries=canaries, runs=runs, rounds=rounds)
-
-
-def rehearsal_of(federation: Federation, data: Path | None, site: str | None, device: str) -> Rehearsal:
-    """What `site` (default: the first) would train on; without `data`, a hospital of the demo.
-
-    Raises ConfigError for a model that only the SDK builds, shared noise, or a site that the data do not have.
+    The rehearsal never leaves this machine and spends nothing. Exit 1 where the build is less private than its claim.
+    Without CONFIG: a hospital of the demo.
     """
-    if federation.shares_noise:
-        raise ConfigError(
-            '[privacy] noise = "shared": no hospital can rehearse noise that all make; rehearse the same settings with '
-            'noise = "local"'
-        )
-    if federation.model.kind == "own":
-        raise ConfigError(
-            '[model] kind = "own": rehearse it with securepfl.privacy.audit.rehearsal.audit in your pipeline'
-        )
-    if data is None:
-        spec, tables = simulated_hospitals(0)
+    from securepfl.cli.output import print_json, tables
+    from securepfl.report.attack import print_attack
+    from securepfl.runtime.planning import configured
+    from securepfl.runtime.rehearsing import rehearsal_of, report_of
+
+    check_pair(config, data)
+    rehearsal = rehearsal_of(configured(config), data, site, device)
+    click.echo(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs", err=True)
+    found = report_of(rehearsal, rehearsal.attack(canaries, runs))
+    if as_json:
+        print_json(found)
     else:
-        declared = federation.data_spec
-        if declared is None:
-            raise ConfigError("the configuration has no [data] table: declare label, ranges and categories there")
-        spec, tables = declared, load_sites(data, declared)
-    site = sorted(tables)[0] if site is None else site
-    if site not in tables:
-        raise ConfigError(f"--site {site!r}: the data have {', '.join(sorted(tables))}")
-    train, _ = split_table(tables[site], spec.split)
-    if not len(train):
-        raise DataError(f"site {site}: no training rows after the split; give it more rows or name another site")
-    privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
-    settings = dp_settings(federation, len(dataset), federation.training.steps)
-    kind, hidden, seed = federation.model.kind, federation.model.hidden, federation.model.seed
-    model = initial_model(partial(build_model, kind, len(spec.feature_names), hidden, seed), federation.model)
-    training = Training(
-        model,
-        dataset,
-        bce,
-        settings,
-        units=len(dataset),
-        device=resolve_device(device),
-        unit=privacy.unit,
-        masks=_masks_of(federation, model),
-    )
-    claimed = settings.release(privacy.unit, federation.rounds)
-    return Rehearsal(site, federation, training, epsilon([claimed], privacy.delta))
-
-
-def _masks_of(federation: Federation, model: Any) -> dict[str, Any]:
-    """A support like a first round's, drawn anew."""
-    sparsity, partition = federation.sparsity, Partition.of(model, federation.model.personal)
-    support = choose_support(
-        None,
-        partition.shared_size,
-        density=sparsity.density,
-        block=sparsity.block,
-        exploration=sparsity.exploration,
-        key=fresh_key(),
-        round_number=1,
-    )
-    return dict(partition.mask_from_support(support))
-
-
-def report_of(rehearsal: Rehearsal, report: AuditReport) -> dict[str, Any]:
-    """The report as JSON-able values, with what was rehearsed."""
-    settings = rehearsal.training.settings
-    return {
-        "site": rehearsal.site,
-        "unit": rehearsal.training.unit,
-        "units": rehearsal.training.units,
-        "rounds": rehearsal.federation.rounds,
-        "noise_multiplier": settings.noise_multiplier,
-        "sample_rate": settings.sample_rate,
-    } | asdict(report)
-
-
-def print_report(console: Console, rehearsal: Rehearsal, report: AuditReport) -> None:
-    """The verdicts, the bounds, and the sentence."""
-    training, delta = rehearsal.training, rehearsal.federation.privacy.delta
-    console.print(Text(f"{rehearsal.site}: {report.canaries} canaries in a rehearsal that stays here", style="bold"))
-    console.print(
-        Text(
-            f"unit: one {training.unit} of {training.units}. What is attacked is this installation's training with "
-            f"made-up {training.unit}s. No patient, no round that was sent and no ledger is looked at."
-        ),
-        soft_wrap=True,
-    )
-    if delta > 1 / (10 * training.units):
-        console.print(Text(f"delta {delta:g} is above 1/(10 n): n x delta = {delta * training.units:.3g}"))
-    verdicts = Table(box=None, pad_edge=False)
-    for heading in ("test", "p-value", "level", "", "finding"):
-        verdicts.add_column(heading, justify="right" if heading in ("p-value", "level") else "left")
-    for verdict in report.verdicts:
-        state = Text("ACCUSED", style="red") if verdict.accused else Text("holds", style="green")
-        verdicts.add_row(verdict.test, f"{verdict.p_value:.3g}", f"{verdict.level:.3g}", state, verdict.finding)
-    bounds = Table(box=None, pad_edge=False)
-    for heading in ("lower bound by", "epsilon", "confidence", "could show at most", "assumes"):
-        bounds.add_column(heading, justify="left" if heading in ("lower bound by", "assumes") else "right")
-    for bound in report.bounds:
-        most = "-" if bound.ceiling is None else f"{bound.ceiling:.3g}"
-        bounds.add_row(bound.method, f"{bound.epsilon:.3f}", f"{bound.confidence:.2%}", most, bound.assumes)
-    console.print(verdicts)
-    console.print(bounds)
-    console.print(
-        Text(
-            "A test accuses where its p-value is at most its level; a little more or less than claimed is chance. "
-            "A lower bound says what was shown, not what was spent."
-        ),
-        soft_wrap=True,
-    )
-    console.print(Text(report.sentence, style="red" if report.accused else "green"), soft_wrap=True)
+        print_attack(tables(), found)
+    if found["accused"]:
+        sys.exit(1)

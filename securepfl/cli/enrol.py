@@ -8,7 +8,8 @@ off is run again.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from securepfl.cli.keys import ask_passphrase, confirm, parse_fingerprints, short
+from securepfl.cli.asking import ask_passphrase, confirm, parse_fingerprints
+from securepfl.cli.identity import short
 from securepfl.crypto.keys.ceremony import (
     MAX_GRANT_BYTES,
     PAIR_BYTES,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from securepfl.cli import enrol as enrolment
-from securepfl.cli import keys as key_commands
+from securepfl.cli import identity as key_commands
 from securepfl.cli.main import cli, main
 from securepfl.crypto.keys import ceremony, keystore
 from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from securepfl.cli.run import configured, execute, plan_demo, plan_tables
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.data.tables import split_table
 from securepfl.outside.experts import read_experts
@@ -19,7 +18,9 @@ from securepfl.outside.gates import AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel
 from securepfl.privacy.ledger.ledger import verify_ledger
 from securepfl.runtime.evaluation import Hospital, dataset_of, labels_of
+from securepfl.runtime.execution import execute
 from securepfl.runtime.local import simulate
+from securepfl.runtime.planning import configured, plan_demo, plan_tables
 from securepfl.storage.folder import read_arrays
 from securepfl.tasks.metrics import evaluate
 from securepfl.tasks.prediction import predict

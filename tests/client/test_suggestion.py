@@ -16,7 +16,6 @@ from scipy.stats import norm
 from torch.utils.data import Dataset, TensorDataset
 
 from securepfl import Federation, Identity, Simulation, group_records, suggest_partition
-from securepfl.cli.audit import budget_of, verdict, verified
 from securepfl.cli.main import cli
 from securepfl.client import suggestion as module
 from securepfl.client.records import TrainingSet
@@ -27,6 +26,7 @@ from securepfl.learning.personal.adapters import with_adapters
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms, verify_ledger
 from securepfl.randomness import RandomStream
+from securepfl.report.ledger import budget_of, verdict, verified
 from securepfl.tasks.models import bce, build_model
 
 FEATURES = 6

@@ -1,0 +1,17 @@
+"""Options and arguments that several commands take."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+EXISTING: Final = click.Path(exists=True, path_type=Path)
+PATH: Final = click.Path(path_type=Path)
+
+device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+
+
+def check_pair(config: Path | None, data: Path | None) -> None:
+    """Raises UsageError for a CONFIG without --data, or the reverse."""
+    if (config is None) != (data is None):
+        raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")

@@ -1,0 +1,191 @@
+"""What a verified ledger says was spent, what that rests on, and what it cannot show."""
+
+import json
+import re
+from collections.abc import Collection
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from securepfl.crypto.keys.signing import ledger_verifier
+from securepfl.errors import ConfigError, LedgerError, StorageError
+from securepfl.privacy.accounting.accounting import Composition
+from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
+from securepfl.privacy.ledger.ledger import LedgerSummary, against_heads, verify_ledger
+from securepfl.privacy.ledger.lines import RoundSpend
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+def read_heads(path: Path, site: str) -> tuple[str, ...]:
+    """The hashes that the coordinator saw of `site`'s ledger, from a JSON file {SITE: hash or list of hashes}.
+
+    Raises ConfigError for a file of another form, or without that site.
+    """
+    try:
+        heads = msgspec.convert(json.loads(path.read_bytes(), object_pairs_hook=_once), dict[str, str | list[str]])
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}; name the heads.json of a run") from None
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            f"{path}: not JSON of the form {{SITE: hash}} ({error}); name the heads.json of a run"
+        ) from None
+    if site not in heads:
+        raise ConfigError(f"{path}: no head of {site!r}; it holds those of {', '.join(sorted(heads)) or 'nobody'}")
+    held = heads[site]
+    found = [held] if isinstance(held, str) else held
+    if not found or not all(_HASH.fullmatch(head) for head in found):
+        raise ConfigError(f"{path}: a head of {site!r} is not 64 hexadecimal digits; name the heads.json of a run")
+    return tuple(found)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON's object, refused where a name comes twice: the second would hide the first."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a site comes twice")
+    return dict(pairs)
+
+
+def verified(ledger: Path, heads: Path | None, keys: Collection[bytes] | None) -> LedgerSummary:
+    """The ledger's summary once every line was recomputed. Raises LedgerError with the first line that is wrong."""
+    summary = verify_ledger(ledger, ledger_verifier(None))
+    if heads is not None:
+        summary = against_heads(ledger, summary, read_heads(heads, summary.site))
+    _check_keys(ledger, summary, keys)
+    return summary
+
+
+def _check_keys(ledger: Path, summary: LedgerSummary, keys: Collection[bytes] | None) -> None:
+    strange = [key.hex() for key in summary.public_keys if keys is not None and key not in keys]
+    if strange:
+        raise LedgerError(
+            f"{ledger}: its lines hold, but were signed by {', '.join(strange)}, which is no --key given; if those are "
+            "the hospital's (keys change when its identity does), give --key for each"
+        )
+
+
+def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] | None) -> list[str]:
+    """What a verified ledger shows, and what it cannot."""
+    lines = [
+        f"{summary.lines} lines of {summary.site} hold: form, order, hash chain, signatures, each epsilon recomputed",
+        f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}, "
+        f"per {summary.unit or 'unit'}, zero-out (replace-one: {summary.epsilon_replace_one:.6g})",
+        f"head {summary.head}",
+    ]
+    signed = ", ".join(key.hex() for key in summary.public_keys)
+    if keys is None:
+        lines.append(f"signed by {signed}: compare with the hospital's `securepfl keys show`, or give --key for each")
+    if heads is None:
+        lines.append("lines cut off at the end would not show: give --heads with what the coordinator saw last")
+    else:
+        lines.append(
+            f"the coordinator saw line {summary.seen}; that no line after it, nor after the last of {summary.lines}, "
+            "was cut off rests on the hospital: give the heads of the latest run"
+        )
+    return lines + _caveats(summary)
+
+
+def _caveats(summary: LedgerSummary) -> list[str]:
+    """What these figures rest on."""
+    lines = []
+    shared = [release for release in summary.releases if isinstance(release, SharedRelease)]
+    if shared:
+        least = min(release.shares for release in shared)
+        lines.append(
+            f"shared noise: this epsilon holds while {least} hospitals add their share and keep it; an RDP bound"
+        )
+    selections = sum(release.steps for release in summary.releases if isinstance(release, Selection))
+    if selections:
+        lines.append(
+            f"{selections} selection(s) charged as repeat-and-select: with them epsilon is an RDP bound, and it holds "
+            "while nobody is told how many candidates were tried"
+        )
+    if summary.settled_below:
+        lines.append(
+            f"{summary.settled_below} round(s) were settled for less than they reserved, which rests on the hospital's "
+            f"word: epsilon as reserved is {summary.epsilon_reserved:.6g}"
+        )
+    for before, after in pairwise(summary.sessions):
+        if before.budget != after.budget:
+            old, new = before.budget, after.budget
+            lines.append(
+                f"{after.time}: the budget went from epsilon {old.epsilon:g} at delta {old.delta:g} to {new.epsilon:g} "
+                f"at {new.delta:g}"
+            )
+    for session in summary.sessions:
+        if session.recovered is not None:
+            lines.append(
+                f"{session.time}: {session.recovered.count} bytes of an unfinished line were dropped: a crash, or "
+                "somebody cut it, and then what it reserved is missing"
+            )
+    if summary.simulation:
+        kind = ", seeded: its noise protects nobody" if summary.seeded else "; every run signs with a new key"
+        lines.append("a simulation's ledger" + kind)
+    return lines
+
+
+def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
+    """What a ledger's data set has spent, as JSON-able values. Raises LedgerError where the ledger does not verify."""
+    summary = verified(ledger, None, keys)
+    return {
+        "ledger": str(ledger),
+        "site": summary.site,
+        "data_set": summary.data_set,
+        "simulation": summary.simulation,
+        "seeded": summary.seeded,
+        "unit": summary.unit or "unit",
+        "adjacency": "zero-out",
+        "delta": summary.budget.delta,
+        "budget": summary.budget.epsilon,
+        "spent": summary.epsilon,
+        "left": max(0.0, summary.budget.epsilon - summary.epsilon),
+        "spent_replace_one": summary.epsilon_replace_one,
+        "unsettled": summary.unsettled,
+        "head": summary.head,
+        "caveats": _caveats(summary),
+        "public_keys": [key.hex() for key in summary.public_keys],
+        "rounds": _rounds(summary),
+    }
+
+
+def _rounds(summary: LedgerSummary) -> list[dict[str, Any]]:
+    """Each round's spend, all at the last session's delta, also those of sessions with another."""
+    rounds, delta = [_round(spend) for spend in summary.rounds], summary.budget.delta
+    if any(session.budget.delta != delta for session in summary.sessions):
+        composition = Composition()
+        for entry, spend in zip(rounds, summary.rounds, strict=True):
+            composition.add(spend.release)
+            entry["epsilon"] = composition.epsilon(delta)
+    return rounds
+
+
+def _round(spend: RoundSpend) -> dict[str, Any]:
+    return {
+        "run": spend.run,
+        "federation": spend.federation,
+        "round": spend.round,
+        "attempt": spend.attempt,
+        "time": spend.time,
+        "settled": spend.settled,
+        "release": msgspec.to_builtins(spend.release),
+        "released": _described(spend.release),
+        "epsilon": spend.epsilon,
+    }
+
+
+def _described(release: AnyRelease) -> str:
+    match release:
+        case Release():
+            batch = "full batch" if release.sample_rate == 1 else f"rate {release.sample_rate:g}"
+            return f"{release.steps} x Gaussian, noise multiplier {release.noise_multiplier:.4g}, {batch}"
+        case SharedRelease():
+            scale = f"scale {release.scale} of sensitivity {release.sensitivity:.4g}"
+            return f"{release.steps} x shared discrete Gaussian, {release.shares} shares of {scale} (RDP bound)"
+        case Selection():
+            each = " and ".join(_described(one) for one in release.candidate)
+            return (
+                f"{release.steps} x repeat-and-select: the best of {release.mean:g} candidates on average, each {each} "
+                "(RDP bound)"
+            )

@@ -1,0 +1,69 @@
+"""The notes of a run: what result.json, the page and the terminal say beside the figures."""
+
+from collections.abc import Sequence
+
+from securepfl.learning.personal.partition import Partition
+from securepfl.report.coupling import never_coupled
+from securepfl.report.outcome import Outcome
+from securepfl.settings.federation import Federation
+from securepfl.settings.idle import idle_settings
+
+_NAMED = 3
+"""Of the personal parameters, how many a note names; result.json names all."""
+
+
+def notes_of(
+    federation: Federation, partition: Partition, outcome: Outcome, seed: int | None, about_data: Sequence[str] = ()
+) -> list[str]:
+    """What a reader must know about a run before believing or passing on its figures.
+
+    `about_data`: where the rows come from and how they were split. Hospitals' own notes come last.
+    """
+    notes = [
+        "simulation: all parties ran in one process; the metrics are exact functions of private rows, "
+        "not covered by epsilon, and not for publication",
+        *about_data,
+    ]
+    if seed is not None:
+        notes.append(
+            f"seeded (--seed {seed}): whoever knows the seed can subtract the noise, so this run protects nobody; "
+            "no expert is released, and its ledgers stay in its folder"
+        )
+    if isinstance(rule := federation.model.personal, str):
+        notes.append(f'[model] personal = "{rule}" is {_in_words(partition)}')
+    shared = [name for name in partition.shared if ".adapter." in name]
+    if federation.model.adapters is not None and shared:
+        notes.append(
+            f"[model] adapters: {len(shared)} of their parameters are shared, as [model] personal leaves them out; set "
+            'personal = "adapters", or "auto"'
+        )
+    if not federation.encrypted:
+        seen = "hidden by masks alone" if federation.masked else "which could read each of them"
+        notes.append(f"--plaintext: updates travelled unencrypted to the coordinator, {seen}")
+    if federation.shares_noise:
+        privacy = federation.privacy
+        notes.append(
+            f"shared noise: epsilon holds while at most {privacy.colluders} hospital(s) give their share of it away "
+            f"and at most {privacy.dropouts} are missing from a sum; it is an RDP bound, and covers no single update"
+        )
+    if all(value is None for value in outcome.mean()["shared"].values()):
+        notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")
+    if seed is None and not federation.release.experts:
+        notes.append("no expert is released, so `securepfl route` has nothing to use: set [release] experts = true")
+    notes += idle_settings(federation) + never_coupled(federation, outcome.sites)
+    return notes + _grouped(outcome)
+
+
+def _in_words(partition: Partition) -> str:
+    names, size = partition.personal, partition.personal_size
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{rest}: {size:,} of {size + partition.shared_size:,} parameters"
+
+
+def _grouped(outcome: Outcome) -> list[str]:
+    """The hospitals' notes, each said once for all hospitals that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, site in outcome.sites.items():
+        for note in site.notes:
+            about.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in about.items()]

@@ -1,0 +1,118 @@
+"""What a run needs, from a configuration and tables: a bound federation, its hospitals' rows, and their ledgers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.schema import DataSpec
+from securepfl.data.tables import load_sites, split_table
+from securepfl.errors import ConfigError, DataError, ModelError
+from securepfl.runtime.evaluation import Hospital
+from securepfl.settings.federation import Federation
+from securepfl.tasks.models import build_model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs: a bound federation, its hospitals' rows, and where their ledgers lie (None: in the run)."""
+
+    federation: Federation
+    hospitals: Mapping[str, Hospital]
+    build_model: Callable[[], nn.Module]
+    ledgers: Path | None
+    notes: tuple[str, ...]
+
+
+def configured(
+    config: Path | None, *, rounds: int | None = None, epsilon: float | None = None, plaintext: bool = False
+) -> Federation:
+    """The settings in `config` (None: the demo's), with the command line's in place of its own. Raises ConfigError."""
+    if config is None:
+        with as_file(files("securepfl.data") / "breast_cancer.toml") as path:
+            federation = Federation.read(path)
+    else:
+        federation = Federation.read(config)
+    if rounds is not None:
+        federation = federation.replace(rounds=rounds)
+    if epsilon is not None:
+        federation = federation.changed("privacy", epsilon=epsilon)
+    return federation.changed("encryption", scheme="none") if plaintext else federation
+
+
+def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:
+    """Four simulated hospitals from scikit-learn's breast-cancer data. Raises ConfigError for --seed with --ledgers."""
+    _check_seed(seed, ledgers)
+    spec, tables = simulated_hospitals(0 if seed is None else seed)
+    note = (
+        "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
+        "parts with made-up scanner calibrations"
+    )
+    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note, spec.split_note))
+
+
+def plan_tables(
+    federation: Federation, data: Path, seed: int | None, ledgers: Path | None, config: Path | None = None
+) -> Plan:
+    """The user's own tables. Ledgers lie beside the data and compose over runs, unless the run is seeded.
+
+    Raises ConfigError, DataError or ModelError where declaration, data and model don't fit; what is wrong with the
+    settings, under the name of `config`, the file that they came from.
+    """
+    spec, where = federation.data_spec, "" if config is None else f"{config}: "
+    if spec is None:
+        raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
+    _check_seed(seed, ledgers)
+    if ledgers is None and seed is None:
+        ledgers = data.resolve().parent / f"{data.resolve().name}.ledgers"
+    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split_note,), where)
+
+
+def _check_seed(seed: int | None, ledgers: Path | None) -> None:
+    if ledgers is not None and seed is not None:
+        raise ConfigError("--seed and --ledgers: seeded noise protects nobody and is kept out of ledgers; drop one")
+
+
+def _plan(
+    federation: Federation,
+    spec: DataSpec,
+    tables: Mapping[str, Any],
+    ledgers: Path | None,
+    notes: tuple[str, ...],
+    where: str = "",
+) -> Plan:
+    settings = federation.model
+    if settings.kind == "own":
+        raise ConfigError(
+            f'{where}[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own'
+        )
+    build = partial(build_model, settings.kind, len(spec.feature_names), settings.hidden, settings.seed)
+    hospitals = {name: Hospital(*split_table(table, spec.split)) for name, table in sorted(tables.items())}
+    for name, hospital in hospitals.items():
+        if not len(hospital.train):
+            raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
+    if federation.privacy.unit == "patient":
+        _check_patients(hospitals)
+    try:
+        bound = federation.bound(hospitals, build)
+    except (ConfigError, ModelError) as error:
+        raise type(error)(f"{where}{error}") from None
+    return Plan(bound, hospitals, build, ledgers, notes)
+
+
+def _check_patients(hospitals: Mapping[str, Hospital]) -> None:
+    """A patient of two hospitals would be spent on by both, and neither ledger would say so. Raises DataError."""
+    home: dict[str, str] = {}
+    for name, hospital in hospitals.items():
+        patients = hospital.train.patients
+        for patient in [] if patients is None else set(patients.tolist()):
+            if home.setdefault(patient, name) != name:
+                raise DataError(
+                    f'sites {home[patient]} and {name} both have rows of one patient, and [privacy] unit = "patient" '
+                    "counts each once: keep a patient's rows at one site, or number patients by site"
+                )
