@@ -13,9 +13,7 @@ from typing import Final, Self
 
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.keys.secret import Secret
-from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.aggregation import PlainCipher, SealCipher, SumCipher
-from securepfl.crypto.sums.parameters import SETS, Layout
+from securepfl.crypto.sums.ring import RING_KEY_BYTES, generate_ring_key, stamp
 from securepfl.crypto.sums.versions import without_stamp
 from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
@@ -45,8 +43,8 @@ class FederationKey:
             raise ValueError(f"epoch must be in [0, 2^32), not {self.epoch}")
         if len(self.root_key) != KEY_BYTES:
             raise ValueError(f"root_key must be {KEY_BYTES} bytes, not {len(self.root_key)}")
-        if self.he_key and len(self.he_key) != seal.secret_key_bytes(SETS[0]):
-            raise ValueError(f"he_key must be {seal.secret_key_bytes(SETS[0])} bytes or none, not {len(self.he_key)}")
+        if len(self.he_key) not in (0, RING_KEY_BYTES):
+            raise ValueError(f"he_key must be {RING_KEY_BYTES} bytes or none, not {len(self.he_key)}")
         object.__setattr__(self, "root_key", Secret(self.root_key))
         object.__setattr__(self, "he_key", Secret(self.he_key))
 
@@ -62,7 +60,7 @@ class FederationKey:
         simulation only.
         """
         root = Secret(fresh_key() if root_key is None else root_key)
-        return cls(epoch, root, Secret(seal.generate_secret_key(SETS[0])) if encrypted else b"")
+        return cls(epoch, root, Secret(generate_ring_key()) if encrypted else b"")
 
     @property
     def encrypted(self) -> bool:
@@ -92,14 +90,6 @@ class FederationKey:
     def _derived(self, label: str) -> bytes:
         return Secret(derive_key(self.root_key, label, self.epoch))
 
-    def sum_cipher(self, layout: Layout) -> SumCipher:
-        """What encrypts and decrypts sums of this layout. Raises ValueError for a layout of unknown parameters."""
-        if not self.encrypted:
-            return PlainCipher()
-        if layout.parameters not in SETS:
-            raise ValueError(f"no key for parameter set {layout.parameters.name!r}")
-        return SealCipher(self.he_key, layout.parameters)
-
     @property
     def commitment(self) -> bytes:
         """SHA-256 over the whole key, 32 bytes: fixes it, shows nothing of it."""
@@ -108,17 +98,17 @@ class FederationKey:
     def to_bytes(self) -> Secret:
         """SEAL's version stamp, magic, version, epoch, whether encrypted, then the two keys."""
         head = _HEAD.pack(_MAGIC, _VERSION, self.epoch, self.encrypted)
-        return Secret(b"".join((seal.stamp(), head, self.root_key, self.he_key)))
+        return Secret(b"".join((stamp(), head, self.root_key, self.he_key)))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The inverse of `to_bytes`, for authenticated bytes. Raises MessageError for anything else."""
-        body = Secret(without_stamp(data, seal.stamp(), "federation key"))
+        body = Secret(without_stamp(data, stamp(), "federation key"))
         magic, version, epoch, encrypted = _HEAD.unpack_from(body) if len(body) >= _HEAD.size else (b"", 0, 0, 0)
         if magic != _MAGIC or version != _VERSION or encrypted > 1:
             raise MessageError("federation key of an unknown form; install the same securepfl as the steward")
         start = _HEAD.size + KEY_BYTES
-        expected = start + encrypted * seal.secret_key_bytes(SETS[0])
+        expected = start + encrypted * RING_KEY_BYTES
         if len(body) != expected:
             raise MessageError(f"federation key of {len(body)} bytes, not {expected}; ask the steward to seal it again")
         return cls(epoch, body[_HEAD.size : start], body[start:])

@@ -108,3 +108,11 @@ def unpack(slots: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
         np.subtract(rest, quotient * base, out=field)
         rest = quotient
     return fields.reshape(-1)[: layout.values]
+
+
+def check_slots(slots: NDArray[np.uint64], layout: Layout) -> None:
+    """Raises ValueError for slots, tag included, of another shape than the layout's or not below its plain modulus."""
+    if slots.shape != (layout.slots,):
+        raise ValueError(f"slots must have shape ({layout.slots},), not {slots.shape}")
+    if int(slots.max()) >= layout.parameters.plain_modulus:
+        raise ValueError(f"slots must be below {layout.parameters.plain_modulus}, found {int(slots.max())}")

@@ -29,7 +29,7 @@ from securepfl.crypto.sums import versions
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.parameters import SEED_BYTES, ParameterSet
 from securepfl.crypto.sums.uniform import uniform_words
-from securepfl.crypto.sums.words import Words, add, pack_words, packed_bytes, subtract, unpack_words
+from securepfl.crypto.sums.words import Words, add, pack_words, subtract, unpack_words
 from securepfl.randomness import RandomStream, fresh_key
 
 # How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the body.
@@ -147,11 +147,6 @@ def stamp() -> bytes:
     return versions.make_stamp((major, minor), (release[0], release[1], release[2]))
 
 
-def secret_key_bytes(parameters: ParameterSet) -> int:
-    """Length of a secret key."""
-    return packed_bytes(parameters.poly_modulus_degree, parameters.coeff_modulus.bit_length())
-
-
 def generate_secret_key(parameters: ParameterSet) -> bytes:
     """A fresh secret key from the OS's randomness, as packed words: for every set with the same ring."""
     _, body = _save(sealapi.KeyGenerator(_context(parameters).seal).secret_key())
@@ -184,8 +179,9 @@ class SecretContext:
         seed = secrets.token_bytes(SEED_BYTES)
         uniform = uniform_words(seed, -(-slots.size // degree) * degree, prime).reshape(-1, degree)
         batches = [self._times_secret(uniform[start : start + _BATCH]) for start in range(0, len(uniform), _BATCH)]
-        masked = subtract(encoded(slots, self.parameters), np.concatenate(batches).reshape(-1)[: slots.size], prime)
-        return seed, add(masked, _noise(slots.size, prime), prime)
+        message, product = encoded(slots, self.parameters.plain_modulus, prime), np.concatenate(batches).reshape(-1)
+        masked = subtract(message, product[: slots.size], prime)
+        return seed, add(masked, centred_noise(slots.size, prime), prime)
 
     def _times_secret(self, rows: Words) -> Words:
         """Each row, a polynomial modulo the prime, times the secret key."""
@@ -208,7 +204,7 @@ class SecretContext:
         return self._context.coefficients(plaintext)
 
 
-def _noise(count: int, prime: int) -> Words:
+def centred_noise(count: int, prime: int) -> Words:
     """Centred binomial noise modulo the prime, shape (count,): the difference of two counts of 21 random bits."""
     bits = RandomStream(fresh_key()).words(count)
     mask, half = np.uint64((1 << _NOISE_BITS) - 1), np.uint64(32)

@@ -18,9 +18,10 @@ from securepfl.crypto.masks.masking import (
     default_degree,
     survivor_statement,
 )
-from securepfl.crypto.sums.aggregation import Aggregate, prepare
+from securepfl.crypto.sums.contribution import prepare
 from securepfl.crypto.sums.packing import quantise
 from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.randomness import fresh_key
 
 _TIMED: Final = 3
@@ -36,10 +37,10 @@ class PackedMasked:
     """
 
     sparse = True
+    public = b""
 
-    def __init__(self, case: Case) -> None:
-        self._case, self._plain, self._masking = case, Packed(case, "bfv"), _masking(case)
-        self.public = self._plain.public
+    def __init__(self, case: Case, name: str) -> None:
+        self._case, self._plain, self._masking = case, Packed(case, name), _masking(case)
         clients = range(case.hospitals)
         pairs = {frozenset((one, other)): fresh_key() for one in clients for other in clients}
         self._maskers = [
@@ -95,9 +96,9 @@ class PackedMasked:
 class PackedMaskedCoordinator:
     """The coordinator's half of `PackedMasked`."""
 
-    def __init__(self, case: Case, stamp: bytes) -> None:
+    def __init__(self, case: Case, name: str) -> None:
         self._layout, self._masking = choose_layout(case.sent, case.bits, case.hospitals), _masking(case)
-        self._total, self._hospitals = Aggregate(self._layout, "bfv", stamp), case.hospitals
+        self._total, self._hospitals = find_scheme(name).total(self._layout), case.hospitals
         self._unmasking: Unmasking | None = None
 
     def load(self, data: bytes) -> bytes:

@@ -3,30 +3,31 @@
 from typing import Final
 
 from securepfl.bench.case import LIMIT, Case, Values
-from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher, Scheme, SealCipher, check_and_unpack, prepare
+from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import dequantise_sum, quantise
 from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.ring import generate_ring_key
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.randomness import RandomStream, fresh_key
 
 CONTEXT: Final = b"bench"
 
 
 class Packed:
-    """Ours ("packed": BFV) and the same integers in clear ("integers"), through the classes that a round uses.
+    """One of our schemes by name, or the same integers in clear, through the classes that a round uses.
 
     Those encrypt straight to bytes and add straight from them: `serialize` and `load` cost nothing of their own.
     """
 
     sparse = True
+    public = b""
 
-    def __init__(self, case: Case, scheme: Scheme) -> None:
+    def __init__(self, case: Case, name: str) -> None:
         self._case = case
         self.layout = choose_layout(case.sent, case.bits, case.hospitals)
         self.tag_key, self.stream = fresh_key(), RandomStream(fresh_key())
-        self.public = seal.stamp() if scheme == "bfv" else b""
-        parameters = self.layout.parameters
-        self.cipher = SealCipher(seal.generate_secret_key(parameters), parameters) if self.public else PlainCipher()
+        scheme = find_scheme(name)
+        self.cipher = scheme.cipher(generate_ring_key() if scheme.encrypted else b"", self.layout)
 
     def encrypt(self, index: int, values: Values) -> bytes:
         """Quantise, pack, tag, encrypt."""
@@ -48,8 +49,8 @@ class Packed:
 class PackedCoordinator:
     """The coordinator's half of `Packed`."""
 
-    def __init__(self, case: Case, scheme: Scheme, stamp: bytes) -> None:
-        self._total = Aggregate(choose_layout(case.sent, case.bits, case.hospitals), scheme, stamp)
+    def __init__(self, case: Case, name: str) -> None:
+        self._total = find_scheme(name).total(choose_layout(case.sent, case.bits, case.hospitals))
 
     def load(self, data: bytes) -> bytes:
         """As it is."""

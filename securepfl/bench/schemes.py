@@ -264,7 +264,7 @@ def hospital_half(scheme: str, updates: Updates) -> Hospital:
     case = updates.case
     makers: dict[str, Callable[[], Hospital]] = {
         "packed": lambda: Packed(case, "bfv"),
-        "packed-masked": lambda: PackedMasked(case),
+        "packed-masked": lambda: PackedMasked(case, "bfv"),
         "integers": lambda: Packed(case, "none"),
         "ckks": lambda: Ckks(case),
         "ckks-seeded": lambda: SeededCkks(case),
@@ -278,9 +278,9 @@ def hospital_half(scheme: str, updates: Updates) -> Hospital:
 def coordinator_half(scheme: str, case: Case, public: bytes) -> Coordinator:
     """The coordinator for a hospital's `public`. Raises KeyError for a name that is not in `scheme_names`."""
     makers: dict[str, Callable[[], Coordinator]] = {
-        "packed": lambda: PackedCoordinator(case, "bfv", public),
-        "packed-masked": lambda: PackedMaskedCoordinator(case, public),
-        "integers": lambda: PackedCoordinator(case, "none", public),
+        "packed": lambda: PackedCoordinator(case, "bfv"),
+        "packed-masked": lambda: PackedMaskedCoordinator(case, "bfv"),
+        "integers": lambda: PackedCoordinator(case, "none"),
         "ckks": lambda: CkksCoordinator(public),
         "ckks-seeded": SeededCkksCoordinator,
         "pad": lambda: PadCoordinator(case),

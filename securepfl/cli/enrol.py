@@ -172,7 +172,7 @@ def _found_epoch(
         raise ConfigError(f"one coordinator is needed, found: {names}; it runs `securepfl keys create --coordinator`")
     hospitals = {name: card.public for name, card in cards.items() if not card.coordinator}
     digest = ceremony_digest(federation, hospitals)
-    key = FederationKey.generate(encrypted=federation.encrypted, epoch=number)
+    key = FederationKey.generate(encrypted=federation.scheme.encrypted, epoch=number)
     return Epoch(
         number, digest, predecessor, steward.name, coordinators[0], hospitals, commitment=key.commitment, key=key
     )
@@ -275,7 +275,7 @@ def _accept(federation: Federation, exchange: Path, holdings: Holdings, steward:
             raise MessageError(f"is of epoch {notice.epoch}, though it lies in {path.parent.name}; refused")
         if held is not None and number == held.number + 1 and notice.predecessor != held.federation_digest:
             raise MessageError(f"does not follow the epoch {held.number} that is held here; ask {steward.name}")
-        if not holdings.is_coordinator and key is not None and key.encrypted != federation.encrypted:
+        if not holdings.is_coordinator and key is not None and key.encrypted != federation.scheme.encrypted:
             raise MessageError("the key does not fit [encryption] scheme; ask the steward for the configuration")
     people = read_people(exchange, notice.roster)
     coordinator = people.pop(notice.roster.coordinator)

@@ -34,7 +34,7 @@ class Comparison:
         """With the cipher that the federation's settings ask for."""
         clients, settings = len(federation.roster), federation.similarity
         cipher: SimilarityCipher | None = None
-        if settings.every and federation.encrypted:
+        if settings.every and federation.scheme.encrypted:
             cipher = PadSimilarity(key.similarity_key, clients, settings.dimensions)
         elif settings.every:
             cipher = PlainSimilarity(clients, settings.dimensions)

@@ -9,13 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from securepfl.crypto.keys.keys import Identity, PublicIdentity
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking, Unmasking, survivor_statement
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.similarity.similarity import SimilarityTable
-from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.parameters import Layout
-from securepfl.crypto.sums.summation import Aggregate
+from securepfl.crypto.sums.scheme import RunningSum
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS, symmetric_core
@@ -50,7 +48,7 @@ class _Round:
     """
 
     number: int
-    total: Aggregate
+    total: RunningSum
     deadline: float
     salt: bytes
     similarity: SimilarityTable | None
@@ -104,7 +102,6 @@ class Coordinator:
         self._session = federation.session_digest(key_commitment)
         self._layouts = Layouts.of(federation)
         self._most_bytes = self._layouts.most_bytes(federation)
-        self._stamp = seal.stamp() if federation.encrypted else b""
         self._deadline_seconds = deadline_seconds
         self._nonces: dict[str, bytes] = {}
         self._round: _Round | None = None
@@ -121,7 +118,9 @@ class Coordinator:
         deadline = time.time() + self._deadline_seconds
         number, roster, nonces = self._closed + 1, self.federation.roster, self._nonces
         salt = secrets.token_bytes(NONCE_BYTES)
-        self._round = _Round(number, self._sum(self._layouts.update), deadline, salt, self._table(number))
+        self._round = _Round(
+            number, self.federation.scheme.total(self._layouts.update), deadline, salt, self._table(number)
+        )
         self._nonces, self.states = {}, {}
         body = encode(Invitation(round=number, roster=roster, deadline=deadline, nonces=nonces, salt=salt))
         return {name: self._seal(Kind.INVITATION, name, body) for name in self.federation.roster}
@@ -272,10 +271,7 @@ class Coordinator:
         if not self.federation.schedule.similarity_due(number):
             return None
         dimensions, clients = self.federation.similarity.dimensions, len(self.federation.roster)
-        return SimilarityTable(dimensions, clients, self.federation.encrypted)
-
-    def _sum(self, layout: Layout) -> Aggregate:
-        return Aggregate(layout, self.federation.encryption.scheme, self._stamp)
+        return SimilarityTable(dimensions, clients, self.federation.scheme.encrypted)
 
     def _add(self, sender: str, body: Contribution) -> None:
         """Check every part before any is added: a refused message leaves no trace, and close() cannot fail."""
@@ -318,7 +314,7 @@ class Coordinator:
                 "settings needed"
             )
         if personal is not None and layout is not None:
-            self._sum(layout).check(personal)
+            self.federation.scheme.total(layout).check(personal)
 
     def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
         others, most = set(self.federation.roster) - {sender}, self.federation.coupling.most_edge_weight
@@ -386,7 +382,7 @@ class Coordinator:
     def _personal_sum(self, current: _Round, weights: Mapping[str, int]) -> bytes:
         if self._layouts.personal is None:
             raise ValueError("this federation has no personal parameters to sum")
-        total = self._sum(self._layouts.personal)
+        total = self.federation.scheme.total(self._layouts.personal)
         for name, weight in weights.items():
             total.add(current.personal[name], weight)
         return total.answer()

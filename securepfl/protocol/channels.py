@@ -14,10 +14,10 @@ from securepfl.crypto.keys.identity import SIGNATURE_BYTES
 from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.masks.masking import Masked, Masking, default_degree
 from securepfl.crypto.similarity.similarity import ANSWER_BYTES, upload_bytes
-from securepfl.crypto.sums.aggregation import SumCipher, check_and_unpack, prepare
+from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import dequantise, dequantise_sum, quantise
 from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, top_level
-from securepfl.crypto.sums.summation import Wire
+from securepfl.crypto.sums.scheme import SumCipher
 from securepfl.errors import ConfigError
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.randomness import RandomStream
@@ -79,9 +79,9 @@ class Layouts:
 
         It adds up the parts of all messages: sums up and down, similarity up and down, shares and signatures.
         """
-        clients, scheme = len(federation.roster), federation.encryption.scheme
+        clients, scheme = len(federation.roster), federation.scheme
         layouts = [self.update] + [self.personal] * 2 if self.personal is not None else [self.update]
-        wires = [Wire(layout, scheme) for layout in layouts]
+        wires = [scheme.wire(layout) for layout in layouts]
         sums = sum(wire.contribution_bytes + wire.answer_bytes(clients) for wire in wires)
         similarity = federation.similarity
         row = upload_bytes(similarity.dimensions, clients) + clients * ANSWER_BYTES if similarity.every else 0
@@ -145,7 +145,8 @@ class SumChannel:
 
         Raises ConfigError where the key is for an encrypted federation and this one is not, or the reverse.
         """
-        if key.encrypted != federation.encrypted:
+        scheme = federation.scheme
+        if key.encrypted != scheme.encrypted:
             raise ConfigError(
                 f"[encryption] scheme = {federation.encryption.scheme!r}, but the federation key was made for the "
                 "other one; ask the steward for this federation's key"
@@ -158,7 +159,7 @@ class SumChannel:
             "personal": (layouts.personal, settings.personal_limit, dict.fromkeys(clients, 1.0)),
         }
         channels = {
-            kind: cls(layout, limit, key.sum_cipher(layout), key.tag_key, clients, shares)
+            kind: cls(layout, limit, scheme.cipher(key.he_key, layout), key.tag_key, clients, shares)
             for kind, (layout, limit, shares) in kinds.items()
             if layout is not None
         }

@@ -37,7 +37,7 @@ def notes_of(
             f"[model] adapters: {len(shared)} of their parameters are shared, as [model] personal leaves them out; set "
             'personal = "adapters", or "auto"'
         )
-    if not federation.encrypted:
+    if not federation.scheme.encrypted:
         seen = "hidden by masks alone" if federation.masked else "which could read each of them"
         notes.append(f"--plaintext: updates travelled unencrypted to the coordinator, {seen}")
     if federation.shares_noise:

@@ -72,7 +72,7 @@ def local_parties(federation: Federation, root_key: bytes | None = None) -> tupl
     identities = {name: Identity.generate(name) for name in federation.roster}
     server = Identity.generate("coordinator")
     public = {name: identity.public for name, identity in identities.items()}
-    key = FederationKey.generate(encrypted=federation.encrypted, root_key=root_key)
+    key = FederationKey.generate(encrypted=federation.scheme.encrypted, root_key=root_key)
     pairs = {frozenset((one, other)): fresh_key() for one in identities for other in identities}
     keyrings = {
         name: Keyring(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 import rfc8785
 
+from securepfl.crypto.sums.scheme import Scheme, find_scheme
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
@@ -195,9 +196,9 @@ class Federation(Settings, frozen=True):
         return max(self.minimum, len(self.roster) - self.privacy.dropouts) if self.shares_noise else self.minimum
 
     @property
-    def encrypted(self) -> bool:
-        """Whether sums are encrypted; False only under `--plaintext`."""
-        return self.encryption.scheme == "bfv"
+    def scheme(self) -> Scheme:
+        """How sums are encrypted: `[encryption] scheme`."""
+        return find_scheme(self.encryption.scheme)
 
     @property
     def ceremony_digest(self) -> bytes:

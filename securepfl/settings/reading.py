@@ -38,7 +38,6 @@ _CHOICES = {
     "coupling.graph": "knn, threshold and complete",
     "model.kind": "mlp, logistic and own",
     "model.personal": "auto, intercept, head and adapters; patterns stand in a list",
-    "encryption.scheme": "bfv and none",
     "encryption.masking": "none and pairwise",
     "privacy.unit": "record and patient",
     "privacy.noise": "local and shared",

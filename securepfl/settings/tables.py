@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import fields
 
+from securepfl.crypto.sums.scheme import scheme_names
 from securepfl.learning.personal.choices import Rule
 from securepfl.privacy.accounting.events import Unit
 
@@ -167,7 +168,7 @@ class EncryptionSettings(Settings, frozen=True):
     (default: 2 ceil(log2 n) + 2, or all).
     """
 
-    scheme: Literal["bfv", "none"] = "bfv"
+    scheme: str = "bfv"
     bits: int = 10
     limit: float = 0.5
     personal_limit: float = 4.0
@@ -175,6 +176,8 @@ class EncryptionSettings(Settings, frozen=True):
     mask_degree: int | None = None
 
     def __post_init__(self) -> None:
+        known = f"scheme = {self.scheme!r}: known are {' and '.join(scheme_names())}"
+        require(self.scheme in scheme_names(), known)
         require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
         require(self.mask_degree is None or self.mask_degree >= 2, f"mask_degree = {self.mask_degree}: at least 2")
         masked = self.mask_degree is None or self.masking == "pairwise"

@@ -13,7 +13,7 @@ from securepfl.bench.coordinator import coordinator_process
 from securepfl.bench.measure import measure_aggregation, print_tables, run_case, sweep
 from securepfl.bench.schemes import hospital_half, scheme_names
 from securepfl.crypto.sums.parameters import choose_layout
-from securepfl.crypto.sums.summation import Wire
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.words import unpack_words
 from securepfl.errors import ConfigError
 
@@ -60,8 +60,8 @@ def test_real_valued_schemes_return_the_mean(scheme):
 
 def test_bytes_are_those_that_travel():
     found, layout = rows("aggregation"), choose_layout(CASE.sent, CASE.bits, CASE.hospitals)
-    assert found["packed"]["upload_bytes"] == Wire(layout, "bfv").contribution_bytes
-    assert found["packed"]["download_bytes"] == Wire(layout, "bfv").answer_bytes(CASE.hospitals)
+    assert found["packed"]["upload_bytes"] == find_scheme("bfv").wire(layout).contribution_bytes
+    assert found["packed"]["download_bytes"] == find_scheme("bfv").wire(layout).answer_bytes(CASE.hospitals)
     assert found["pad"]["upload_bytes"] == 12 + CASE.sent * 10 // 8
     assert found["float32"]["upload_bytes"] == 4 * CASE.size
     assert found["float32-sparse"]["upload_bytes"] == 8 * CASE.sent
@@ -99,7 +99,7 @@ def test_pads_hide_the_levels_and_never_repeat():
 def test_a_dead_coordinator_is_noticed(capfd):
     with pytest.raises((EOFError, BrokenPipeError)), coordinator_process("packed", CASE, b"") as process:
         process.contribute(bytes(10))
-    assert "stamp must have 8 bytes" in capfd.readouterr().err
+    assert "contribution of 10 bytes" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

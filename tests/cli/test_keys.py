@@ -22,9 +22,8 @@ from securepfl.crypto.keys import ceremony, keystore
 from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair
 from securepfl.crypto.keys.keys import FederationKey, Identity
 from securepfl.crypto.keys.secret import Secret
-from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.aggregation import Aggregate
 from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.errors import AggregateError, ConfigError, MessageError, SecurePFLError, StorageError
 from securepfl.settings.roster import check_roster
 from securepfl.storage import keys as keyfolder
@@ -548,11 +547,16 @@ def test_a_removed_hospital_opens_no_new_grant_and_no_sum_under_the_new_key(at):
             west.open(data[head:], info=data[:head])
     layout = choose_layout(50, 8, 3)
     slots = np.arange(layout.slots, dtype=np.uint64)
-    aggregate = Aggregate(layout, "bfv", seal.stamp())
-    aggregate.add(world.keyring("north").federation_key.sum_cipher(layout).encrypt(slots, layout))
+    bfv = find_scheme("bfv")
+    aggregate = bfv.total(layout)
+
+    def cipher(name):
+        return bfv.cipher(world.keyring(name).federation_key.he_key, layout)
+
+    aggregate.add(cipher("north").encrypt(slots, layout))
 
     def decrypted(name):
-        return world.keyring(name).federation_key.sum_cipher(layout).decrypt(aggregate.answer(), layout)
+        return cipher(name).decrypt(aggregate.answer(), layout)
 
     assert (decrypted("east") == slots).all() and (decrypted("south") == slots).all()
     with contextlib.suppress(AggregateError, MessageError):

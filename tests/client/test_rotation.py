@@ -12,6 +12,7 @@ from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.crypto.messages.envelope import Kind, open_message
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.errors import AggregateError, ConfigError, MessageError, StorageError
 from securepfl.protocol.messages import Answer, decode
 from securepfl.randomness import fresh_key
@@ -110,7 +111,8 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
     body = decode(opened[1], Answer)
     channel, old = stayer._channels["update"], gone._channels["update"]
     assert old.layout.parameters.coeff_modulus == channel.layout.parameters.coeff_modulus
-    foreign = replace(channel, cipher=gone._keyring.federation_key.sum_cipher(channel.layout))
+    theirs = find_scheme("bfv").cipher(gone._keyring.federation_key.he_key, channel.layout)
+    foreign = replace(channel, cipher=theirs)
     context = header_session + b"update/2/0"
     with pytest.raises(AggregateError):
         foreign.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10)

@@ -7,8 +7,8 @@ from views import bytes_of, pieces
 
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.crypto.sums.packing import pack, quantise
-from securepfl.crypto.sums.seal import stamp
-from securepfl.crypto.sums.summation import Wire
+from securepfl.crypto.sums.ring import stamp
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.versions import STAMP_BYTES, make_stamp
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Layouts
@@ -79,7 +79,7 @@ EMPTY = {
     "state": "0" * 64,
     "masks": None,
 }
-LENGTH = Wire(Layouts.of(federation_of()).update, "bfv").contribution_bytes
+LENGTH = find_scheme("bfv").wire(Layouts.of(federation_of()).update).contribution_bytes
 OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(LENGTH - STAMP_BYTES)
 """A contribution of the right length, stamped by another SEAL."""
 

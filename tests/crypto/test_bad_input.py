@@ -9,10 +9,10 @@ from securepfl.crypto.masks.masking import Masking, PairwiseMasker
 from securepfl.crypto.similarity import similarity
 from securepfl.crypto.similarity.similarity import PadSimilarity, PlainSimilarity, sketch
 from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher, SealCipher, check_and_unpack, prepare
+from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import pack, quantise, unpack
 from securepfl.crypto.sums.parameters import SETS, choose_layout
-from securepfl.crypto.sums.summation import read_answer
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.versions import make_stamp
 from securepfl.errors import AggregateError, ConfigError, MessageError
 from securepfl.randomness import RandomStream
@@ -20,7 +20,8 @@ from securepfl.randomness import RandomStream
 LAYOUT = choose_layout(50, 10, 4)
 OTHER_SET = next(parameters for parameters in SETS if parameters != LAYOUT.parameters)
 KEY, OTHER_KEY = (seal.generate_secret_key(SETS[0]) for _ in range(2))
-CIPHER = SealCipher(KEY, LAYOUT.parameters)
+BFV, PLAIN = find_scheme("bfv"), find_scheme("none")
+CIPHER, CLEAR = BFV.cipher(KEY, LAYOUT), PLAIN.cipher(b"", LAYOUT)
 TAG_KEY, CONTEXT = b"t" * 32, b"federation, round 1, update"
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
@@ -38,7 +39,7 @@ def slots(index=0):
 
 
 def answer_of(*contributions, layout=LAYOUT):
-    aggregate = Aggregate(layout, "bfv", seal.stamp())
+    aggregate = BFV.total(layout)
     for contribution in contributions:
         aggregate.add(contribution)
     return aggregate.answer()
@@ -80,7 +81,7 @@ def test_arrays_of_another_shape_are_refused_everywhere(shape):
         lambda: pack(wrong, LAYOUT),
         lambda: prepare(wrong, LAYOUT, 0, TAG_KEY, CONTEXT),
         lambda: CIPHER.encrypt(wrong, LAYOUT),
-        lambda: PlainCipher().encrypt(wrong, LAYOUT),
+        lambda: CLEAR.encrypt(wrong, LAYOUT),
         lambda: unpack(wrong, LAYOUT),
     ):
         with pytest.raises(ValueError, match="shape"):
@@ -102,7 +103,7 @@ def test_sketches_of_another_shape_are_refused(shape):
 def test_slots_off_the_plain_modulus_are_refused():
     wrong = slots()
     wrong[3] = LAYOUT.parameters.plain_modulus
-    for cipher in (CIPHER, PlainCipher()):
+    for cipher in (CIPHER, CLEAR):
         with pytest.raises(ValueError, match="slots must be below"):
             cipher.encrypt(wrong, LAYOUT)
 
@@ -134,13 +135,13 @@ def test_a_layout_that_its_parameters_cannot_carry_is_refused():
 def test_contributions_made_under_another_parameter_set_never_give_a_sum(other):
     """Where lengths differ the coordinator refuses them; where they are equal, the tag."""
     layout = dataclasses.replace(LAYOUT, parameters=other)
-    foreign = SealCipher(KEY, other).encrypt(prepare(levels(), layout, 0, TAG_KEY, CONTEXT), layout)
+    foreign = BFV.cipher(KEY, layout).encrypt(prepare(levels(), layout, 0, TAG_KEY, CONTEXT), layout)
     with pytest.raises((MessageError, AggregateError)):
         check_and_unpack(CIPHER.decrypt(answer_of(foreign), LAYOUT), LAYOUT, {0: 1}, TAG_KEY, CONTEXT)
 
 
 def test_a_ciphertext_of_another_key_spoils_the_sum_and_nobody_applies_it():
-    foreign = SealCipher(OTHER_KEY, LAYOUT.parameters)
+    foreign = BFV.cipher(OTHER_KEY, LAYOUT)
     own = CIPHER.encrypt(slots(), LAYOUT)
     for contributions, reader in [
         ((own, foreign.encrypt(slots(1), LAYOUT)), CIPHER),
@@ -158,7 +159,7 @@ def test_a_ciphertext_of_another_key_spoils_the_sum_and_nobody_applies_it():
 def test_what_another_seal_made_is_refused_by_both_sides(stamp):
     own = CIPHER.encrypt(slots(), LAYOUT)
     other = stamp + own[len(stamp) :]
-    aggregate = Aggregate(LAYOUT, "bfv", seal.stamp())
+    aggregate = BFV.total(LAYOUT)
     with pytest.raises(MessageError):
         aggregate.add(other)
     with pytest.raises(MessageError):
@@ -179,12 +180,12 @@ def test_answers_of_a_wrong_length_are_refused_before_seal_sees_them(length):
 def test_secret_keys_of_a_wrong_length_or_range_are_refused():
     for wrong in (b"", KEY[:-1], KEY + b"\0", b"\xff" * len(KEY)):
         with pytest.raises(MessageError):
-            SealCipher(wrong, LAYOUT.parameters)
+            BFV.cipher(wrong, LAYOUT)
 
 
 def test_a_plain_answer_is_no_encrypted_one():
-    aggregate = Aggregate(LAYOUT, "none")
-    aggregate.add(PlainCipher().encrypt(slots(), LAYOUT))
+    aggregate = PLAIN.total(LAYOUT)
+    aggregate.add(CLEAR.encrypt(slots(), LAYOUT))
     with pytest.raises(MessageError):
         CIPHER.decrypt(aggregate.answer(), LAYOUT)
-    assert read_answer(aggregate.answer(), aggregate._wire, b"")[0] == [1]
+    assert PLAIN.wire(LAYOUT).read_answer(aggregate.answer())[0] == [1]

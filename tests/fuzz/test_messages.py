@@ -18,7 +18,7 @@ from parties import close_all, exchange, federation_of, parties
 from securepfl.client.snapshot import Snapshot
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.messages.envelope import Kind
-from securepfl.crypto.sums import aggregation
+from securepfl.crypto.sums import contribution
 from securepfl.errors import MessageError, SecurePFLError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
@@ -425,8 +425,8 @@ def test_the_fuzzer_finds_hospitals_that_do_not_check_tags(stage, monkeypatch):
     message = target.sealed(encode(msgspec.structs.replace(body, update=bytes(words))))
     tally = Tally(accepted=[("flip", message)])
     assert play_out(stage, target, tally) == {"refused: AggregateError": 4} and tally.faults == []
-    monkeypatch.setattr(aggregation, "hmac", SimpleNamespace(compare_digest=lambda *_: True))
-    monkeypatch.setattr(aggregation, "top_level", lambda bits: 2**60)
+    monkeypatch.setattr(contribution, "hmac", SimpleNamespace(compare_digest=lambda *_: True))
+    monkeypatch.setattr(contribution, "top_level", lambda bits: 2**60)
     play_out(stage, target, tally)
     assert any("applied another sum" in fault for fault in tally.faults)
 

@@ -103,10 +103,9 @@ def body_of(coordinator, message, kind=Kind.CONTRIBUTION, form=Contribution):
 def decrypted(client, update):
     """The slots of one hospital's update, as whoever holds the federation key decrypts them."""
     channel = client._channels["update"]
-    from securepfl.crypto.sums.seal import stamp
-    from securepfl.crypto.sums.summation import Aggregate
+    from securepfl.crypto.sums.scheme import find_scheme
 
-    aggregate = Aggregate(channel.layout, "bfv", stamp())
+    aggregate = find_scheme("bfv").total(channel.layout)
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
 

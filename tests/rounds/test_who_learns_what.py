@@ -16,8 +16,7 @@ from views import bytes_of, holds
 from securepfl.client.compared import compared_of
 from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.similarity.similarity import SimilarityTable
-from securepfl.crypto.sums.seal import stamp
-from securepfl.crypto.sums.summation import Aggregate
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.errors import MessageError
 from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
 
@@ -108,7 +107,7 @@ def coordinators_view(run):
 def slots_of(run, update, kind="update"):
     """One ciphertext as whoever holds the federation key decrypts it."""
     channel = run.clients[CURIOUS]._channels[kind]
-    aggregate = Aggregate(channel.layout, "bfv", stamp())
+    aggregate = find_scheme("bfv").total(channel.layout)
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
 

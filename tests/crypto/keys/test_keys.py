@@ -11,8 +11,8 @@ from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, Roster, 
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.crypto.keys.secret import Secret
 from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher
 from securepfl.crypto.sums.parameters import SETS, choose_layout
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.versions import make_stamp
 from securepfl.errors import MessageError
 
@@ -40,9 +40,10 @@ def test_one_he_key_serves_every_parameter_set():
     for parameters in SETS:
         layout = dataclasses.replace(choose_layout(20, 8, 3), parameters=parameters)
         slots = np.arange(layout.slots, dtype=np.uint64)
-        aggregate = Aggregate(layout, "bfv", seal.stamp())
-        aggregate.add(KEY.sum_cipher(layout).encrypt(slots, layout))
-        assert (opened.sum_cipher(layout).decrypt(aggregate.answer(), layout) == slots).all()
+        bfv = find_scheme("bfv")
+        aggregate = bfv.total(layout)
+        aggregate.add(bfv.cipher(KEY.he_key, layout).encrypt(slots, layout))
+        assert (bfv.cipher(opened.he_key, layout).decrypt(aggregate.answer(), layout) == slots).all()
 
 
 def test_only_the_right_recipient_steward_and_federation_open_it():
@@ -204,9 +205,9 @@ def test_a_root_key_fixes_the_derived_keys_and_never_the_he_secret():
     assert fresh.root_key != FederationKey.generate(encrypted=False).root_key
 
 
-def test_without_an_he_key_the_ciphers_are_the_plain_ones():
+def test_a_key_without_an_he_key_reads_back_and_says_so():
     plain = FederationKey.generate(encrypted=False)
-    assert isinstance(plain.sum_cipher(choose_layout(3, 4, 3)), PlainCipher)
+    assert not plain.encrypted and plain.he_key == b""
     assert FederationKey.from_bytes(plain.to_bytes()) == plain
 
 

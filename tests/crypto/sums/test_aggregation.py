@@ -1,32 +1,32 @@
 """Sums: exact, weighted, tagged, and identical with and without encryption."""
 
-import ast
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.sums import seal, summation, versions
-from securepfl.crypto.sums.aggregation import Aggregate, PlainCipher, SealCipher, Wire, check_and_unpack, prepare
+from securepfl.crypto.sums import seal, versions
+from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.parameters import SETS, Layout, choose_layout
+from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.sums.summation import Aggregate
 from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.wire import Wire
 from securepfl.crypto.sums.words import add, scale, subtract
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
 KEY = seal.generate_secret_key(SETS[0])
-CIPHERS = {parameters.name: SealCipher(KEY, parameters) for parameters in SETS}
+BFV, PLAIN = find_scheme("bfv"), find_scheme("none")
 
 
 def cipher_for(layout, scheme):
-    return CIPHERS[layout.parameters.name] if scheme == "bfv" else PlainCipher()
+    return find_scheme(scheme).cipher(KEY if scheme == "bfv" else b"", layout)
 
 
-def stamp_of(scheme):
-    return seal.stamp() if scheme == "bfv" else b""
+def total_for(layout, scheme):
+    return find_scheme(scheme).total(layout)
 
 
 def levels_for(layout, seed):
@@ -35,7 +35,7 @@ def levels_for(layout, seed):
 
 def summed(layout, scheme, weights, context=CONTEXT, times=1):
     """The decrypted slots of clients' contributions, weighted as given (index: weight)."""
-    cipher, aggregate = cipher_for(layout, scheme), Aggregate(layout, scheme, stamp_of(scheme))
+    cipher, aggregate = cipher_for(layout, scheme), total_for(layout, scheme)
     for index, weight in weights.items():
         slots = prepare(levels_for(layout, index), layout, index, TAG_KEY, context)
         for _ in range(times):
@@ -51,10 +51,10 @@ def test_encrypted_and_plain_sums_are_identical_and_exact(values, bits, weights,
     rows = [np.array(data.draw(row), dtype=np.uint64) for _ in weights]
     sums = []
     for scheme in ("bfv", "none"):
-        aggregate, cipher = Aggregate(layout, scheme, stamp_of(scheme)), cipher_for(layout, scheme)
+        aggregate, cipher = total_for(layout, scheme), cipher_for(layout, scheme)
         for index, (levels, weight) in enumerate(zip(rows, weights, strict=True)):
             contribution = cipher.encrypt(prepare(levels, layout, index, TAG_KEY, CONTEXT), layout)
-            assert len(contribution) == Wire(layout, scheme).contribution_bytes
+            assert len(contribution) == find_scheme(scheme).wire(layout).contribution_bytes
             aggregate.add(contribution, weight)
         sums.append(cipher.decrypt(aggregate.answer(), layout))
     assert (sums[0] == sums[1]).all()
@@ -120,7 +120,7 @@ def test_weights_that_carry_between_digits_are_refused():
 
 
 def test_ciphertexts_altered_in_transit_are_refused_alike():
-    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv", seal.stamp())
+    cipher, aggregate = cipher_for(LAYOUT, "bfv"), BFV.total(LAYOUT)
     aggregate.add(cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT))
     answer = aggregate.answer()
     for position in (20, -3):  # a seed, a word
@@ -133,15 +133,15 @@ def test_ciphertexts_altered_in_transit_are_refused_alike():
 
 @pytest.mark.parametrize("scheme", ["bfv", "none"])
 def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
-    cipher, aggregate = cipher_for(LAYOUT, scheme), Aggregate(LAYOUT, scheme, stamp_of(scheme))
+    cipher, aggregate = cipher_for(LAYOUT, scheme), total_for(LAYOUT, scheme)
     contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
     for bad in (contribution[:-1], contribution + b"\0", b""):
         with pytest.raises(MessageError):
             aggregate.add(bad)
     aggregate.add(contribution)
     answer = aggregate.answer()
-    assert len(answer) == Wire(LAYOUT, scheme).answer_bytes(1)
-    at = Wire(LAYOUT, scheme).stamp_bytes
+    assert len(answer) == find_scheme(scheme).wire(LAYOUT).answer_bytes(1)
+    at = len(find_scheme(scheme).wire(LAYOUT).stamp)
     for bad in (answer[:-1], answer + b"\0", b"", answer[:at] + b"\xff" * 4 + answer[at + 4 :]):
         with pytest.raises(MessageError):
             cipher.decrypt(bad, LAYOUT)
@@ -150,41 +150,27 @@ def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
 
 
 def test_another_seal_version_is_refused_naming_both():
-    cipher, aggregate = cipher_for(LAYOUT, "bfv"), Aggregate(LAYOUT, "bfv", seal.stamp())
+    cipher, aggregate = cipher_for(LAYOUT, "bfv"), BFV.total(LAYOUT)
     contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
     foreign = versions.make_stamp((3, 6), (0, 3, 4)) + contribution[versions.STAMP_BYTES :]
     aggregate.add(contribution)
     with pytest.raises(MessageError, match=r"SEAL 3\.6, TenSEAL 0\.3\.4.*SEAL 4\.") as caught:
         aggregate.add(foreign)
     assert "\n" not in str(caught.value)
-    lone = Aggregate(LAYOUT, "bfv", foreign[: versions.STAMP_BYTES])
+    lone = Aggregate(Wire.of_ciphertexts(LAYOUT, foreign[: versions.STAMP_BYTES]))
     lone.add(foreign)
     with pytest.raises(MessageError, match=r"SEAL 3\.6"):
         cipher.decrypt(lone.answer(), LAYOUT)
 
 
 def test_an_aggregate_refuses_weights_past_the_layout():
-    aggregate = Aggregate(choose_layout(5, 4, 2), "none")
+    aggregate = PLAIN.total(choose_layout(5, 4, 2))
     with pytest.raises(ValueError, match="weight 0"):
         aggregate.add(b"", 0)
     with pytest.raises(ValueError, match="weight 3"):
         aggregate.add(b"", 3)
     with pytest.raises(ValueError, match="at least 1"):
         aggregate.answer()
-
-
-def test_the_coordinators_half_imports_no_seal():
-    reached, waiting = set(), ["summation"]
-    folder = Path(summation.__file__).parent
-    while waiting:
-        name = waiting.pop()
-        reached.add(name)
-        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("securepfl.crypto"):
-                modules = [node.module.rpartition(".")[2], *(alias.name for alias in node.names)]
-                waiting += [m for m in modules if (folder / f"{m}.py").exists() and m not in reached]
-    assert "seal" not in reached
-    assert "versions" in reached
 
 
 DEGREE = SETS[0].poly_modulus_degree
@@ -229,7 +215,7 @@ def test_the_proven_number_of_worst_summands_decrypts_and_one_more_does_not(para
 
     # The mask whose encoding is rounded down most.
     mask = pow(q, -1, t) * ((t - 1) // 2) % t
-    taken = encoded(np.full(DEGREE, mask, dtype=np.uint64), parameters)
+    taken = encoded(np.full(DEGREE, mask, dtype=np.uint64), t, q)
 
     def survives(weight):
         total = subtract(times(words, weight, q), taken, q)
@@ -269,7 +255,7 @@ def test_a_mask_comes_off_the_sum_exactly(weight, seed):
     slots = prepare(levels_for(layout, 1), layout, 1, TAG_KEY, CONTEXT)
     mask = random.integers(0, t, slots.size).astype(np.uint64)
     for scheme in ("bfv", "none"):
-        aggregate, cipher = Aggregate(layout, scheme, stamp_of(scheme)), cipher_for(layout, scheme)
+        aggregate, cipher = total_for(layout, scheme), cipher_for(layout, scheme)
         aggregate.add(cipher.encrypt(add(slots, mask, t), layout), weight)
         opened = cipher.decrypt(aggregate.answer(scale(mask, weight, t)), layout)
         total = check_and_unpack(opened, layout, {1: weight}, TAG_KEY, CONTEXT)
@@ -279,10 +265,10 @@ def test_a_mask_comes_off_the_sum_exactly(weight, seed):
 def test_one_secret_key_serves_every_set_and_uploads_are_cut_after_the_last_slot():
     key = seal.generate_secret_key(SETS[0])
     for parameters in SETS:
-        layout, cipher = Layout(parameters, 500, 4, 16, 16), SealCipher(key, parameters)
+        layout, cipher = Layout(parameters, 500, 4, 16, 16), BFV.cipher(key, Layout(parameters, 500, 4, 16, 16))
         slots = prepare(levels_for(layout, 0), layout, 0, TAG_KEY, CONTEXT)
         contribution = cipher.encrypt(slots, layout)
         assert len(contribution) == versions.STAMP_BYTES + layout.upload_bytes
-        aggregate = Aggregate(layout, "bfv", seal.stamp())
+        aggregate = BFV.total(layout)
         aggregate.add(contribution)
         assert (cipher.decrypt(aggregate.answer(), layout) == slots).all()

@@ -18,5 +18,5 @@ def test_words_are_scaled_and_rounded_exactly(parameters, data):
     # Those that lie nearest to a half, and the ends.
     halves = [pow(q, -1, t) * (t // 2 + shift) % t for shift in (-1, 0, 1, 2)]
     words = [0, 1, t - 1, *halves, *drawn]
-    found = encoded(np.array(words, dtype=np.uint64), parameters).tolist()
+    found = encoded(np.array(words, dtype=np.uint64), t, q).tolist()
     assert found == [(2 * q * word + t) // (2 * t) for word in words]

@@ -62,13 +62,13 @@ def test_words_are_uniform_whatever_the_message():
 
 def test_noise_has_seals_distribution_and_bound():
     """Centred binomial of 42 bits: variance 10.5, at most 21, of sealapi's own encryptions too (measured 3.24)."""
-    noise = seal._noise(200_000, SMALL.coeff_modulus).astype(np.int64)
+    noise = seal.centred_noise(200_000, SMALL.coeff_modulus).astype(np.int64)
     noise = np.where(noise > 21, noise - np.int64(SMALL.coeff_modulus), noise)
     assert np.abs(noise).max() <= 21
     assert abs(noise.mean()) < 0.05
     assert abs(noise.var() - 10.5) < 0.2
-    again = seal._noise(200_000, SMALL.coeff_modulus)
-    assert (again != seal._noise(200_000, SMALL.coeff_modulus)).mean() > 0.5
+    again = seal.centred_noise(200_000, SMALL.coeff_modulus)
+    assert (again != seal.centred_noise(200_000, SMALL.coeff_modulus)).mean() > 0.5
 
 
 def test_secret_keys_differ_and_do_not_decrypt_each_others_sums():

@@ -1,0 +1,1 @@
+"""The encryption schemes, one file each under the name that stands in `[encryption] scheme`."""

@@ -1,0 +1,125 @@
+"""The bytes of a sum: one contribution, and the answer that carries the sum of many. numpy only, no key.
+
+    contribution   stamp | seed | words
+    answer         stamp | count | count weights | count seeds | words        numbers of 4 bytes, big-endian
+
+A scheme says how long stamp and seed are and modulo what words stand; where it has none, they take no bytes. What may
+never change: this order, and how words.py packs.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+
+from securepfl.crypto.sums.parameters import SEED_BYTES, Layout
+from securepfl.crypto.sums.versions import STAMP_BYTES, without_stamp
+from securepfl.crypto.sums.words import Words, pack_words, packed_bytes, unpack_words
+from securepfl.errors import MessageError
+
+_NUMBER: Final = struct.Struct(">I")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The fixed form of contributions and answers for a layout: which bits of how many words, modulo what.
+
+    `dropped_bits` low bits of each word are not sent. `stamp` is the version stamp of this machine (versions.py) where
+    SEAL makes what travels, else empty. `seed_bytes` is the length of a contribution's seed. Raises ValueError for
+    bits that a word does not have, or a stamp of another length.
+
+    >>> from securepfl.crypto.sums.parameters import choose_layout
+    >>> wire = Wire.of_slots(choose_layout(values=100, bits=10, clients=5))
+    >>> wire.contribution_bytes, wire.answer_bytes(5)
+    (169, 193)
+    """
+
+    layout: Layout
+    modulus: int
+    dropped_bits: int = 0
+    stamp: bytes = b""
+    seed_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropped_bits < self.modulus.bit_length() or self.seed_bytes < 0:
+            raise ValueError(f"dropped_bits {self.dropped_bits} and seed_bytes {self.seed_bytes} do not fit a word")
+        if len(self.stamp) not in (0, STAMP_BYTES):
+            raise ValueError(f"stamp must have {STAMP_BYTES} bytes or none, not {len(self.stamp)}")
+
+    @classmethod
+    def of_ciphertexts(cls, layout: Layout, stamp: bytes) -> Self:
+        """First polynomials modulo the ring's prime, cut after the last slot and without the bits that the margin does
+        not need; of the second only the seed.
+        """
+        if len(stamp) != STAMP_BYTES:
+            raise ValueError(f"stamp must have {STAMP_BYTES} bytes, not {len(stamp)}")
+        return cls(layout, layout.parameters.coeff_modulus, layout.dropped_bits, stamp, SEED_BYTES)
+
+    @classmethod
+    def of_slots(cls, layout: Layout) -> Self:
+        """The slots themselves, modulo the plain modulus."""
+        return cls(layout, layout.parameters.plain_modulus)
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of each word that are sent."""
+        return self.modulus.bit_length() - self.dropped_bits
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of one contribution's words, packed."""
+        return packed_bytes(self.layout.slots, self.word_bits)
+
+    @property
+    def contribution_bytes(self) -> int:
+        """Exact length of every contribution."""
+        return len(self.stamp) + self.seed_bytes + self.word_bytes
+
+    def answer_bytes(self, contributions: int) -> int:
+        """Exact length of an answer with that many contributions in it."""
+        return len(self.stamp) + _NUMBER.size + contributions * (_NUMBER.size + self.seed_bytes) + self.word_bytes
+
+    def pack(self, words: Words) -> bytes:
+        """Words, shape (slots,), to bytes, without their dropped bits."""
+        return pack_words(words >> np.uint64(self.dropped_bits), self.word_bits)
+
+    def unpack(self, data: bytes) -> Words:
+        """Bytes to words, dropped bits 0. Raises MessageError for a wrong length or words out of range."""
+        largest = (self.modulus - 1) >> self.dropped_bits
+        return unpack_words(data, self.layout.slots, self.word_bits, largest + 1) << np.uint64(self.dropped_bits)
+
+    def read_contribution(self, data: bytes) -> tuple[bytes, Words]:
+        """The seed and the words. Raises MessageError for a wrong length, another version or words out of range."""
+        if len(data) != self.contribution_bytes:
+            raise MessageError(
+                f"contribution of {len(data)} bytes where {self.contribution_bytes} belong; "
+                "all parties must run the same settings"
+            )
+        body = self._unstamped(data, "contribution")
+        return body[: self.seed_bytes], self.unpack(body[self.seed_bytes :])
+
+    def answer(self, weights: list[int], seeds: list[bytes], words: Words) -> bytes:
+        """The answer with the sum's words, shape (slots,), and each contribution's weight and seed."""
+        numbers = b"".join(_NUMBER.pack(number) for number in (len(weights), *weights))
+        return self.stamp + numbers + b"".join(seeds) + self.pack(words)
+
+    def read_answer(self, data: bytes) -> tuple[list[int], list[bytes], Words]:
+        """Weights, each contribution's seed, and the summed words. The inverse of `answer`.
+
+        Raises MessageError for a wrong length, version, weight or count.
+        """
+        body, layout, size = self._unstamped(data, "answer"), self.layout, _NUMBER.size
+        count = _NUMBER.unpack_from(body)[0] if len(body) >= size else 0
+        if not 1 <= count <= layout.clients or len(data) != self.answer_bytes(count):
+            raise MessageError(f"answer of {len(data)} bytes does not fit {count} contributions; ask for it again")
+        seeds_at = size * (count + 1)
+        weights = [number for (number,) in _NUMBER.iter_unpack(body[size:seeds_at])]
+        if min(weights) < 1 or sum(weights) > layout.total_weight:
+            raise MessageError(f"answer with total weight {sum(weights)}, at most {layout.total_weight} was agreed")
+        words_at = seeds_at + count * self.seed_bytes
+        seeds = [body[at : at + self.seed_bytes] for at in range(seeds_at, words_at, self.seed_bytes or 1)]
+        return weights, seeds, self.unpack(body[words_at:])
+
+    def _unstamped(self, data: bytes, what: str) -> bytes:
+        return without_stamp(data, self.stamp, what) if self.stamp else data

@@ -1,0 +1,110 @@
+"""The coordinator's half of sums, masks and similarity loads no SEAL and works where there is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.ring import generate_ring_key
+from securepfl.crypto.sums.scheme import find_scheme, scheme_names
+
+LAYOUT = choose_layout(700, 10, 3)
+
+BLOCKED = """
+import sys
+class NoSeal:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tenseal" or name.startswith("securepfl.crypto.sums.seal"):
+            raise ImportError(f"{name} is asked for")
+sys.meta_path.insert(0, NoSeal())
+"""
+
+
+def alone(program, *arguments, stdin=""):
+    """What a program prints in a process of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def modules(*names):
+    """What is loaded once these are imported."""
+    program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
+    return set(alone(program, *names).split())
+
+
+HALF = [
+    "securepfl.coordinator.coordinator",
+    "securepfl.protocol.channels",
+    "securepfl.protocol.messages",
+    "securepfl.crypto.keys.identity",
+    "securepfl.crypto.keys.keys",
+    "securepfl.crypto.masks.masking",
+    "securepfl.crypto.messages.envelope",
+    "securepfl.crypto.sums.scheme",
+    "securepfl.crypto.sums.summation",
+    *(f"securepfl.crypto.sums.schemes.{name}" for name in scheme_names()),
+]
+
+
+def test_importing_the_coordinators_half_loads_no_seal():
+    loaded = modules(*HALF)
+    assert set(HALF) <= loaded
+    assert not {name for name in loaded if name.startswith(("tenseal", "securepfl.crypto.sums.seal"))}
+    # What a hospital needs is found by the same look.
+    assert "tenseal" in modules("securepfl.crypto.sums.seal_cipher")
+
+
+def test_the_public_names_of_a_coordinators_program_load_no_seal():
+    program = "import sys, securepfl\nsecurepfl.Coordinator, securepfl.Federation, securepfl.load_coordinator\n"
+    assert "tenseal" not in alone(program + "print(*sys.modules)").split()
+
+
+@pytest.mark.parametrize("scheme", scheme_names())
+def test_sums_are_formed_where_seal_cannot_be_loaded(scheme):
+    found = find_scheme(scheme)
+    cipher = found.cipher(generate_ring_key() if found.encrypted else b"", LAYOUT)
+    rows = [np.arange(LAYOUT.slots, dtype=np.uint64) + np.uint64(index) for index in range(3)]
+    sent = [cipher.encrypt(row, LAYOUT) for row in rows]
+    stamp = sent[0][:8] if found.encrypted else b""
+    program = f"""{BLOCKED}
+import json
+from securepfl.crypto.sums import ring
+from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.sums.schemes import bfv
+told = json.load(sys.stdin)
+bfv.stamp = lambda: bytes.fromhex(told["stamp"])
+total = find_scheme({scheme!r}).total(choose_layout(700, 10, 3))
+for contribution in told["sent"]:
+    total.check(bytes.fromhex(contribution))
+    total.add(bytes.fromhex(contribution))
+print(total.answer().hex())
+"""
+    told = {"stamp": stamp.hex(), "sent": [contribution.hex() for contribution in sent]}
+    answer = bytes.fromhex(alone(program, stdin=json.dumps(told)).strip())
+    assert (cipher.decrypt(answer, LAYOUT) == sum(rows)).all()
+
+
+def test_the_block_on_seal_does_block():
+    with pytest.raises(AssertionError, match="seal is asked for"):
+        alone(BLOCKED + "from securepfl.crypto.sums.ring import stamp\nstamp()")
+
+
+def test_no_scheme_is_named_outside_its_file():
+    """A new scheme is one file: nothing else compares a scheme's name, or lists them."""
+    root = Path(__file__).parents[3]
+    sources = [path for package in ("securepfl", "crypto") for path in (root / package).rglob("*.py")]
+    names = tuple(f'"{name}"' for name in scheme_names() if name != "none")
+    named = [path for path in sources if any(name in path.read_text() for name in names)]
+    # The default of the setting, and the benchmark's row.
+    assert {f"{path.parent.name}/{path.name}" for path in named} <= {
+        "schemes/bfv.py",
+        "settings/tables.py",
+        "bench/schemes.py",
+    }
