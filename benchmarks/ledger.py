@@ -21,7 +21,8 @@ from rich.table import Table
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.privacy.accounting.events import AnyRelease, Release, SharedRelease
-from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms, verify_ledger
+from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
+from securepfl.privacy.ledger.summary import verify_ledger
 
 RELEASES: dict[str, AnyRelease] = {
     "full batch": Release(noise_multiplier=400.0, sample_rate=1.0, steps=20),

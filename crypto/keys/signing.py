@@ -12,20 +12,21 @@ ALGORITHM = "Ed25519"
 _DOMAIN = b"securepfl ledger signature 1"
 
 
-def ledger_verifier(trusted: Collection[bytes] | None) -> Callable[[str, bytes, bytes, bytes], bool]:
-    """(algorithm, public key, message, signature) -> whether a ledger line's signature holds under a `trusted` key.
+def ledger_verifier(trusted: Collection[bytes] | None) -> Callable[[str, bytes, bytes, bytes], None]:
+    """(algorithm, public key, message, signature) -> ValueError unless a line's signature holds under a `trusted` key.
 
     None trusts whatever key the ledger names: then the reader compares that key with the hospital's.
     """
 
-    def verify(algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        if algorithm != ALGORITHM or not (trusted is None or public_key in trusted):
-            return False
+    def verify(algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> None:
+        if algorithm != ALGORITHM:
+            raise ValueError(f"has no valid signature: it is one of {algorithm!r}, not of {ALGORITHM!r}")
+        if trusted is not None and public_key not in trusted:
+            raise ValueError("has no valid signature: its session names a key that is not trusted here")
         try:
             Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _DOMAIN + message)
         except (InvalidSignature, ValueError):
-            return False
-        return True
+            raise ValueError("has no valid signature") from None
 
     return verify
 
@@ -55,7 +56,7 @@ class LedgerSigner:
         """A signature over `message`: 64 bytes."""
         return self.identity.sign_classical(_DOMAIN + message)
 
-    def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        """Whether the signature holds and the key is one to trust."""
+    def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> None:
+        """Raises ValueError where the signature does not hold or the key is not one to trust."""
         trusted = None if self.trusting else (self.public_key,)
-        return ledger_verifier(trusted)(algorithm, public_key, message, signature)
+        ledger_verifier(trusted)(algorithm, public_key, message, signature)

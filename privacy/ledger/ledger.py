@@ -5,61 +5,39 @@ Whatever a crash leaves unsettled counts in full. `privacy` knows no encryption,
 signer; what the lines hold is in lines.py.
 """
 
-import contextlib
-import fcntl
 import hashlib
-import math
-import os
 import secrets
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
-from securepfl.errors import BudgetError, LedgerError, StorageError
+from securepfl.errors import BudgetError, LedgerError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Unit
+from securepfl.privacy.ledger.file import GrowingFile, read_unheld
+from securepfl.privacy.ledger.history import History, replay
 from securepfl.privacy.ledger.lines import (
     AnyLine,
     Audit,
     Budget,
     ExpertRelease,
-    History,
-    LedgerSummary,
     Reservation,
-    RoundSpend,
     Session,
-    SessionStart,
     Settlement,
     Torn,
-    Verifier,
-    damaged,
     decode_line,
     encode_line,
-    replay,
     reservation_id,
     signed_message,
     split_lines,
-    summary,
 )
 from securepfl.privacy.ledger.terms import Terms
 
-__all__ = [
-    "Budget",
-    "Ledger",
-    "LedgerSummary",
-    "RoundSpend",
-    "SessionStart",
-    "Signer",
-    "Terms",
-    "Verifier",
-    "verify_ledger",
-]
+__all__ = ["Budget", "Ledger", "Signer", "Terms"]
 
 _CLOCK_CORRECTION = timedelta(seconds=60)
 
@@ -78,15 +56,15 @@ class Signer(Protocol):
     def sign(self, message: bytes) -> bytes:
         """A signature over `message`."""
 
-    def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        """Whether the signature holds and the key is one to trust. Raises nothing for malformed input."""
+    def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> None:
+        """Raises ValueError where the signature does not hold, is malformed, or the key is not one to trust."""
 
 
 class Ledger:
     """An open ledger, the file's only writer until it is closed. Use Ledger.open, best in a `with`."""
 
-    def __init__(self, path: Path, file: FileIO, signer: Signer, history: History, size: int) -> None:
-        self._path, self._file, self._signer, self._history, self._size = path, file, signer, history, size
+    def __init__(self, path: Path, file: GrowingFile, signer: Signer, history: History) -> None:
+        self._path, self._file, self._signer, self._history = path, file, signer, history
 
     @classmethod
     def open(cls, path: Path, terms: Terms, signer: Signer, *, run: str | None = None) -> Self:
@@ -99,13 +77,15 @@ class Ledger:
         BudgetError where the budget is looser than the last session's and nobody decided on it, and StorageError
         where it cannot be read or written. The budget may already be spent.
         """
-        file, data = _open_locked(path)
+        file, data = GrowingFile.open(path)
         try:
             lines, torn = split_lines(data)
             history, budget = _taken_up(path, lines, terms, signer)
-            ledger = cls(path, file, signer, history, sum(len(line) + 1 for line in lines))
-            if len(data) < ledger._size:  # whole but for its newline, see split_lines
-                ledger._write(b"\n", ledger._size - 1)
+            whole = sum(len(line) + 1 for line in lines)
+            file.cut(whole)
+            if len(data) < whole:  # whole but for its newline, see split_lines
+                file.append(b"\n")
+            ledger = cls(path, file, signer, history)
             ledger._append(
                 Session(
                     **ledger._common_fields(history.composition.epsilon(budget.delta)),
@@ -133,7 +113,7 @@ class Ledger:
         For what must be known before anything else is tried. Another process may spend in between, and a folder may not
         be writable, so both check again.
         """
-        lines, _ = split_lines(_read_unheld(path))
+        lines, _ = split_lines(read_unheld(path))
         history, budget = _taken_up(path, lines, terms, signer)
         _check_spent(path, terms.site, budget, _composed(path, history, release).epsilon(budget.delta), 0)
 
@@ -277,23 +257,8 @@ class Ledger:
         data = encode_line(msgspec.structs.replace(line, signature=signature))
         written = decode_line(data)
         self._history.check(written)
-        self._write(data + b"\n", self._size)
-        self._size += len(data) + 1
+        self._file.append(data + b"\n")
         self._history.add(written, data)
-
-    def _write(self, data: bytes, offset: int) -> None:
-        """Ends the file with `data` at `offset`, on disk when it returns; at `offset` alone if it raises."""
-        try:
-            self._file.truncate(offset)
-            self._file.seek(offset)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(offset)
-            raise _storage_error(self._path, error) from error
 
     def close(self) -> None:
         """Lets others open the ledger. This one cannot be written any more."""
@@ -308,59 +273,6 @@ class Ledger:
         self.close()
 
 
-def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> LedgerSummary:
-    """Recomputes all that the ledger at `path` claims: form, order, times, hash chain, signatures, spends, budgets.
-
-    verify: also decides which public keys to trust; one that accepts any valid signature leaves comparing
-    the summary's keys to the caller. heads: hashes of its last line that the coordinator saw, in hex: lines cut off
-    at the end or replaced show only against them.
-    Raises LedgerError naming the file and the line or head, StorageError where it cannot be read.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _storage_error(path, error) from error
-    if not data:
-        raise LedgerError(f"{path}: is empty, and no ledger begins so; restore it from a copy")
-    lines, torn = split_lines(data)
-    if torn or not data.endswith(b"\n"):
-        number = max(1, len(lines) + bool(torn))
-        raise LedgerError(f"{path}: line {number} is missing or unfinished; the hospital's next run mends that")
-    history, hashes, time = History(), [], ""
-    for line in replay(str(path), lines, verify, history):
-        if line.time < time:
-            raise damaged(str(path), line.index + 1, f"is of {line.time}, before the line above it ({time})")
-        _check_spend(path, line, history)
-        hashes.append(history.head)
-        time = line.time
-    return against_heads(path, summary(history, hashes), heads)
-
-
-def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -> LedgerSummary:
-    """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger."""
-    lines = {line_hash: number for number, line_hash in enumerate(verified.hashes, start=1)}
-    for head in heads:
-        if head not in lines:
-            raise LedgerError(
-                f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
-                "restore the ledger from a copy"
-            )
-    return replace(verified, seen=max((lines[head] for head in heads), default=0))
-
-
-def _check_spend(path: Path, line: AnyLine, history: History) -> None:
-    """`history` ends with `line`."""
-    session = history.session
-    if session is None:
-        return
-    spent, tolerance = history.composition.epsilon(session.budget.delta), history.composition.tolerance
-    # Another version of the accountant may differ in the last digits, not in what the budget means.
-    if not math.isclose(spent, line.epsilon, rel_tol=tolerance, abs_tol=1e-9):
-        raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
-    if isinstance(line, Reservation) and spent > session.budget.epsilon * (1 + tolerance):
-        raise damaged(str(path), line.index + 1, f"reserves more than its budget of {session.budget.epsilon!r}")
-
-
 def _time_after(path: Path, last: str) -> str:
     """The time now, or that of the `last` line where the clock was set back a little since: times never fall."""
     now = datetime.now(UTC)
@@ -372,48 +284,6 @@ def _time_after(path: Path, last: str) -> str:
             )
         return last
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _open_locked(path: Path) -> tuple[FileIO, bytes]:
-    """The file at `path`, created if need be and locked until it is closed, and its bytes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
-    except OSError as error:
-        raise _storage_error(path, error) from error
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(path.parent)
-        return file, file.readall()
-    except BlockingIOError:
-        file.close()
-        raise LedgerError(
-            f"{path}: another process has this ledger open, or a Client of this process; close it and try again"
-        ) from None
-    except OSError as error:
-        file.close()
-        raise _storage_error(path, error) from error
-
-
-def _read_unheld(path: Path) -> bytes:
-    """The bytes at `path`, which nobody has open; none where there is no file, and none is made."""
-    try:
-        if not path.exists():
-            return b""
-    except OSError as error:
-        raise _storage_error(path, error) from error
-    file, data = _open_locked(path)
-    file.close()
-    return data
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name survive a crash: fsync of the file alone does not."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _taken_up(path: Path, lines: list[bytes], terms: Terms, signer: Signer) -> tuple[History, Budget]:
@@ -443,7 +313,3 @@ def _check_spent(path: Path, site: str, budget: Budget, spent: float, round_: in
             f"{site}: {what} would bring the spend to epsilon {spent:.4g} at delta {budget.delta:g}, over the budget "
             f"of {budget.epsilon:.4g} ({path}); raise the budget or stop here"
         )
-
-
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: {error.strerror or error}; make room or choose a folder that can be written")

@@ -13,8 +13,7 @@ from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
-from securepfl.privacy.ledger.ledger import LedgerSummary, against_heads, verify_ledger
-from securepfl.privacy.ledger.lines import RoundSpend
+from securepfl.privacy.ledger.summary import LedgerSummary, RoundSpend, against_heads, verify_ledger
 
 _HASH = re.compile("[0-9a-f]{64}")
 

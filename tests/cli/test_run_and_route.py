@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from securepfl.crypto.keys.signing import LedgerSigner
+from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.data.tables import split_table
 from securepfl.outside.experts import read_experts
 from securepfl.outside.gates import AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel
-from securepfl.privacy.ledger.ledger import verify_ledger
+from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.runtime.evaluation import Hospital, dataset_of, labels_of
 from securepfl.runtime.execution import execute
 from securepfl.runtime.local import simulate
@@ -105,11 +105,8 @@ def test_the_report_page_escapes_and_holds_no_script(demo):
 
 
 def test_every_ledger_verifies_and_holds_each_round_once(demo):
-    def verify(algorithm, key, message, signature):
-        return LedgerSigner(None, trusting=True).verify(algorithm, key, message, signature)
-
     for path in sorted((demo[0] / "ledger").iterdir()):
-        summary = verify_ledger(path, verify)
+        summary = verify_ledger(path, ledger_verifier(None))
         assert len(summary.releases) == 20 and summary.unsettled == 0
         assert summary.simulation and not summary.seeded
         lines = [json.loads(line) for line in path.read_text().splitlines()]

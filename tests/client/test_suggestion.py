@@ -24,7 +24,8 @@ from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
 from securepfl.privacy.accounting.accounting import Release, epsilon
-from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms, verify_ledger
+from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
+from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.report.ledger import budget_of, verdict, verified
 from securepfl.tasks.models import bce, build_model

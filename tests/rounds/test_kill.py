@@ -35,7 +35,7 @@ from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
-from securepfl.privacy.ledger.ledger import verify_ledger
+from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.randomness import fresh_key
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import lock_folder

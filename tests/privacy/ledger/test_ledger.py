@@ -4,8 +4,10 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from hypothesis import strategies as st
 
 from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting.accounting import Release, Selection, SharedRelease, epsilon
-from securepfl.privacy.ledger.ledger import Budget, Ledger, SessionStart, Terms, verify_ledger
-from securepfl.privacy.ledger.lines import History, replay
+from securepfl.privacy.ledger.history import History, replay
+from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
+from securepfl.privacy.ledger.summary import SessionStart, verify_ledger
 
 FEDERATION = "ab" * 32
 FIRST_VERSION = Path(__file__).with_name("first_version.jsonl")
@@ -31,21 +34,17 @@ class Ed25519Signer:
     algorithm = "Ed25519"
 
     def __init__(self, seed=1):
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
-        self.public_key = self._key.public_key().public_bytes_raw()
-
-    def sign(self, message):
-        return self._key.sign(message)
+        key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+        self.public_key, self.sign = key.public_key().public_bytes_raw(), key.sign
 
     @staticmethod
     def verify(algorithm, public_key, message, signature):
-        if algorithm != "Ed25519" or len(public_key) != 32:
-            return False
+        if algorithm != "Ed25519":
+            raise ValueError("has no valid signature")
         try:
             Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
         except InvalidSignature:
-            return False
-        return True
+            raise ValueError("has no valid signature") from None
 
 
 verify = Ed25519Signer.verify
@@ -335,7 +334,9 @@ def test_a_forged_key_is_refused_where_the_verifier_pins_the_hospitals(path):
     filled(path)
 
     def pinned(algorithm, public_key, message, signature):
-        return public_key == Ed25519Signer(9).public_key and verify(algorithm, public_key, message, signature)
+        if public_key != Ed25519Signer(9).public_key:
+            raise ValueError("has no valid signature")
+        verify(algorithm, public_key, message, signature)
 
     with pytest.raises(LedgerError, match="line 1 has no valid signature"):
         verify_ledger(path, pinned)
@@ -481,42 +482,42 @@ def test_what_could_not_be_read_back_is_not_written(path, details):
     verify_ledger(path, verify)
 
 
+@contextmanager
+def full_after(size):
+    """No file of this process grows beyond `size` bytes meanwhile: a write stops in the middle, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def failing_fsync():
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(os, "fsync", fail)
+        yield
+
+
 @pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_full_disk_leaves_file_and_memory_as_they_were(path, monkeypatch, call):
+def test_a_full_disk_leaves_file_and_memory_as_they_were(path, call):
     with open_ledger(path) as ledger:
         before, head = path.read_bytes(), ledger.head
-        full = OSError(errno.ENOSPC, "No space left on device")
-        if call == "fsync":
-
-            def fail(descriptor):
-                raise full
-
-            monkeypatch.setattr(os, "fsync", fail)
-        else:
-            monkeypatch.setattr(ledger, "_file", HalfWriting(ledger._file, full))
-        with pytest.raises(StorageError, match=f"{path}: No space left") as caught:
+        full, reason = {
+            "write": (full_after(len(before) + 100), "File too large"),
+            "fsync": (failing_fsync(), "No space left on device"),
+        }[call]
+        with full, pytest.raises(StorageError, match=f"{path}: {reason}") as caught:
             reserve(ledger, 1)
         assert "\n" not in str(caught.value)
         assert (path.read_bytes(), ledger.head, ledger.releases()) == (before, head, ())
-        monkeypatch.undo()
         reserve(ledger, 1)
     assert verify_ledger(path, verify).unsettled == 1
-
-
-class HalfWriting:
-    """A file on a disk that fills up in the middle of a line."""
-
-    def __init__(self, file, error):
-        self._file, self._error, self._written = file, error, False
-
-    def write(self, data):
-        if self._written:
-            raise self._error
-        self._written = True
-        return self._file.write(data[: len(data) // 2])
-
-    def __getattr__(self, name):
-        return getattr(self._file, name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -756,3 +757,11 @@ def test_a_ledger_written_before_there_were_other_kinds_still_holds(path):
         reserve(ledger, 3)
     assert path.read_bytes().startswith(FIRST_VERSION.read_bytes())
     verify_ledger(path, verify)
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_a_verifier_that_returns_a_verdict_is_refused_whatever_it_says(path, verdict):
+    """It would be believed without being looked at."""
+    filled(path)
+    with pytest.raises(TypeError, match=f"raise ValueError or return nothing, and it returned {verdict}"):
+        verify_ledger(path, lambda *line: verdict)

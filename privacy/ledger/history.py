@@ -1,0 +1,147 @@
+"""What a ledger's lines come to when they are read in order, and the rules that make them a ledger."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from securepfl.privacy.accounting.accounting import Composition
+from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.ledger.lines import (
+    NO_LINE,
+    AnyLine,
+    Reservation,
+    Session,
+    Settlement,
+    damaged,
+    decode_line,
+    reservation_id,
+    signed_message,
+)
+
+Verifier = Callable[[str, bytes, bytes, bytes], None]
+"""(algorithm, public key, message, signature) -> ValueError where the signature does not hold or the key is not one to
+trust, else nothing. It returns no verdict: one that nobody looks at would trust every line."""
+
+
+@dataclass
+class History:
+    """A ledger's lines, replayed in order. `add` is the only way in."""
+
+    lines: int = 0
+    head: str = NO_LINE
+    time: str = ""
+    """Of the last line."""
+    session: Session | None = None
+    sessions: list[Session] = field(default_factory=list)
+    reserved: dict[str, Reservation] = field(default_factory=dict)
+    settled: dict[str, AnyRelease] = field(default_factory=dict)
+    composition: Composition = field(default_factory=Composition)
+    """What counts: settled reservations as settled, the others in full."""
+    spent_after: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """For each reservation, the spend that its last line states, and that line's time."""
+
+    def releases(self) -> list[AnyRelease]:
+        """What counts, in the order in which it was reserved."""
+        return [self.settled.get(id_, reservation.release) for id_, reservation in self.reserved.items()]
+
+    def composition_after(self, line: AnyLine) -> Composition:
+        """What will count once `line`, which `check` lets pass, is added."""
+        match line:
+            case Reservation():
+                return self.composition.with_release(line.release)
+            case Settlement():
+                after = self.composition.with_release(line.actual)
+                after.remove(self.reserved[line.id].release)
+                return after
+        return self.composition
+
+    def add(self, line: AnyLine, data: bytes) -> None:
+        """Takes `line`, whose bytes are `data`. Raises ValueError, changing nothing, as `check`."""
+        self.check(line)
+        self.composition = self.composition_after(line)
+        match line:
+            case Session():
+                self.session = line
+                self.sessions.append(line)
+            case Reservation():
+                self.reserved[line.id] = line
+                self.spent_after[line.id] = (line.epsilon, line.time)
+            case Settlement():
+                self.settled[line.id] = line.actual
+                self.spent_after[line.id] = (line.epsilon, line.time)
+        self.lines += 1
+        self.time = line.time
+        self.head = hashlib.sha256(data).hexdigest()
+
+    def check(self, line: AnyLine) -> None:
+        """Raises ValueError, saying what is wrong with it, where `line` cannot be the next line."""
+        self._check_place(line)
+        match line:
+            case Session():
+                self._check_session(line)
+            case Reservation():
+                self._check_reservation(line)
+            case Settlement():
+                self._check_settlement(line)
+
+    def _check_place(self, line: AnyLine) -> None:
+        if line.index != self.lines:
+            raise ValueError(f"has index {line.index} where {self.lines} is due")
+        if line.previous != self.head:
+            raise ValueError("does not continue the line before it: lines were changed, removed or reordered")
+        if self.session is None:
+            if not isinstance(line, Session):
+                raise ValueError("comes before any session")
+        elif (line.site, line.simulation) != (self.session.site, self.session.simulation):
+            raise ValueError("belongs to another site, or mixes a simulation with real runs")
+        elif line.seeded != self.session.seeded:
+            raise ValueError("mixes seeded and unseeded noise")
+
+    def _check_session(self, line: Session) -> None:
+        if self.session is not None and line.data_set != self.session.data_set:
+            raise ValueError(f"is about data set {line.data_set!r}, not {self.session.data_set!r}")
+
+    def _check_reservation(self, line: Reservation) -> None:
+        if line.id != reservation_id(line.run, line.federation, line.round, line.attempt):
+            raise ValueError("has an id that is not its own")
+        if line.id in self.reserved:
+            raise ValueError(f"reserves round {line.round}, attempt {line.attempt} of its run a second time")
+        if self.session is not None and line.run != self.session.run:
+            raise ValueError("belongs to another run than its session")
+        if self.composition.unit not in (None, line.release.unit):
+            raise ValueError(
+                f"counts by {line.release.unit} where the lines before it count by {self.composition.unit}"
+            )
+
+    def _check_settlement(self, line: Settlement) -> None:
+        if line.id not in self.reserved:
+            raise ValueError(f"settles reservation {line.id!r}, which is not in the ledger")
+        if line.id in self.settled:
+            raise ValueError(f"settles reservation {line.id!r} a second time")
+        if not self.reserved[line.id].release.covers(line.actual):
+            raise ValueError(f"settles reservation {line.id!r} with more than it reserved")
+
+
+def replay(name: str, lines: list[bytes], verify: Verifier, history: History, first: int = 1) -> Iterator[AnyLine]:
+    """Each line, once its form, place and signature are checked and `history` has taken it.
+
+    Raises LedgerError, naming the file `name` and the line, counted from `first`.
+    """
+    for number, data in enumerate(lines, start=first):
+        try:
+            line = decode_line(data)
+            history.add(line, data)
+            _check_signature(line, history, verify)
+        except ValueError as error:
+            raise damaged(name, number, str(error)) from None
+        yield line
+
+
+def _check_signature(line: AnyLine, history: History, verify: Verifier) -> None:
+    """Raises ValueError where `verify` does, and TypeError where it returns a verdict instead."""
+    if history.session is None:
+        raise ValueError("comes before any session")
+    key, signature = bytes.fromhex(history.session.public_key), bytes.fromhex(line.signature)
+    verdict: object = verify(history.session.algorithm, key, signed_message(line), signature)  # type: ignore[func-returns-value]
+    if verdict is not None:
+        raise TypeError(f"verify must raise ValueError or return nothing, and it returned {verdict!r}")

@@ -1,0 +1,165 @@
+"""What a ledger says once all that it claims is recomputed: for the auditor, and for whoever asks what is left."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from securepfl.errors import LedgerError
+from securepfl.privacy.accounting.accounting import Composition
+from securepfl.privacy.accounting.events import AnyRelease, Unit
+from securepfl.privacy.ledger.file import read
+from securepfl.privacy.ledger.history import History, Verifier, replay
+from securepfl.privacy.ledger.lines import AnyLine, Budget, Reservation, Torn, damaged, split_lines
+
+__all__ = ["LedgerSummary", "RoundSpend", "SessionStart", "against_heads", "verify_ledger"]
+
+
+@dataclass(frozen=True)
+class RoundSpend:
+    """What one round's reservation counts for. epsilon: all that was spent once its last line, at `time`, counted."""
+
+    run: str
+    federation: str
+    round: int
+    attempt: int
+    settled: bool
+    release: AnyRelease
+    time: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class SessionStart:
+    """When a process opened the ledger, for which run, and what the budget was from then on.
+
+    recovered: the unfinished line that it found and dropped, or None.
+    """
+
+    run: str
+    time: str
+    budget: Budget
+    recovered: Torn | None
+
+
+@dataclass(frozen=True)
+class LedgerSummary:
+    """What a verified ledger says. Spends compose all lines at the last session's delta.
+
+    unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
+    up to the last head that the coordinator saw: those after it could be cut off unseen. 0 without heads.
+    settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
+    counted in full. hashes: of each line, in order.
+    """
+
+    site: str
+    data_set: str
+    simulation: bool
+    seeded: bool
+    budget: Budget
+    lines: int
+    head: str
+    public_keys: tuple[bytes, ...]
+    releases: tuple[AnyRelease, ...]
+    unsettled: int
+    epsilon: float
+    epsilon_replace_one: float
+    unit: Unit | None
+    rounds: tuple[RoundSpend, ...]
+    sessions: tuple[SessionStart, ...]
+    settled_below: int
+    epsilon_reserved: float
+    hashes: tuple[str, ...]
+    seen: int = 0
+
+
+def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> LedgerSummary:
+    """Recomputes all that the ledger at `path` claims: form, order, times, hash chain, signatures, spends, budgets.
+
+    verify: also decides which public keys to trust; one that accepts any valid signature leaves comparing
+    the summary's keys to the caller. heads: hashes of its last line that the coordinator saw, in hex: lines cut off
+    at the end or replaced show only against them.
+    Raises LedgerError naming the file and the line or head, StorageError where it cannot be read.
+    """
+    data = read(path)
+    if not data:
+        raise LedgerError(f"{path}: is empty, and no ledger begins so; restore it from a copy")
+    lines, torn = split_lines(data)
+    if torn or not data.endswith(b"\n"):
+        number = max(1, len(lines) + bool(torn))
+        raise LedgerError(f"{path}: line {number} is missing or unfinished; the hospital's next run mends that")
+    history, hashes, time = History(), [], ""
+    for line in replay(str(path), lines, verify, history):
+        if line.time < time:
+            raise damaged(str(path), line.index + 1, f"is of {line.time}, before the line above it ({time})")
+        _check_spend(path, line, history)
+        hashes.append(history.head)
+        time = line.time
+    return against_heads(path, _summary(history, hashes), heads)
+
+
+def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -> LedgerSummary:
+    """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger."""
+    lines = {line_hash: number for number, line_hash in enumerate(verified.hashes, start=1)}
+    for head in heads:
+        if head not in lines:
+            raise LedgerError(
+                f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
+                "restore the ledger from a copy"
+            )
+    return replace(verified, seen=max((lines[head] for head in heads), default=0))
+
+
+def _check_spend(path: Path, line: AnyLine, history: History) -> None:
+    """`history` ends with `line`."""
+    session = history.session
+    if session is None:
+        return
+    spent, tolerance = history.composition.epsilon(session.budget.delta), history.composition.tolerance
+    # Another version of the accountant may differ in the last digits, not in what the budget means.
+    if not math.isclose(spent, line.epsilon, rel_tol=tolerance, abs_tol=1e-9):
+        raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
+    if isinstance(line, Reservation) and spent > session.budget.epsilon * (1 + tolerance):
+        raise damaged(str(path), line.index + 1, f"reserves more than its budget of {session.budget.epsilon!r}")
+
+
+def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
+    """Of a history with at least one session, and its lines' hashes. Raises ValueError where there is none."""
+    last = history.session
+    if last is None:
+        raise ValueError("history holds no session")
+    delta = last.budget.delta
+    return LedgerSummary(
+        site=last.site,
+        data_set=last.data_set,
+        simulation=last.simulation,
+        seeded=any(session.seeded for session in history.sessions),
+        budget=last.budget,
+        lines=history.lines,
+        head=history.head,
+        public_keys=tuple(dict.fromkeys(bytes.fromhex(session.public_key) for session in history.sessions)),
+        releases=tuple(history.releases()),
+        unsettled=len(history.reserved) - len(history.settled),
+        epsilon=history.composition.epsilon(delta),
+        epsilon_replace_one=history.composition.epsilon(delta, "replace-one"),
+        unit=history.composition.unit,
+        rounds=tuple(_round(history, reservation) for reservation in history.reserved.values()),
+        sessions=tuple(SessionStart(s.run, s.time, s.budget, s.recovered) for s in history.sessions),
+        settled_below=sum(actual != history.reserved[id_].release for id_, actual in history.settled.items()),
+        epsilon_reserved=Composition.of(r.release for r in history.reserved.values()).epsilon(delta),
+        hashes=tuple(hashes),
+    )
+
+
+def _round(history: History, reservation: Reservation) -> RoundSpend:
+    epsilon, time = history.spent_after[reservation.id]
+    return RoundSpend(
+        run=reservation.run,
+        federation=reservation.federation,
+        round=reservation.round,
+        attempt=reservation.attempt,
+        settled=reservation.id in history.settled,
+        release=history.settled.get(reservation.id, reservation.release),
+        time=time,
+        epsilon=epsilon,
+    )
