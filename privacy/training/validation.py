@@ -9,10 +9,12 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
 from securepfl.errors import ModelError
 from securepfl.privacy.training.attention import attention_in_place_of
 
+_SIZES = {"Line": "in_features", "Conv": "in_channels", "Batc": "num_features", "Inst": "num_features"}
 _LAYERS_OF_ATTENTION = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
@@ -24,6 +26,7 @@ def validate_model(model: nn.Module) -> None:
     batch norm) or keeps something of them (a buffer updated by hand) passes: probe.check_independence looks for those.
     Raises ModelError, naming the layer or parameter as in the model, and the mend.
     """
+    check_sizes(model)
     for name, module in model.named_modules():
         fault = _fault(module)
         if fault:
@@ -41,6 +44,23 @@ def validate_model(model: nn.Module) -> None:
         first_name[id(parameter)] = name
     if not first_name:
         raise ModelError("the model has no parameters to train: hand in one that has, not all of them frozen")
+
+
+def check_sizes(model: nn.Module) -> None:
+    """Raises ModelError for a layer that takes its sizes, and then its weights, from the first batch it sees.
+
+    All hospitals must start from the same weights, and no batch is theirs alike.
+    """
+    for name, module in model.named_modules():
+        held = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(is_lazy(tensor) for tensor in held):
+            kind = type(module).__name__
+            plain = kind.removeprefix("Lazy")
+            mend = f"write nn.{plain} with its {_SIZES[plain[:4]]}" if plain[:4] in _SIZES else "give it its sizes"
+            raise ModelError(
+                f"layer {name or 'the model itself'} ({kind}) has no size before its first batch: {mend}, so that all "
+                "hospitals start from the same weights"
+            )
 
 
 def set_training(model: nn.Module) -> None:
@@ -86,12 +106,14 @@ def replace_unsupported(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
     Dropout stays as it was: in training, each record's is drawn by itself. A TransformerEncoder no longer takes nested
     tensors: in evaluation, its outputs at positions that src_key_padding_mask hides are then numbers, not zeros.
+    Raises ModelError for a lazy layer (see check_sizes).
 
     Example:
         >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         >>> replace_unsupported(layer)[1]
         ('self_attn',)
     """
+    check_sizes(model)
     copied = copy.deepcopy(model)
     replaced = []
     for name, module in list(copied.named_modules()):

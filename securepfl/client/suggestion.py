@@ -188,7 +188,8 @@ class _Part:
 
     def frozen(self) -> dict[str, Tensor]:
         """Masks under which `names` alone are trained, clipped and noised."""
-        return {n: torch.zeros_like(p) for n, p in self.model.named_parameters() if n not in self.names}
+        parameters = self.model.named_parameters()
+        return {n: torch.zeros_like(p) for n, p in parameters if p.requires_grad and n not in self.names}
 
 
 @dataclass(frozen=True)
@@ -344,6 +345,12 @@ def _named(plain: nn.Module) -> dict[Choice, tuple[str, ...]]:
 
 def _check_start(model: nn.Module, like: nn.Module, what: str) -> None:
     """A layer that had no bias may have one where a correction was folded into it. Raises ModelError."""
+    model_frozen, frozen = ({n for n, p in m.named_parameters() if not p.requires_grad} for m in (model, like))
+    if model_frozen != frozen:
+        raise ModelError(
+            f'start: parameter "{min(model_frozen ^ frozen)}" is frozen in one of start and {what} and trained in the '
+            "other; freeze the same ones"
+        )
     have, need = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (model, like))
     wrong = sorted(n for n, shape in need.items() if have.get(n) != shape)
     if wrong:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 import rfc8785
@@ -16,6 +17,7 @@ from securepfl.learning.personal.trajectory import check_patterns
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.privacy.training.noise_plan import plan_shared_noise
 from securepfl.privacy.training.shared_noise import SharedNoise
+from securepfl.privacy.training.validation import check_sizes
 from securepfl.settings.federation import Federation, ModelShape
 from securepfl.settings.roster import check_roster
 from securepfl.settings.tables import ModelSettings, SiteSettings
@@ -103,14 +105,20 @@ def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings)
         model = build_model()
     if not isinstance(model, nn.Module):
         raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")
+    check_sizes(model)
     return model if settings.adapters is None else with_adapters(model, settings.adapters)
 
 
 def _model_digest(model: nn.Module, partition: Partition) -> str:
-    """Of names, shapes, what is personal, and every number that hospitals must start from alike, buffers included."""
+    """Of names, shapes, what is personal and frozen, and every number that hospitals must start from alike: frozen
+    parameters and buffers too.
+    """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     shapes = {name: [str(tensor.dtype), *tensor.shape] for name, tensor in tensors.items()}
-    digest = hashlib.sha256(rfc8785.dumps({"shapes": shapes, "personal": list(partition.personal)}))
+    told: dict[str, Any] = {"shapes": shapes, "personal": list(partition.personal)}
+    if partition.frozen:
+        told["frozen"] = list(partition.frozen)
+    digest = hashlib.sha256(rfc8785.dumps(told))
     for name in sorted(tensors):
         digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

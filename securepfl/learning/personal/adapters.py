@@ -238,7 +238,8 @@ def _sum_of(adapted: Adapted) -> Layer:
         if weight is not None:
             base.weight += weight
         if bias is not None:
-            base.bias = nn.Parameter(bias.clone() if base.bias is None else base.bias + bias)
+            trained = base.bias is None or base.bias.requires_grad
+            base.bias = nn.Parameter(bias.clone() if base.bias is None else base.bias + bias, requires_grad=trained)
     return base
 
 

@@ -24,7 +24,7 @@ _SPECIAL = re.compile(r"[*?[]")  # what fnmatch does not take literally
 
 @dataclass(frozen=True)
 class Partition:
-    """A model's trainable parameters split in two, each part in `named_parameters` order.
+    """A model's trainable parameters split in two, each part in `named_parameters` order; `frozen` are in neither.
 
     Either part may be empty: no personal parameters is plain federated averaging, no shared ones is local
     training. Raises ValueError where a name stands in both parts or `shapes` does not cover exactly them.
@@ -33,6 +33,7 @@ class Partition:
     shared: tuple[str, ...]
     personal: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = self.shared + self.personal
@@ -55,7 +56,7 @@ class Partition:
         chosen = set(_picked(model, personal, shapes))
         own = tuple(name for name in shapes if name in chosen)
         shared = tuple(name for name in shapes if name not in chosen)
-        return cls(shared=shared, personal=own, shapes=shapes)
+        return cls(shared=shared, personal=own, shapes=shapes, frozen=_frozen(model))
 
     @property
     def shared_size(self) -> int:
@@ -143,12 +144,26 @@ def _picked(model: nn.Module, personal: Personal, names: Iterable[str]) -> list[
         return [name for name in names if personal(name, parameters[name])]
     known = list(names)
     for pattern in personal:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise ModelError(unmatched("[model] personal", pattern, known))
+        if any(fnmatchcase(name, pattern) for name in known):
+            continue
+        frozen = [name for name in _frozen(model) if fnmatchcase(name, pattern)]
+        if frozen:
+            raise ModelError(
+                f'[model] personal: pattern "{pattern}" matches frozen parameters only ({_some(frozen)}), which are '
+                "neither shared nor personal: let them train (requires_grad), or remove the pattern"
+            )
+        raise ModelError(unmatched("[model] personal", pattern, known))
     return [name for name in known if any(fnmatchcase(name, pattern) for pattern in personal)]
 
 
 def unmatched(place: str, pattern: str, names: Sequence[str]) -> str:
     """What to say of a pattern in the table or key `place` that matches none of the parameters `names`."""
-    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-    return f'{place}: pattern "{pattern}" matches no trainable parameter: mend it; parameters are {shown}'
+    return f'{place}: pattern "{pattern}" matches no trainable parameter: mend it; parameters are {_some(names)}'
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+
+
+def _frozen(model: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, parameter in model.named_parameters() if not parameter.requires_grad)

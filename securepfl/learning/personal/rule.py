@@ -32,6 +32,7 @@ def default_personal(model: nn.Module) -> tuple[str, ...]:
         if choice in choices:
             return choices[choice]
     layer = output_layer(model)
+    _refuse_frozen(model, layer, "auto")
     raise ModelError(
         f'[model] personal = "auto": the output layer "{layer}" has no bias and is all there is; set adapters = 0, '
         "give it a bias, or name personal parameters by patterns"
@@ -71,8 +72,20 @@ def named_by(rule: Rule, model: nn.Module) -> tuple[str, ...]:
     if rule == "adapters":
         raise ModelError('[model] personal = "adapters": the model has none; set adapters, or name other parameters')
     layer = output_layer(model)
+    _refuse_frozen(model, layer, rule)
     lacks = "has no bias" if rule == "intercept" else "is all there is, so nothing would be shared"
     raise ModelError(f'[model] personal = "{rule}": the output layer "{layer}" {lacks}; name parameters by patterns')
+
+
+def _refuse_frozen(model: nn.Module, layer: str, rule: Rule) -> None:
+    """Raises ModelError where what `rule` looks for in the output layer is there and does not train."""
+    parameters = dict(model.get_submodule(layer).named_parameters())
+    sought = [p for name, p in parameters.items() if name in ("bias", "base.bias")] if rule == "intercept" else []
+    if not any(p.requires_grad for p in sought or parameters.values()):
+        raise ModelError(
+            f'[model] personal = "{rule}": the output layer "{layer}" is frozen; let it train (requires_grad), or name '
+            "personal parameters by patterns"
+        )
 
 
 def output_layer(model: nn.Module) -> str:

@@ -530,3 +530,19 @@ def test_replaced_recurrent_layers_compute_the_same():
     copied, _ = replace_unsupported(model)
     x = torch.randn(2, 5, 4)
     torch.testing.assert_close(copied(x), model(x))
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+@pytest.mark.parametrize(("name", "mode"), CASES)
+def test_frozen_parameters_stay_and_do_not_count_in_the_clip(name, mode, frozen):
+    """Every other parameter is frozen: what moves is the clipped sum over the rest, in every mode."""
+    model, dataset = example(name)
+    parts = [torch.full_like(p, float(i % 2 != frozen)).flatten() for i, p in enumerate(model.parameters())]
+    keep = torch.cat(parts)
+    want = loop(model, dataset, keep=keep)
+    for i, p in enumerate(model.parameters()):
+        p.requires_grad_(i % 2 != frozen)
+    moved, _ = train(model, dataset, mode=mode, physical_batch=3)
+    torch.testing.assert_close(moved, want, rtol=1e-5, atol=2e-6)
+    assert not moved[keep == 0].any() and moved.any()
+    assert [p.requires_grad for p in model.parameters()] == [i % 2 != frozen for i in range(len(parts))]
