@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from securepfl.report.outcome import METRICS, MODELS, Outcome
+from securepfl.report.outcome import MODELS, Outcome
 from securepfl.runtime.evaluation import dataset_of, outcome_of
 from securepfl.runtime.local import simulate
 from securepfl.runtime.planning import plan_tables
 from securepfl.settings.federation import Federation
+from securepfl.tasks.binary import BINARY
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"
 
@@ -49,9 +50,10 @@ def table_of(outcomes: list[Outcome], without: tuple[str, ...]) -> Table:
     table = Table("model", "accuracy", "balanced accuracy", "AUROC", title=title, title_justify="left")
     for model in MODELS:
         means = [outcome.mean(without)[model] for outcome in outcomes]
+        names = [metric.name for metric in BINARY.metrics]
         table.add_row(
             model,
-            *(interval([value for m in means if (value := m[name]) is not None]) for name in METRICS),
+            *(interval([value for m in means if (value := m[name]) is not None]) for name in names),
         )
     return table
 

@@ -28,8 +28,8 @@ from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import SecurePFLError
 from securepfl.runtime.local import SimulatedRun, Traffic, exchange, local_parties, noise_key
 from securepfl.settings.federation import Federation
-from securepfl.tasks.metrics import evaluate
-from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.binary import BINARY, bce
+from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "heart_disease" / "federation.toml"
@@ -156,7 +156,7 @@ def main(data: Path, seeds: int, rounds: int, config: Path) -> None:
                 for seed in range(seeds):
                     parts = dealt(train, hospitals, seed)
                     model, _ = shared_model_of(federation, parts, features, seed, bce)
-                    found.append(evaluate(predict(model, test.features), test.labels))
+                    found.append(BINARY.evaluate(predict(model, test.features, BINARY), test.labels))
                 _, steps = shared_model_of(federation, dealt(train, hospitals, 0), features, 0, nothing)
                 deviations[noise] = float(steps.std())
                 ratio = "" if noise == "local" else f"{deviations['local'] / deviations['shared']:.2f}"

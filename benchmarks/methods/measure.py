@@ -8,8 +8,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from methods.task import Fitted, Task
-from securepfl.tasks.metrics import Metrics, evaluate
+from securepfl.tasks.binary import BINARY
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.task import Metrics
 
 SiteMetrics = Mapping[str, Metrics]
 
@@ -17,7 +18,7 @@ SiteMetrics = Mapping[str, Metrics]
 def metrics_of(task: Task, fitted: Fitted) -> dict[str, Metrics]:
     """Each hospital's model on its test rows: None where a metric doesn't exist, all where it has no test rows."""
     return {
-        name: evaluate(_probabilities(fitted.models[name], site.test_x), site.test_y.numpy())
+        name: BINARY.evaluate(_probabilities(fitted.models[name], site.test_x), site.test_y.numpy())
         for name, site in task.sites.items()
     }
 
@@ -48,4 +49,4 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def _probabilities(model: nn.Module, x: Tensor) -> NDArray[np.float64]:
     """A diverged model knows nothing: 1/2 in place of what is no number."""
-    return np.nan_to_num(predict(model, x), nan=0.5)
+    return np.nan_to_num(predict(model, x, BINARY), nan=0.5)

@@ -20,7 +20,7 @@ from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.training.gradients import choose_mode
 from securepfl.randomness import RandomStream, derive_key
-from securepfl.tasks.models import bce
+from securepfl.tasks.binary import bce
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -23,6 +23,7 @@ from securepfl.client.answers import check_answer, open_answer
 from securepfl.client.applying import Step
 from securepfl.client.compared import compared_of, noise_of, set_noise
 from securepfl.client.comparing import Comparison
+from securepfl.client.labels import check_labels, feature_type, task_and_loss
 from securepfl.client.masks import Masks
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.run_kind import Simulation, kind_of, ledger_terms
@@ -61,8 +62,8 @@ from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import lock_folder
 from securepfl.tasks.device import resolve_device
-from securepfl.tasks.models import bce
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.task import Task
 
 BuildModel = Callable[[], nn.Module]
 
@@ -74,8 +75,11 @@ class Client:
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
     its items are the privacy units, records or patients (x [r, ...], y [r, ...]) as `[privacy] unit` says, and batches
     are drawn anew (full, or declared Poisson sampling).
-    `loss(output, y)` gives one loss per record, shape [batch]. State lives in `folder` and survives a kill;
-    the ledger in `ledger` (default: in `folder`) belongs to `data_set` (default: `name`) and composes over runs.
+    `task` (default: the federation's) is a name or a Task: it says which labels are legal, the loss, and what `predict`
+    returns. `loss(output, y)` in place of the task's gives one loss per record, shape [batch]; without a task anywhere,
+    labels need only be finite and `predict` returns the model's outputs as they are.
+    State lives in `folder` and survives a kill; the ledger in `ledger` (default: in `folder`) belongs to `data_set`
+    (default: `name`) and composes over runs.
     `last_training` tells of this process's last round with local noise, also how many units held NaN or infinity and
     counted as zero. It is exact and private: for the hospital's own eyes.
 
@@ -94,7 +98,8 @@ class Client:
         *,
         ledger: Path | None = None,
         data_set: str | None = None,
-        loss: Loss = bce,
+        loss: Loss | None = None,
+        task: str | Task | None = None,
         device: str = "auto",
         simulation: Simulation | None = None,
     ) -> None:
@@ -120,7 +125,10 @@ class Client:
                 "load this hospital's, or let the steward run `securepfl keys rotate` with these settings"
             )
         self._training = TrainingSet.of(training, name, federation.privacy.unit)
-        self._training.try_out(self._model, loss, self.device, name)
+        self.task, own_loss = task_and_loss(federation, task, loss)
+        check_labels(self._training, self.task, self._model, self.device, name, federation.training.physical_batch)
+        self._training.try_out(self._model, own_loss, self.device, name)
+        self._feature_type = feature_type(self._training)
         _check_normaliser(federation, self.units, name)
         self._start = as_floats(self._partition.flatten_personal(self._model))
         if federation.sparsity.kind == "difference":
@@ -135,7 +143,7 @@ class Client:
             self._model,
             self._partition,
             self._training,
-            loss,
+            own_loss,
             self.device,
             dp_settings(federation, self.units, federation.training.steps),
         )
@@ -336,8 +344,13 @@ class Client:
         return self._model_with(self._state.shared, self._start if average is None else average)
 
     def predict(self, features: Tensor | NDArray[Any]) -> NDArray[np.float64]:
-        """The personal model's probabilities for features [n, ...]."""
-        return predict(self.personal_model(), features)
+        """What the task makes of the personal model's outputs for features [n, ...].
+
+        The probability of 1 [n] (binary) or of each class or label [n, k], a number in the label's unit [n]
+        (regression), or, with a loss of one's own and no task, the outputs themselves. Integers stay integers where
+        training's were. Raises ModelError where the model fails on these features.
+        """
+        return predict(self.personal_model(), features, self.task, trained=self._feature_type)
 
     def release(self, expert: Literal["personal", "shared"]) -> tuple[nn.Module, dict[str, Any]]:
         """A model for use outside, with its audit record: written to the ledger before it is returned.

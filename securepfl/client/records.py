@@ -24,7 +24,6 @@ from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.probe import check_independence
 from securepfl.randomness import RandomStream, fresh_key
-from securepfl.tasks.models import bce
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,8 +71,6 @@ class TrainingSet:
         """
         with _told(site, self.unit):
             check_independence(model, self.dataset, loss, device=device, unit=self.unit, collate=self.collate)
-        if loss is bce and self.collate in (None, default_collate):
-            self._check_labels(site)
         settings = DPSettings(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=1e-3)
         for count in sorted({1, min(2, self.units)}):
             first: Subset[Any] = Subset(self.dataset, range(count))
@@ -97,15 +94,6 @@ class TrainingSet:
                     "gradients do, and would train nothing; mend them, or leave them out"
                 )
 
-    def _check_labels(self, site: str) -> None:
-        """Of the first two units: the default loss would train on any number."""
-        for index in range(min(2, self.units)):
-            y = torch.as_tensor(self.dataset[index][1])
-            if bool(((y != 0) & (y != 1) & torch.isfinite(y)).any()):
-                raise DataError(
-                    f"{site}: the first {self.unit}s hold labels other than 0 and 1; map them, or hand in another loss"
-                )
-
 
 @contextmanager
 def _told(site: str, unit: Unit) -> Iterator[None]:
@@ -117,8 +105,8 @@ def _told(site: str, unit: Unit) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{site}: model and loss fail on the first {unit}s ({reason}); each is (x, y), and the "
-            "default loss takes one logit and one label of 0 or 1 for each record"
+            f"{site}: model and loss fail on the first {unit}s ({reason}); each is (x, y), and "
+            "the loss takes the model's outputs and the labels of a batch"
         ) from None
 
 

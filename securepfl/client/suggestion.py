@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from securepfl.client.client import BuildModel
+from securepfl.client.labels import check_labels, task_and_loss
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.run_kind import Simulation, ledger_terms
 from securepfl.client.training import dp_settings
@@ -38,8 +39,9 @@ from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
 from securepfl.settings.tables import SiteSettings
 from securepfl.tasks.device import resolve_device
-from securepfl.tasks.models import bce, public_stream
+from securepfl.tasks.models import public_stream
 from securepfl.tasks.prediction import evaluating
+from securepfl.tasks.task import Task
 
 Choice = Literal["none", "intercept", "head", "adapters"]
 _SIZES: tuple[Choice, ...] = ("intercept", "head", "adapters")
@@ -81,17 +83,18 @@ def suggest_partition(
     steps: int = 10,
     gain_clip: float = 0.5,
     data_set: str | None = None,
-    loss: Loss = bce,
+    loss: Loss | None = None,
+    task: str | Task | None = None,
     device: str = "auto",
     simulation: Simulation | None = None,
 ) -> Suggestion:
     """The personal part that helps `name` most on its own data, for at most `epsilon` at the federation's delta.
 
     Candidates are "intercept", "head" and, where `[model] adapters` is set, "adapters"; "none" is the answer where none
-    helps. federation: bound or not. training, data_set, loss, device: as in Client. identity: a keyring's, which signs
-    the ledger's lines. ledger: path of the hospital's ledger file (a Client's is FOLDER/ledger.jsonl where it was given
-    no other); the Client must be closed. simulation: a securepfl.Simulation where the Client has one, None for a real
-    hospital. start: the model from which personal parts are trained, with or without its adapters: one that was
+    helps. federation: bound or not. training, data_set, loss, task, device: as in Client. identity: a keyring's, which
+    signs the ledger's lines. ledger: path of the hospital's ledger file (a Client's is FOLDER/ledger.jsonl where it was
+    given no other); the Client must be closed. simulation: a securepfl.Simulation where the Client has one, None for a
+    real hospital. start: the model from which personal parts are trained, with or without its adapters: one that was
     released, as Client.shared_model(). None is the public start, for pretrained models only: from random weights, what
     every hospital needs would pass for what this one needs. mean: candidates on average. steps: full-batch steps of
     each. gain_clip: most that one unit adds to a score, in units of the loss.
@@ -108,6 +111,7 @@ def suggest_partition(
     """
     _check_kinds(name, federation, build_model, start, identity, ledger, simulation)
     _check(federation, name, identity, gain_clip)
+    chosen_task, own_loss = task_and_loss(federation, task, loss)
     records = TrainingSet.of(training, name, federation.privacy.unit)
     if records.units < 2:
         raise DataError(f"{name}: {records.units} training {records.unit}: one half trains and one scores; give 2")
@@ -116,12 +120,12 @@ def suggest_partition(
     one = Release(noise_multiplier=noise, sample_rate=1.0, steps=steps, unit=records.unit)
     selection = Selection(candidate=(one,), mean=mean, shape="poisson")
     streams = _Streams(name, simulation)
-    trial = _Trial.of(federation, records, one, gain_clip, loss, resolve_device(device))
+    trial = _Trial.of(federation, records, one, gain_clip, own_loss, resolve_device(device))
     parts = _parts(federation, build_model, start, trial.device)
     path, terms = Path(ledger), ledger_terms(_site(federation, name), name, data_set or name, simulation)
     signer = LedgerSigner(identity, trusting=terms.simulation)
     Ledger.check(path, terms, signer, selection)
-    _try_out(parts, records, loss, trial.device, name)
+    _try_out(parts, trial, chosen_task, name)
     with Ledger.open(path, terms, signer) as opened:
         _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
@@ -360,10 +364,12 @@ def _check_start(model: nn.Module, like: nn.Module, what: str) -> None:
         )
 
 
-def _try_out(parts: tuple[_Part, ...], records: TrainingSet, loss: Loss, device: torch.device, name: str) -> None:
+def _try_out(parts: tuple[_Part, ...], trial: _Trial, task: Task, name: str) -> None:
     """Find mistakes in model, loss or data while they cost nothing. Raises ModelError or DataError."""
+    records, device = trial.records, trial.device
+    check_labels(records, task, parts[0].model, device, name, trial.settings.physical_batch)
     for model in {id(part.model): part.model for part in parts}.values():
-        records.try_out(model, loss, device, name)
+        records.try_out(model, trial.loss, device, name)
 
 
 def _reserve(ledger: Ledger, selection: Selection, federation: Federation) -> None:

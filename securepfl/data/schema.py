@@ -131,6 +131,11 @@ class DataSpec:
         return BinaryLabels.of(self.positive, self.negative)
 
     @property
+    def label_options(self) -> dict[str, Any]:
+        """What is declared of the labels for a task: nothing of binary ones."""
+        return {}
+
+    @property
     def split_note(self) -> str:
         """One line for a run's output: how rows were split, and what that is good for."""
         if self.split.method == "stratified":

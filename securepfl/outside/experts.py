@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from torch import nn
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.learning.personal.adapters import folded
-from securepfl.settings.binding import initial_model
+from securepfl.settings.binding import built_in, initial_model
 from securepfl.settings.tables import ModelSettings
 from securepfl.storage.folder import read_arrays, write_arrays
-from securepfl.tasks.models import build_model
+from securepfl.tasks.registry import task_named
+from securepfl.tasks.task import Task
 
 SHARED = "shared"
 """The name of the expert made of the shared parameters and the hospitals' average personal ones."""
@@ -25,10 +25,11 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Experts:
-    """Models of one architecture by name, and how their inputs were scaled."""
+    """Models of one architecture by name, how their inputs were scaled, and what their outputs mean."""
 
     models: Mapping[str, nn.Module]
     spec: DataSpec
+    task: Task
     records: Mapping[str, Mapping[str, Any]]
 
 
@@ -57,15 +58,20 @@ def read_experts(folder: Path) -> Experts:
             models[path.stem], records[path.stem] = _model(arrays, meta), meta["record"]
         except (KeyError, TypeError, RuntimeError, msgspec.ValidationError):
             raise StorageError(f"{path}: not an expert that securepfl released; restore it from a copy") from None
-    return Experts(models, DataSpec.from_mapping((first or {})["data"], where=str(paths[0])), records)
+    meta = first or {}
+    spec, settings = DataSpec.from_mapping(meta["data"], where=str(paths[0])), _settings_of(meta)
+    return Experts(models, spec, task_named(settings.task, **spec.label_options), records)
+
+
+def _settings_of(meta: Mapping[str, Any]) -> ModelSettings:
+    return msgspec.convert(meta["model"], type=ModelSettings)
 
 
 def _model(arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> nn.Module:
-    settings = msgspec.convert(meta["model"], type=ModelSettings)
-    features = len(DataSpec.from_mapping(meta["data"]).feature_names)
+    settings = _settings_of(meta)
     if settings.kind == "own":
         raise StorageError("the experts are of the pipeline's own model; route them with securepfl.RoutedModel")
-    model = initial_model(partial(build_model, settings.kind, features, settings.hidden), settings)
+    model = initial_model(built_in(settings, DataSpec.from_mapping(meta["data"])), settings)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     # Whole layers are mixed: a correction apart from its layer would meet another expert's.
     return folded(model).eval()

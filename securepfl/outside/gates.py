@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from securepfl.errors import ConfigError
 from securepfl.outside.routing import RoutedModel
 from securepfl.randomness import RandomStream
 from securepfl.tasks.models import public_stream
-from securepfl.tasks.prediction import class_logits, evaluating, placed_like
+from securepfl.tasks.prediction import evaluating, placed_like
+from securepfl.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -55,58 +57,69 @@ class AdaptReport:
     entropy_after: float
 
 
-def normalised_entropy(logits: Tensor) -> Tensor:
-    """Entropy of each row's prediction over its maximum, log C: [B] in [0, 1]; equal logits give 1.
+def normalised_entropy(choices: Tensor) -> Tensor:
+    """Entropy of each row's prediction over its maximum, the mean over its choices: [B] in [0, 1]; equal logits give 1.
 
-    `logits` is [B, C], or [B] or [B, 1] for a binary model. Raises ValueError for another shape.
+    `choices` are logits [B, choices, classes], as Task.choices gives them.
+
+    >>> normalised_entropy(torch.zeros(1, 1, 3)).tolist()
+    [1.0]
     """
-    classes = class_logits(logits)
-    logs = classes.log_softmax(dim=1)
-    entropy = -(logs.exp() * logs).sum(dim=1)
-    return (entropy / log(classes.shape[1])).clamp(0.0, 1.0)
+    logs = choices.log_softmax(dim=2)
+    entropy = -(logs.exp() * logs).sum(dim=2)
+    return (entropy / log(choices.shape[2])).clamp(0.0, 1.0).mean(dim=1)
 
 
-def consistency(logits: Tensor, view_logits: Tensor) -> Tensor:
+def consistency(choices: Tensor, view: Tensor) -> Tensor:
     """Mean squared difference between the probabilities of two views of the same rows: a scalar >= 0.
 
-    Raises ValueError where the logits are not [B], [B, 1] or [B, C].
+    Both are logits [B, choices, classes].
     """
-    difference = class_logits(logits).softmax(dim=1) - class_logits(view_logits).softmax(dim=1)
-    return difference.square().mean()
+    return (choices.softmax(dim=2) - view.softmax(dim=2)).square().mean()
 
 
-def adapt(routed: RoutedModel, features: NDArray[np.floating] | Tensor, settings: AdaptSettings) -> AdaptReport:
+def adapt(
+    routed: RoutedModel, features: NDArray[np.floating] | Tensor, settings: AdaptSettings, task: Task
+) -> AdaptReport:
     """Fit the gates of `routed`, in place, to unlabelled `features` [n, ...]; the experts stay as they are.
 
-    Raises ValueError where there is no row or a value is not finite.
+    Raises ConfigError for a task whose predictions choose nothing, and so have no entropy; ValueError where there is no
+    row or a value is not finite.
     """
     rows = placed_like(routed, features)
     if len(rows) == 0 or not torch.isfinite(rows).all():
         raise ValueError(f"features must hold at least one row and be finite, not {len(rows)} rows")
     stream = public_stream("adapt", settings.seed)
     optimiser = torch.optim.Adam(routed.gate_parameters(), lr=settings.learning_rate)
-    before = _mean_entropy(routed, rows, settings.batch)
+    before = _mean_entropy(routed, rows, settings.batch, task)
     steps = 0
     with evaluating(routed), torch.enable_grad():
         for _ in range(settings.passes):
             order = torch.from_numpy(stream.permutation(len(rows))).to(rows.device)
             for chosen in torch.split(order, settings.batch):
-                loss = _loss(routed, rows[chosen], settings, stream)
+                loss = _loss(routed, rows[chosen], settings, stream, task)
                 optimiser.zero_grad()
                 torch.autograd.backward(loss)
                 optimiser.step()
                 steps += 1
-    return AdaptReport(len(rows), steps, before, _mean_entropy(routed, rows, settings.batch))
+    return AdaptReport(len(rows), steps, before, _mean_entropy(routed, rows, settings.batch, task))
 
 
-def _loss(routed: RoutedModel, rows: Tensor, settings: AdaptSettings, stream: RandomStream) -> Tensor:
+def _choices(routed: RoutedModel, rows: Tensor, task: Task) -> Tensor:
+    choices = task.choices(routed(rows))
+    if choices is None:
+        raise ConfigError(f"predictions of the task {task.name} have no entropy to lower: use the experts' average")
+    return choices
+
+
+def _loss(routed: RoutedModel, rows: Tensor, settings: AdaptSettings, stream: RandomStream, task: Task) -> Tensor:
     drawn = torch.from_numpy(stream.gaussian(rows.numel())).reshape(rows.shape).to(rows)
-    logits = routed(rows)
-    instability = consistency(logits, routed(rows + settings.noise * drawn))
-    return settings.entropy * normalised_entropy(logits).mean() + settings.consistency * instability
+    choices = _choices(routed, rows, task)
+    instability = consistency(choices, _choices(routed, rows + settings.noise * drawn, task))
+    return settings.entropy * normalised_entropy(choices).mean() + settings.consistency * instability
 
 
-def _mean_entropy(routed: RoutedModel, rows: Tensor, batch: int) -> float:
+def _mean_entropy(routed: RoutedModel, rows: Tensor, batch: int, task: Task) -> float:
     with evaluating(routed), torch.no_grad():
-        entropies = [normalised_entropy(routed(part)) for part in torch.split(rows, batch)]
+        entropies = [normalised_entropy(_choices(routed, part, task)) for part in torch.split(rows, batch)]
     return float(torch.cat(entropies).double().mean())

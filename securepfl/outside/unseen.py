@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from securepfl.data.tables import load_unlabelled
@@ -16,6 +17,7 @@ from securepfl.outside.gates import AdaptReport, AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel, gate_summary
 from securepfl.storage.folder import write_bytes
 from securepfl.tasks.prediction import placed_like, predict
+from securepfl.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class RoutedRows:
     """Predictions [n] with the rows' numbers in their file, and how the experts were mixed, by layer."""
 
     rows: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    predictions: NDArray[np.float64]
+    task: Task
     experts: tuple[str, ...]
     gates: dict[str, list[float]]
     report: AdaptReport | None
@@ -34,6 +37,8 @@ class RoutedRows:
         if self.report is not None:
             before, after = self.report.entropy_before, self.report.entropy_after
             lines.append(f"mean uncertainty (normalised entropy, 0 to 1) of predictions: {before:.3f} -> {after:.3f}")
+        elif not _chooses(self.task):
+            lines.append(f"predictions of a {self.task.name} have no uncertainty to lower: the experts are averaged")
         for layer, gates in self.gates.items():
             mixed = ", ".join(f"{name} {gate:.2f}" for name, gate in zip(self.experts, gates, strict=True))
             lines.append(f"mean weights in layer {layer}: {mixed}")
@@ -50,13 +55,21 @@ def route_rows(folder: Path, data: Path, passes: int) -> RoutedRows:
     if not len(table.features):
         raise DataError(f"{data}: no rows to predict; name a file with at least one")
     routed = RoutedModel(list(experts.models.values()))
-    report = adapt(routed, table.features, AdaptSettings(passes=passes)) if passes else None
+    task, settings = experts.task, AdaptSettings(passes=passes) if passes and _chooses(experts.task) else None
+    report = None if settings is None else adapt(routed, table.features, settings, task)
     gates = gate_summary(routed, placed_like(routed, table.features))
-    return RoutedRows(table.rows, predict(routed, table.features), tuple(experts.models), gates, report)
+    predictions = predict(routed, table.features, task)
+    return RoutedRows(table.rows, predictions, task, tuple(experts.models), gates, report)
+
+
+def _chooses(task: Task) -> bool:
+    """Whether a prediction is a choice, whose uncertainty adaptation can lower."""
+    return task.choices(torch.zeros(1, task.outputs)) is not None
 
 
 def write_predictions(routed: RoutedRows, path: Path | None) -> None:
-    """CSV with columns row, probability, prediction, to a new file `path` in one step, or to stdout.
+    """CSV with the row and the task's columns (binary: probability, prediction), to a new file `path` in one step, or
+    to stdout.
 
     Raises StorageError where `path` exists or can't be written.
     """
@@ -64,10 +77,10 @@ def write_predictions(routed: RoutedRows, path: Path | None) -> None:
         raise StorageError(f"{path}: exists; name another file with --out")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "probability", "prediction"])
-    decided = (routed.probabilities >= 0.5).astype(int)
-    columns = zip(routed.rows.tolist(), routed.probabilities.tolist(), decided.tolist(), strict=True)
-    writer.writerows((row, f"{probability:.6f}", prediction) for row, probability, prediction in columns)
+    columns = {"row": routed.rows} | dict(routed.task.columns(routed.predictions))
+    writer.writerow(columns)
+    cells = zip(*(column.tolist() for column in columns.values()), strict=True)
+    writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in cells)
     if path is None:
         sys.stdout.write(text.getvalue())
     else:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
-from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
+from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
 
 
 @contextmanager
@@ -50,8 +50,9 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
 
 def closing_output(console: Console, result: dict[str, Any]) -> None:
     """Print the closing tables and everything that the reader must know about them."""
-    for metrics in [METRICS] if console.width >= 110 else [(metric,) for metric in METRICS]:
-        console.print(_metrics_table(result, metrics))
+    metrics = tuple(result["metrics"]["titles"])
+    for shown in [metrics] if console.width >= 110 else [(metric,) for metric in metrics]:
+        console.print(_metrics_table(result, shown))
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
         console.print(_similarity_table(result))
@@ -68,17 +69,22 @@ def _number(value: float | None) -> str:
 
 def _metrics_table(result: dict[str, Any], metrics: Sequence[str]) -> Table:
     """One table, its cells holding all of `metrics`; on a narrow terminal there is one for each."""
-    names = " / ".join(metric.replace("_", " ").replace("auroc", "AUROC") for metric in metrics)
+    names, headings = " / ".join(result["metrics"]["titles"][metric] for metric in metrics), _headings(result)
     table = Table(title=f"Test {names}", title_justify="left")
     table.add_column("hospital")
     table.add_column("train/test", justify="right")
     for model in MODELS:
-        table.add_column("local, same epsilon" if model == "local" else model, justify="right")
+        table.add_column(headings.get(model, model), justify="right")
     for name, site in result["sites"].items():
         table.add_row(name, f"{site['train']}/{site['test']}", *_cells(site["metrics"], metrics))
     table.add_section()
     table.add_row("mean", "", *_cells(result["mean"], metrics))
     return table
+
+
+def _headings(result: dict[str, Any]) -> dict[str, str]:
+    """Of the models whose name does not say what they are."""
+    return {"local": "local, same epsilon", "majority": result["metrics"]["majority"]}
 
 
 def _cells(found: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:

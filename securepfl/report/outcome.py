@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from securepfl.tasks.task import Task
+
 Metrics = Mapping[str, float | None]
 
 MODELS = ("personalised", "shared", "local", "majority")
-METRICS = ("accuracy", "balanced_accuracy", "auroc")
 SIGNAL_NOTE = (
     "signal / noise: below {gate:g} a hospital compares itself with nobody; it is coupled only where 3 others pass too "
     "and are like it"
@@ -74,7 +75,7 @@ class Communication:
 @dataclass(frozen=True)
 class Outcome:
     """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total; `heads` each hospital's ledger hash as the
-    coordinator saw it last.
+    coordinator saw it last; `task` names the metrics.
     """
 
     sites: Mapping[str, SiteOutcome]
@@ -82,13 +83,14 @@ class Outcome:
     seconds: Mapping[str, float]
     seed: int | None
     heads: Mapping[str, str]
+    task: Task
 
     def mean(self, without: tuple[str, ...] = ()) -> dict[str, dict[str, float | None]]:
         """Mean over hospitals of each metric of each model; None where no hospital could compute it."""
         kept = [site for name, site in self.sites.items() if name not in without]
+        names = [metric.name for metric in self.task.metrics]
         return {
-            model: {metric: _mean([site.metrics[model][metric] for site in kept]) for metric in METRICS}
-            for model in MODELS
+            model: {name: _mean([site.metrics[model][name] for site in kept]) for name in names} for model in MODELS
         }
 
 

@@ -4,9 +4,8 @@ from html import escape
 from typing import Any
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
-from securepfl.report.outcome import METRICS, MODELS, SIGNAL_NOTE, signal_text
+from securepfl.report.outcome import MODELS, SIGNAL_NOTE, signal_text
 
-_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -55,19 +54,19 @@ def _metrics(result: dict[str, Any]) -> str:
     rows = {name: (f"{site['train']}/{site['test']}", site["metrics"]) for name, site in result["sites"].items()}
     rows["mean"] = ("", result["mean"])
     tables = []
-    for metric in METRICS:
+    for metric, title in result["metrics"]["titles"].items():
         cells = [
             [name, size, *(_number(found[model][metric]) for model in MODELS)] for name, (size, found) in rows.items()
         ]
         tables.append(
             _table(
                 [
-                    _TITLES[metric],
+                    title,
                     "train/test",
                     "personalised",
                     "shared",
                     "local, same epsilon",
-                    "majority",
+                    result["metrics"]["majority"],
                 ],
                 cells,
             )

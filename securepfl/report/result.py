@@ -23,6 +23,12 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
         "sites": {name: _site(federation, site) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
+        "task": outcome.task.name,
+        "metrics": {
+            "titles": {metric.name: metric.title for metric in outcome.task.metrics},
+            "decides": outcome.task.deciding,
+            "majority": outcome.task.baseline_title,
+        },
         "coupling_rounds": len(federation.schedule.coupling_rounds),
         "communication": {
             "rounds": communication.rounds,

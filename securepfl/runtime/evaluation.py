@@ -18,13 +18,12 @@ from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.dpsgd import train_private
 from securepfl.privacy.training.units import PatientDataset, group_records
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.report.outcome import METRICS, Communication, Metrics, Outcome, RoundEvent, SiteOutcome
+from securepfl.report.outcome import Communication, Metrics, Outcome, RoundEvent, SiteOutcome
 from securepfl.runtime.local import SimulatedRun, noise_key
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
-from securepfl.tasks.metrics import evaluate, majority
-from securepfl.tasks.models import bce
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.task import Task, baseline_metrics
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,12 @@ def outcome_of(
         name: _site(client, hospitals[name], compare_models(client, hospitals[name], build_model, noise_key(seed)))
         for name, client in run.clients.items()
     }
-    return Outcome(sites, _communication(federation, run), seconds, seed, dict(run.coordinator.heads))
+    communication, heads = _communication(federation, run), dict(run.coordinator.heads)
+    return Outcome(sites, communication, seconds, seed, heads, _task_of(run))
+
+
+def _task_of(run: SimulatedRun) -> Task:
+    return next(iter(run.clients.values())).task
 
 
 def compare_models(
@@ -101,12 +105,14 @@ def compare_models(
         "shared": client.shared_model(),
         "local": _local_model(client, hospital.train, build_model, key),
     }
-    truth = labels_of(hospital.test)
+    task, truth = client.task, labels_of(hospital.test)
     compared: dict[str, Metrics] = {
-        name: dict.fromkeys(METRICS) if model is None else evaluate(predict(model, hospital.test.features), truth)
+        name: dict.fromkeys(metric.name for metric in task.metrics)
+        if model is None
+        else task.evaluate(predict(model, hospital.test.features, task), truth)
         for name, model in models.items()
     }
-    return compared | {"majority": majority(labels_of(hospital.train), truth)}
+    return compared | {"majority": baseline_metrics(task, labels_of(hospital.train), truth)}
 
 
 def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
@@ -118,7 +124,7 @@ def _local_model(client: Client, train: Table, build_model: BuildModel, key: byt
         train_private(
             model,
             dataset_of(train, unit),
-            bce,
+            client.task.loss,
             dp_settings(federation, client.units, steps=rounds * federation.training.steps),
             noise=_stream(key, client.name, "local noise"),
             sampling=_stream(key, client.name, "local sampling"),
@@ -163,18 +169,18 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
         signal=client.signal,
         neighbours=tuple(sorted(client.neighbours)),
         coupled_rounds=client.coupled_rounds,
-        notes=(*_row_notes(hospital, client.federation.privacy.unit), *_budget_notes(client)),
+        notes=(*_row_notes(hospital, client.task, client.federation.privacy.unit), *_budget_notes(client)),
     )
 
 
-def _row_notes(hospital: Hospital, unit: Unit) -> list[str]:
+def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:
     notes = [
-        f"its {part} rows hold one class{then}"
+        f"its {part} rows {lacking}{then}"
         for part, table, then in (
             ("training", hospital.train, ""),
-            ("test", hospital.test, "; metrics that need two are null"),
+            ("test", hospital.test, "; metrics that need more are null"),
         )
-        if len(np.unique(labels_of(table))) < 2
+        if (lacking := task.lacking(labels_of(table)))
     ]
     patients = hospital.train.patients
     if unit == "record" and patients is not None and len(np.unique(patients)) < len(patients):

@@ -11,12 +11,14 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.client import BuildModel, Client
+from securepfl.client.records import Loss
 from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 from securepfl.settings.federation import Federation
+from securepfl.tasks.task import Task
 
 TrainingSets = Mapping[str, DataLoader[Any] | Dataset[Any]]
 
@@ -97,13 +99,16 @@ def simulate(
     ledgers: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
+    loss: Loss | None = None,
+    task: str | Task | None = None,
     observe: Callable[[SimulatedRun], None] = lambda run: None,
 ) -> Iterator[SimulatedRun]:
     """Run a bound federation to its last round and yield its parties; the clients are closed afterwards.
 
     `training` holds each hospital's DataLoader or Dataset. State lies in `folder`/NAME; `ledgers`/NAME.jsonl
-    (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. With `seed`,
-    noise, rounding and support repeat: for simulation only, since whoever knows the seed can subtract the noise.
+    (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. `loss` and `task`: as
+    in Client. With `seed`, noise, rounding and support repeat: for simulation only, since whoever knows the seed can
+    subtract the noise.
 
     Raises ConfigError where `training` doesn't fit the roster, and BudgetError, before anything is spent, where too
     few hospitals have budget for all rounds.
@@ -124,6 +129,8 @@ def simulate(
                 folder / name,
                 ledger=None if ledgers is None else ledgers / f"{name}.jsonl",
                 device=device,
+                loss=loss,
+                task=task,
                 simulation=Simulation(noise_key(seed)),
             )
         run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), started)

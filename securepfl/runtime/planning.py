@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.runtime.evaluation import Hospital
+from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
-from securepfl.tasks.models import build_model
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _plan(
         raise ConfigError(
             f'{where}[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own'
         )
-    build = partial(build_model, settings.kind, len(spec.feature_names), settings.hidden, settings.seed)
+    build = built_in(settings, spec)
     hospitals = {name: Hospital(*split_table(table, spec.split)) for name, table in sorted(tables.items())}
     for name, hospital in hospitals.items():
         if not len(hospital.train):

@@ -1,7 +1,6 @@
 """A hospital's training rehearsed with canaries in it, to see what an attacker would."""
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from securepfl.privacy.audit.auditing import AuditReport
 from securepfl.privacy.audit.rehearsal import Training, audit
 from securepfl.randomness import fresh_key
 from securepfl.runtime.evaluation import dataset_of
-from securepfl.settings.binding import initial_model
+from securepfl.settings.binding import built_in, initial_model
 from securepfl.settings.federation import Federation
 from securepfl.tasks.device import resolve_device
-from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.registry import task_named
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,11 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
         raise DataError(f"site {site}: no training rows after the split; give it more rows or name another site")
     privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
     settings = dp_settings(federation, len(dataset), federation.training.steps)
-    kind, hidden, seed = federation.model.kind, federation.model.hidden, federation.model.seed
-    model = initial_model(partial(build_model, kind, len(spec.feature_names), hidden, seed), federation.model)
+    model = initial_model(built_in(federation.model, spec), federation.model)
     training = Training(
         model,
         dataset,
-        bce,
+        task_named(federation.model.task, **spec.label_options).loss,
         settings,
         units=len(dataset),
         device=resolve_device(device),

@@ -1,6 +1,5 @@
 """Which parameters should be personal, asked on one hospital's rows and charged to its ledger."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, StorageError
 from securepfl.outside.experts import SHARED, read_experts
 from securepfl.runtime.evaluation import dataset_of
+from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
-from securepfl.tasks.models import build_model
 
 
 def suggest(
@@ -43,7 +42,7 @@ def suggest(
     suggestion = suggest_partition(
         federation,
         site,
-        partial(build_model, model.kind, len(spec.feature_names), model.hidden, model.seed),
+        built_in(model, spec),
         dataset_of(train, federation.privacy.unit),
         Identity.generate(site),
         ledger or whole.parent / f"{whole.name}.ledgers" / f"{site}.jsonl",

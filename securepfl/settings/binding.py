@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level
+from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
 from securepfl.learning.personal.partition import Partition, personal_names
@@ -21,6 +23,8 @@ from securepfl.privacy.training.validation import check_sizes
 from securepfl.settings.federation import Federation, ModelShape
 from securepfl.settings.roster import check_roster
 from securepfl.settings.tables import ModelSettings, SiteSettings
+from securepfl.tasks.models import build_model
+from securepfl.tasks.registry import task_named
 
 
 def bind(
@@ -94,6 +98,12 @@ def _planned_noise(federation: Federation, shared_size: int) -> SharedNoise:
         units=privacy.normaliser or 1,
         limit=top_level(MAX_BITS) // 2,
     )
+
+
+def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]:
+    """What builds the model that `[model]` names, for the features and the labels that `[data]` declares."""
+    features, task = len(spec.feature_names), task_named(settings.task, **spec.label_options)
+    return partial(build_model, settings.kind, features, settings.hidden, settings.seed, task.outputs)
 
 
 def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:

@@ -176,6 +176,12 @@ class Federation(Settings, frozen=True):
         return hashlib.sha256(rfc8785.dumps(plain)).digest()
 
     @property
+    def label_options(self) -> dict[str, Any]:
+        """What `[data]` declares of labels for the task: classes, labels, or centre, spread, limit and unit."""
+        spec = self.data_spec
+        return {} if spec is None else spec.label_options
+
+    @property
     def data_spec(self) -> DataSpec | None:
         """What `[data]` declares about the tables, or None."""
         return None if self.data is None else DataSpec.from_mapping(self.data, where="federation")

@@ -37,6 +37,7 @@ _CHOICES = {
     "coupling.kind": "unit and lasso",
     "coupling.graph": "knn, threshold and complete",
     "model.kind": "mlp, logistic and own",
+    "model.task": "binary, multiclass, multilabel and regression",
     "model.personal": "auto, intercept, head and adapters; patterns stand in a list",
     "encryption.masking": "none and pairwise",
     "privacy.unit": "record and patient",

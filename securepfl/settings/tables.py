@@ -12,6 +12,7 @@ from msgspec.structs import fields
 from securepfl.crypto.sums.scheme import scheme_names
 from securepfl.learning.personal.choices import Rule
 from securepfl.privacy.accounting.events import Unit
+from securepfl.tasks.names import TaskName
 
 FULL_BATCH_UNITS = 2000
 """Up to this many training records a hospital takes the full batch: least noise, exact accounting."""
@@ -59,11 +60,13 @@ class ModelSettings(Settings, frozen=True):
     `kind` is "mlp" (Linear-ReLU-Linear, parameters body.* and head.*), "logistic" (parameters linear.*), or
     "own" where the pipeline brings its own torch module. `personal` are fnmatch patterns of parameter names, or a rule:
     the output layer's bias ("intercept"), all of it ("head"), the "adapters", or the smallest of these that the model
-    has ("auto", default_partition.py). `adapters` gives every Linear and Conv layer a correction of that rank (0: a
+    has ("auto", default_partition.py). `task` is what the model is for: None is "binary", unless a pipeline hands in a
+    loss of its own and names no task. `adapters` gives every Linear and Conv layer a correction of that rank (0: a
     bias), which "auto" makes personal.
     """
 
     kind: Literal["mlp", "logistic", "own"] = "mlp"
+    task: TaskName | None = None
     hidden: int = 8
     personal: tuple[str, ...] | Rule = "auto"
     adapters: int | None = None

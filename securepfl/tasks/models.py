@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from securepfl.errors import ModelError
 from securepfl.randomness import RandomStream, derive_key
@@ -38,55 +37,47 @@ def seeded_linear(inputs: int, outputs: int, stream: RandomStream) -> nn.Linear:
 
 
 class MLP(nn.Module):
-    """One hidden layer: parameters `body.*` and `head.*`; [B, features] -> logits [B].
+    """One hidden layer: parameters `body.*` and `head.*`; [B, features] -> [B], or [B, outputs] of several.
 
     tanh rather than ReLU: bounded activations keep gradients small and lose less to clipping
     (Papernot et al. 2020, arXiv 2007.14191).
     """
 
-    def __init__(self, features: int, hidden: int, stream: RandomStream) -> None:
+    def __init__(self, features: int, hidden: int, stream: RandomStream, outputs: int = 1) -> None:
         super().__init__()
         self.body = seeded_linear(features, hidden, stream)
         self.activation = nn.Tanh()
-        self.head = seeded_linear(hidden, 1, stream)
+        self.head = seeded_linear(hidden, outputs, stream)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.activation(self.body(features)))
-        return logits.squeeze(-1)
+        return _one_a_record(self.head(self.activation(self.body(features))))
 
 
 class Logistic(nn.Module):
-    """Logistic regression started at zero: parameters `linear.*`; [B, features] -> logits [B]."""
+    """A linear model started at zero: parameters `linear.*`; [B, features] -> [B], or [B, outputs] of several."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, outputs: int = 1) -> None:
         super().__init__()
-        self.linear = seeded_linear(features, 1, public_stream("logistic"))
+        self.linear = seeded_linear(features, outputs, public_stream("logistic"))
         for parameter in self.linear.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.linear(features)
-        return logits.squeeze(-1)
+        return _one_a_record(self.linear(features))
 
 
-def build_model(kind: ModelKind, features: int, hidden: int = 8, seed: int = 0) -> nn.Module:
-    """The reference model for `features` input columns and one binary label: [B, features] -> logits [B].
+def _one_a_record(outputs: Tensor) -> Tensor:
+    return outputs.squeeze(-1)
+
+
+def build_model(kind: ModelKind, features: int, hidden: int = 8, seed: int = 0, outputs: int = 1) -> nn.Module:
+    """The reference model for `features` input columns: [B, features] -> [B], or [B, outputs] where there are several.
 
     `seed` is public and picks the starting weights of an "mlp"; torch's global generator plays no part.
     Raises ModelError where `kind` is unknown and ValueError where a size is below 1.
     """
     if kind == "mlp":
-        return MLP(features, hidden, public_stream("mlp", features, hidden, seed))
+        return MLP(features, hidden, public_stream("mlp", features, hidden, seed), outputs)
     if kind == "logistic":
-        return Logistic(features)
+        return Logistic(features, outputs)
     raise ModelError(f'model kind "{kind}" is unknown: use "mlp" or "logistic"')
-
-
-def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of each record: logits [B] and labels [B] (0 or 1) -> losses [B], in nats.
-
-    Raises ValueError where the shapes differ, which torch would otherwise broadcast into B x B losses.
-    """
-    if logits.shape != labels.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} differ in shape")
-    return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")

@@ -1,12 +1,18 @@
-"""Probabilities from a model as it stands: evaluation mode, no gradients, on the model's own device."""
+"""Outputs of a model as it stands: evaluation mode, no gradients, on the model's own device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from securepfl.errors import ModelError
+
+if TYPE_CHECKING:
+    from securepfl.tasks.task import Predictions, Task
 
 _SURE = 1e300
 
@@ -23,51 +29,80 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def placed_like(model: nn.Module, features: NDArray[np.floating] | Tensor) -> Tensor:
-    """`features` on the model's device in its floating type; float32 where the model has no parameters."""
-    tensor = _tensor(features)
-    parameter = next(model.parameters(), None)
-    return tensor.to(torch.float32) if parameter is None else tensor.to(parameter.device, parameter.dtype)
+def placed_like(model: nn.Module, features: NDArray[Any] | Tensor, trained: torch.dtype | None = None) -> Tensor:
+    """`features` on the model's device. Numbers take the model's floating type, float32 where it has no parameters;
+    integers and truth values stay what they are, since they may be indices.
 
+    `trained`: the type of the features in training, where known. Integers become of it where it holds all of theirs,
+    so that a model of measurements takes 1 for 1.0, and one of codes takes int32 for int64.
 
-def class_logits(logits: Tensor) -> Tensor:
-    """Logits [B, C] with C >= 2. Binary logits, [B] or [B, 1], become [B, 2] with 0 for the negative class.
-
-    Raises ValueError for any other shape.
+    >>> placed_like(nn.Linear(1, 1), np.array([[1, 2]], dtype=">i2")).dtype
+    torch.int16
+    >>> placed_like(nn.Linear(1, 1), np.array([[1, 2]]), trained=torch.float32).dtype
+    torch.float32
     """
-    if logits.ndim == 2 and logits.shape[1] > 1:
-        return logits
-    if logits.ndim == 1 or (logits.ndim == 2 and logits.shape[1] == 1):
-        positive = logits.reshape(-1)
-        return torch.stack([torch.zeros_like(positive), positive], dim=1)
-    raise ValueError(f"logits must be [B] or [B, C], not {tuple(logits.shape)}")
+    tensor, parameter = _tensor(features), next(model.parameters(), None)
+    if parameter is not None:
+        tensor = tensor.to(parameter.device)
+    if tensor.is_floating_point():
+        return tensor.to(torch.float32 if parameter is None else parameter.dtype)
+    if trained is not None and torch.promote_types(tensor.dtype, trained) == trained:
+        return tensor.to(trained)
+    return tensor
 
 
-def predict(model: nn.Module, features: NDArray[np.floating] | Tensor, batch: int = 1024) -> NDArray[np.float64]:
-    """Probabilities of `features` [n, ...], in physical batches of `batch` rows.
+def probabilities(logits: Tensor) -> NDArray[np.float64]:
+    """Softmax over the last dimension of logits [n, k], in double precision."""
+    values: NDArray[np.float64] = bounded(logits).softmax(dim=1).cpu().numpy()
+    return values
 
-    [n] of the positive class from binary logits ([B] or [B, 1]); [n, C] from logits [B, C]; [0] for no rows.
-    Raises ValueError where `batch` is below 1 or the model returns another shape.
+
+def bounded(outputs: Tensor) -> Tensor:
+    """In double precision, and finite: one that overflowed float32 is an outlier's, and as sure as they come.
+
+    Infinite, it would give NaN.
+    """
+    return outputs.double().clamp(-_SURE, _SURE)
+
+
+def predict(
+    model: nn.Module,
+    features: NDArray[Any] | Tensor,
+    task: "Task",
+    batch: int = 1024,
+    trained: torch.dtype | None = None,
+) -> "Predictions":
+    """What `task` makes of the model's outputs for `features` [n, ...], in physical batches of `batch` rows.
+
+    `trained`: see placed_like. Raises ValueError where `batch` is below 1, ModelError where the model fails on the
+    features or its outputs are none of the task's.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    if len(features) == 0:
-        return np.empty(0)
-    with evaluating(model), torch.no_grad():
-        batches = torch.split(_tensor(features), batch)
-        parts = [_probabilities(model(placed_like(model, rows))) for rows in batches]
+    rows = placed_like(model, features, trained)
+    try:
+        with evaluating(model), torch.no_grad():
+            parts = [task.predict(_outputs(model, part)) for part in torch.split(rows, batch)]
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        kind = f"{str(rows.dtype).removeprefix('torch.')} features {list(rows.shape)}"
+        raise ModelError(f"predict: the model fails on {kind} ({reason}); hand in rows as in training") from None
     return np.concatenate(parts)
 
 
-def _probabilities(logits: Tensor) -> NDArray[np.float64]:
-    classes = class_logits(logits)
-    binary = logits.ndim == 1 or logits.shape[1] == 1
-    # A logit that overflowed float32 is an outlier's, and as sure as they come; infinite, it would give NaN.
-    bounded = classes.double().clamp(-_SURE, _SURE)
-    values: NDArray[np.float64] = bounded.softmax(dim=1).cpu().numpy()
-    return values[:, 1] if binary else values
+def _outputs(model: nn.Module, rows: Tensor) -> Tensor:
+    outputs = model(rows)
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(rows):
+        raise ValueError("it must return one tensor with a row for each record")
+    return outputs
 
 
-def _tensor(features: NDArray[np.floating] | Tensor) -> Tensor:
-    # A copy, because torch takes neither read-only nor reversed arrays, both of which pandas can give.
-    return features if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
+def _tensor(features: NDArray[Any] | Tensor) -> Tensor:
+    """A copy, because torch takes no read-only, reversed or big-endian arrays, which pandas and files can give."""
+    if isinstance(features, Tensor):
+        return features
+    array = np.asarray(features)
+    if array.dtype.kind not in "biuf":
+        raise ModelError(f"predict: features of type {array.dtype}; hand in an array of numbers")
+    native = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, dtype=native, order="C"))

@@ -21,6 +21,7 @@ from securepfl.learning.personal.signal import KnownNoise
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.training.units import group_records
 from securepfl.runtime.local import local_parties, simulate
+from securepfl.tasks.binary import BINARY
 from securepfl.tasks.prediction import predict
 
 SEED = bytes(range(32))
@@ -240,7 +241,7 @@ def test_a_prediction_for_an_outlier_is_no_nan(tmp_path):
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     steep = torch.nn.Linear(FEATURES, 1)
     torch.nn.init.constant_(steep.weight, 10.0)  # logits of +- infinity
-    assert predict(steep, x[:2]).tolist() == [1.0, 0.0]
+    assert predict(steep, x[:2], BINARY).tolist() == [1.0, 0.0]
 
 
 # What is compared, where there is nothing to compare, too little, or the same.

@@ -28,7 +28,8 @@ from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
 from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.report.ledger import budget_of, verdict, verified
-from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.binary import bce
+from securepfl.tasks.models import build_model
 
 FEATURES = 6
 BUILD = partial(build_model, "mlp", FEATURES)
@@ -286,7 +287,7 @@ def test_what_looks_alike_is_refused_in_one_line(tmp_path, changes, words):
 
 def test_labels_that_the_default_loss_does_not_know_are_refused_before_anything_is_charged(tmp_path):
     x, y = rows("none", 40).tensors
-    with pytest.raises(DataError, match="hold labels other than 0 and 1; map them"):
+    with pytest.raises(DataError, match=r"north: record 0 .*label is 2: binary labels are 0 and 1; map them"):
         ask(tmp_path, TensorDataset(x, 2 * torch.ones_like(y)))
     assert not (tmp_path / "ledger.jsonl").exists()
 

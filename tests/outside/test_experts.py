@@ -12,6 +12,7 @@ from securepfl.outside.experts import read_experts, write_expert
 from securepfl.outside.routing import RoutedModel
 from securepfl.settings.binding import initial_model
 from securepfl.settings.tables import ModelSettings
+from securepfl.tasks.binary import BINARY
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
 
@@ -41,7 +42,7 @@ def test_an_expert_read_back_is_the_function_released_without_adapters(tmp_path,
     plain = list(build_model(kind, FEATURES, settings.hidden).state_dict())
     for name, expert in experts.models.items():
         assert list(expert.state_dict()) == plain
-        np.testing.assert_allclose(predict(expert, ROWS), predict(models[name], ROWS), rtol=1e-5)
+        np.testing.assert_allclose(predict(expert, ROWS, BINARY), predict(models[name], ROWS, BINARY), rtol=1e-5)
     routed = RoutedModel(list(experts.models.values()))
     assert list(routed.routed_layers()) == [name.removesuffix(".weight") for name in plain if name.endswith("weight")]
 

@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from securepfl.errors import ConfigError
 from securepfl.outside.gates import AdaptSettings, adapt, consistency, normalised_entropy
 from securepfl.outside.routing import RoutedModel, gate_summary
-from securepfl.tasks.metrics import evaluate
-from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.binary import BINARY, bce
+from securepfl.tasks.models import build_model
+from securepfl.tasks.multiclass import Multiclass
+from securepfl.tasks.multilabel import Multilabel
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.regression import Regression
 
 QUICK = AdaptSettings(passes=5, learning_rate=0.05)
 
@@ -56,23 +60,36 @@ def trained(model, features, labels, steps=60):
     return model
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2), (4, 3), (4, 7)])
-def test_entropy_of_equal_logits_is_one(shape):
-    value = 2.5 if len(shape) == 2 and shape[1] > 1 else 0.0
-    torch.testing.assert_close(normalised_entropy(torch.full(shape, value)), torch.ones(4))
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_entropy_of_an_even_binary_prediction_is_one(shape):
+    torch.testing.assert_close(normalised_entropy(BINARY.choices(torch.zeros(shape))), torch.ones(4))
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_entropy_of_equal_logits_is_one(count):
+    equal = torch.full((4, count), 2.5)
+    torch.testing.assert_close(normalised_entropy(Multiclass().choices(equal)), torch.ones(4))
+    torch.testing.assert_close(normalised_entropy(Multilabel().choices(equal * 0)), torch.ones(4))
 
 
 def test_entropy_of_a_sure_prediction_is_zero_and_a_row_counts_alone():
-    sure = normalised_entropy(torch.tensor([100.0, -100.0, 0.0]))
+    sure = normalised_entropy(BINARY.choices(torch.tensor([100.0, -100.0, 0.0])))
     torch.testing.assert_close(sure, torch.tensor([0.0, 0.0, 1.0]))
-    classes = normalised_entropy(torch.tensor([[200.0, 0.0, 0.0], [0.0, 0.0, -200.0]]))
+    classes = normalised_entropy(Multiclass().choices(torch.tensor([[200.0, 0.0, 0.0], [0.0, 0.0, -200.0]])))
     torch.testing.assert_close(classes, torch.tensor([0.0, np.log(2) / np.log(3)], dtype=torch.float32))
 
 
 def test_consistency_is_zero_for_the_same_view_and_known_for_another():
-    logits = torch.randn(6, 3)
-    assert consistency(logits, logits) == 0
-    assert consistency(torch.tensor([100.0]), torch.tensor([-100.0])) == 1
+    choices = torch.randn(6, 1, 3)
+    assert consistency(choices, choices) == 0
+    sure, unsure = (BINARY.choices(torch.tensor([logit])) for logit in (100.0, -100.0))
+    assert consistency(sure, unsure) == 1
+
+
+def test_a_regression_has_no_entropy_to_lower():
+    features, _ = rows_along_first_axis()
+    with pytest.raises(ConfigError, match="regression have no entropy to lower: use the experts' average"):
+        adapt(RoutedModel([axis_expert(0), axis_expert(1)]), features, QUICK, Regression())
 
 
 def test_experts_are_unchanged_by_adaptation_and_gates_are_not(device):
@@ -80,7 +97,7 @@ def test_experts_are_unchanged_by_adaptation_and_gates_are_not(device):
     routed = RoutedModel([axis_expert(0).to(device), axis_expert(1).to(device)])
     layer = routed.routed_layers()["linear"]
     before = digest(layer.experts), digest(layer.gate)
-    report = adapt(routed, features, QUICK)
+    report = adapt(routed, features, QUICK, BINARY)
     assert digest(layer.experts) == before[0]
     assert digest(layer.gate) != before[1]
     assert (report.rows, report.steps) == (80, 25)
@@ -90,11 +107,11 @@ def test_the_right_expert_wins_where_only_it_is_sure():
     features, labels = rows_along_first_axis()
     experts = [axis_expert(1), axis_expert(0)]
     routed = RoutedModel(experts)
-    report = adapt(routed, features, QUICK)
+    report = adapt(routed, features, QUICK, BINARY)
     assert gate_summary(routed, torch.tensor(features))["linear"][1] > 0.9
     assert report.entropy_after < report.entropy_before - 0.05
-    assert evaluate(predict(routed, features), labels)["accuracy"] == 1.0
-    assert evaluate(predict(experts[0], features), labels)["accuracy"] < 0.7
+    assert BINARY.evaluate(predict(routed, features, BINARY), labels)["accuracy"] == 1.0
+    assert BINARY.evaluate(predict(experts[0], features, BINARY), labels)["accuracy"] < 0.7
 
 
 def test_permuting_experts_permutes_the_gates():
@@ -103,7 +120,7 @@ def test_permuting_experts_permutes_the_gates():
     summaries = []
     for order in ([0, 1, 2], [2, 0, 1]):
         routed = RoutedModel([experts[i] for i in order])
-        adapt(routed, features, QUICK)
+        adapt(routed, features, QUICK, BINARY)
         gates = gate_summary(routed, torch.tensor(features))["linear"]
         summaries.append([gates[order.index(i)] for i in range(3)])
     np.testing.assert_allclose(summaries[0], summaries[1], atol=1e-3)
@@ -117,10 +134,10 @@ def test_an_unseen_hospital_is_served_no_worse_than_by_the_plain_models(shift, c
     shared = trained(build_model("mlp", features=5), *pooled)
     experts = [*(trained(shared, *site, steps=20) for site in sites), shared]
     routed = RoutedModel(experts)
-    uniform = evaluate(predict(routed, features), labels)
-    adapt(routed, features[:count], AdaptSettings())
-    adapted = evaluate(predict(routed, features), labels)
-    for baseline in (uniform, evaluate(predict(shared, features), labels)):
+    uniform = BINARY.evaluate(predict(routed, features, BINARY), labels)
+    adapt(routed, features[:count], AdaptSettings(), BINARY)
+    adapted = BINARY.evaluate(predict(routed, features, BINARY), labels)
+    for baseline in (uniform, BINARY.evaluate(predict(shared, features, BINARY), labels)):
         assert adapted["accuracy"] >= baseline["accuracy"] - 0.03
         assert adapted["auroc"] >= baseline["auroc"] - 0.02
 
@@ -128,7 +145,7 @@ def test_an_unseen_hospital_is_served_no_worse_than_by_the_plain_models(shift, c
 def test_one_row_alone_can_be_routed():
     features, _ = rows_along_first_axis()
     routed = RoutedModel([axis_expert(0), axis_expert(1)])
-    assert adapt(routed, features[:1], AdaptSettings(passes=2)).steps == 2
+    assert adapt(routed, features[:1], AdaptSettings(passes=2), BINARY).steps == 2
 
 
 def test_dropout_stays_off_and_modes_come_back():
@@ -138,7 +155,7 @@ def test_dropout_stays_off_and_modes_come_back():
     gates = []
     for _ in range(2):
         routed = RoutedModel(experts).train()
-        adapt(routed, features, QUICK)
+        adapt(routed, features, QUICK, BINARY)
         assert all(module.training for module in routed.modules())
         gates.append(gate_summary(routed, torch.tensor(features)))
     assert gates[0] == gates[1]
@@ -149,7 +166,7 @@ def test_the_consistency_weight_has_an_effect():
     gates = []
     for weight in (0.0, 100.0):
         routed = RoutedModel([axis_expert(0), axis_expert(1)])
-        adapt(routed, features, AdaptSettings(entropy=0.0, consistency=weight, learning_rate=0.05, noise=0.5))
+        adapt(routed, features, AdaptSettings(entropy=0.0, consistency=weight, learning_rate=0.05, noise=0.5), BINARY)
         gates.append(gate_summary(routed, torch.tensor(features))["linear"])
     assert gates[0] == [0.5, 0.5]
     assert gates[1] != [0.5, 0.5]
@@ -167,4 +184,4 @@ def test_settings_out_of_range_are_named(wrong):
 @pytest.mark.parametrize("features", [np.empty((0, 2)), np.full((3, 2), np.inf)])
 def test_rows_that_cannot_be_used_are_refused(features):
     with pytest.raises(ValueError, match="features"):
-        adapt(RoutedModel([axis_expert(0), axis_expert(1)]), features, AdaptSettings())
+        adapt(RoutedModel([axis_expert(0), axis_expert(1)]), features, AdaptSettings(), BINARY)

@@ -7,6 +7,7 @@ from torch import nn
 from securepfl.errors import ModelError
 from securepfl.outside.routing import RoutedModel, gate_summary
 from securepfl.tasks.models import build_model
+from securepfl.tasks.own import OwnLoss
 from securepfl.tasks.prediction import predict
 
 
@@ -102,8 +103,8 @@ def test_gates_differ_between_rows_and_sum_to_one(experts, rows):
 def test_a_prediction_does_not_depend_on_the_other_rows(experts, rows):
     routed = RoutedModel(experts)
     scatter_gates(routed)
-    together = torch.as_tensor(predict(routed.train(), rows))
-    alone = torch.cat([torch.as_tensor(predict(routed, rows[i : i + 1])) for i in range(len(rows))])
+    together = torch.as_tensor(predict(routed.train(), rows, OwnLoss()))
+    alone = torch.cat([torch.as_tensor(predict(routed, rows[i : i + 1], OwnLoss())) for i in range(len(rows))])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 

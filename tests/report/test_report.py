@@ -8,9 +8,10 @@ from parties import federation_of
 from rich.console import Console
 
 from securepfl.report.console import closing_output, live_display
-from securepfl.report.outcome import METRICS, MODELS, Communication, Outcome, RoundEvent, SiteOutcome
+from securepfl.report.outcome import MODELS, Communication, Outcome, RoundEvent, SiteOutcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
+from securepfl.tasks.binary import BINARY
 
 NAMES = ("a<b>&", "[red]b", "cedar")
 
@@ -42,7 +43,7 @@ def outcome():
     }
     communication = Communication(3, 1000, 2000, 500, 500, 7, {"updates": 2500, "envelopes": 500})
     seconds = {"train": 1.0, "encrypt": 0.5, "aggregate": 0.25, "decrypt": 0.125, "total": 2.0}
-    return Outcome(sites, communication, seconds, None, {})
+    return Outcome(sites, communication, seconds, None, {}, BINARY)
 
 
 def result():
@@ -59,7 +60,7 @@ def test_the_result_is_json_with_nulls():
     read = json.loads(json.dumps(result(), allow_nan=False))
     assert read["sites"][NAMES[1]]["metrics"]["shared"]["auroc"] is None
     assert read["sites"][NAMES[1]]["sat_out"] == [2, 3]
-    assert set(read["mean"]["personalised"]) == set(METRICS)
+    assert set(read["mean"]["personalised"]) == {metric.name for metric in BINARY.metrics}
     assert read["simulation"] is True and read["seed"] is None
 
 

@@ -9,6 +9,7 @@ from securepfl.errors import ConfigError
 from securepfl.learning.personal.adapters import adapter_names, folded
 from securepfl.learning.personal.partition import Partition
 from securepfl.settings.binding import initial_model
+from securepfl.tasks.binary import BINARY
 from securepfl.tasks.prediction import predict
 
 ROWS = torch.randn(9, FEATURES, generator=torch.Generator().manual_seed(3))
@@ -23,7 +24,7 @@ def test_the_shared_part_moves_alike_and_each_correction_on_its_own(tmp_path, ra
     assert federation.shape.shared == sum(p.numel() for p in MODEL().parameters())
     coordinator, clients = parties(federation, tmp_path)
     for client in clients.values():
-        np.testing.assert_array_equal(client.predict(ROWS), predict(MODEL(), ROWS))
+        np.testing.assert_array_equal(client.predict(ROWS), predict(MODEL(), ROWS, BINARY))
     start = clients["alder"]._state.shared.copy()
     for _ in range(2):
         exchange(coordinator, clients)
@@ -34,8 +35,8 @@ def test_the_shared_part_moves_alike_and_each_correction_on_its_own(tmp_path, ra
     own, shared = clients["birch"].personal_model(), clients["birch"].shared_model()
     corrections = [name for name, p in own.named_parameters() if ".adapter." in name and p.detach().any()]
     assert {name.split(".")[0] for name in corrections} == {"body", "head"}
-    assert not np.array_equal(predict(own, ROWS), predict(shared, ROWS))
-    np.testing.assert_allclose(predict(folded(own), ROWS), predict(own, ROWS), rtol=1e-5)
+    assert not np.array_equal(predict(own, ROWS, BINARY), predict(shared, ROWS, BINARY))
+    np.testing.assert_allclose(predict(folded(own), ROWS, BINARY), predict(own, ROWS, BINARY), rtol=1e-5)
     close_all(clients)
 
 

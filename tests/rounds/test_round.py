@@ -532,8 +532,15 @@ def test_a_loader_that_would_train_on_other_records_is_refused(training):
         TrainingSet.of(training, "alder")
 
 
-@pytest.mark.parametrize("fault", ["labels", "outputs", "inputs"])
-def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("labels", r"alder: record 0 .*label is \[1\], and the model's output one number; reshape one of them"),
+        ("outputs", r"alder: a binary task needs one output a record, not \[3\]; change the model's last layer"),
+        ("inputs", "alder: model and loss fail on the first records"),
+    ],
+)
+def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fault, words):
     x, y = rows_of("alder").tensors
     data = torch.utils.data.TensorDataset(x[:, :3] if fault == "inputs" else x, y[:, None] if fault == "labels" else y)
 
@@ -544,7 +551,7 @@ def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fau
     tables = {} if fault != "outputs" else {"model": {"kind": "own", "personal": ["0.bias"]}}
     federation = Federation.from_mapping(tables).bound(NAMES, model)
     keyring = local_parties(federation)[0]["alder"]
-    with pytest.raises(ModelError, match="alder: model and loss fail on the first records"):
+    with pytest.raises((ModelError, DataError), match=words):
         Client(federation, "alder", model, data, keyring, tmp_path, simulation=Simulation())
     assert not list(tmp_path.iterdir())
 

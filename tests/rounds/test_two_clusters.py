@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 from securepfl.runtime.local import simulate
 from securepfl.settings.federation import Federation
-from securepfl.tasks.metrics import evaluate
+from securepfl.tasks.binary import BINARY
 
 ROUNDS = 6
 
@@ -37,7 +37,7 @@ def auroc(task, clients):
     for name, site in task.sites.items():
         with torch.no_grad():
             chances = torch.sigmoid(clients[name].personal_model()(site.test_x)).numpy()
-        found.append(evaluate(chances, site.test_y.numpy())["auroc"])
+        found.append(BINARY.evaluate(chances, site.test_y.numpy())["auroc"])
     return sum(found) / len(found)
 
 

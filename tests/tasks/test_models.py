@@ -4,7 +4,8 @@ from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
 
 from securepfl.errors import ModelError
-from securepfl.tasks.models import bce, build_model
+from securepfl.tasks.binary import bce
+from securepfl.tasks.models import build_model
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,29 @@
+"""The tasks that settings can name. A new one is a line here, its name in names.py, and a file of its own."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from securepfl.errors import ConfigError
+from securepfl.tasks.binary import Binary
+from securepfl.tasks.multiclass import Multiclass
+from securepfl.tasks.multilabel import Multilabel
+from securepfl.tasks.names import DEFAULT_TASK, TaskName
+from securepfl.tasks.regression import Regression
+from securepfl.tasks.task import Task
+
+TASKS: Mapping[TaskName, Callable[..., Task]] = MappingProxyType(
+    {"binary": Binary, "multiclass": Multiclass, "multilabel": Multilabel, "regression": Regression}
+)
+
+
+def task_named(name: str | None, **declared: Any) -> Task:
+    """The task `name` (None: binary) with what is declared of its labels. Raises ConfigError for an unknown name.
+
+    >>> task_named("multiclass", classes=("mild", "severe")).outputs
+    2
+    """
+    name = DEFAULT_TASK if name is None else name
+    if name not in TASKS:
+        raise ConfigError(f"task {name!r}: known are {', '.join(TASKS)}")
+    return TASKS[name](**declared)

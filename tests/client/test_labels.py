@@ -1,0 +1,197 @@
+"""Every label of a hospital is looked at when its Client is made, and what the task does not know is refused."""
+
+from contextlib import closing
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
+
+from securepfl import Client, Federation, Simulation, group_records, local_parties, simulate
+from securepfl.client.labels import check_labels
+from securepfl.client.records import TrainingSet
+from securepfl.errors import ConfigError, DataError, ModelError
+from securepfl.tasks.binary import BINARY
+from securepfl.tasks.multiclass import Multiclass
+from securepfl.tasks.regression import Regression
+
+NAMES = ("alder", "birch", "cedar")
+X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+ZEROS = torch.zeros(60)
+
+
+class Items(Dataset):
+    """A data set of a pipeline's own: items come one by one."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.y[index]
+
+
+def one():
+    return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+
+
+def three():
+    return nn.Sequential(nn.Linear(4, 3))
+
+
+def bound(build, task=None, unit="record"):
+    model = {"kind": "own"} | ({} if task is None else {"task": task})
+    tables = {"rounds": 1, "model": model, "encryption": {"scheme": "none"}, "privacy": {"unit": unit}}
+    return Federation.from_mapping(tables).bound(NAMES, build)
+
+
+def client(folder, training, build=one, federation=None, unit="record", **options):
+    federation = federation or bound(build, unit=unit)
+    keyring = local_parties(federation)[0]["alder"]
+    return closing(Client(federation, "alder", build, training, keyring, folder, simulation=Simulation(), **options))
+
+
+def with_label(label, place=57):
+    y = ZEROS.clone()
+    y[place] = label
+    return y
+
+
+@pytest.mark.parametrize(
+    ("training", "item"),
+    [
+        (TensorDataset(X, with_label(2.0)), "record 57"),
+        (Items(X, with_label(2.0)), "record 57"),
+        (Items(X.numpy(), with_label(2.0).int().tolist()), "record 57"),
+        (Subset(TensorDataset(X, with_label(2.0)), range(50, 60)), "record 7"),
+        (Subset(Subset(TensorDataset(X, with_label(2.0)), range(50, 60)), [9, 7]), "record 1"),
+        (ConcatDataset([TensorDataset(X, ZEROS), TensorDataset(X, with_label(2.0))]), "record 117"),
+        (DataLoader(TensorDataset(X, with_label(2.0)), batch_size=8, shuffle=True), "record 57"),
+    ],
+)
+def test_an_illegal_label_is_found_wherever_it_is(tmp_path, training, item):
+    with pytest.raises(DataError, match=rf"^alder: {item} \(from 0\): label is 2: binary labels are 0 and 1"):
+        client(tmp_path / "state", training)
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_patients_illegal_label_is_named_by_patient_and_record(tmp_path):
+    training = group_records(X, with_label(-1.0), [row // 3 for row in range(60)])
+    with pytest.raises(DataError, match=r"alder: patient 19 \(from 0\), record 0 of theirs: label is -1"):
+        client(tmp_path, training, unit="patient")
+
+
+def test_a_collate_function_that_maps_labels_is_believed(tmp_path):
+    def mapped(items):
+        x, y = zip(*items, strict=True)
+        return torch.stack(x), (torch.stack(y) > 0).float()
+
+    signs = torch.where(X[:, 0] > 0, 1.0, -1.0)
+    with client(tmp_path, DataLoader(TensorDataset(X, signs), batch_size=8, collate_fn=mapped)):
+        pass
+
+
+def test_a_label_that_is_not_finite_still_counts_as_zero_by_default(tmp_path):
+    with client(tmp_path, TensorDataset(X, with_label(float("nan")))):
+        pass
+
+
+def test_an_item_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"alder: record 59 \(from 0\) cannot be read"):
+        client(tmp_path, Items(X, [*ZEROS.tolist()[:59], None]))
+
+
+def test_items_of_different_shapes_are_told(tmp_path):
+    labels = [torch.zeros(()), torch.zeros(()), *(torch.zeros(1) for _ in range(58))]
+    with pytest.raises(DataError, match=r"alder: records 0 to 59 \(from 0\) do not make a batch"):
+        client(tmp_path, Items(X, labels))
+
+
+def test_a_look_at_labels_leaves_torchs_generator_alone():
+    records, model = TrainingSet.of(Items(X, ZEROS), "alder"), one()
+    before = torch.random.get_rng_state()
+    check_labels(records, BINARY, model, torch.device("cpu"), "alder", 16)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_class_that_the_model_has_no_output_for_is_refused(tmp_path, label):
+    with pytest.raises(DataError, match=f"record 57 .*label is {label}: with 3 classes"):
+        client(tmp_path, TensorDataset(X, with_label(label).long()), three, task="multiclass")
+
+
+def test_a_model_of_another_task_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"alder: a binary task needs one output a record, not \[3\]"):
+        client(tmp_path, TensorDataset(X, ZEROS), three)
+    with pytest.raises(ModelError, match="4 classes are declared, and the model has 3 outputs"):
+        client(tmp_path, TensorDataset(X, ZEROS), three, task=Multiclass(("a", "b", "c", "d")))
+
+
+def test_the_federations_task_is_the_default_and_no_other_is_taken(tmp_path):
+    federation = bound(three, "multiclass")
+    assert federation.digest != bound(three).digest
+    training = TensorDataset(X, X[:, :3].argmax(dim=1))
+    with client(tmp_path / "a", training, three, federation) as made:
+        assert made.task == Multiclass() and made.predict(X[:5]).shape == (5, 3)
+    with pytest.raises(ConfigError, match='task "regression": the federation declares'):
+        client(tmp_path / "b", training, three, federation, task="regression")
+    with pytest.raises(ConfigError, match="task must be a task's name or a Task"):
+        client(tmp_path / "b", training, three, task=Multiclass)
+
+
+def test_a_loss_of_ones_own_takes_finite_labels_and_gives_raw_outputs(tmp_path):
+    loss = nn.CrossEntropyLoss(reduction="none")
+    labels = torch.randint(0, 3, (60,))
+    with client(tmp_path / "a", TensorDataset(X, labels), three, loss=loss) as made:
+        with torch.no_grad():
+            expected = made.personal_model()(X[:4]).double().numpy()
+        assert (made.predict(X[:4]) == expected).all()
+    with pytest.raises(DataError, match=r"record 57 .*label holds nan: leave the record out"):
+        client(tmp_path / "b", TensorDataset(X, with_label(float("nan"))), loss=lambda o, y: (o - y) ** 2)
+
+
+def test_a_task_with_a_loss_of_ones_own_keeps_the_tasks_labels_and_predictions(tmp_path):
+    smooth = nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)
+    options = {"loss": smooth, "task": "multiclass"}
+    with client(tmp_path / "a", TensorDataset(X, torch.randint(0, 3, (60,))), three, **options) as made:
+        assert made.predict(X[:4]).sum(axis=1) == pytest.approx(1.0)
+    with pytest.raises(DataError, match="with 3 classes"):
+        client(tmp_path / "b", TensorDataset(X, with_label(5).long()), three, **options)
+
+
+def test_a_simulation_is_told_loss_and_task(tmp_path):
+    labels = 120 + 20 * X[:, 0]
+    training = {name: TensorDataset(X, labels) for name in NAMES}
+    pressure = Regression(centre=120, spread=20, limit=10, unit="mmHg")
+    federation = bound(one).changed("privacy", epsilon=1000.0).changed("training", steps=20, learning_rate=0.3)
+    with simulate(federation, training, one, tmp_path / "task", device="cpu", task=pressure) as run:
+        assert abs(run.clients["alder"].predict(X) - labels.numpy()).mean() < 5
+    with simulate(federation, training, one, tmp_path / "loss", loss=lambda o, y: (o - y) ** 2) as run:
+        assert run.clients["alder"].predict(X[:3]).shape == (3,)
+
+
+class Codes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(20, 4), nn.Linear(4, 1)
+
+    def forward(self, codes):
+        return self.out(self.table(codes).mean(1)).squeeze(-1)
+
+
+def test_codes_are_predicted_as_they_were_trained(tmp_path):
+    codes = torch.randint(0, 20, (60, 5))
+    with client(tmp_path, TensorDataset(codes, (codes[:, 0] > 9).float()), Codes) as made:
+        expected = made.predict(codes[:6])
+        for kind in ("<i4", ">i8", "u1"):
+            assert (made.predict(codes[:6].numpy().astype(kind)) == expected).all()
+        with pytest.raises(ModelError, match="fails on float32 features"):
+            made.predict(codes[:6].double())
+
+
+def test_whole_numbers_are_measurements_where_training_had_measurements(tmp_path):
+    with client(tmp_path, TensorDataset(X, ZEROS)) as made:
+        whole = torch.ones(2, 4, dtype=torch.int64)
+        assert (made.predict(whole) == made.predict(whole.float())).all()
