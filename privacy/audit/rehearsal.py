@@ -6,36 +6,20 @@ are set (see canaries). A rehearsal trains a copy of the model, writes to no led
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
-from securepfl.errors import ModelError
-from securepfl.privacy.accounting.events import Unit
-from securepfl.privacy.audit.auditing import (
-    AuditReport,
-    Floats,
-    Scores,
-    Verdict,
-    conclude,
-    contributions_verdict,
-    epsilon_of,
-    mechanism_verdict,
-    mu_of,
-    runs_verdict,
-    trade_off_verdict,
-)
-from securepfl.privacy.training.canaries import Canaries
-from securepfl.privacy.training.dpsgd import DPSettings, Loss, train_private
-from securepfl.privacy.training.gradients import ModeName
-from securepfl.privacy.training.units import Collate, count_units
-from securepfl.randomness import RandomStream, fresh_key
+from securepfl.privacy.accounting.gaussian import epsilon_of, mu_of
+from securepfl.privacy.audit.contributions import contributions_verdict
+from securepfl.privacy.audit.gaussian import runs_verdict, trade_off_verdict
+from securepfl.privacy.audit.mechanism import mechanism_verdict
+from securepfl.privacy.audit.report import AuditReport, conclude
+from securepfl.privacy.audit.subject import Positions, Training, trained, values_at, watched_rounds
+from securepfl.privacy.audit.verdicts import Floats, Scores, Verdict
+from securepfl.privacy.training.units import count_units
+from securepfl.randomness import RandomStream
 
 _SILENT, _MOST_VALUES, _MOST_FIRSTS = 2000, 2000, 256
 _STEPS_A_ROUND = 8
@@ -51,63 +35,6 @@ _FEWEST_QUIET_STEPS, _MOST_QUIET_STEPS, _FEWEST_LOUD = 2, 400, 64
 # Draws of canaries that tell 1.1 times the declared rate with 99 %, but for what a rate near 1 saves; and how often
 # each canary is drawn, so that passes over the data set show.
 _DRAWS_WANTED, _PASSES = 4000, 4
-
-Positions = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a hospital's rounds train with, as train_private takes it. dataset: map-style; an item is a unit."""
-
-    model: nn.Module
-    dataset: Dataset[Any]
-    loss: Loss
-    settings: DPSettings
-    units: int
-    device: torch.device | str = "cpu"
-    unit: Unit = "record"
-    mode: Literal["auto"] | ModeName = "auto"
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
-    collate: Collate | None = None
-
-    def positions(self) -> Positions:
-        """Where in the concatenation of all trained parameters training may move the model."""
-        supports = [self.masks.get(name, torch.ones(p.shape)) for name, p in _trained(self.model).items()]
-        moving: Positions = np.flatnonzero(torch.cat([support.cpu().reshape(-1) for support in supports]).numpy())
-        if len(moving) == 0:
-            raise ModelError("the model has no parameters to train: hand in one that has")
-        return moving
-
-    def take(self, model: nn.Module, dataset: Dataset[Any], settings: DPSettings, canaries: Canaries | None) -> None:
-        """Trains `model` by `settings` on `dataset`, with fresh streams as in each real round."""
-        train_private(
-            model,
-            dataset,
-            self.loss,
-            settings,
-            noise=RandomStream(fresh_key()),
-            sampling=RandomStream(fresh_key()),
-            device=self.device,
-            units=self.units,
-            unit=self.unit,
-            mode=self.mode,
-            masks=self.masks,
-            collate=self.collate,
-            canaries=canaries,
-        )
-
-
-class _WithCanaries(Dataset[Any]):
-    """A data set with copies of its first item at its end; their gradients will be set."""
-
-    def __init__(self, training: Training, canaries: int) -> None:
-        self._dataset, self._first, self._canaries = training.dataset, count_units(training.dataset), canaries
-
-    def __len__(self) -> int:
-        return self._first + self._canaries
-
-    def __getitem__(self, index: int) -> Any:
-        return self._dataset[index if index < self._first else 0]
 
 
 def audit(
@@ -183,13 +110,13 @@ def many_runs(training: Training, *, runs: int, rounds: int = 1) -> Scores:
 
 
 def _scores(training: Training, canaries: int, rounds: int) -> Scores:
-    public = RandomStream(fresh_key())
+    public = training.stream()
     included = public.uniform(canaries) < 0.5
     chosen = _some(training.positions(), canaries + _SILENT, public)
     # Half of what is left goes on training, so that the rehearsal stays a training.
     chosen = chosen[: canaries + max(0, (len(training.positions()) - canaries) // 2)]
     settings = replace(training.settings, sample_rate=1.0)
-    seen = sum(_steps(training, settings, chosen, included, rounds), start=np.zeros(len(chosen)))
+    seen = sum(watched_rounds(training, settings, chosen, included, rounds), start=np.zeros(len(chosen)))
     scores = seen / (settings.noise_multiplier * math.sqrt(settings.steps * rounds))
     return Scores(scores[:canaries], included, scores[canaries:])
 
@@ -207,15 +134,15 @@ def observe_contributions(training: Training) -> Floats:
 
     All are in, with one unit of the data set: nearly all that is drawn is seen. The noise is a thousandth of the
     clip, so that each draw and each contribution shows. Up to 400 steps, and canaries in up to half of the model's
-    coordinates: with fewer draws than wanted, smaller errors of the rate are missed (see auditing.rate_told).
+    coordinates: with fewer draws than wanted, smaller errors of the rate are missed (see contributions.rate_told).
     """
     positions, rate = training.positions(), training.settings.sample_rate
     steps, canaries = _quiet_plan(rate, max(1, len(positions) // 2))
-    chosen = _some(positions, canaries, RandomStream(fresh_key()))
+    chosen = _some(positions, canaries, training.stream())
     settings = replace(training.settings, noise_multiplier=_QUIET, steps=1)
-    alone = replace(training, dataset=Subset(training.dataset, [_smallest(training)]))
+    alone = replace(training, dataset=Subset(training.dataset, [training.smallest()]))
     everyone = np.ones(len(chosen), dtype=np.bool_)
-    return np.stack(list(_steps(alone, settings, chosen, everyone, steps, scale=_LOUD)))
+    return np.stack(list(watched_rounds(alone, settings, chosen, everyone, steps, scale=_LOUD)))
 
 
 def _quiet_plan(rate: float, most_canaries: int) -> tuple[int, int]:
@@ -226,14 +153,6 @@ def _quiet_plan(rate: float, most_canaries: int) -> tuple[int, int]:
     return max(steps, min(_MOST_QUIET_STEPS, math.ceil(draws / (rate * canaries)))), canaries
 
 
-def _smallest(training: Training) -> int:
-    """Of which unit canaries are copies: of patients, one with the fewest records, which are quick to go through."""
-    count = count_units(training.dataset)
-    if training.unit == "record":
-        return 0
-    return min(range(count), key=lambda index: len(training.dataset[index][1]))
-
-
 def observe_units(training: Training) -> Floats:
     """The norm of what single units of the data set add to a step, [units], in clips, with no canary's hook.
 
@@ -241,7 +160,7 @@ def observe_units(training: Training) -> Floats:
     clip of records in place of patients shows in them.
     """
     count = count_units(training.dataset)
-    order = RandomStream(fresh_key()).permutation(count)
+    order = training.stream().permutation(count)
     if training.unit == "patient":
         order = order[np.argsort([-len(training.dataset[int(index)][1]) for index in order], kind="stable")]
     return np.array([_influence(training, int(index)) for index in order[:_MOST_UNITS]])
@@ -254,9 +173,9 @@ def _influence(training: Training, index: int) -> float:
     rate = _FAR * training.units / clip
     alone = replace(settings, noise_multiplier=_FAINT, clip=clip, sample_rate=1.0, steps=1, learning_rate=rate)
     model, positions = copy.deepcopy(training.model).to(training.device), training.positions()
-    before = _values(model, positions)
+    before = values_at(model, positions)
     training.take(model, Subset(training.dataset, [index]), alone, None)
-    return float(np.linalg.norm(_values(model, positions) - before)) / _FAR
+    return float(np.linalg.norm(values_at(model, positions) - before)) / _FAR
 
 
 def observe_noise(training: Training) -> tuple[Floats, Floats]:
@@ -264,12 +183,12 @@ def observe_noise(training: Training) -> tuple[Floats, Floats]:
 
     Among the values is the first of each parameter: noise that starts again with each shows as columns that repeat.
     """
-    chosen = _values_to_watch(training)
+    chosen = values_to_watch(training)
 
     def rows(steps: int, count: int) -> Floats:
         settings = replace(training.settings, sample_rate=_NEVER, steps=steps)
         still = replace(training, settings=settings, units=round(1 / _NEVER))
-        seen = np.stack(list(_steps(still, settings, chosen, np.zeros(0, dtype=np.bool_), count)))
+        seen = np.stack(list(watched_rounds(still, settings, chosen, np.zeros(0, dtype=np.bool_), count)))
         return seen / (settings.noise_multiplier * math.sqrt(steps))
 
     steps, rounds = (
@@ -279,58 +198,15 @@ def observe_noise(training: Training) -> tuple[Floats, Floats]:
     return rows(1, steps), rows(_STEPS_A_ROUND, rounds)
 
 
-def _values_to_watch(training: Training) -> Positions:
+def values_to_watch(training: Training) -> Positions:
+    """Where noise is looked at: the first value of each parameter, then some of the others."""
     positions = training.positions()
-    starts = np.cumsum([0, *(p.numel() for p in _trained(training.model).values())])[:-1]
+    starts = np.cumsum([0, *(p.numel() for p in trained(training.model).values())])[:-1]
     firsts = np.unique(positions[np.searchsorted(positions, starts[starts <= positions[-1]])])[:_MOST_FIRSTS]
-    rest = _some(np.setdiff1d(positions, firsts), _MOST_VALUES, RandomStream(fresh_key()))
+    rest = _some(np.setdiff1d(positions, firsts), _MOST_VALUES, training.stream())
     return np.concatenate([firsts, rest])
 
 
 def _some(positions: Positions, count: int, public: RandomStream) -> Positions:
     chosen: Positions = positions[public.permutation(len(positions))[:count]]
     return chosen
-
-
-def _steps(
-    training: Training,
-    settings: DPSettings,
-    chosen: Positions,
-    included: NDArray[np.bool_],
-    rounds: int,
-    scale: float = 1.0,
-) -> Iterator[Floats]:
-    """The sums of rounds of `settings.steps` steps at positions `chosen`, in clips.
-
-    included: for each of the first positions whether its canary is in; empty for a training without canaries.
-    What is watched starts each round at zero: the numbers read are then as exact as those that were added.
-    """
-    model = copy.deepcopy(training.model).to(training.device)
-    coordinates = chosen[: len(included)][included]
-    dataset = _WithCanaries(training, len(coordinates))
-    canaries = Canaries(first=count_units(training.dataset), coordinates=coordinates, zeroed=chosen, scale=scale)
-    in_clips = settings.sample_rate * training.units / (settings.learning_rate * settings.clip)
-    for _ in range(rounds):
-        _clear(model, chosen)
-        training.take(model, dataset, settings, canaries if len(included) else None)
-        yield -_values(model, chosen) * in_clips
-
-
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _clear(model: nn.Module, chosen: Positions) -> None:
-    parameters = list(_trained(model).values())
-    marked = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.bool)
-    marked[torch.from_numpy(chosen)] = True
-    parts = torch.split(marked, [p.numel() for p in parameters])
-    with torch.no_grad():
-        for p, part in zip(parameters, parts, strict=True):
-            p.masked_fill_(part.view(p.shape).to(p.device), 0)
-
-
-def _values(model: nn.Module, chosen: Positions) -> Floats:
-    parts = [p.detach().reshape(-1).double().cpu() for p in _trained(model).values()]
-    values: Floats = torch.cat(parts).numpy()[chosen]
-    return values

@@ -225,7 +225,7 @@ class Ghost:
         while self._calls:
             layer, calls = self._calls.popitem()  # frees what the layer saw
             if self._is_outer(layer, calls):
-                self._add_outer(layer, calls[0], factors, refused, total)
+                self.add_outer(layer, calls[0], factors, refused, total)
                 continue
             for units, found in self._pieces(layer, calls):
                 # A device may round otherwise the second time: never more than the norm that was clipped.
@@ -257,7 +257,7 @@ class Ghost:
         plain = set(layer.parameters) == {p for p in (layer.module.weight, layer.module.bias) if p is not None}
         return plain and len(calls) == 1 and calls[0].backprops.dim() == 2
 
-    def _add_outer(self, layer: Layer, call: Call, factors: Tensor, refused: Tensor | None, total: Tensor) -> None:
+    def add_outer(self, layer: Layer, call: Call, factors: Tensor, refused: Tensor | None, total: Tensor) -> None:
         g, a = call.backprops.double(), call.activations[0].double()
         if refused is not None:
             g, a = g.masked_fill(refused[:, None], 0), a.masked_fill(refused[:, None], 0)
@@ -282,18 +282,18 @@ def clip_into(total: Tensor, gradients: Kept | Ghost, clip: float) -> tuple[Tens
     A unit whose gradient holds a NaN or an infinity counts as zero: a valid clipped gradient, so the bound holds.
     """
     norms = gradients.norms()
-    factors, refused = _factors(norms, clip)
+    factors, refused = clip_factors(norms, clip)
     gradients.add(factors, refused if bool(refused.any()) else None, total)
     return refused | (norms > clip), refused
 
 
 def clipped_units(gradients: Kept, clip: float) -> Iterator[Tensor]:
     """The clipped gradients themselves, some units at a time: double [units, layout.size]. Non-finite ones are zero."""
-    factors, refused = _factors(gradients.norms(), clip)
+    factors, refused = clip_factors(gradients.norms(), clip)
     return gradients.weighted(factors, refused)
 
 
-def _factors(norms: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+def clip_factors(norms: Tensor, clip: float) -> tuple[Tensor, Tensor]:
     """What scales each unit to the clip, and which units are refused."""
     refused = ~torch.isfinite(norms)
     return (clip * (1 - _ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(refused, 0), refused

@@ -153,7 +153,7 @@ def train_private(
         layout = Layout.of(model, masks or {}, canaries)
         tally = _Tally(_device(model))
         for _ in range(settings.steps):
-            drawn = _draw(available, settings.sample_rate, sampling)
+            drawn = draw(available, settings.sample_rate, sampling)
             total = torch.zeros(layout.size, dtype=torch.float64, device=_device(model))
             for batch in batches_of(dataset, drawn, settings.physical_batch, unit, collate):
                 _add_batch(total, batch, recorder, loss, layout, settings, chosen, canaries, tally)
@@ -224,7 +224,7 @@ def descend(layout: Layout, gradient: Tensor, learning_rate: float) -> None:
             p.add_(step.view(p.shape), alpha=-learning_rate)
 
 
-def _draw(available: int, sample_rate: float, sampling: RandomStream) -> list[int]:
+def draw(available: int, sample_rate: float, sampling: RandomStream) -> list[int]:
     """Indices of the units of one step."""
     if sample_rate == 1.0:
         return list(range(available))

@@ -11,8 +11,9 @@ from securepfl.errors import ConfigError, DataError
 from securepfl.learning.personal.partition import Partition
 from securepfl.learning.sparse.support import choose_support
 from securepfl.privacy.accounting.accounting import epsilon
-from securepfl.privacy.audit.auditing import AuditReport
-from securepfl.privacy.audit.rehearsal import Training, audit
+from securepfl.privacy.audit.rehearsal import audit
+from securepfl.privacy.audit.report import AuditReport
+from securepfl.privacy.audit.subject import Training
 from securepfl.randomness import fresh_key
 from securepfl.runtime.evaluation import dataset_of
 from securepfl.settings.binding import built_in, initial_model

@@ -15,6 +15,13 @@ def test_delta_is_that_of_theorem_8(epsilon, mu):
     assert delta_of(epsilon, mu) == pytest.approx(plain, rel=1e-9)
 
 
+@pytest.mark.parametrize(("epsilon", "mu"), [(4.0, 0.9249308977), (2.0, 0.5015516892), (1.0, 0.2680511232)])
+def test_mu_and_epsilon_are_the_two_names_of_one_curve(epsilon, mu):
+    assert mu_of(epsilon, 1e-5) == pytest.approx(mu, rel=1e-8)
+    assert epsilon_of(mu, 1e-5) == pytest.approx(epsilon, rel=1e-8)
+    assert delta_of(epsilon, mu) == pytest.approx(1e-5, rel=1e-6)
+
+
 @settings(max_examples=50, deadline=None)
 @given(mu=st.floats(1e-3, 30), delta=st.floats(1e-12, 0.4))
 def test_epsilon_and_delta_are_inverses(mu, delta):

@@ -16,8 +16,22 @@ from torch.utils.data import IterableDataset, TensorDataset
 from securepfl.errors import DataError
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
-from securepfl.privacy.audit import auditing, rehearsal
-from securepfl.privacy.audit.rehearsal import Training, audit, many_runs, observe_contributions, observe_noise, rehearse
+from securepfl.privacy.accounting.gaussian import mu_of
+from securepfl.privacy.audit.contributions import contributions_verdict
+from securepfl.privacy.audit.gaussian import runs_verdict, shift_between_runs, trade_off_verdict
+from securepfl.privacy.audit.mechanism import mechanism_verdict
+from securepfl.privacy.audit.rehearsal import (
+    audit,
+    many_runs,
+    observe_contributions,
+    observe_noise,
+    observe_units,
+    rehearse,
+    values_to_watch,
+)
+from securepfl.privacy.audit.report import AuditReport
+from securepfl.privacy.audit.subject import Training
+from securepfl.privacy.audit.verdicts import FALSE_ALARM
 from securepfl.privacy.training import clipping, dpsgd
 from securepfl.privacy.training.dpsgd import DPSettings
 from securepfl.privacy.training.units import group_records
@@ -27,15 +41,10 @@ DELTA = 1e-5
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 
 
-@pytest.fixture(autouse=True)
-def fixed_keys(monkeypatch):
+def fixed_keys():
     """A new key for each stream, as from the OS, but the same ones in each run of a test."""
-    start_keys_again(monkeypatch)
-
-
-def start_keys_again(monkeypatch):
     numbers = itertools.count()
-    monkeypatch.setattr(rehearsal, "fresh_key", lambda: derive_key(bytes(32), "audit", next(numbers)))
+    return lambda: derive_key(bytes(32), "audit", next(numbers))
 
 
 def per_record_loss(output, y):
@@ -61,7 +70,7 @@ def training(*, claim=4.0, rate=1.0, steps=1, width=60, dtype=torch.float32, lea
         steps=steps,
         learning_rate=learning_rate,
     )
-    defaults = {"dataset": records(dtype=dtype), "units": 20}
+    defaults = {"dataset": records(dtype=dtype), "units": 20, "fresh": fixed_keys()}
     return Training(network(width, dtype), loss=per_record_loss, settings=settings, **(defaults | changes))
 
 
@@ -75,7 +84,7 @@ def accusers(report):
 def test_correct_builds_are_accused_at_most_once_in_a_hundred():
     count, subject = 24, training(width=30, dataset=records(6), units=6)
     alarms = sum(audit(subject, epsilon=4.0, delta=DELTA, canaries=100, runs=3).accused for _ in range(count))
-    assert alarms <= int(binom.isf(1e-4, count, auditing.FALSE_ALARM))
+    assert alarms <= int(binom.isf(1e-4, count, FALSE_ALARM))
 
 
 def patients(sizes=(1, 2, 30, 5, 4, 8, 10)):
@@ -113,7 +122,7 @@ def test_whatever_the_training_its_correct_build_passes(changes):
     if settings.sample_rate == 1:
         assert report.rehearsed_epsilon == pytest.approx(spent, rel=1e-6)
     assert report.lower_bound <= report.rehearsed_epsilon
-    assert msgspec.json.decode(msgspec.json.encode(report), type=auditing.AuditReport) == report
+    assert msgspec.json.decode(msgspec.json.encode(report), type=AuditReport) == report
 
 
 def test_the_model_and_the_data_are_left_alone():
@@ -160,7 +169,7 @@ def test_a_model_with_fewer_parameters_than_canaries_is_rehearsed_several_times(
 def test_many_runs_have_one_canary_each():
     seen = many_runs(training(claim=200.0), runs=12)
     assert len(seen.scores) == 12
-    mu = auditing.mu_of(200.0, DELTA)
+    mu = mu_of(200.0, DELTA)
     np.testing.assert_allclose(seen.scores, mu * seen.included, atol=5)
 
 
@@ -175,9 +184,9 @@ def test_contributions_are_one_clip_at_the_declared_rate():
 
 @pytest.mark.parametrize("mode", ["per-sample", "ghost", "functorch"])
 def test_single_units_add_one_clip(mode):
-    np.testing.assert_allclose(rehearsal.observe_units(training(mode=mode)), 1.0, atol=1e-2)
+    np.testing.assert_allclose(observe_units(training(mode=mode)), 1.0, atol=1e-2)
     patient = training(unit="patient", dataset=patients(), units=7, mode=mode)
-    np.testing.assert_allclose(rehearsal.observe_units(patient), 1.0, atol=1e-2)
+    np.testing.assert_allclose(observe_units(patient), 1.0, atol=1e-2)
 
 
 def test_noise_is_read_as_standard_normal_with_the_first_of_each_parameter():
@@ -186,14 +195,14 @@ def test_noise_is_read_as_standard_normal_with_the_first_of_each_parameter():
     assert noise.shape == (32, 481)
     assert totals.shape == (2, 481)
     assert observe_noise(training(width=1))[1].shape == (16, 9)
-    assert list(rehearsal._values_to_watch(subject)[:4]) == [0, 360, 420, 480]
+    assert list(values_to_watch(subject)[:4]) == [0, 360, 420, 480]
 
 
 @pytest.mark.parametrize("mode", ["per-sample", "ghost", "functorch"])
 def test_no_reading_of_a_correct_build_comes_near_what_accuses(mode):
     for subject in (training(mode=mode, rate=0.1, steps=3), training(mode=mode, width=300, dtype=torch.float32)):
         assert observe_contributions(subject).max() < 1.006
-        assert rehearsal.observe_units(subject).max() < 1.002
+        assert observe_units(subject).max() < 1.002
 
 
 @pytest.mark.parametrize(("rate", "width"), [(0.1, 60), (0.01, 250), (0.5, 1)])
@@ -204,21 +213,21 @@ def test_the_draws_wanted_are_made_where_there_is_room(rate, width):
 
 
 def test_canaries_among_patients_are_copies_of_the_smallest():
-    assert rehearsal._smallest(training(unit="patient", dataset=patients(), units=7)) == 0
-    assert rehearsal._smallest(training(unit="patient", dataset=patients((5, 3, 1, 9)), units=4)) == 2
+    assert training(unit="patient", dataset=patients(), units=7).smallest() == 0
+    assert training(unit="patient", dataset=patients((5, 3, 1, 9)), units=4).smallest() == 2
 
 
 # --- What is told -------------------------------------------------------------------------------------------------
 
 
 def no_clip(monkeypatch):
-    whole = clipping._factors
+    whole = clipping.clip_factors
 
     def factors(norms, clip):
         _, refused = whole(norms, clip)
         return torch.ones_like(norms).masked_fill(refused, 0), refused
 
-    monkeypatch.setattr(clipping, "_factors", factors)
+    monkeypatch.setattr(clipping, "clip_factors", factors)
 
 
 def wild(dataset):
@@ -236,7 +245,6 @@ def test_the_report_is_the_same_whatever_the_private_data(monkeypatch, plant, ra
     plant(monkeypatch)
     reports = []
     for dataset, sizes in ((records(60), (1, 2, 30, 5, 4, 8, 10)), (wild(records(60)), (20, 1, 9, 9, 9, 9, 3))):
-        start_keys_again(monkeypatch)
         mine = dataset if unit == "record" else group_records(*dataset.tensors, np.repeat(np.arange(7), sizes))
         subject = training(rate=rate, steps=2, unit=unit, dataset=mine, units=len(mine))
         reports.append(audit(subject, epsilon=4.0, delta=DELTA, canaries=40, runs=4))
@@ -266,10 +274,10 @@ def test_half_the_noise_is_seen_by_the_noise_and_by_the_canaries(monkeypatch, cl
 
 def test_half_the_noise_is_seen_over_many_runs_of_a_tiny_model(monkeypatch):
     half_noise(monkeypatch)
-    mu = auditing.mu_of(4.0, DELTA)
+    mu = mu_of(4.0, DELTA)
     runs = many_runs(training(width=1), runs=200)
-    assert auditing.runs_verdict(runs, mu).accused
-    assert auditing.shift_between_runs(runs).estimate == pytest.approx(2 * mu, abs=0.5)
+    assert runs_verdict(runs, mu).accused
+    assert shift_between_runs(runs).estimate == pytest.approx(2 * mu, abs=0.5)
 
 
 @pytest.mark.parametrize("mode", ["per-sample", "ghost"])
@@ -286,12 +294,12 @@ def test_clipping_left_out_is_seen_by_loud_canaries(monkeypatch, mode):
 
 
 def test_clipping_left_out_of_a_shortcut_that_canaries_do_not_take_is_seen_by_single_units(monkeypatch):
-    add = clipping.Ghost._add_outer
+    add = clipping.Ghost.add_outer
 
     def unclipped(self, layer, call, factors, refused, total):
         add(self, layer, call, torch.ones_like(factors), refused, total)
 
-    monkeypatch.setattr(clipping.Ghost, "_add_outer", unclipped)
+    monkeypatch.setattr(clipping.Ghost, "add_outer", unclipped)
     report = audit(training(mode="ghost"), epsilon=4.0, delta=DELTA, canaries=50, runs=3)
     assert accusers(report) == {"contributions"}
 
@@ -305,13 +313,13 @@ def test_a_clip_of_records_in_place_of_patients_is_seen_by_single_units(monkeypa
         yield from whole([(row[None], label[None]) for row, label in zip(x, y, strict=True)], range(len(y)), *arguments)
 
     monkeypatch.setattr(dpsgd, "batches_of", split)
-    influences = rehearsal.observe_units(training(unit="patient", dataset=patients(), units=7))
-    assert auditing.contributions_verdict(np.ones((3, 3)), influences, 1.0).accused
+    influences = observe_units(training(unit="patient", dataset=patients(), units=7))
+    assert contributions_verdict(np.ones((3, 3)), influences, 1.0).accused
 
 
 def test_a_record_counted_twice_is_seen(monkeypatch):
-    draw = dpsgd._draw
-    monkeypatch.setattr(dpsgd, "_draw", lambda *arguments: 2 * draw(*arguments))
+    draw = dpsgd.draw
+    monkeypatch.setattr(dpsgd, "draw", lambda *arguments: 2 * draw(*arguments))
     report = audit(training(), epsilon=4.0, delta=DELTA, canaries=200, runs=5)
     assert {"canaries", "contributions"} <= accusers(report)
     assert report.lower_bound > 4.0
@@ -326,12 +334,11 @@ def test_a_layer_without_noise_is_seen(monkeypatch):
         total[-1] = held
 
     monkeypatch.setattr(dpsgd, "add_noise", all_but_the_last)
-    assert "a value's spread" in auditing.mechanism_verdict(*observe_noise(training(width=200))).finding
+    assert "a value's spread" in mechanism_verdict(*observe_noise(training(width=200))).finding
 
 
-def test_one_key_for_all_rounds_is_seen(monkeypatch):
-    monkeypatch.setattr(rehearsal, "fresh_key", lambda: bytes(32))
-    assert auditing.mechanism_verdict(*observe_noise(training())).accused
+def test_one_key_for_all_rounds_is_seen():
+    assert mechanism_verdict(*observe_noise(training(fresh=lambda: bytes(32)))).accused
 
 
 def test_one_draw_of_noise_for_all_steps_of_a_round_is_seen(monkeypatch):
@@ -343,7 +350,7 @@ def test_one_draw_of_noise_for_all_steps_of_a_round_is_seen(monkeypatch):
         return self.first
 
     monkeypatch.setattr(RandomStream, "gaussian", first)
-    verdict = auditing.mechanism_verdict(*observe_noise(training()))
+    verdict = mechanism_verdict(*observe_noise(training()))
     assert verdict.accused
     assert "depend on one another" in verdict.finding
 
@@ -358,28 +365,28 @@ def test_too_little_noise_in_steps_that_have_data_is_seen_by_the_noise_around_th
 
     monkeypatch.setattr(dpsgd, "add_noise", less_with_data)
     subject = training(claim=1.0, steps=2, width=250)
-    assert not auditing.mechanism_verdict(*observe_noise(subject)).accused
+    assert not mechanism_verdict(*observe_noise(subject)).accused
     for _ in range(3):
-        verdict = auditing.trade_off_verdict(rehearse(subject, canaries=400), auditing.mu_of(1.0, DELTA))
+        verdict = trade_off_verdict(rehearse(subject, canaries=400), mu_of(1.0, DELTA))
         assert verdict.accused
         assert "the noise around them has 0." in verdict.finding
 
 
 @pytest.mark.parametrize("mode", ["per-sample", "ghost", "functorch"])
 def test_a_clip_two_percent_too_wide_is_seen_by_canaries_and_by_units(monkeypatch, mode):
-    whole = clipping._factors
-    monkeypatch.setattr(clipping, "_factors", lambda norms, clip: whole(norms, 1.02 * clip))
-    contributions, units = observe_contributions(training(mode=mode)), rehearsal.observe_units(training(mode=mode))
-    assert auditing.contributions_verdict(contributions, np.ones(1), 1.0).accused
-    assert auditing.contributions_verdict(np.ones((2, 2)), units, 1.0).accused
+    whole = clipping.clip_factors
+    monkeypatch.setattr(clipping, "clip_factors", lambda norms, clip: whole(norms, 1.02 * clip))
+    contributions, units = observe_contributions(training(mode=mode)), observe_units(training(mode=mode))
+    assert contributions_verdict(contributions, np.ones(1), 1.0).accused
+    assert contributions_verdict(np.ones((2, 2)), units, 1.0).accused
 
 
 @pytest.mark.parametrize(("rate", "factor"), [(0.1, 1.12), (0.01, 1.12), (0.001, 2.0)])
 def test_a_rate_that_is_a_little_too_high_is_seen(monkeypatch, rate, factor):
-    draw = dpsgd._draw
-    monkeypatch.setattr(dpsgd, "_draw", lambda available, rate, sampling: draw(available, factor * rate, sampling))
+    draw = dpsgd.draw
+    monkeypatch.setattr(dpsgd, "draw", lambda available, rate, sampling: draw(available, factor * rate, sampling))
     contributions = observe_contributions(training(rate=rate, steps=2, width=250, dataset=records(500), units=500))
-    verdict = auditing.contributions_verdict(contributions, np.ones(1), rate)
+    verdict = contributions_verdict(contributions, np.ones(1), rate)
     assert verdict.accused
     assert "drawn more often than declared" in verdict.finding
 
@@ -393,10 +400,10 @@ def test_a_rate_that_is_a_little_too_high_is_seen(monkeypatch, rate, factor):
     ids=["everything", "a fixed size"],
 )
 def test_draws_that_are_not_poisson_are_seen(monkeypatch, draw):
-    monkeypatch.setattr(dpsgd, "_draw", draw)
+    monkeypatch.setattr(dpsgd, "draw", draw)
     subject = training(rate=0.1, steps=5, dataset=records(500), units=500)
     contributions = observe_contributions(subject)
-    assert auditing.contributions_verdict(contributions, np.ones(1), 0.1).accused
+    assert contributions_verdict(contributions, np.ones(1), 0.1).accused
 
 
 def test_an_accounting_that_claims_too_little_is_seen():
