@@ -17,7 +17,7 @@ def unmask(coordinator, clients, unsigned=(), silent=()):
     """The two exchanges; some hospitals vanish before signing, others before revealing."""
     for name, survivors in coordinator.agree().items():
         if name not in unsigned:
-            coordinator.receive(clients[name].agree(survivors))
+            coordinator.receive(clients[name].sign_survivors(survivors))
     for name, request in coordinator.unmask().items():
         if name not in silent:
             coordinator.receive(clients[name].reveal(request))

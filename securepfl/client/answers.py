@@ -4,12 +4,13 @@ Nothing is decrypted before the form of everything was checked, and everything t
 a coordinator must not learn from a hospital's behaviour what its bytes decrypted to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.client.round import Round
 from securepfl.client.state import ClientState
 from securepfl.crypto.similarity.similarity import Similarity
 from securepfl.errors import AggregateError, MessageError
@@ -65,27 +66,28 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
 
 
 def open_answer(
+    round_: Round,
     body: Answer,
-    channels: dict[str, SumChannel],
+    channels: Mapping[str, SumChannel],
     similarity: Callable[[str, bytes], Similarity],
-    contexts: dict[str, bytes],
-    support_size: int,
-    asked: dict[str, int],
+    asked: Mapping[str, int],
 ) -> Opened:
-    """Decrypt a checked answer. `contexts` bind the tags by kind of sum, `similarity` opens the answer for one other
-    hospital, `asked` are the weights of the neighbours that this one asked for. Raises AggregateError, always the same.
+    """Decrypt a checked answer. `similarity` opens the part about one other hospital, `asked` are the weights of the
+    neighbours that this one asked for. Raises AggregateError, always the same.
     """
     weights, survivors = {name: asked[name] for name in body.neighbours}, dict.fromkeys(body.survivors, 1)
     try:
         step = consensus = neighbourhood = None
         if body.aggregate is not None:
-            step = channels["update"].mean(body.aggregate, survivors, contexts["update"], support_size)
+            step = channels["update"].mean(
+                body.aggregate, survivors, round_.context("update"), int(round_.support.sum())
+            )
         if body.consensus is not None:
             channel = channels["personal"]
-            consensus = channel.mean(body.consensus, survivors, contexts["personal"], channel.layout.values)
+            consensus = channel.mean(body.consensus, survivors, round_.context("personal"), channel.layout.values)
         if body.neighbourhood is not None:
             channel = channels["personal"]
-            neighbourhood = channel.mean(body.neighbourhood, weights, contexts["personal"], channel.layout.values)
+            neighbourhood = channel.mean(body.neighbourhood, weights, round_.context("personal"), channel.layout.values)
         row = {name: similarity(name, product) for name, product in sorted(body.products.items())}
     except (AggregateError, MessageError, ValueError):
         raise AggregateError(REFUSED) from None

@@ -4,23 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from securepfl.client.answers import Opened
-from securepfl.client.compared import Compared, noise_of, set_noise
+from securepfl.client.comparing import Compared, noise_of, set_noise
+from securepfl.client.neighbours import choose_neighbours
+from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Doubles, Floats, Pending
-from securepfl.crypto.similarity.similarity import Similarity, distance
-from securepfl.learning.personal.coupling import couple, pull_towards
-from securepfl.learning.personal.graph import LEAST_NEIGHBOURS, choose_neighbours
-from securepfl.learning.personal.lasso import (
-    Momentum,
-    edge_weights,
-    floor_at,
-    mean_distances,
-    proximal_step,
-    weight_unit,
-)
+from securepfl.learning.personal.coupling import couple
+from securepfl.learning.personal.lasso import Momentum, proximal_step
 from securepfl.learning.personal.trajectory import Trajectory
 from securepfl.learning.sparse.support import add_residual
 from securepfl.settings.federation import Federation
@@ -32,25 +24,28 @@ Alphas = float | dict[str, Tensor]
 class Step:
     """One round's answer as a hospital takes it.
 
-    `support`, shape [d], is the round's. `included`: whether this hospital's own update is in the sum. `start`, shape
-    [p], is the personal parameters' common start. `compared`: what it compared in the round.
+    `included`: whether this hospital's own update is in the sum. `start`, shape [p], is the personal parameters' common
+    start. `compared`: what it compared in the round.
     """
 
-    federation: Federation
-    round: int
-    support: NDArray[np.bool_]
+    round_: Round
     opened: Opened
     included: bool
     start: Floats
     compared: Compared
 
+    @property
+    def federation(self) -> Federation:
+        """The round's settings."""
+        return self.round_.session.federation
+
     def take(self, state: ClientState, pending: Pending, alphas: Alphas, noise_variance: float) -> None:
         """Move `state` to the end of the round. `noise_variance`: what training added to each coordinate."""
         opened = self.opened
-        state.round, state.pending = self.round, None
+        state.round, state.pending = self.round_.number, None
         if opened.step is not None:
             state.aggregate = np.zeros(state.shared.size)
-            state.aggregate[self.support] = opened.step
+            state.aggregate[self.round_.support] = opened.step
             state.shared = (state.shared - state.aggregate).astype(np.float32)
         # A masked update that may have been unmasked is never sent again under another list. Only a sum without it
         # proves that its masks are still on: too few can have signed another list.
@@ -69,8 +64,8 @@ class Step:
         if opened.consensus is not None:
             state.average_personal = (self.start + opened.consensus).astype(np.float32)
         if opened.row:
-            self._choose_neighbours(state, opened.row)
-        elif self.federation.coupling.momentum and self.round < self.federation.rounds:
+            choose_neighbours(self.federation.coupling, state, self.compared.norm, opened.row)
+        elif self.federation.coupling.momentum and self.round_.number < self.federation.rounds:
             # An older row's, averaged with the next one's, would weigh an edge otherwise than its other end does.
             state.distances = {}
 
@@ -111,42 +106,6 @@ class Step:
         total = state.weight_unit * sum(self.opened.weights.values())
         z, trained = (torch.from_numpy(vector.astype(np.float64)) for vector in (sent, state.personal))
         return proximal_step(z, trained, torch.from_numpy(total * mean), total, rate).numpy().astype(np.float32)
-
-    def _choose_neighbours(self, state: ClientState, similar: dict[str, Similarity]) -> None:
-        """The row as this hospital sees it, and from it the graph, its weights and the pull. Who is not visible over
-        the noise, or sees nobody, is coupled to nobody.
-        """
-        coupling, own = self.federation.coupling, self.compared.norm
-        seen = {name: found for name, found in similar.items() if own > 0 and found.norm > 0}
-        row = state.similarity = {name: found.cosine for name, found in seen.items()}
-        before, state.distances = state.distances, {name: distance(own, found) for name, found in seen.items()}
-        kept = [name for name in state.neighbours if name in row]
-        if len(kept) < LEAST_NEIGHBOURS or self.round - state.graph_round >= coupling.hold:
-            kept = list(
-                choose_neighbours(
-                    row,
-                    kind=coupling.graph,
-                    k=coupling.neighbours,
-                    threshold=coupling.threshold,
-                    minimum=LEAST_NEIGHBOURS,
-                )
-            )
-            state.graph_round = self.round
-        state.pull = pull_towards(row, kept, coupling.strength)
-        apart = mean_distances(before, state.distances) if coupling.momentum else state.distances
-        weights = self._edge_weights(state, {name: apart[name] for name in kept})
-        # Sorted: their order would tell the coordinator who is nearest.
-        state.neighbours = dict(sorted(weights.items())) if len(weights) >= LEAST_NEIGHBOURS else {}
-
-    def _edge_weights(self, state: ClientState, distances: dict[str, float]) -> dict[str, int]:
-        """The integer weights of the edges to those in `distances`: the network lasso's, or one for each."""
-        coupling = self.federation.coupling
-        if coupling.kind == "unit":
-            return dict.fromkeys(distances if state.pull > 0 else [], 1)
-        floor, bits = coupling.scale * floor_at(self.round), coupling.weight_bits
-        state.weight_unit = weight_unit(coupling.penalty, floor, bits)
-        weights = edge_weights(distances, floor, bits)
-        return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 def _move_trajectory(state: ClientState, shared: Floats, personal: Floats, alphas: Alphas) -> None:

@@ -1,20 +1,89 @@
-"""How a hospital compares itself with others: sketches out, its own row of similarities back."""
+"""How a hospital compares itself with others: what is compared, less its known noise; sketches out, rows back."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.client.compared import Compared
+from securepfl.client.round import Round
+from securepfl.client.state import ClientState, Pending
 from securepfl.crypto.keys.keys import FederationKey
-from securepfl.crypto.similarity.similarity import PadSimilarity, PlainSimilarity, Similarity, SimilarityCipher
+from securepfl.crypto.similarity.similarity import (
+    PadSimilarity,
+    PlainSimilarity,
+    Similarity,
+    SimilarityCipher,
+    sketch,
+    travelled_norm,
+)
 from securepfl.errors import MessageError
+from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 from securepfl.randomness import derive_key
 from securepfl.settings.federation import Federation
 
 Nonces = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a hospital compares: `vector` [m], and the known noise in it, which nobody else can take off.
+
+    It travels scaled so that products give the cosine between signals; where the signal does not pass the gate, as
+    zero. Others learn debiased cosines and norms; from few coordinates they can work out how much noise there was, and
+    so how many rows (docs/threat-model.md).
+    """
+
+    vector: NDArray[np.float64]
+    noise: KnownNoise
+    gate: float
+
+    @cached_property
+    def signal(self) -> Signal:
+        """How much of it is signal."""
+        return Signal.of(self.vector, self.noise)
+
+    @property
+    def visible(self) -> bool:
+        """Whether there is signal enough to compare."""
+        return self.signal.norm > 0 and self.signal.ratio >= self.gate
+
+    @property
+    def norm(self) -> float:
+        """The signal's norm as all hospitals read it, 0 where it is not visible."""
+        return travelled_norm(self.signal.norm if self.visible else 0.0)
+
+    def sketch(self, dimensions: int, key: bytes) -> NDArray[np.int64]:
+        """The sketch [dimensions], its norm in proportion to the vector's over the signal's."""
+        if not self.visible:
+            return np.zeros(dimensions, dtype=np.int64)
+        excess = float(np.linalg.norm(self.vector)) / self.signal.norm
+        return sketch(self.vector, dimensions, key, scale=min(1.0, excess / self.most_excess))
+
+    def opened(self, answer: Similarity) -> Similarity:
+        """What an answer about another hospital says of the signals."""
+        return Similarity(max(-1.0, min(1.0, answer.cosine * self.most_excess**2)), answer.norm)
+
+    @property
+    def most_excess(self) -> float:
+        """The scale that all hospitals share."""
+        return largest_excess(self.vector.size, self.gate)
+
+
+def compared_of(state: ClientState, gate: float) -> Compared:
+    """What `state` holds for comparison."""
+    return Compared(state.compared, noise_of(state), gate)
+
+
+def noise_of(state: ClientState) -> KnownNoise:
+    """The known noise in what `state` holds for comparison."""
+    return KnownNoise(state.noise_energy, state.noise_peak)
+
+
+def set_noise(state: ClientState, noise: KnownNoise) -> None:
+    """Keep `noise` as what is known."""
+    state.noise_energy, state.noise_peak = noise.energy, noise.peak
 
 
 @dataclass(frozen=True)
@@ -40,21 +109,20 @@ class Comparison:
             cipher = PlainSimilarity(clients, settings.dimensions)
         return cls(federation, name, cipher, key.support_key)
 
-    def upload(self, compared: Compared, round_: int, context: bytes, nonces: Nonces, own: bytes) -> bytes | None:
+    def upload(self, round_: Round, compared: Compared, nonces: Nonces, own: bytes) -> bytes | None:
         """The encrypted sketch, in the rounds in which one is due.
 
         Pads come from nonces: a hospital to which the invitation gives another nonce than the one it sent last, `own`,
         sends no sketch, so no two sketches ever share pads.
         """
-        due = self.federation.schedule.similarity_due(round_) and bool(own) and nonces.get(self.name) == own
+        due = self.federation.schedule.similarity_due(round_.number) and bool(own) and nonces.get(self.name) == own
         if self.cipher is None or not due:
             return None
-        values, index = self._sketch(compared, round_), self.federation.roster.index(self.name)
+        values, index = self._sketch(compared, round_.number), self.federation.roster.index(self.name)
+        context = round_.context("similarity")
         return self.cipher.encrypt(values, compared.norm, index, context, self._by_index(nonces))
 
-    def opener(
-        self, compared: Compared, round_: int, context: bytes, nonces: Nonces
-    ) -> Callable[[str, bytes], Similarity]:
+    def opener(self, round_: Round, compared: Compared, pending: Pending) -> Callable[[str, bytes], Similarity]:
         """What opens this hospital's row, one other hospital at a time, given what it uploaded.
 
         The sketch is made anew only where there is an answer to open.
@@ -62,7 +130,9 @@ class Comparison:
         cipher, roster = self.cipher, self.federation.roster
         if cipher is None:
             return _nobody
-        indexed, own = self._by_index(nonces), cache(lambda: self._sketch(compared, round_))
+        nonces = {other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()}
+        indexed, own = self._by_index(nonces), cache(lambda: self._sketch(compared, round_.number))
+        context = round_.context("similarity")
 
         def opened(other: str, answer: bytes) -> Similarity:
             mine, theirs = roster.index(self.name), roster.index(other)

@@ -1,13 +1,18 @@
 """A hospital's side of masked rounds: what masks its updates, what it signs, what it reveals."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from securepfl.client.round import Round
+from securepfl.client.state import Pending
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking, PairwiseMasker, survivor_statement
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Masker, masking_of
-from securepfl.protocol.messages import Unmask
+from securepfl.protocol.messages import Survivors, Unmask, encode
 from securepfl.settings.federation import Federation
 
 
@@ -39,24 +44,51 @@ class Masks:
         masker = self.masker
         return None if masker is None else lambda slots, modulus: masker.mask(slots, modulus, context)
 
-    def sign(self, survivors: Sequence[str], context: bytes) -> bytes:
-        """A signature over a survivor list. Raises MessageError for a list that cannot be one."""
+    def sign(self, round_: Round, pending: Pending, body: Survivors) -> tuple[bytes, Pending]:
+        """A signature over the round's survivor list, and what is kept so that no other list is ever signed.
+
+        Raises MessageError for a list that can't be one, is too short, or comes after another.
+        """
+        listed, salt, number = body.survivors, body.salt.hex(), round_.number
+        if pending.agreed not in ((), listed) or pending.salt not in ("", salt):
+            raise MessageError(f"{self.name}: another survivor list or salt came for round {number}; refused")
+        context = round_.mask_context(body.salt)
         if self.masking is None:
             raise MessageError("this federation does not mask updates; nothing was signed")
-        if len(survivors) < self.federation.least_in_sum:
+        if len(listed) < self.federation.least_in_sum:
             raise MessageError(
-                f"a sum over {len(survivors)} hospitals, {self.federation.least_in_sum} are needed; nothing was signed"
+                f"a sum over {len(listed)} hospitals, {self.federation.least_in_sum} are needed; nothing was signed"
             )
-        statement = survivor_statement(self.masking, context, self._indexes(survivors))
-        return self.keyring.identity.sign(statement, SIGNATURE_CONTEXT)
+        statement = survivor_statement(self.masking, context, self._indexes(listed))
+        signature = self.keyring.identity.sign(statement, SIGNATURE_CONTEXT)
+        return signature, msgspec.structs.replace(pending, agreed=listed, salt=salt)
 
-    def shares(self, agreed: Sequence[str], context: bytes, request: Unmask) -> bytes:
-        """This hospital's shares for the list it signed. Raises MessageError as PairwiseMasker.reveal does."""
+    def shares(self, round_: Round, pending: Pending | None, request: Unmask) -> tuple[bytes, Pending]:
+        """This hospital's shares for the list that it signed, and what is kept so that it never reveals others.
+
+        Raises MessageError where it signed no list or revealed other shares, and as PairwiseMasker.reveal does.
+        """
+        number = round_.number
+        if pending is None or not pending.agreed:
+            raise MessageError(f"{self.name}: asked to reveal in round {number} before it signed a survivor list")
+        blobs = hashlib.sha256(encode(Unmask(signatures={}, blobs=request.blobs))).hexdigest()
+        if pending.revealed not in ("", blobs):
+            raise MessageError(f"{self.name}: revealed other shares in round {number} before; refused")
         if self.masker is None:
             raise MessageError("this federation does not mask updates; nothing was revealed")
-        roster = [self.keyring.hospitals[name] for name in self.federation.roster]
-        signatures, blobs = self._by_index(request.signatures), self._by_index(request.blobs)
-        return self.masker.reveal(context, self._indexes(agreed), signatures, roster, blobs)
+        shares = self.masker.reveal(
+            round_.mask_context(bytes.fromhex(pending.salt)),
+            self._indexes(pending.agreed),
+            self._by_index(request.signatures),
+            [self.keyring.hospitals[name] for name in self.federation.roster],
+            self._by_index(request.blobs),
+        )
+        return shares, msgspec.structs.replace(pending, revealed=blobs)
+
+    @property
+    def name(self) -> str:
+        """The hospital's."""
+        return self.keyring.identity.name
 
     def _indexes(self, names: Sequence[str]) -> list[int]:
         roster = self.federation.roster

@@ -17,6 +17,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
+from securepfl.client.round import Session
+from securepfl.client.state import ClientState
 from securepfl.errors import MessageError
 from securepfl.randomness import derive_key
 
@@ -34,6 +36,11 @@ class Snapshot:
     round: int
     shared: NDArray[np.float32]
     aggregate: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, state: ClientState) -> Self:
+        """The part of a hospital's state that all of them hold alike."""
+        return cls(state.round, state.shared, state.aggregate)
 
     def _to_bytes(self) -> bytes:
         rest = b"" if self.aggregate is None else self.aggregate.astype("<f8").tobytes()
@@ -73,6 +80,16 @@ class Snapshot:
         shared = np.frombuffer(opened, "<f4", size).astype(np.float32)
         aggregate = np.frombuffer(opened, "<f8", size, 4 * size).astype(np.float64) if summed else None
         return cls(number, shared, aggregate)
+
+    @classmethod
+    def agreed(cls, data: bytes, session: Session, size: int, digests: Collection[str]) -> Self:
+        """What a newcomer opens, if it is the state that the other hospitals hold, whose digests are given, and as many
+        as form a sum with it are known. Raises MessageError otherwise.
+        """
+        key = session.key.snapshot_key
+        opened = cls.open(data, key, session.digest, size)
+        opened.check_agreement(digests, session.federation.minimum - 1, key, session.digest)
+        return opened
 
     def check_agreement(self, digests: Collection[str], least: int, key: bytes, session: bytes) -> None:
         """Raises MessageError unless at least `least` hospitals sent a digest, and each of them is this state's."""

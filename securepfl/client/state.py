@@ -1,10 +1,14 @@
-"""A hospital's state between messages: one file, replaced in one step, so a killed party starts again from it."""
+"""A hospital's state between messages: one file, replaced in one step, so a killed party starts again from it.
+
+The file is safetensors: arrays under their field's name (of `pending`, behind "pending."; of `trajectory`, behind
+"trajectory."), all else as JSON in its metadata. A field of another name or meaning needs another SCHEMA.
+"""
 
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,15 +20,13 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-@dataclass
-class Pending:
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """A contribution that was made and not yet answered: its bytes, and what applying the answer needs.
 
-    `personal` [p] is the personal component that it stands by, None for a refusal.
-    `trained` is False for a refusal (Decline): nothing was sent. `nonces` and `salt` (hexadecimal) are the
-    invitation's. `agreed` is the one
-    survivor list that this hospital signed, `revealed` the hash of the one set of sealed shares that it opened.
-    `answer` is the hash of the one answer that this hospital has begun to decrypt: others to the round are refused.
+    `personal` [p] is the personal component that it stands by, None for a refusal. `trained` is False for a refusal
+    (Decline): nothing was sent. `nonces` and `salt` (hexadecimal) are the invitation's. `agreed` is the one survivor
+    list that this hospital signed, `revealed` the hash of the one set of sealed shares that it opened, `answer` that of
+    the one answer that it has begun to decrypt: others to the round are refused.
     """
 
     message: bytes
@@ -32,15 +34,14 @@ class Pending:
     sent: Doubles
     local_shared: Floats
     personal: Floats | None = None
-    nonces: dict[str, str] = field(default_factory=dict)
+    nonces: dict[str, str] = {}
     salt: str = ""
     agreed: tuple[str, ...] = ()
     revealed: str = ""
     answer: str = ""
 
 
-@dataclass
-class ClientState:
+class ClientState(msgspec.Struct, kw_only=True):
     """Everything a hospital carries from round to round. Vectors: shared and residual [d], personal [p].
 
     `compared` is what it compares with others: its accumulated updates [d+p], or its personal parameters less their
@@ -62,20 +63,20 @@ class ClientState:
     aggregate: Doubles | None = None
     average_personal: Floats | None = None
     previous: Doubles | None = None
-    trajectory: dict[str, NDArray[Any]] = field(default_factory=dict)
+    trajectory: dict[str, NDArray[Any]] = {}
     nonce: str = ""
-    similarity: dict[str, float] = field(default_factory=dict)
-    distances: dict[str, float] = field(default_factory=dict)
+    similarity: dict[str, float] = {}
+    distances: dict[str, float] = {}
     noise_energy: float = 0.0
     noise_peak: float = 0.0
     signal: float | None = None
-    neighbours: dict[str, int] = field(default_factory=dict)
+    neighbours: dict[str, int] = {}
     graph_round: int = 0
     weight_unit: float = 1.0
     momentum_steps: int = 0
     pull: float = 0.0
     clipped: int = 0
-    sat_out: list[int] = field(default_factory=list)
+    sat_out: list[int] = []
     pending: Pending | None = None
 
     @classmethod
@@ -116,21 +117,8 @@ class ClientState:
 
     def save(self, path: Path) -> None:
         """Write all of it to `path`, on disk when this returns. Raises StorageError."""
-        arrays: dict[str, NDArray[Any]] = {f"trajectory.{name}": value for name, value in self.trajectory.items()}
-        optional = {name: getattr(self, name) for name in ("aggregate", "average_personal", "previous")}
-        arrays |= {name: value for name, value in optional.items() if value is not None}
-        for name in ("shared", "personal", "residual", "compared"):
-            arrays[name] = getattr(self, name)
-        if self.pending is not None:
-            arrays["pending.message"] = np.frombuffer(self.pending.message, dtype=np.uint8)
-            arrays["pending.sent"] = self.pending.sent
-            arrays["pending.local_shared"] = self.pending.local_shared
-            if self.pending.personal is not None:
-                arrays["pending.personal"] = self.pending.personal
-        meta = {name: getattr(self, name) for name in _META}
-        meta["schema"] = SCHEMA
-        meta["pending"] = None if self.pending is None else {name: getattr(self.pending, name) for name in _PENDING}
-        write_arrays(path, arrays, meta)
+        arrays, meta = _split(self)
+        write_arrays(path, arrays, {"schema": SCHEMA, **meta})
 
     @staticmethod
     def belongs_to(path: Path, federation: str) -> bool:
@@ -142,61 +130,50 @@ class ClientState:
         """Read what save wrote. Raises StorageError where it is damaged or belongs to another federation."""
         arrays, meta = read_arrays(path)
         try:
-            if meta["schema"] != SCHEMA:
-                raise StorageError(f"{path}: schema {meta['schema']}, but this securepfl reads {SCHEMA}; upgrade it")
+            if (schema := meta.pop("schema")) != SCHEMA:
+                raise StorageError(f"{path}: schema {schema}, but this securepfl reads {SCHEMA}; upgrade it")
             if meta["federation"] != federation:
                 raise StorageError(
                     f"{path}: belongs to a federation with other settings; name another, or move_to after a rotation"
                 )
-            return cls._from(arrays, meta)
-        except (KeyError, TypeError, ValueError):
+            return msgspec.convert(_joined(arrays, meta), type=cls, dec_hook=_array)
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise StorageError(f"{path}: not a whole hospital state; restore it from a copy") from None
 
-    @classmethod
-    def _from(cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> "ClientState":
-        pending = None
-        if meta["pending"] is not None:
-            known = {name: meta["pending"][name] for name in _PENDING} | {"agreed": tuple(meta["pending"]["agreed"])}
-            pending = Pending(
-                message=arrays["pending.message"].tobytes(),
-                sent=arrays["pending.sent"],
-                local_shared=arrays["pending.local_shared"],
-                personal=arrays.get("pending.personal"),
-                **known,
-            )
-        prefix = "trajectory."
-        return cls(
-            shared=arrays["shared"],
-            personal=arrays["personal"],
-            residual=arrays["residual"],
-            compared=arrays["compared"],
-            aggregate=arrays.get("aggregate"),
-            average_personal=arrays.get("average_personal"),
-            previous=arrays.get("previous"),
-            trajectory={name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)},
-            pending=pending,
-            **{name: meta[name] for name in _META},
-        )
+
+def _split(state: ClientState) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays of a state by their name in the file, and all else."""
+    fields = msgspec.structs.asdict(state)
+    trajectory, pending = fields.pop("trajectory"), fields.pop("pending")
+    arrays, meta = _arrays_apart(fields)
+    arrays |= {f"trajectory.{name}": part for name, part in trajectory.items()}
+    meta["pending"] = None
+    if pending is not None:
+        bytes_, rest = np.frombuffer(pending.message, dtype=np.uint8), msgspec.structs.asdict(pending)
+        found, meta["pending"] = _arrays_apart(rest | {"message": bytes_})
+        arrays |= {f"pending.{name}": array for name, array in found.items()}
+    return arrays, meta
 
 
-_META = (
-    "federation",
-    "epoch",
-    "run",
-    "kind",
-    "round",
-    "nonce",
-    "similarity",
-    "distances",
-    "noise_energy",
-    "noise_peak",
-    "signal",
-    "neighbours",
-    "graph_round",
-    "weight_unit",
-    "momentum_steps",
-    "pull",
-    "clipped",
-    "sat_out",
-)
-_PENDING = ("trained", "nonces", "salt", "agreed", "revealed", "answer")
+def _arrays_apart(fields: dict[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+    return arrays, {name: value for name, value in fields.items() if name not in arrays}
+
+
+def _joined(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of _split: fields by name."""
+    fields: dict[str, Any] = {**meta, "trajectory": {}}
+    for name, array in arrays.items():
+        place, _, part = name.partition(".")
+        if not part:
+            fields[place] = array
+        else:
+            fields[place][part] = array.tobytes() if name == "pending.message" else array
+    return fields
+
+
+def _array(kind: type, value: object) -> object:
+    """What msgspec asks about a field of a type that it doesn't know: here an array."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{type(value).__name__} where an array belongs")
+    return value

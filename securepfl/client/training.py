@@ -9,16 +9,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from securepfl.client.records import Loss, TrainingSet
+from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Floats
 from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.training.common_step import take_common_step
 from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_private
+from securepfl.privacy.training.gradients import GradientMode, choose_mode
 from securepfl.privacy.training.integer_sum import IntegerSum
 from securepfl.privacy.training.shared_noise import SharedNoise
-from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a round's own training came to: shared [d] and personal [p] parameters, how many of the shared ones moved,
+    and a report for the hospital alone.
+    """
+
+    shared: Floats
+    personal: Floats
+    moved: int
+    report: TrainingReport
 
 
 @dataclass(frozen=True)
@@ -40,33 +53,25 @@ class LocalTraining:
             return self._noise.release(unit, rounds * self.settings.steps, self.federation.rounds)
         return self.settings.release(unit, rounds)
 
-    def train(
-        self, state: ClientState, support: NDArray[np.bool_], *, noise: RandomStream, sampling: RandomStream
-    ) -> tuple[Floats, Floats, TrainingReport]:
-        """Train privately from (shared, personal), of the shared only those in `support` [d]: the pair, and a report
-        for the hospital alone.
+    def own_update(self, round_: Round, state: ClientState) -> Trained:
+        """Train privately from the state's (shared, personal), with this hospital's own noise. Of the shared
+        parameters those in the support, or all where only the sending is sparse.
         """
+        support = round_.support
+        moving = support if self.federation.trains_support else np.ones_like(support)
         self._load(state)
-        options = self._options(support, noise, sampling)
+        options = self._options(moving, round_)
         report = train_private(self.model, self.training.dataset, self.loss, self.settings, **options)
-        shared = self.partition.flatten_shared(self.model)
-        return as_floats(shared), as_floats(self.partition.flatten_personal(self.model)), report
+        shared = as_floats(self.partition.flatten_shared(self.model))
+        return Trained(shared, self._personal(), int(moving.sum()), report)
 
-    def common_step(
-        self,
-        state: ClientState,
-        support: NDArray[np.bool_],
-        *,
-        noise: RandomStream,
-        sampling: RandomStream,
-        shares: RandomStream,
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """This hospital's part of a step under shared noise: the noisy sum of rounded gradients in `support`, in grid
-        steps [support size], and its new personal parameters, which took local noise. `shares` rounds and draws.
+    def common_step(self, round_: Round, state: ClientState) -> tuple[NDArray[np.int64], Floats]:
+        """This hospital's part of a step under shared noise: the noisy sum of rounded gradients in the support, in
+        grid steps [support size], and its new personal parameters, which took local noise.
         """
         if self._noise is None:
-            raise ValueError("the federation's noise is local: use train")
-        integers = IntegerSum.empty(self._noise, shares, int(support.sum()))
+            raise ValueError("the federation's noise is local: use own_update")
+        integers = IntegerSum.empty(self._noise, round_.stream("noise share"), int(round_.support.sum()))
         self._load(state)
         take_common_step(
             self.model,
@@ -75,9 +80,14 @@ class LocalTraining:
             replace(self.settings, noise_multiplier=self._noise.noise_multiplier),
             integers,
             shared=self.partition.shared,
-            **self._options(support, noise, sampling),
+            **self._options(round_.support, round_),
         )
-        return integers.noisy(), as_floats(self.partition.flatten_personal(self.model))
+        return integers.noisy(), self._personal()
+
+    @property
+    def gradient_mode(self) -> GradientMode:
+        """How each unit's gradient is had from this model, and why that way."""
+        return choose_mode(self.model, unit=self.training.unit, physical_batch=self.settings.physical_batch)
 
     @property
     def noise_variance(self) -> float:
@@ -94,12 +104,15 @@ class LocalTraining:
         self.partition.load_shared(self.model, torch.from_numpy(state.shared))
         self.partition.load_personal(self.model, torch.from_numpy(state.personal))
 
-    def _options(self, support: NDArray[np.bool_], noise: RandomStream, sampling: RandomStream) -> dict[str, Any]:
+    def _personal(self) -> Floats:
+        return as_floats(self.partition.flatten_personal(self.model))
+
+    def _options(self, moving: NDArray[np.bool_], round_: Round) -> dict[str, Any]:
         """What both kinds of training are told alike."""
         return {
-            "noise": noise,
-            "sampling": sampling,
-            "masks": self.partition.mask_from_support(support),
+            "noise": round_.stream("noise"),
+            "sampling": round_.stream("sampling"),
+            "masks": self.partition.mask_from_support(moving),
             "device": self.device,
             "units": self.training.units,
             "unit": self.training.unit,

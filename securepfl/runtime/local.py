@@ -149,7 +149,7 @@ def exchange(run: SimulatedRun) -> None:
     coordinator = run.coordinator
     _ask(run, coordinator.invite(), Client.contribute)
     if coordinator.federation.masked:
-        _ask(run, coordinator.agree(), Client.agree)
+        _ask(run, coordinator.agree(), Client.sign_survivors)
         _ask(run, coordinator.unmask(), Client.reveal)
     for name, answer in coordinator.close().items():
         run.clients[name].apply(answer)

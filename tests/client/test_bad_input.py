@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from securepfl.cli.main import main
 from securepfl.client.client import Client
-from securepfl.client.compared import Compared
+from securepfl.client.comparing import Compared
 from securepfl.client.run_kind import Simulation
 from securepfl.errors import DataError, MessageError
 from securepfl.learning.personal.signal import KnownNoise

@@ -13,7 +13,7 @@ from masked_rounds import chi_square
 from parties import NAMES, close_all, federation_of, parties, rows_of
 from views import bytes_of, holds
 
-from securepfl.client.compared import compared_of
+from securepfl.client.comparing import compared_of
 from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.similarity.similarity import SimilarityTable
 from securepfl.crypto.sums.scheme import find_scheme

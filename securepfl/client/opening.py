@@ -1,0 +1,67 @@
+"""A hospital's state and ledger as they lie on disk, opened for a run, and what a round reserves there."""
+
+from pathlib import Path
+
+from securepfl.client.round import Round, Session
+from securepfl.client.run_kind import Simulation, kind_of, ledger_terms
+from securepfl.client.state import ClientState, Floats
+from securepfl.crypto.keys.signing import LedgerSigner
+from securepfl.errors import BudgetError, LedgerError
+from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.ledger.ledger import Ledger
+
+
+def open_state(
+    path: Path, session: Session, simulation: Simulation | None, shared: Floats, personal: Floats
+) -> ClientState:
+    """The stored state, or a fresh one from the public start (`shared` [d], `personal` [p]): stored at once, so that
+    its run keeps its name in the ledger. Raises StorageError where the stored one is another's or damaged.
+    """
+    federation = session.federation
+    fresh = ClientState.fresh(
+        federation.digest.hex(),
+        session.key.epoch,
+        kind_of(simulation),
+        shared,
+        personal,
+        compared=personal.size + (shared.size if federation.similarity.of == "updates" else 0),
+    )
+    if path.exists():
+        return ClientState.load(path, fresh.federation).going_on_as(fresh, path)
+    fresh.save(path)
+    return fresh
+
+
+def open_ledger(
+    path: Path, session: Session, data_set: str, simulation: Simulation | None, state: ClientState
+) -> Ledger:
+    """The data set's ledger; one that doesn't know what this state's run spent is the wrong one. Raises LedgerError."""
+    terms = ledger_terms(session.federation, session.name, data_set, simulation)
+    signer = LedgerSigner(session.keyring.identity, trusting=terms.simulation)
+    ledger = Ledger.open(path, terms, signer, run=state.run)
+    trained = bool(state.trajectory) or (state.pending is not None and state.pending.trained)
+    if trained and not ledger.knows_run:
+        ledger.close()
+        raise LedgerError(f"{path}: does not hold what this run spent; give the ledger that the run began with")
+    if ledger.serves_other_run(session.digest.hex()):
+        ledger.close()
+        raise LedgerError(
+            f"{path}: another run of this hospital has used these keys under these settings, and masks and tags "
+            "must not come twice; go on in that run's folder, or rotate the keys"
+        )
+    return ledger
+
+
+def reserve(ledger: Ledger, round_: Round, release: AnyRelease) -> str | None:
+    """The reservation of a round's release, or None where the hospital must sit the round out.
+
+    It sits out where the budget would be exceeded, and where a killed process reserved this round and left no message:
+    what it spent stays counted, and no second noise is drawn for it. Raises LedgerError where a line can't be written.
+    """
+    federation, number, attempt = round_.session.digest.hex(), round_.number, round_.header.attempt
+    if ledger.has_reserved(federation=federation, round=number, attempt=attempt):
+        return None
+    try:
+        return ledger.reserve(release, federation=federation, round=number, attempt=attempt)
+    except BudgetError:
+        return None

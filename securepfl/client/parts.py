@@ -1,0 +1,114 @@
+"""What a hospital's client is made of: everything checked before anything lies on disk."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from securepfl.client.applying import Alphas
+from securepfl.client.comparing import Comparison
+from securepfl.client.contributing import Contributor
+from securepfl.client.labels import check_labels, feature_type
+from securepfl.client.masks import Masks
+from securepfl.client.models import Models
+from securepfl.client.records import Loss, TrainingSet
+from securepfl.client.round import Session
+from securepfl.client.training import LocalTraining, as_floats, dp_settings
+from securepfl.crypto.keys.keys import Keyring
+from securepfl.errors import ConfigError
+from securepfl.learning.personal.partition import Partition
+from securepfl.learning.personal.trajectory import alphas_by_part
+from securepfl.learning.sparse.difference import load_solver
+from securepfl.privacy.training.validation import validate_model
+from securepfl.protocol.channels import SumChannel
+from securepfl.settings.binding import initial_model
+from securepfl.settings.federation import Federation
+from securepfl.tasks.device import resolve_device
+from securepfl.tasks.task import Task
+
+BuildModel = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one hospital's client that no round changes. `alphas` are the trajectory's, `feature_type` is that
+    of the training features, None where they are no tensor.
+    """
+
+    session: Session
+    models: Models
+    training: LocalTraining
+    masks: Masks
+    contributor: Contributor
+    alphas: Alphas
+    feature_type: torch.dtype | None
+
+    @classmethod
+    def of(
+        cls,
+        session: Session,
+        name: str,
+        build_model: BuildModel,
+        training: DataLoader[Any] | Dataset[Any],
+        task: Task,
+        loss: Loss,
+        device: str,
+        seconds: dict[str, float],
+    ) -> Self:
+        """Raises ConfigError, ModelError or DataError where model, data, keys and federation don't fit."""
+        federation, key = session.federation, session.key
+        model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
+        partition = Partition.of(model, federation.model.personal)
+        records = TrainingSet.of(training, name, federation.privacy.unit)
+        check_labels(records, task, model, place, name, federation.training.physical_batch)
+        records.try_out(model, loss, place, name)
+        _check_normaliser(federation, records.units, name)
+        start = as_floats(partition.flatten_personal(model))
+        if federation.sparsity.kind == "difference":
+            load_solver()
+        settings = dp_settings(federation, records.units, federation.training.steps)
+        local = LocalTraining(federation, model, partition, records, loss, place, settings)
+        masks = Masks.of(federation, session.keyring)
+        contributor = Contributor(
+            federation=federation,
+            training=local,
+            channels=SumChannel.open(federation, key),
+            masks=masks,
+            comparison=Comparison.of(federation, name, key),
+            start=start,
+            seconds=seconds,
+        )
+        alphas = alphas_by_part(partition, federation.trajectory.alpha, federation.trajectory.layers)
+        models = Models(model, partition, start)
+        return cls(session, models, local, masks, contributor, alphas, feature_type(records))
+
+    @staticmethod
+    def _model(
+        federation: Federation, name: str, build_model: BuildModel, keyring: Keyring, device: torch.device
+    ) -> tuple[nn.Module, torch.device]:
+        """The model at its public start on the device, if settings, model and keys are those of the federation."""
+        model = initial_model(build_model, federation.model).to(device)
+        validate_model(model)
+        bound = federation.bound(federation.roster, build_model)
+        if bound.digest != federation.digest or name not in federation.roster:
+            raise ConfigError(
+                f"{name}: not in the roster, or the model is not the federation's; use the bound Federation"
+            )
+        if keyring.ceremony not in (b"", federation.ceremony_digest) or keyring.identity.name != name:
+            raise ConfigError(
+                f"{name}: these keys are another hospital's, or were made for other settings or another roster; "
+                "load this hospital's, or let the steward run `securepfl keys rotate` with these settings"
+            )
+        return model, device
+
+
+def _check_normaliser(federation: Federation, units: int, name: str) -> None:
+    normaliser = federation.privacy.normaliser
+    if federation.shares_noise and normaliser is not None and units > normaliser:
+        raise ConfigError(
+            f"{name}: {units} training units, but [privacy] normaliser = {normaliser} declares those of all hospitals "
+            "together; declare more"
+        )

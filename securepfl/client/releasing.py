@@ -1,0 +1,38 @@
+"""Models that leave a hospital for use outside, each with its audit record."""
+
+from typing import Any
+
+from torch import nn
+
+from securepfl.client.round import Session
+from securepfl.client.run_kind import Simulation, kind_of
+from securepfl.errors import ConfigError
+from securepfl.privacy.ledger.ledger import Ledger
+
+
+def check_release(session: Session, simulation: Simulation | None, model: nn.Module | None) -> nn.Module:
+    """The model, if it may leave. Raises ConfigError where the federation does not release experts, the run is seeded
+    (its noise hides nothing), or there is no model.
+    """
+    if not session.federation.release.experts:
+        raise ConfigError("experts are not released in this federation: set [release] experts = true")
+    if kind_of(simulation) == "seeded":
+        raise ConfigError("a seeded simulation releases no expert: run without --seed")
+    if model is None:
+        raise ConfigError("there is no shared model to release: the last round formed no sum")
+    return model
+
+
+def recorded(session: Session, ledger: Ledger, expert: str, rounds: int) -> dict[str, Any]:
+    """The audit record of a release after `rounds` rounds, once it stands in the ledger. Raises LedgerError."""
+    federation = session.federation
+    record = {
+        "expert": expert,
+        "federation": federation.digest.hex(),
+        "rounds": rounds,
+        "epsilon": ledger.spent(),
+        "delta": federation.privacy.delta,
+        "unit": federation.privacy.unit,
+    }
+    ledger.record("expert-release", record)
+    return {"site": session.name, "ledger_head": ledger.head, **record}
