@@ -27,7 +27,7 @@ from securepfl.storage.keys import load_holdings
 FRAME = struct.Struct(">cI")
 NUMBER = struct.Struct(">i")
 READY, DONE, REFUSED = b"r", b"d", b"x"
-VERBS = {"contribute": b"C", "agree": b"A", "reveal": b"R", "apply": b"P", "report": b"?"}
+VERBS = {"contribute": b"C", "sign_survivors": b"A", "reveal": b"R", "apply": b"P", "report": b"?"}
 
 
 def send(link: socket.socket, kind: bytes, body: bytes = b"") -> None:

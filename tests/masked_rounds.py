@@ -15,7 +15,7 @@ def contribute(coordinator, clients, absent=()):
 
 def unmask(coordinator, clients, unsigned=(), silent=()):
     """The two exchanges; some hospitals vanish before signing, others before revealing."""
-    for name, survivors in coordinator.agree().items():
+    for name, survivors in coordinator.fix_survivors().items():
         if name not in unsigned:
             coordinator.receive(clients[name].sign_survivors(survivors))
     for name, request in coordinator.unmask().items():

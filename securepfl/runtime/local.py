@@ -16,6 +16,7 @@ from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
+from securepfl.protocol.rounds import drive
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 from securepfl.settings.federation import Federation
 from securepfl.tasks.task import Task
@@ -146,23 +147,21 @@ def simulate(
 
 def exchange(run: SimulatedRun) -> None:
     """One round. What passes between a client and the coordinator is bytes, counted here."""
-    coordinator = run.coordinator
-    _ask(run, coordinator.invite(), Client.contribute)
-    if coordinator.federation.masked:
-        _ask(run, coordinator.agree(), Client.sign_survivors)
-        _ask(run, coordinator.unmask(), Client.reveal)
-    for name, answer in coordinator.close().items():
-        run.clients[name].apply(answer)
-        run.traffic.download[name] += len(answer)
+    drive(run.coordinator, _InProcess(run.clients, run.traffic))
 
 
-def _ask(run: SimulatedRun, messages: Mapping[str, bytes], reply: Callable[[Client, bytes], bytes]) -> None:
-    """Carry the coordinator's messages to the clients and their replies back."""
-    for name, message in messages.items():
-        answer = reply(run.clients[name], message)
-        run.coordinator.receive(answer)
-        run.traffic.download[name] += len(message)
-        run.traffic.upload[name] += len(answer)
+@dataclass(frozen=True)
+class _InProcess:
+    """Carries messages to clients in this process, and counts their bytes."""
+
+    clients: Mapping[str, Client]
+    traffic: Traffic
+
+    def ask(self, name: str, message: bytes) -> bytes:
+        reply = self.clients[name].handle(message)
+        self.traffic.download[name] += len(message)
+        self.traffic.upload[name] += len(reply)
+        return reply
 
 
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:

@@ -57,8 +57,8 @@ def full_round(coordinator, clients):
     sent = {name: clients[name].contribute(invitation) for name, invitation in coordinator.invite().items()}
     for message in sent.values():
         coordinator.receive(message)
-    for name, survivors in coordinator.agree().items():
-        coordinator.receive(clients[name].agree(survivors))
+    for name, survivors in coordinator.fix_survivors().items():
+        coordinator.receive(clients[name].sign_survivors(survivors))
     for name, request in coordinator.unmask().items():
         coordinator.receive(clients[name].reveal(request))
     answers = coordinator.close()
@@ -138,8 +138,8 @@ def test_a_newcomer_takes_the_snapshot_that_all_agree_on_and_takes_part(tmp_path
     snapshot = clients["alder"].snapshot()
     newcomer.join(snapshot, coordinator.states)
     assert newcomer.round == 1
-    for name, survivors in coordinator.agree().items():
-        coordinator.receive(clients[name].agree(survivors))
+    for name, survivors in coordinator.fix_survivors().items():
+        coordinator.receive(clients[name].sign_survivors(survivors))
     for name, request in coordinator.unmask().items():
         coordinator.receive(clients[name].reveal(request))
     for name, answer in coordinator.close().items():

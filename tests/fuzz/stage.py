@@ -184,10 +184,10 @@ class Stage:
         yield self._up(Kind.CONTRIBUTION, replies, "alder", invitations)
         yield self._up(Kind.DECLINE, replies, "elm", invitations)
         self._receive(replies)
-        lists = coordinator.agree()
+        lists = coordinator.fix_survivors()
         self.seen += [*invitations.values(), *replies.values()]
-        yield self._down(Kind.SURVIVORS, lists, clients["alder"].agree)
-        agreements = {name: self._twice(clients[name].agree, lists[name], name) for name in FIVE}
+        yield self._down(Kind.SURVIVORS, lists, clients["alder"].sign_survivors)
+        agreements = {name: self._twice(clients[name].sign_survivors, lists[name], name) for name in FIVE}
         yield self._up(Kind.AGREEMENT, agreements, "alder", lists)
         self._receive(agreements)
         requests = coordinator.unmask()

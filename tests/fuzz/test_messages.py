@@ -387,7 +387,7 @@ def ended(stage, target, message):
         for one in [message, *sorted(target.genuine - {target.message})]:
             attempted(coordinator.receive, one)
         if target.kind == Kind.CONTRIBUTION:
-            asked(stage, coordinator.agree, "agree")
+            asked(stage, coordinator.fix_survivors, "agree")
         if target.kind in (Kind.CONTRIBUTION, Kind.AGREEMENT):
             asked(stage, coordinator.unmask, "reveal")
         answers = coordinator.close()

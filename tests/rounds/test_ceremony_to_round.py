@@ -72,7 +72,7 @@ def test_enrolled_hospitals_and_coordinator_run_masked_rounds(ceremony, tmp_path
     for _ in range(2):
         for messages, reply in (
             (coordinator.invite, Client.contribute),
-            (coordinator.agree, Client.agree),
+            (coordinator.fix_survivors, Client.sign_survivors),
             (coordinator.unmask, Client.reveal),
         ):
             for name, message in messages().items():

@@ -147,7 +147,9 @@ class Victim:
         self.state_file = self.folder / "state.safetensors"
         self.files = {"ledger": self.ledger, "state": self.state_file}
         self.round_release = release_of(self.federation, 1)
-        self.steps = ["contribute", "agree", "reveal", "apply"] if self.federation.masked else ["contribute", "apply"]
+        self.steps = (
+            ["contribute", "sign_survivors", "reveal", "apply"] if self.federation.masked else ["contribute", "apply"]
+        )
         self.kinds = itertools.cycle(("file", "reply", "step", "all"))
         self.restarts, self.replies = itertools.cycle(("step", "all")), itertools.cycle(self.steps)
         self.changes = itertools.cycle([("contribute", "ledger"), *((step, "state") for step in self.steps)])
@@ -339,7 +341,11 @@ class Victim:
             return self._contribution_phase(state)
         if state.round == self.number:
             return "stored, not said"
-        marks = {"agree": state.pending.agreed, "reveal": state.pending.revealed, "apply": state.pending.answer}
+        marks = {
+            "sign_survivors": state.pending.agreed,
+            "reveal": state.pending.revealed,
+            "apply": state.pending.answer,
+        }
         if step == "apply":
             return "answer pinned" if marks[step] else "nothing stored"
         return "stored, not sent" if marks[step] else "not stored"
@@ -494,7 +500,7 @@ def play(coordinator: Coordinator, others: dict, victim: Victim, number: int, ki
     carry(coordinator, others, victim, coordinator.invite(), "contribute")
     survivors = coordinator.survivors
     if coordinator.federation.masked:
-        carry(coordinator, others, victim, coordinator.agree(), "agree")
+        carry(coordinator, others, victim, coordinator.fix_survivors(), "sign_survivors")
         carry(coordinator, others, victim, coordinator.unmask(), "reveal")
     carry(coordinator, others, victim, coordinator.close(), "apply")
     victim.end()

@@ -193,10 +193,10 @@ def test_another_salt_than_the_invitations_is_refused(tmp_path):
     contribute(coordinator, clients)
     body = encode(Survivors(survivors=SEVEN, salt=bytes(16)))
     with pytest.raises(MessageError, match="salt"):
-        clients["alder"].agree(coordinator._seal(Kind.SURVIVORS, "alder", body))
+        clients["alder"].sign_survivors(coordinator._seal(Kind.SURVIVORS, "alder", body))
     body = encode(Survivors(survivors=SEVEN, salt=b""))
     with pytest.raises(MessageError, match="salt"):
-        clients["alder"].agree(coordinator._seal(Kind.SURVIVORS, "alder", body))
+        clients["alder"].sign_survivors(coordinator._seal(Kind.SURVIVORS, "alder", body))
     close_all(clients)
 
 
@@ -205,10 +205,10 @@ def test_a_second_survivor_list_is_refused_also_after_a_restart(tmp_path):
     contribute(coordinator, clients)
     one = survivors_message(coordinator, SEVEN, SEVEN)
     other = survivors_message(coordinator, SEVEN, SEVEN[:-1])
-    clients["alder"].agree(one["alder"])
-    clients["alder"].agree(one["alder"])
+    clients["alder"].sign_survivors(one["alder"])
+    clients["alder"].sign_survivors(one["alder"])
     with pytest.raises(MessageError, match="another survivor list"):
-        clients["alder"].agree(other["alder"])
+        clients["alder"].sign_survivors(other["alder"])
     from securepfl.client.state import ClientState
 
     stored = ClientState.load(clients["alder"]._path, coordinator.federation.digest.hex())
@@ -220,11 +220,11 @@ def test_a_split_view_gets_no_reveal_from_either_side(tmp_path):
     """The coordinator shows two lists to two groups: neither has signatures enough."""
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    coordinator.agree()
+    coordinator.fix_survivors()
     one = survivors_message(coordinator, SEVEN[:4], SEVEN)
     other = survivors_message(coordinator, SEVEN[4:], SEVEN[:-1])
     for name, message in (one | other).items():
-        body = body_of(coordinator, clients[name].agree(message), Kind.AGREEMENT, Agreement)
+        body = body_of(coordinator, clients[name].sign_survivors(message), Kind.AGREEMENT, Agreement)
         coordinator._round.signatures[name] = body.signature
     requests = coordinator.unmask()
     assert len(requests) == len(SEVEN)
@@ -238,9 +238,9 @@ def test_fewer_signatures_than_the_threshold_reveal_nothing(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
     signers = SEVEN[: threshold(len(SEVEN)) - 1]
-    for name, survivors in coordinator.agree().items():
+    for name, survivors in coordinator.fix_survivors().items():
         if name in signers:
-            coordinator.receive(clients[name].agree(survivors))
+            coordinator.receive(clients[name].sign_survivors(survivors))
     assert coordinator.unmask() == {}
     body, _ = sums(coordinator, clients, coordinator.close())
     assert body.aggregate is None
@@ -250,7 +250,7 @@ def test_fewer_signatures_than_the_threshold_reveal_nothing(tmp_path):
 def test_nothing_is_revealed_before_a_list_was_signed(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    coordinator.agree()
+    coordinator.fix_survivors()
     request = coordinator._seal(Kind.UNMASK, "alder", encode(Unmask(signatures={}, blobs={})))
     with pytest.raises(MessageError, match="before it signed"):
         clients["alder"].reveal(request)
@@ -263,11 +263,11 @@ def test_a_late_upload_is_refused_once_the_survivors_are_fixed(tmp_path):
     for name in SEVEN[:-1]:
         coordinator.receive(clients[name].contribute(invitations[name]))
     late = clients["gean"].contribute(invitations["gean"])
-    unmasked_list = coordinator.agree()
+    unmasked_list = coordinator.fix_survivors()
     with pytest.raises(MessageError, match="CONTRIBUTION where AGREEMENT"):
         coordinator.receive(late)
     for name, survivors in unmasked_list.items():
-        coordinator.receive(clients[name].agree(survivors))
+        coordinator.receive(clients[name].sign_survivors(survivors))
     for name, request in coordinator.unmask().items():
         coordinator.receive(clients[name].reveal(request))
     before = state(clients["gean"]).residual.copy()
@@ -310,8 +310,8 @@ def test_an_update_without_a_sum_is_never_sent_again_whoever_the_answer_names(tm
 def test_other_shares_than_were_opened_are_not_opened_too(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    for name, survivors in coordinator.agree().items():
-        coordinator.receive(clients[name].agree(survivors))
+    for name, survivors in coordinator.fix_survivors().items():
+        coordinator.receive(clients[name].sign_survivors(survivors))
     request = coordinator.unmask()["alder"]
     clients["alder"].reveal(request)
     clients["alder"].reveal(request)
@@ -326,13 +326,13 @@ def test_other_shares_than_were_opened_are_not_opened_too(tmp_path):
 def test_a_false_signature_is_refused_on_arrival_and_the_true_one_still_counts(tmp_path, signature):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    lists = coordinator.agree()
+    lists = coordinator.fix_survivors()
     header, _ = clients["alder"]._open(lists["alder"], Kind.SURVIVORS)
     false = clients["alder"]._seal(header, Kind.AGREEMENT, encode(Agreement(signature=signature)))
     with pytest.raises(MessageError, match="signature of 'alder'"):
         coordinator.receive(false)
     for name, survivors in lists.items():
-        coordinator.receive(clients[name].agree(survivors))
+        coordinator.receive(clients[name].sign_survivors(survivors))
     assert set(coordinator.unmask()) == set(SEVEN)
     close_all(clients)
 
@@ -402,7 +402,7 @@ def test_a_sum_that_was_not_unmasked_fails_its_check(tmp_path):
 def test_too_few_survivors_are_not_asked_to_sign(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients, absent=SEVEN[4:])
-    assert coordinator.agree() == {}
+    assert coordinator.fix_survivors() == {}
     assert coordinator.unmask() == {}
     assert {name: len(answer) > 0 for name, answer in coordinator.close().items()} == dict.fromkeys(SEVEN, True)
     close_all(clients)
@@ -413,14 +413,14 @@ def test_steps_out_of_order_are_refused(tmp_path):
     coordinator.invite()
     with pytest.raises(MessageError, match="takes CONTRIBUTION"):
         coordinator.unmask()
-    coordinator.agree()
+    coordinator.fix_survivors()
     with pytest.raises(MessageError, match="takes AGREEMENT"):
-        coordinator.agree()
+        coordinator.fix_survivors()
     close_all(clients)
     plain, others = parties(masked(encryption={}), tmp_path / "open")
     plain.invite()
     with pytest.raises(ConfigError, match="not masked"):
-        plain.agree()
+        plain.fix_survivors()
     close_all(others)
 
 
@@ -446,8 +446,8 @@ def test_the_masks_bytes_stay_within_the_bound_of_a_message(tmp_path):
     invitations = contribute(coordinator, clients)
     largest = max(len(state(client).pending.message) for client in clients.values())
     requests = []
-    for name, survivors in coordinator.agree().items():
-        coordinator.receive(clients[name].agree(survivors))
+    for name, survivors in coordinator.fix_survivors().items():
+        coordinator.receive(clients[name].sign_survivors(survivors))
     requests = coordinator.unmask()
     assert max(largest, *map(len, requests.values()), *map(len, invitations.values())) <= Layouts.of(
         federation
@@ -468,5 +468,5 @@ def test_another_hospitals_list_is_not_taken(tmp_path):
         replace(header, sender=other.public.fingerprint), body, other, clients["alder"]._keyring.identity.public
     )
     with pytest.raises(MessageError, match="unknown sender"):
-        clients["alder"].agree(forged)
+        clients["alder"].sign_survivors(forged)
     close_all(clients)

@@ -145,14 +145,14 @@ def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
     """A coordinator that asks for the sum over fewer hospitals is refused by each of them."""
     coordinator, clients = parties(shared(), tmp_path)
     contribute(coordinator, clients)
-    message = coordinator.agree()["alder"]
+    message = coordinator.fix_survivors()["alder"]
     header, _ = clients["alder"]._open(message, Kind.SURVIVORS)
     from securepfl.crypto.messages.envelope import seal_message
 
     body = encode(Survivors(survivors=SEVEN[:5], salt=coordinator._round.salt))
     short = seal_message(header, body, coordinator._identity, coordinator._hospitals["alder"])
     with pytest.raises(MessageError, match="6 are needed"):
-        clients["alder"].agree(short)
+        clients["alder"].sign_survivors(short)
     close_all(clients)
 
 

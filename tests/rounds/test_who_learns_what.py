@@ -78,7 +78,7 @@ def one_round(coordinator, clients):
         seen.compared[name] = client._state.compared.copy()
         seen.whole[name] = compared_of(client._state, coordinator.federation.similarity.gate)
     if coordinator.federation.masked:
-        deliver(coordinator.agree(), lambda client, message: client.agree(message))
+        deliver(coordinator.fix_survivors(), lambda client, message: client.sign_survivors(message))
         deliver(coordinator.unmask(), lambda client, message: client.reveal(message))
     seen.memory = bytes_of(coordinator)
     deliver(coordinator.close(), lambda client, message: client.apply(message))

@@ -1,0 +1,185 @@
+"""An open round at the coordinator: what has arrived, each part checked before any is added."""
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import Self
+
+from securepfl.crypto.masks.masking import Masking, Unmasking, survivor_statement
+from securepfl.crypto.messages.envelope import Kind
+from securepfl.crypto.similarity.similarity import SimilarityTable
+from securepfl.crypto.sums.parameters import Layout
+from securepfl.crypto.sums.scheme import RunningSum
+from securepfl.crypto.sums.words import Words
+from securepfl.errors import ConfigError, MessageError
+from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
+from securepfl.protocol.channels import Layouts, mask_context
+from securepfl.protocol.messages import NONCE_BYTES, Contribution, MaskShares, Unmask
+from securepfl.settings.federation import Federation
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+COLLECTING = (Kind.CONTRIBUTION, Kind.DECLINE)
+AGREEING = (Kind.AGREEMENT,)
+REVEALING = (Kind.REVEAL,)
+"""The kinds of message that a round takes, stage by stage."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all rounds of a run have in common. `session` (32 bytes) is what messages and masks are bound to."""
+
+    federation: Federation
+    layouts: Layouts
+    session: bytes
+
+    def sum_of(self, layout: Layout) -> RunningSum:
+        """An empty sum."""
+        return self.federation.scheme.total(layout)
+
+    @property
+    def most_bytes(self) -> int:
+        """A bound on a message's body."""
+        return self.layouts.most_bytes(self.federation)
+
+    @property
+    def masking(self) -> Masking:
+        """How updates are masked. Raises ConfigError where they are not."""
+        if self.layouts.masking is None:
+            raise ConfigError("updates are not masked in this federation: close the round at once")
+        return self.layouts.masking
+
+    def indexes(self, names: list[str]) -> list[int]:
+        """The hospitals' places in the roster."""
+        return [self.federation.roster.index(name) for name in names]
+
+
+@dataclass
+class OpenRound:
+    """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts.
+
+    `salt` makes the round's masks fresh. `expected` are the kinds of message that it takes now, until `deadline`
+    (seconds since the epoch). `survivors` are those whose updates are in `total`.
+    """
+
+    rules: Rules
+    number: int
+    deadline: float
+    salt: bytes
+    total: RunningSum
+    similarity: SimilarityTable | None
+    expected: tuple[Kind, ...] = COLLECTING
+    replied: dict[str, bytes] = field(default_factory=dict)
+    survivors: list[str] = field(default_factory=list)
+    personal: dict[str, bytes] = field(default_factory=dict)
+    neighbours: dict[str, dict[str, int]] = field(default_factory=dict)
+    masks: dict[str, MaskShares] = field(default_factory=dict)
+    signatures: dict[str, bytes] = field(default_factory=dict)
+    unmasking: Unmasking | None = None
+    revealed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def begin(cls, rules: Rules, number: int, deadline: float) -> Self:
+        """Round `number`, empty, with a fresh salt, and a table of similarities where sketches travel."""
+        federation, table = rules.federation, None
+        if federation.schedule.similarity_due(number):
+            clients = len(federation.roster)
+            table = SimilarityTable(federation.similarity.dimensions, clients, federation.scheme.encrypted)
+        salt = secrets.token_bytes(NONCE_BYTES)
+        return cls(rules, number, deadline, salt, rules.sum_of(rules.layouts.update), table)
+
+    def add(self, sender: str, body: Contribution) -> None:
+        """Check every part before any is added: a refused message leaves no trace, and closing cannot fail.
+
+        Raises MessageError for what the round does not ask for, or what could not be summed or multiplied.
+        """
+        self._check(sender, body)
+        if body.sketch is not None and self.similarity is not None:
+            self.similarity.add(self.rules.federation.roster.index(sender), body.sketch)
+        self.total.add(body.update)
+        self.survivors.append(sender)
+        self.neighbours[sender] = body.neighbours
+        if body.personal is not None:
+            self.personal[sender] = body.personal
+        if body.masks is not None:
+            self.masks[sender] = body.masks
+
+    def begin_unmasking(self) -> None:
+        """From here on shares of what the sum still carries are taken. Raises MessageError where they can't fit."""
+        indexes = {name: self.rules.federation.roster.index(name) for name in sorted(self.survivors)}
+        commitments = {index: self.masks[name].commitments for name, index in indexes.items()}
+        self.unmasking = Unmasking(self.rules.masking, self.mask_context, indexes.values(), commitments)
+
+    def request(self, name: str) -> Unmask:
+        """What hospital `name` is asked to reveal for: the signatures, and the shares that survivors sealed to it."""
+        index = self.rules.federation.roster.index(name)
+        blobs = {sender: masks.blobs[index] for sender, masks in self.masks.items()}
+        return Unmask(signatures=self.signatures, blobs=blobs)
+
+    @property
+    def mask_context(self) -> bytes:
+        """What the round's masks are bound to."""
+        return mask_context(self.rules.session, self.number, 0, self.salt)
+
+    @property
+    def statement(self) -> bytes:
+        """What hospitals sign: the survivors. Raises ConfigError where updates are not masked."""
+        return survivor_statement(self.rules.masking, self.mask_context, self.rules.indexes(self.survivors))
+
+    def sum_for_all(self) -> bytes | None:
+        """The sum that all receive, less its masks, or None where none can be formed."""
+        if len(self.survivors) < self.rules.federation.least_in_sum:
+            return None
+        if self.rules.layouts.masking is None:
+            return self.total.answer()
+        mask = self._total_mask()
+        return None if mask is None else self.total.answer(mask)
+
+    def _total_mask(self) -> Words | None:
+        layout = self.rules.layouts.update
+        if self.unmasking is None or not self.unmasking.ready:
+            return None
+        try:
+            return self.unmasking.total_mask(layout.slots, layout.parameters.plain_modulus)
+        except MessageError:
+            return None
+
+    def _check(self, sender: str, body: Contribution) -> None:
+        self._check_neighbours(sender, body.neighbours)
+        if body.sketch is not None:
+            if self.similarity is None:
+                raise MessageError(f"{sender}: sent a sketch in round {self.number}, where none is due")
+            self.similarity.check(self.rules.federation.roster.index(sender), body.sketch)
+        if len(body.nonce) != NONCE_BYTES or not all(_HASH.fullmatch(text) for text in (body.state, body.head)):
+            raise MessageError(f"{sender}: nonce, state digest or ledger head of a wrong form; same securepfl needed")
+        self._check_masks(sender, body.masks)
+        self.total.check(body.update)
+        self._check_personal(sender, body.personal)
+
+    def _check_personal(self, sender: str, personal: bytes | None) -> None:
+        layout, schedule = self.rules.layouts.personal, self.rules.federation.schedule
+        if (personal is not None) != (layout is not None and schedule.personal_due(self.number)):
+            raise MessageError(
+                f"{sender}: a personal component in round {self.number} where none is due, or none where one is; same "
+                "settings needed"
+            )
+        if personal is not None and layout is not None:
+            self.rules.sum_of(layout).check(personal)
+
+    def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
+        federation = self.rules.federation
+        others, most = set(federation.roster) - {sender}, federation.coupling.most_edge_weight
+        sound = set(neighbours) <= others and all(1 <= weight <= most for weight in neighbours.values())
+        if neighbours and not (sound and federation.coupling.on and len(neighbours) >= LEAST_NEIGHBOURS):
+            raise MessageError(
+                f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals of weights 1 to {most}"
+            )
+
+    def _check_masks(self, sender: str, masks: MaskShares | None) -> None:
+        masking = self.rules.layouts.masking
+        if (masks is None) != (masking is None):
+            raise MessageError(
+                f"{sender}: masked where the federation does not mask, or the reverse; same settings needed"
+            )
+        if masks is not None and masking is not None and not masking.fits(masks.blobs, masks.commitments):
+            raise MessageError(f"{sender}: shares or commitments of a wrong number or length; same settings needed")
