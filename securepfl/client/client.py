@@ -4,7 +4,6 @@ client = Client(federation, "north", build_model, loader, keyring, folder)
 post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 """
 
-import copy
 import hashlib
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from securepfl.client.contributing import check_invitation, declined, nothing_se
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import open_ledger, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
+from securepfl.client.readings import Readings
 from securepfl.client.records import Loss
 from securepfl.client.releasing import check_release, recorded
 from securepfl.client.round import Round, Session
@@ -44,7 +44,7 @@ from securepfl.tasks.task import Task
 __all__ = ["BuildModel", "Client"]
 
 
-class Client:
+class Client(Readings):
     """A hospital as a state machine over bytes: contribute(invitation) -> message, apply(answer); where updates are
     masked, sign_survivors(list) -> message and reveal(request) -> message between the two. handle(message) takes any.
 
@@ -84,16 +84,16 @@ class Client:
         self.last_training: TrainingReport | None = None
         self.coupled_rounds = 0  # in this process, as the seconds: how often it was drawn to neighbours
         self._simulation = simulation
-        self._session = Session.of(federation, keyring, None if simulation is None else simulation.noise_key)
+        self.session = Session.of(federation, keyring, None if simulation is None else simulation.noise_key)
         self.task, own_loss = task_and_loss(federation, task, loss)
-        parts = Parts.of(self._session, name, build_model, training, self.task, own_loss, device, self.seconds)
+        parts = Parts.of(self.session, name, build_model, training, self.task, own_loss, device, self.seconds)
         self._parts, self.device, self.units = parts, parts.training.device, parts.training.training.units
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
         try:
-            self._state = open_state(self._path, self._session, simulation, *parts.models.starts())
+            self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
             place = ledger or folder / "ledger.jsonl"
-            self.ledger = open_ledger(place, self._session, data_set or name, simulation, self._state)
+            self.ledger = open_ledger(place, self.session, data_set or name, simulation, self._state)
         except BaseException:
             self._lock.close()
             raise
@@ -182,7 +182,7 @@ class Client:
         """The shared state for late and new hospitals, encrypted: the coordinator may keep it. Make it anew after a
         key rotation.
         """
-        return Snapshot.of(self._state).seal(self._session.key.snapshot_key, self._session.digest)
+        return Snapshot.of(self._state).seal(self.session.key.snapshot_key, self.session.digest)
 
     def join(self, snapshot: bytes, digests: Mapping[str, str]) -> None:
         """Start from the shared state of a run under way, in place of the public start; the personal part starts anew.
@@ -195,14 +195,9 @@ class Client:
         if state.round or state.pending is not None:
             raise StorageError(f"{self._path}: has taken part in rounds already; a newcomer needs a new folder")
         others = [digest for name, digest in digests.items() if name in self.federation.roster and name != self.name]
-        opened = Snapshot.agreed(snapshot, self._session, state.shared.size, others)
+        opened = Snapshot.agreed(snapshot, self.session, state.shared.size, others)
         state.round, state.shared, state.aggregate = opened.round, opened.shared, opened.aggregate
         self._commit(state)
-
-    @property
-    def state(self) -> ClientState:
-        """A copy of all that this hospital carries from round to round. Private: for the hospital's own eyes."""
-        return copy.deepcopy(self._state)
 
     @property
     def gradient_mode(self) -> GradientMode:
@@ -213,49 +208,9 @@ class Client:
     def affords_run(self) -> bool:
         """Whether the budget covers all rounds that are left."""
         rounds = self.federation.rounds - self.round
-        if self.ledger.has_reserved(federation=self._session.digest.hex(), round=self.round + 1, attempt=0):
+        if self.ledger.has_reserved(federation=self.session.digest.hex(), round=self.round + 1, attempt=0):
             rounds -= 1
         return rounds < 1 or not self.ledger.would_exceed(self._parts.training.release(rounds))
-
-    @property
-    def round(self) -> int:
-        """The last round whose answer was applied; 0 at the start."""
-        return self._state.round
-
-    @property
-    def similarity(self) -> Mapping[str, float]:
-        """This hospital's own row: cosine similarity of what is compared, less its noise, by other hospital.
-
-        Empty before one, without those whose signal doesn't pass the gate, and where this hospital's own doesn't.
-        """
-        return dict(self._state.similarity)
-
-    @property
-    def distances(self) -> Mapping[str, float]:
-        """The same row as Euclidean distances."""
-        return dict(self._state.distances)
-
-    @property
-    def signal(self) -> float | None:
-        """How far what this hospital compared last stood out of its noise (compare it with [similarity] gate), or None
-        before the first comparison.
-        """
-        return self._state.signal
-
-    @property
-    def neighbours(self) -> Mapping[str, int]:
-        """The hospitals to which this one is coupled now, with their integer weights."""
-        return dict(self._state.neighbours)
-
-    @property
-    def clipped_values(self) -> int:
-        """How many values of this hospital were outside the grid's limits so far."""
-        return self._state.clipped
-
-    @property
-    def sat_out(self) -> tuple[int, ...]:
-        """The rounds in which this hospital declined."""
-        return tuple(self._state.sat_out)
 
     def personal_model(self) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""
@@ -286,8 +241,8 @@ class Client:
         release experts, the run is seeded (its noise hides nothing), or there is no shared model.
         """
         found = self.personal_model() if expert == "personal" else self.shared_model()
-        model = check_release(self._session, self._simulation, found)
-        return model, recorded(self._session, self.ledger, expert, self.round)
+        model = check_release(self.session, self._simulation, found)
+        return model, recorded(self.session, self.ledger, expert, self.round)
 
     def close(self) -> None:
         """Give the folder's and the ledger's locks back. The client can't be used afterwards."""
@@ -301,7 +256,7 @@ class Client:
         self._state = state
 
     def _opened(self, message: bytes, kind: Kind) -> tuple[Round, bytes]:
-        return Round.open(self._session, message, kind, self._state)
+        return Round.open(self.session, message, kind, self._state)
 
     def _pinned(self, answer: bytes) -> Pending:
         """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer a round."""

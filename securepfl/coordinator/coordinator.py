@@ -64,21 +64,20 @@ class Coordinator:
         self.identity, self.hospitals = identity, dict(hospitals)
         session, layouts = federation.session_digest(key_commitment), Layouts.of(federation)
         self.rules = Rules(federation, layouts, session)
-        self._most_bytes = layouts.most_bytes(federation)
-        self._deadline_seconds = deadline_seconds
+        self.deadline_seconds = deadline_seconds
         self._nonces: dict[str, bytes] = {}
-        self._round: OpenRound | None = None
-        self._closed = closed
+        self.open_round: OpenRound | None = None
+        self.closed = closed
 
     def invite(self) -> dict[str, bytes]:
         """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open, or the
         last is over.
         """
-        if self._round is not None:
-            raise MessageError(f"round {self._round.number} is open: close it before inviting again")
-        if self._closed >= self.federation.rounds:
+        if self.open_round is not None:
+            raise MessageError(f"round {self.open_round.number} is open: close it before inviting again")
+        if self.closed >= self.federation.rounds:
             raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
-        current = OpenRound.begin(self.rules, self._closed + 1, time.time() + self._deadline_seconds)
+        current = OpenRound.begin(self.rules, self.closed + 1, time.time() + self.deadline_seconds)
         roster = self.federation.roster
         body = Invitation(
             round=current.number,
@@ -87,7 +86,7 @@ class Coordinator:
             nonces=self._nonces,
             salt=current.salt,
         )
-        self._round, self._nonces, self.states = current, {}, {}
+        self.open_round, self._nonces, self.states = current, {}, {}
         return self._sealed(Kind.INVITATION, dict.fromkeys(roster, encode(body)))
 
     def receive(self, message: bytes) -> str:
@@ -97,7 +96,7 @@ class Coordinator:
         `evidence`. Of its signatures and reveals the first that is right counts, and later ones change nothing. Raises
         MessageError for anything that is not a whole, authentic message of this round.
         """
-        current = self._round
+        current = self.open_round
         if current is None:
             raise MessageError("no round is open: the message came before an invitation or after the close")
         if time.time() > current.deadline:
@@ -110,7 +109,7 @@ class Coordinator:
             kinds=current.expected,
             federation_digest=self.rules.session,
             round=current.number,
-            max_bytes=self._most_bytes,
+            max_bytes=self.rules.most_bytes,
         )
         sender = self._names[header.sender]
         if header.kind in COLLECTING:
@@ -147,13 +146,13 @@ class Coordinator:
         Where fewer than the federation's minimum contributed, or too few helped to unmask them, no sum leaves. Raises
         MessageError where no round is open.
         """
-        current, started = self._open_round(), time.perf_counter()
+        current, started = self._current(), time.perf_counter()
         answering = Answering(current)
         answers = {name: answering.answer(name) for name in self.federation.roster}
         for answer in answers.values():
             self._count(answer)
         sealed = self._sealed(Kind.ANSWER, {name: encode(answer) for name, answer in answers.items()})
-        self._round, self._closed = None, current.number
+        self.open_round, self.closed = None, current.number
         self.seconds += time.perf_counter() - started
         return sealed
 
@@ -165,7 +164,7 @@ class Coordinator:
     @property
     def survivors(self) -> tuple[str, ...]:
         """The hospitals whose contributions are in the open round's sum so far."""
-        return () if self._round is None else tuple(sorted(self._round.survivors))
+        return () if self.open_round is None else tuple(sorted(self.open_round.survivors))
 
     def _take(self, current: OpenRound, sender: str, kind: Kind, message: bytes, data: bytes) -> None:
         """A contribution or its refusal. Raises MessageError; other bytes than before are kept as evidence."""
@@ -210,17 +209,17 @@ class Coordinator:
         self.parts["personal"] += len(answer.neighbourhood or b"") + len(answer.consensus or b"")
         self.parts["similarity"] += sum(map(len, answer.products.values()))
 
-    def _open_round(self) -> OpenRound:
-        if self._round is None:
+    def _current(self) -> OpenRound:
+        if self.open_round is None:
             raise MessageError("no round is open: invite first")
-        return self._round
+        return self.open_round
 
     def _next(self, now: tuple[Kind, ...], then: tuple[Kind, ...]) -> tuple[OpenRound, Masking]:
         """Move a masked round on by a step."""
-        current, masking = self._open_round(), self.rules.masking
+        current, masking = self._current(), self.rules.masking
         if current.expected != now:
             raise MessageError(f"round {current.number} takes {current.expected[0].name} messages now; not this step")
-        current.expected, current.deadline = then, time.time() + self._deadline_seconds
+        current.expected, current.deadline = then, time.time() + self.deadline_seconds
         return current, masking
 
     def _sealed(self, kind: Kind, bodies: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -231,7 +230,7 @@ class Coordinator:
         header = Header(
             kind=kind,
             federation_digest=self.rules.session,
-            round=self._open_round().number,
+            round=self._current().number,
             attempt=0,
             sender=self.identity.public.fingerprint,
             receiver=self.hospitals[receiver].fingerprint,

@@ -3,6 +3,7 @@
 import re
 import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 from securepfl.crypto.masks.masking import Masking, Unmasking, survivor_statement
@@ -37,7 +38,7 @@ class Rules:
         """An empty sum."""
         return self.federation.scheme.total(layout)
 
-    @property
+    @cached_property
     def most_bytes(self) -> int:
         """A bound on a message's body."""
         return self.layouts.most_bytes(self.federation)

@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     close_all(clients)
     heads = folder / "heads.json"
     heads.write_text(json.dumps(coordinator.heads))
-    key = clients["alder"]._keyring.identity.public.ed25519.hex()
+    key = clients["alder"].session.keyring.identity.public.ed25519.hex()
     return folder / "alder" / "ledger.jsonl", heads, key
 
 

@@ -111,12 +111,12 @@ def finished(bound, folder, data, seed=None):
 
 
 def shared(client):
-    return client._state.shared
+    return client.state.shared
 
 
 def check_finite(client):
     """Of everything that a hospital keeps, shows or releases."""
-    state = client._state
+    state = client.state
     vectors = [state.shared, state.personal, state.residual, state.compared, state.aggregate, state.average_personal]
     models = [client.personal_model(), client.shared_model()]
     vectors += [p.detach().numpy() for model in models if model is not None for p in model.parameters()]
@@ -278,7 +278,7 @@ def test_who_has_no_neighbours_trains_as_without_coupling(tmp_path, mode, why):
         assert client.neighbours == {} and client.coupled_rounds == 0
         assert bool(client.similarity) == (why == "two others")
         assert np.array_equal(shared(client), shared(others[name]))
-        assert np.array_equal(client._state.personal, others[name]._state.personal)
+        assert np.array_equal(client.state.personal, others[name].state.personal)
 
 
 @pytest.mark.parametrize("alike", [2, 5])
@@ -301,7 +301,7 @@ def test_hospitals_with_the_same_rows(tmp_path, mode, alike):
     else:
         assert max(alder.distances.values()) < 0.02
         assert set(alder.neighbours.values()) == {largest}
-    assert not np.array_equal(alder._state.personal, birch._state.personal)
+    assert not np.array_equal(alder.state.personal, birch.state.personal)
     close_all(clients)
 
 
@@ -312,7 +312,7 @@ def test_a_penalty_beyond_what_fuses_stays_finite(tmp_path):
     check_agreement(clients)
     for client in clients.values():
         check_finite(client)
-    personal = [client._state.personal for client in clients.values()]
+    personal = [client.state.personal for client in clients.values()]
     assert np.abs(personal - np.mean(personal, axis=0)).max() < 1.0
 
 
@@ -385,10 +385,10 @@ def test_three_rounds_missed_and_one_hospital_that_joins_at_round_seven(tmp_path
         assert all("fir" not in clients[name].similarity for name in SEVEN[:5])
         assert all("fir" not in clients[name].neighbours for name in SEVEN[:5])
     if answers != "in time":
-        before = missing._state
+        before = missing.state
         with pytest.raises(MessageError):
             missing.apply(kept[1])
-        assert missing._state is before
+        assert missing.state is before
         for answer in kept:
             missing.apply(answer)
     assert missing.round == 6 and newcomer.round == 0
@@ -421,7 +421,7 @@ def test_a_hospital_that_missed_the_first_round_reopens_its_folder(tmp_path, of)
     damson.apply(answers["damson"])
     damson.close()
     clients["damson"] = Client(
-        bound, "damson", MODEL, good(names)["damson"], damson._keyring, damson._path.parent, simulation=Simulation()
+        bound, "damson", MODEL, good(names)["damson"], damson.session.keyring, damson._path.parent, simulation=Simulation()
     )
     assert clients["damson"].round == 1 and clients["damson"].ledger.spent() == 0
     for _ in range(3):

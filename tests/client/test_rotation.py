@@ -29,15 +29,15 @@ TABLES = {
 
 def rotated(coordinator, clients, federation, folder, removed=(), joining=()):
     """The parties of the next epoch: new keys, the same identities, folders moved on."""
-    epoch = next(iter(clients.values()))._keyring.federation_key.epoch + 1
+    epoch = next(iter(clients.values())).session.keyring.federation_key.epoch + 1
     before, closed = next(iter(clients.values())).federation, next(iter(clients.values())).round
     close_all(clients)
-    identities = {n: c._keyring.identity for n, c in clients.items() if n not in removed}
+    identities = {n: c.session.keyring.identity for n, c in clients.items() if n not in removed}
     identities |= {name: Identity.generate(name) for name in joining}
     public = {name: identity.public for name, identity in identities.items()}
     key = FederationKey.generate(encrypted=True, epoch=epoch)
     pairs = {frozenset((one, other)): fresh_key() for one in identities for other in identities}
-    server = coordinator._identity
+    server = coordinator.identity
     after = {}
     for name, identity in identities.items():
         if name in clients and before.digest != federation.digest:
@@ -68,7 +68,7 @@ def full_round(coordinator, clients):
 
 
 def shared(client):
-    return client._state.shared
+    return client.state.shared
 
 
 def test_a_run_goes_on_under_new_keys_and_all_agree(tmp_path):
@@ -98,11 +98,11 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
         gone.apply(answers["alder"])
     # Even with an answer in clear: the old key decrypts no sum and opens no snapshot.
     stayer = clients["alder"]
-    header_session, opened = coordinator._session, None
+    header_session, opened = coordinator.rules.session, None
     opened = open_message(
         answers["alder"],
-        stayer._keyring.identity,
-        [stayer._keyring.coordinator],
+        stayer.session.keyring.identity,
+        [stayer.session.keyring.coordinator],
         kinds=(Kind.ANSWER,),
         federation_digest=header_session,
         round=2,
@@ -111,15 +111,15 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
     body = decode(opened[1], Answer)
     channel, old = stayer._channels["update"], gone._channels["update"]
     assert old.layout.parameters.coeff_modulus == channel.layout.parameters.coeff_modulus
-    theirs = find_scheme("bfv").cipher(gone._keyring.federation_key.he_key, channel.layout)
+    theirs = find_scheme("bfv").cipher(gone.session.keyring.federation_key.he_key, channel.layout)
     foreign = replace(channel, cipher=theirs)
     context = header_session + b"update/2/0"
     with pytest.raises(AggregateError):
         foreign.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10)
     assert channel.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10).size == 10
     with pytest.raises(MessageError):
-        type(gone._snapshot(gone._state)).open(
-            snapshot, gone._keyring.federation_key.snapshot_key, header_session, shared(gone).size
+        type(gone._snapshot(gone.state)).open(
+            snapshot, gone.session.keyring.federation_key.snapshot_key, header_session, shared(gone).size
         )
     close_all(clients)
 
@@ -166,7 +166,7 @@ def test_a_snapshot_that_is_not_what_all_hold_is_refused(tmp_path, fault):
         stale = bytes(data)
     elif fault == "old key":
         other = FederationKey.generate(encrypted=True)
-        stale = clients["alder"]._snapshot(clients["alder"]._state).seal(other.snapshot_key, newcomer._session)
+        stale = clients["alder"]._snapshot(clients["alder"].state).seal(other.snapshot_key, newcomer.session.digest)
         wanted = "altered or made under another key"
     elif fault == "old round":
         digests = dict.fromkeys(digests, "0" * 64)
@@ -249,7 +249,7 @@ def test_older_keys_do_not_open_a_folder_that_has_gone_on(tmp_path):
     federation = federation_of(names=FIVE, **TABLES)
     coordinator, clients = parties(federation, tmp_path)
     full_round(coordinator, clients)
-    old = clients["alder"]._keyring
+    old = clients["alder"].session.keyring
     coordinator, clients = rotated(coordinator, clients, federation, tmp_path)
     full_round(coordinator, clients)
     close_all(clients)

@@ -256,7 +256,7 @@ def test_beside_an_open_client_its_ledger_is_named_and_left_alone_until_it_is_cl
 
     def asked():
         given = {"epsilon": 0.5, "device": "cpu", "simulation": Simulation()}
-        return suggest_partition(federation, "alder", MODEL, data, client._keyring.identity, path, **given)
+        return suggest_partition(federation, "alder", MODEL, data, client.session.keyring.identity, path, **given)
 
     before, data = path.read_bytes(), Untouchable()
     with pytest.raises(LedgerError) as caught:
@@ -333,8 +333,8 @@ def test_another_kind_of_argument_is_refused_in_one_line(tmp_path, place):
     federation = federation_of()
     _, clients = parties(federation, tmp_path)
     client = clients["alder"]
-    right = {"identity": client._keyring.identity, "ledger": tmp_path / "new.jsonl", "simulation": Simulation()}
-    wrong = {"identity": client._keyring, "ledger": client.ledger, "simulation": bytes(32)}[place]
+    right = {"identity": client.session.keyring.identity, "ledger": tmp_path / "new.jsonl", "simulation": Simulation()}
+    wrong = {"identity": client.session.keyring, "ledger": client.ledger, "simulation": bytes(32)}[place]
     with pytest.raises(ConfigError, match=f"alder: {place} must be .* not .*{type(wrong).__name__}") as caught:
         suggest_partition(federation, "alder", MODEL, Untouchable(), epsilon=0.5, **right | {place: wrong})
     assert "\n" not in str(caught.value) and not (tmp_path / "new.jsonl").exists()

@@ -25,10 +25,10 @@ def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_
     held = bytes_of(coordinator)
     assert len(held) > 4 * 3 * 4 * 4096, "the walk must reach the stored sketches"
     for client in clients.values():
-        key = client._keyring.federation_key
+        key = client.session.keyring.federation_key
         for secret in (key.root_key, key.tag_key, key.support_key, key.similarity_key, key.snapshot_key, key.he_key):
             assert not any(piece in held for piece in pieces(secret)), "a piece of a secret key"
-        state = client._state
+        state = client.state
         channel = client._channels["update"]
         support = client._support(state, 2)
         levels = quantise(state.pending.sent[support], channel.layout.bits, channel.limit, RandomStream(bytes(32)))
@@ -52,8 +52,8 @@ def test_the_same_walk_finds_the_update_when_it_travels_in_clear(tmp_path):
         coordinator.receive(clients[name].contribute(invitation))
         if name == NAMES[0]:
             client = clients[name]
-            channel, support = client._channels["update"], client._support(client._state, 1)
-            sent = client._state.pending.sent[support]
+            channel, support = client._channels["update"], client._support(client.state, 1)
+            sent = client.state.pending.sent[support]
             levels = quantise(sent, channel.layout.bits, channel.limit, RandomStream(bytes(32))).levels
             slots = pack(levels, channel.layout)
             assert slots.tobytes() in bytes_of(coordinator)
@@ -62,7 +62,7 @@ def test_the_same_walk_finds_the_update_when_it_travels_in_clear(tmp_path):
 
 def contribution(client, coordinator, name, **changes):
     """A well-signed message of `name` with some fields of its body replaced."""
-    invitation = coordinator.invite()[name] if coordinator._round is None else client.invitation
+    invitation = coordinator.invite()[name] if coordinator.open_round is None else client.invitation
     client.invitation = invitation
     header, _ = client._open(invitation, Kind.INVITATION)
     body = Contribution(**EMPTY)
@@ -112,7 +112,7 @@ def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_
     with pytest.raises(MessageError):
         coordinator.receive(contribution(clients["alder"], coordinator, "alder", **changes))
     assert coordinator.survivors == before == ()
-    assert coordinator._round.total.contributions == 0
+    assert coordinator.open_round.total.contributions == 0
     coordinator.close()
     assert set(coordinator.invite()) == set(NAMES), "the federation goes on"
     close_all(clients)
@@ -138,10 +138,10 @@ def test_two_hospitals_with_one_identity_are_refused(tmp_path):
     from securepfl.coordinator.coordinator import Coordinator
 
     coordinator, clients = parties(federation_of(), tmp_path)
-    one = clients["alder"]._keyring
+    one = clients["alder"].session.keyring
     hospitals = dict.fromkeys(NAMES, one.identity.public)
     with pytest.raises(ConfigError, match="same identity"):
-        Coordinator(federation_of(), coordinator._identity, hospitals, key_commitment=bytes(32))
+        Coordinator(federation_of(), coordinator.identity, hospitals, key_commitment=bytes(32))
     close_all(clients)
 
 
@@ -152,7 +152,7 @@ def test_no_sum_of_any_kind_leaves_below_the_minimum(tmp_path):
     coordinator, clients = parties(federation, tmp_path)
     exchange(coordinator, clients)
     exchange(coordinator, clients)
-    assert clients["alder"]._state.neighbours
+    assert clients["alder"].state.neighbours
     invitations = coordinator.invite()
     for name in NAMES:
         coordinator.receive(clients[name].contribute(invitations[name]))
@@ -172,10 +172,10 @@ def test_a_personal_component_comes_where_it_is_due_and_nowhere_else(tmp_path):
         contributed = clients["alder"].contribute(invitations["alder"])
         _, data = open_message(
             contributed,
-            coordinator._identity,
-            coordinator._hospitals,
+            coordinator.identity,
+            coordinator.hospitals,
             kinds=(Kind.CONTRIBUTION,),
-            federation_digest=coordinator._session,
+            federation_digest=coordinator.rules.session,
             round=round_,
             max_bytes=10**7,
         )
@@ -211,8 +211,8 @@ def test_an_unknown_hospital_is_refused(tmp_path):
     coordinator, clients = parties(federation_of(), tmp_path)
     coordinator.invite()
     stranger = Identity.generate("alder")
-    public = coordinator._identity.public
-    header = Header(Kind.DECLINE, coordinator._session, 1, 0, stranger.public.fingerprint, public.fingerprint)
+    public = coordinator.identity.public
+    header = Header(Kind.DECLINE, coordinator.rules.session, 1, 0, stranger.public.fingerprint, public.fingerprint)
     with pytest.raises(MessageError, match="unknown sender"):
         coordinator.receive(seal_message(header, b"", stranger, public))
     close_all(clients)

@@ -111,7 +111,7 @@ class Stage:
 
     def _hold_client(self, name):
         client = self.clients[name]
-        held = copy.deepcopy(client._state)
+        held = copy.deepcopy(client.state)
 
         def rewind():
             client._commit(copy.deepcopy(held))
@@ -125,7 +125,7 @@ class Stage:
 
     def client_state(self, name: str) -> bytes:
         client = self.clients[name]
-        return fingerprint(client._state, client._path, client._path.with_name("ledger.jsonl"), client.ledger.head)
+        return fingerprint(client.state, client._path, client._path.with_name("ledger.jsonl"), client.ledger.head)
 
     def _down(self, kind, messages, deliver) -> Target:
         """The coordinator's message to alder."""
@@ -137,9 +137,9 @@ class Stage:
             deliver,
             lambda: self.client_state("alder"),
             self._hold_client("alder"),
-            self.coordinator._identity,
-            client._keyring.identity.public,
-            self._opener(kind, client._keyring.identity, [client._keyring.coordinator]),
+            self.coordinator.identity,
+            client.session.keyring.identity.public,
+            self._opener(kind, client.session.keyring.identity, [client.session.keyring.coordinator]),
             {mine},
             self.seen + others,
         )
@@ -153,9 +153,9 @@ class Stage:
             coordinator.receive,
             self.coordinator_state,
             self._hold_coordinator(),
-            self.clients[name]._keyring.identity,
-            coordinator._identity.public,
-            self._opener(kind, coordinator._identity, coordinator._hospitals),
+            self.clients[name].session.keyring.identity,
+            coordinator.identity.public,
+            self._opener(kind, coordinator.identity, coordinator.hospitals),
             set(messages.values()),
             self.seen + list(now.values()),
             name,
@@ -167,9 +167,9 @@ class Stage:
             receiver=receiver,
             senders=senders,
             kinds=(kind,),
-            federation_digest=self.coordinator._session,
+            federation_digest=self.coordinator.rules.session,
             round=self.clients["alder"].round + 1,
-            max_bytes=self.coordinator._most_bytes,
+            max_bytes=self.coordinator.rules.most_bytes,
         )
 
     def round(self) -> Iterator[Target]:
@@ -207,7 +207,7 @@ class Stage:
         client = self.clients["elm"]
         header = replace(client._open(invitation, Kind.INVITATION)[0], kind=Kind.DECLINE)
         swapped = replace(header, sender=header.receiver, receiver=header.sender)
-        keyring = client._keyring
+        keyring = client.session.keyring
         return seal_message(swapped, encode(Decline()), keyring.identity, keyring.coordinator)
 
     def _twice(self, deliver, message, name):

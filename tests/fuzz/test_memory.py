@@ -74,7 +74,7 @@ def peak(deliver, message):
 
 
 def test_bytes_beyond_the_bound_are_refused_without_a_copy(stage, targets):
-    most = stage.coordinator._most_bytes + OVERHEAD_BYTES
+    most = stage.coordinator.rules.most_bytes + OVERHEAD_BYTES
     target = targets[Kind.CONTRIBUTION]
     for size in (most + 1, 10 * most, 100 * most):
         for start in (target.message, b""):
@@ -84,7 +84,7 @@ def test_bytes_beyond_the_bound_are_refused_without_a_copy(stage, targets):
 
 
 def test_unsigned_bytes_cost_a_few_copies_of_the_bound(stage, targets, record_property, capsys):
-    most, target = stage.coordinator._most_bytes, targets[Kind.CONTRIBUTION]
+    most, target = stage.coordinator.rules.most_bytes, targets[Kind.CONTRIBUTION]
     mutator, head = Mutator(1), target.header.to_bytes()
     full = head + target.receiver.seal(mutator.random.randbytes(most), info=head)
     messages = [full, head + bytes(most), target.message[:-1] + b"\0", target.forged(mutator)]
@@ -118,7 +118,7 @@ def stuffed(most):
 
 
 def test_signed_bodies_cost_a_bounded_multiple_of_the_bound(stage, targets, record_property, capsys):
-    most, figures = stage.coordinator._most_bytes, []
+    most, figures = stage.coordinator.rules.most_bytes, []
     for kind, target in targets.items():
         for body in stuffed(most):
             assert len(body) <= most, f"{kind}: beyond the bound, so not read at all"

@@ -115,7 +115,7 @@ def test_altered_messages_of_every_kind_are_refused_and_the_round_goes_through(s
     assert set(tallies) == set(Kind)
     assert [fault for tally in tallies.values() for fault in tally.faults] == []
     assert all(tally.count == OUTER and set(tally.outcomes) == {"MessageError"} for tally in tallies.values())
-    shared = [client._state.shared for client in stage.clients.values()]
+    shared = [client.state.shared for client in stage.clients.values()]
     assert {client.round for client in stage.clients.values()} == {3}
     assert all(np.array_equal(shared[0], other) for other in shared)
     said(capsys, record_property, "altered on the way", tallies)
@@ -248,8 +248,8 @@ def judge_survivors(stage, target):
 
     def judge(message, _):
         listed = decode(target.opener(message)[1], Survivors).survivors
-        if client._state.pending.agreed != listed or listed != tuple(sorted(set(listed) & set(FIVE))):
-            return f"signed {client._state.pending.agreed} for {listed}"
+        if client.state.pending.agreed != listed or listed != tuple(sorted(set(listed) & set(FIVE))):
+            return f"signed {client.state.pending.agreed} for {listed}"
         if listed == decode(target.body, Survivors).survivors:
             return None
         with pytest.raises(MessageError, match="another survivor list"):
@@ -263,11 +263,11 @@ def judge_unmask(stage, target):
     """Too many or other unneeded parts in a request are ignored: the shares are those of the signed list."""
     client = stage.clients["alder"]
     sent = client._masks.shares
-    honest = sent(client._state.pending.agreed, context_of(client, target), decode(target.body, Unmask))
+    honest = sent(client.state.pending.agreed, context_of(client, target), decode(target.body, Unmask))
 
     def judge(message, _):
         found = sent(
-            client._state.pending.agreed, context_of(client, target), decode(target.opener(message)[1], Unmask)
+            client.state.pending.agreed, context_of(client, target), decode(target.opener(message)[1], Unmask)
         )
         return None if found == honest else "revealed other shares"
 
@@ -275,19 +275,19 @@ def judge_unmask(stage, target):
 
 
 def context_of(client, target):
-    return client._mask_context(target.header, bytes.fromhex(client._state.pending.salt))
+    return client._mask_context(target.header, bytes.fromhex(client.state.pending.salt))
 
 
 def judge_answer(stage, target):
     """The coordinator may withhold a sum, a neighbourhood or a row, never give another."""
     client = stage.clients["alder"]
-    before = client._state
+    before = client.state
     target.deliver(target.message)
-    honest = client._state
+    honest = client.state
     target.rewind()
 
     def judge(message, _):
-        body, after = decode(target.opener(message)[1], Answer), client._state
+        body, after = decode(target.opener(message)[1], Answer), client.state
         shared = before.shared if body.aggregate is None else honest.shared
         if not np.array_equal(after.shared, shared):
             return "the shared parameters moved otherwise"
@@ -305,8 +305,8 @@ def past_the_pin(stage):
     client = stage.clients["alder"]
 
     def state():
-        if client._state.pending is not None and client._state.pending.answer:
-            client._commit(replace(client._state, pending=replace(client._state.pending, answer="")))
+        if client.state.pending is not None and client.state.pending.answer:
+            client._commit(replace(client.state, pending=replace(client.state.pending, answer="")))
         return stage.client_state("alder")
 
     return state
@@ -358,7 +358,7 @@ def play_out(stage, target, tally):
     Every honest hospital ends with the state that the honest round gives, or with its shared parameters as they were.
     """
     outcomes, honest = Counter(), ended(stage, target, target.message)
-    starts = {name: stage.clients[name]._state.shared.copy() for name in FIVE}
+    starts = {name: stage.clients[name].state.shared.copy() for name in FIVE}
     for operation, message in various(target, tally):
         for name, (outcome, state) in ended(stage, target, message).items():
             outcomes[outcome] += 1
@@ -393,7 +393,7 @@ def ended(stage, target, message):
         answers = coordinator.close()
         honest = [name for name in FIVE if name != target.name]
         outcomes = {name: attempted(stage.clients[name].apply, answers[name])[0] for name in honest}
-        return {name: (outcome, stage.clients[name]._state) for name, outcome in outcomes.items()}
+        return {name: (outcome, stage.clients[name].state) for name, outcome in outcomes.items()}
     finally:
         undo()
 
@@ -433,18 +433,18 @@ def test_the_fuzzer_finds_hospitals_that_do_not_check_tags(stage, monkeypatch):
 
 def test_altered_snapshots_and_digests_are_refused(stage, tmp_path, capsys, record_property):
     client = stage.clients["alder"]
-    key, session = client._keyring.federation_key.snapshot_key, client._session
+    key, session = client.session.keyring.federation_key.snapshot_key, client.session.digest
     genuine, mutator, tally = client.snapshot(), Mutator(SEED + 300), Tally()
     target = SimpleNamespace(
         kind=Kind.ANSWER,
-        deliver=lambda data: Snapshot.open(data, key, session, client._state.shared.size),
+        deliver=lambda data: Snapshot.open(data, key, session, client.state.shared.size),
         state=lambda: stage.client_state("alder"),
     )
     before = target.state()
     for _ in range(SNAPSHOTS):
         tally.try_one(target, before, *mutator.file(genuine, [genuine, *stage.seen[:5]]))
     assert tally.faults == [] and tally.outcomes == {"MessageError": SNAPSHOTS}
-    assert Snapshot.open(genuine, key, session, client._state.shared.size).round == 2
+    assert Snapshot.open(genuine, key, session, client.state.shared.size).round == 2
     said(capsys, record_property, "altered snapshots", {"SNAPSHOT": tally})
 
 
@@ -483,9 +483,9 @@ def test_a_state_digest_that_is_no_digest_cannot_crash_a_newcomer(young_stage):
 
 def test_a_newcomer_refuses_a_digest_that_is_no_digest(young_stage):
     client = young_stage.clients["alder"]
-    key, session = client._keyring.federation_key.snapshot_key, client._session
+    key, session = client.session.keyring.federation_key.snapshot_key, client.session.digest
     with pytest.raises(MessageError):
-        client._snapshot(client._state).check_agreement(["é" * 64] * 3, 3, key, session)
+        client._snapshot(client.state).check_agreement(["é" * 64] * 3, 3, key, session)
 
 
 def test_an_invitation_without_a_deadline_that_is_a_number_is_refused(young_stage, monkeypatch):
@@ -500,7 +500,7 @@ def test_an_invitation_without_a_deadline_that_is_a_number_is_refused(young_stag
 
 def test_one_hospitals_overlong_signature_does_not_stop_the_others(young_stage):
     target = kept_until(young_stage, Kind.AGREEMENT)
-    coordinator, most = young_stage.coordinator, young_stage.coordinator._most_bytes
+    coordinator, most = young_stage.coordinator, young_stage.coordinator.rules.most_bytes
     replayed(coordinator.receive, replace_in(target, signature=bytes(most - 100)))
     for message in target.genuine - {target.message}:
         coordinator.receive(message)
@@ -512,12 +512,12 @@ def test_one_hospitals_overlong_signature_does_not_stop_the_others(young_stage):
 def test_an_update_that_was_unmasked_is_not_sent_again_because_an_answer_names_other_survivors(young_stage):
     target = kept_until(young_stage, Kind.ANSWER)
     client = young_stage.clients["alder"]
-    assert client._state.pending.revealed
-    residual = client._state.residual.copy()
+    assert client.state.pending.revealed
+    residual = client.state.residual.copy()
     replayed(
         target.deliver, replace_in(target, aggregate=None, survivors=(), products={}, neighbourhood=None, neighbours=())
     )
-    assert np.array_equal(client._state.residual, residual)
+    assert np.array_equal(client.state.residual, residual)
 
 
 def test_a_neighbourhood_in_a_federation_without_personal_parameters_is_refused(tmp_path):

@@ -25,10 +25,10 @@ def test_the_shared_part_moves_alike_and_each_correction_on_its_own(tmp_path, ra
     coordinator, clients = parties(federation, tmp_path)
     for client in clients.values():
         np.testing.assert_array_equal(client.predict(ROWS), predict(MODEL(), ROWS, BINARY))
-    start = clients["alder"]._state.shared.copy()
+    start = clients["alder"].state.shared.copy()
     for _ in range(2):
         exchange(coordinator, clients)
-    states = [client._state for client in clients.values()]
+    states = [client.state for client in clients.values()]
     assert all(np.array_equal(state.shared, states[0].shared) for state in states)
     assert not np.array_equal(states[0].shared, start)
     assert len({state.personal.tobytes() for state in states}) == len(NAMES)
@@ -46,7 +46,7 @@ def test_a_personal_part_chosen_by_a_callable_is_the_same_federation_for_all_who
     assert chosen.model.personal == ("body.bias", "head.bias") and chosen.digest == written.digest
     coordinator, clients = parties(chosen, tmp_path)
     exchange(coordinator, clients)
-    assert clients["cedar"]._state.personal.size == chosen.shape.personal == 9
+    assert clients["cedar"].state.personal.size == chosen.shape.personal == 9
     close_all(clients)
 
 
@@ -60,7 +60,7 @@ def test_another_rank_is_another_federation(tmp_path):
             "alder",
             MODEL,
             rows_of("alder"),
-            clients["alder"]._keyring,
+            clients["alder"].session.keyring,
             tmp_path / "x",
         )
     close_all(clients)

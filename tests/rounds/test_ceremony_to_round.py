@@ -79,7 +79,7 @@ def test_enrolled_hospitals_and_coordinator_run_masked_rounds(ceremony, tmp_path
                 coordinator.receive(reply(clients[name], message))
         for name, answer in coordinator.close().items():
             clients[name].apply(answer)
-    states = [client._state for client in clients.values()]
+    states = [client.state for client in clients.values()]
     assert all(np.array_equal(state.shared, states[0].shared) for state in states)
     assert all(state.aggregate is not None and state.round == 2 for state in states)
     for client in clients.values():

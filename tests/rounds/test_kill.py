@@ -513,10 +513,10 @@ def check_folder(victim: Victim, others: dict) -> None:
     lock_folder(victim.folder).close()
     with victim.ledger.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    state = victim._state()
+    state = victim.state()
     assert state.pending is None and state.round == victim.number
     for client in others.values():
-        np.testing.assert_array_equal(state.shared, client._state.shared)
+        np.testing.assert_array_equal(state.shared, client.state.shared)
 
 
 @dataclass(frozen=True)

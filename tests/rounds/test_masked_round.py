@@ -25,7 +25,7 @@ def masked(names=SEVEN, **tables):
 
 
 def state(client):
-    return client._state
+    return client.state
 
 
 def sums(coordinator, clients, answers):
@@ -90,11 +90,11 @@ def test_masks_add_no_byte_to_the_encrypted_update(tmp_path):
 def body_of(coordinator, message, kind=Kind.CONTRIBUTION, form=Contribution):
     opened = open_message(
         message,
-        coordinator._identity,
-        coordinator._hospitals,
+        coordinator.identity,
+        coordinator.hospitals,
         kinds=(kind,),
-        federation_digest=coordinator._session,
-        round=coordinator._round.number,
+        federation_digest=coordinator.rules.session,
+        round=coordinator.open_round.number,
         max_bytes=10**7,
     )
     return decode(opened[1], form)
@@ -157,7 +157,7 @@ def test_without_masks_the_same_look_finds_the_update(tmp_path):
 
 
 def survivors_message(coordinator, names, listed):
-    body = encode(Survivors(survivors=listed, salt=coordinator._round.salt))
+    body = encode(Survivors(survivors=listed, salt=coordinator.open_round.salt))
     return {name: coordinator._seal(Kind.SURVIVORS, name, body) for name in names}
 
 
@@ -169,9 +169,9 @@ def test_masks_do_not_come_again_where_hospitals_start_over_under_the_same_keys(
     coordinator.close()
     again = Coordinator(
         federation,
-        coordinator._identity,
-        coordinator._hospitals,
-        key_commitment=clients["birch"]._keyring.federation_key.commitment,
+        coordinator.identity,
+        coordinator.hospitals,
+        key_commitment=clients["birch"].session.keyring.federation_key.commitment,
     )
     _, second = opened(clients["birch"], again.invite()["birch"], Kind.INVITATION, Invitation)
     client = clients["birch"]
@@ -225,7 +225,7 @@ def test_a_split_view_gets_no_reveal_from_either_side(tmp_path):
     other = survivors_message(coordinator, SEVEN[4:], SEVEN[:-1])
     for name, message in (one | other).items():
         body = body_of(coordinator, clients[name].sign_survivors(message), Kind.AGREEMENT, Agreement)
-        coordinator._round.signatures[name] = body.signature
+        coordinator.open_round.signatures[name] = body.signature
     requests = coordinator.unmask()
     assert len(requests) == len(SEVEN)
     for name, request in requests.items():
@@ -284,7 +284,7 @@ def test_an_update_that_was_unmasked_is_never_sent_again(tmp_path):
     contribute(coordinator, clients)
     unmask(coordinator, clients)
     residual = state(clients["alder"]).residual.copy()
-    coordinator._round.unmasking = None
+    coordinator.open_round.unmasking = None
     for name, answer in coordinator.close().items():
         clients[name].apply(answer)
     assert np.array_equal(state(clients["alder"]).residual, residual)
@@ -354,7 +354,7 @@ def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
 
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    keyring, ledger = clients["alder"]._keyring, tmp_path / "alder" / "ledger.jsonl"
+    keyring, ledger = clients["alder"].session.keyring, tmp_path / "alder" / "ledger.jsonl"
     close_all(clients)
 
     def again(folder):
@@ -370,9 +370,9 @@ def test_an_invitation_to_another_attempt_is_refused(tmp_path):
     from dataclasses import replace
 
     coordinator, clients = parties(masked(), tmp_path)
-    invitation, keyring = coordinator.invite()["alder"], clients["alder"]._keyring
+    invitation, keyring = coordinator.invite()["alder"], clients["alder"].session.keyring
     header, body = clients["alder"]._open(invitation, Kind.INVITATION)
-    later = seal_message(replace(header, attempt=1), body, coordinator._identity, keyring.identity.public)
+    later = seal_message(replace(header, attempt=1), body, coordinator.identity, keyring.identity.public)
     with pytest.raises(MessageError, match="attempt 1"):
         clients["alder"].contribute(later)
     close_all(clients)
@@ -463,9 +463,9 @@ def test_another_hospitals_list_is_not_taken(tmp_path):
     header, body = clients["alder"]._open(message, Kind.SURVIVORS)
     from dataclasses import replace
 
-    other = clients["birch"]._keyring.identity
+    other = clients["birch"].session.keyring.identity
     forged = seal_message(
-        replace(header, sender=other.public.fingerprint), body, other, clients["alder"]._keyring.identity.public
+        replace(header, sender=other.public.fingerprint), body, other, clients["alder"].session.keyring.identity.public
     )
     with pytest.raises(MessageError, match="unknown sender"):
         clients["alder"].sign_survivors(forged)

@@ -111,7 +111,7 @@ def test_no_vector_is_in_two_sums(tmp_path):
     for _ in range(6):
         for name, invitation in coordinator.invite().items():
             coordinator.receive(clients[name].contribute(invitation))
-            sent[name].append(clients[name]._state.pending.personal.tobytes())
+            sent[name].append(clients[name].state.pending.personal.tobytes())
         for name, answer in coordinator.close().items():
             clients[name].apply(answer)
     assert all(len(set(vectors)) == 6 for vectors in sent.values())

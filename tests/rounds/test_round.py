@@ -34,7 +34,7 @@ SEED = bytes(range(32))
 
 
 def state(client):
-    return client._state
+    return client.state
 
 
 def test_shared_parameters_stay_equal_and_personal_ones_differ(tmp_path):
@@ -159,7 +159,7 @@ def test_a_killed_hospital_goes_on_from_its_folder(tmp_path):
         "birch",
         MODEL,
         rows_of("birch"),
-        old._keyring,
+        old.session.keyring,
         tmp_path / "birch",
         device="cpu",
         simulation=Simulation(),
@@ -194,7 +194,7 @@ def test_killed_in_training_the_round_stays_charged_and_is_sat_out(tmp_path, mon
         "birch",
         MODEL,
         rows_of("birch"),
-        clients["birch"]._keyring,
+        clients["birch"].session.keyring,
         tmp_path / "birch",
         device="cpu",
         simulation=Simulation(),
@@ -269,7 +269,7 @@ def test_other_bytes_for_the_same_round_are_refused_and_kept_as_evidence(tmp_pat
         "alder",
         MODEL,
         rows_of("alder"),
-        clients["alder"]._keyring,
+        clients["alder"].session.keyring,
         tmp_path / "twin",
         device="cpu",
         simulation=Simulation(),
@@ -317,7 +317,7 @@ def test_a_tampered_sum_is_refused_and_the_state_stays(tmp_path, fault):
     coordinator, clients = parties(federation_of(), tmp_path)
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
-    total = coordinator._round.total
+    total = coordinator.open_round.total
     if fault == "altered":
         total._sum[0] = (total._sum[0] + np.uint64(2**50)) % np.uint64(total._wire.modulus)
     else:
@@ -346,11 +346,11 @@ def coordinator_opens(coordinator, clients, name):
 
     return open_message(
         state(clients[name]).pending.message,
-        coordinator._identity,
-        coordinator._hospitals,
+        coordinator.identity,
+        coordinator.hospitals,
         kinds=(Kind.CONTRIBUTION,),
-        federation_digest=coordinator._session,
-        round=coordinator._round.number,
+        federation_digest=coordinator.rules.session,
+        round=coordinator.open_round.number,
         max_bytes=10**7,
     )[1]
 
@@ -387,10 +387,10 @@ def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path)
     exchange(coordinator, clients)
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
-    open_round = copy.deepcopy(coordinator._round)
+    open_round = copy.deepcopy(coordinator.open_round)
     texts = set()
     for changes in ({"products": {"birch": b"", "cedar": b""}}, {"aggregate": b"garbage"}):
-        coordinator._round = copy.deepcopy(open_round)
+        coordinator.open_round = copy.deepcopy(open_round)
         answer = forged(coordinator, clients, **changes)
         client = clients["alder"]
         with pytest.raises(AggregateError) as caught:
@@ -398,11 +398,11 @@ def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path)
         texts.add(str(caught.value))
         with pytest.raises(AggregateError):
             client.apply(answer)
-        coordinator._round = copy.deepcopy(open_round)
+        coordinator.open_round = copy.deepcopy(open_round)
         with pytest.raises(MessageError, match="another answer"):
             client.apply(forged(coordinator, clients))
         pending = state(client).pending
-        client._state.pending = dataclasses.replace(pending, answer="")  # the next case starts unpinned
+        client.state.pending = dataclasses.replace(pending, answer="")  # the next case starts unpinned
     assert len(texts) == 1
     close_all(clients)
 
@@ -452,7 +452,7 @@ def test_a_hospital_that_missed_the_invitation_takes_the_step(tmp_path):
 
 def test_after_the_deadline_nothing_is_spent_and_nothing_is_taken(tmp_path, monkeypatch):
     coordinator, clients = parties(federation_of(), tmp_path)
-    coordinator._deadline_seconds = 60.0
+    coordinator.deadline_seconds = 60.0
     invitations = coordinator.invite()
     message = clients["birch"].contribute(invitations["birch"])
     now = time.time()
@@ -470,7 +470,7 @@ def test_a_missed_round_whose_answer_failed_sends_no_empty_message(tmp_path):
     invitations = coordinator.invite()
     for name in ("alder", "birch", "cedar"):
         coordinator.receive(clients[name].contribute(invitations[name]))
-    total = coordinator._round.total
+    total = coordinator.open_round.total
     total._sum[0] = (total._sum[0] + np.uint64(2**50)) % np.uint64(total._wire.modulus)
     answer = coordinator.close()["damson"]
     with pytest.raises(AggregateError):
@@ -483,7 +483,7 @@ def test_a_missed_round_whose_answer_failed_sends_no_empty_message(tmp_path):
 def test_a_folder_has_one_user(tmp_path):
     federation = federation_of()
     _, clients = parties(federation, tmp_path)
-    keyring = clients["alder"]._keyring
+    keyring = clients["alder"].session.keyring
     stored = (tmp_path / "alder" / "state.safetensors").read_bytes()
     with pytest.raises(StorageError, match="in use"):
         Client(federation, "alder", MODEL, rows_of("alder"), keyring, tmp_path / "alder", simulation=Simulation())
@@ -504,7 +504,7 @@ def test_a_damaged_state_is_named_and_not_overwritten(tmp_path):
                 "alder",
                 MODEL,
                 rows_of("alder"),
-                clients["alder"]._keyring,
+                clients["alder"].session.keyring,
                 tmp_path / "alder",
                 simulation=Simulation(),
             )
@@ -588,7 +588,7 @@ def test_what_was_trained_under_a_seed_stays_unreleasable(tmp_path):
     federation = federation_of(rounds=1)
     coordinator, clients = parties(federation, tmp_path, noise_key=SEED)
     exchange(coordinator, clients)
-    keyring = clients["alder"]._keyring
+    keyring = clients["alder"].session.keyring
     close_all(clients)
 
     def reopen(simulation):
@@ -665,7 +665,7 @@ def test_a_looser_budget_needs_a_decision(tmp_path):
 def test_the_pipelines_own_model_must_be_the_federations(tmp_path):
     federation = federation_of()
     _, clients = parties(federation, tmp_path)
-    keyring = clients["alder"]._keyring
+    keyring = clients["alder"].session.keyring
     with pytest.raises(ConfigError, match="not the federation's"):
         Client(
             federation,

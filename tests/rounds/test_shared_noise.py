@@ -39,11 +39,11 @@ def integers_of(coordinator, clients, name):
     """What `name` masked and sent, in grid steps: only its own decryption and its own masks can tell."""
     client = clients[name]
     _, data = open_message(
-        client._state.pending.message,
-        coordinator._identity,
-        coordinator._hospitals,
+        client.state.pending.message,
+        coordinator.identity,
+        coordinator.hospitals,
         kinds=(Kind.CONTRIBUTION,),
-        federation_digest=client._session,
+        federation_digest=client.session.digest,
         round=client.round + 1,
         max_bytes=10**7,
     )
@@ -53,9 +53,9 @@ def integers_of(coordinator, clients, name):
 def test_all_hospitals_take_the_same_step_and_the_ledger_counts_the_shares(tmp_path):
     federation = shared()
     coordinator, clients = parties(federation, tmp_path)
-    start = clients["alder"]._state.shared.copy()
+    start = clients["alder"].state.shared.copy()
     rounds_of(coordinator, clients)
-    steps = [client._state.shared for client in clients.values()]
+    steps = [client.state.shared for client in clients.values()]
     assert all(np.array_equal(step, steps[0]) for step in steps)
     assert not np.array_equal(steps[0], start)
     for client in clients.values():
@@ -80,11 +80,11 @@ def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
     monkeypatch.setattr(SumChannel, "encode_integers", spy)
     federation = shared()
     coordinator, clients = parties(federation, tmp_path)
-    before = clients["alder"]._state.shared.copy()
+    before = clients["alder"].state.shared.copy()
     rounds_of(coordinator, clients, count=1)
     client, noise = clients["alder"], federation.shape.noise
     step = federation.privacy.clip * federation.training.learning_rate / noise.grid / federation.privacy.normaliser
-    moved = before - client._state.shared
+    moved = before - client.state.shared
     expected = np.zeros_like(moved)
     expected[client._support(_at_start(client), 1)] = sum(sent.values()) * step
     assert np.allclose(moved, expected, rtol=1e-5, atol=1e-6)
@@ -95,7 +95,7 @@ def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
 
 
 def _at_start(client):
-    state = client._state
+    state = client.state
     from dataclasses import replace
 
     return replace(state, aggregate=None)
@@ -105,7 +105,7 @@ def test_nothing_of_a_hospitals_own_step_is_kept_or_sent(tmp_path):
     coordinator, clients = parties(shared(), tmp_path)
     contribute(coordinator, clients)
     for name, client in clients.items():
-        state = client._state
+        state = client.state
         assert not state.residual.any()
         assert not state.compared[: state.shared.size].any()
         assert np.array_equal(state.pending.local_shared, state.shared)
@@ -120,24 +120,24 @@ def test_the_personal_model_holds_the_common_step_and_not_the_hospitals_own(tmp_
     coordinator, clients = parties(shared(trajectory={"alpha": 0.0}), tmp_path)
     rounds_of(coordinator, clients, count=1)
     for client in clients.values():
-        assert np.array_equal(client._state.trajectory["shared"], client._state.shared)
+        assert np.array_equal(client.state.trajectory["shared"], client.state.shared)
     close_all(clients)
 
 
 def test_one_may_be_missing_where_one_dropout_is_declared(tmp_path):
     coordinator, clients = parties(shared(), tmp_path)
-    start = clients["alder"]._state.shared.copy()
+    start = clients["alder"].state.shared.copy()
     rounds_of(coordinator, clients, count=1, absent=("gean",))
-    assert not np.array_equal(clients["alder"]._state.shared, start)
-    assert np.array_equal(clients["alder"]._state.shared, clients["gean"]._state.shared)
+    assert not np.array_equal(clients["alder"].state.shared, start)
+    assert np.array_equal(clients["alder"].state.shared, clients["gean"].state.shared)
     close_all(clients)
 
 
 def test_with_more_missing_no_sum_is_formed_and_nobody_signs(tmp_path):
     coordinator, clients = parties(shared(), tmp_path)
-    start = clients["alder"]._state.shared.copy()
+    start = clients["alder"].state.shared.copy()
     rounds_of(coordinator, clients, count=1, absent=("fir", "gean"))
-    assert np.array_equal(clients["alder"]._state.shared, start)
+    assert np.array_equal(clients["alder"].state.shared, start)
     close_all(clients)
 
 
@@ -149,8 +149,8 @@ def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
     header, _ = clients["alder"]._open(message, Kind.SURVIVORS)
     from securepfl.crypto.messages.envelope import seal_message
 
-    body = encode(Survivors(survivors=SEVEN[:5], salt=coordinator._round.salt))
-    short = seal_message(header, body, coordinator._identity, coordinator._hospitals["alder"])
+    body = encode(Survivors(survivors=SEVEN[:5], salt=coordinator.open_round.salt))
+    short = seal_message(header, body, coordinator.identity, coordinator.hospitals["alder"])
     with pytest.raises(MessageError, match="6 are needed"):
         clients["alder"].sign_survivors(short)
     close_all(clients)
@@ -162,9 +162,9 @@ def test_the_noise_on_the_mean_is_that_of_all_shares(tmp_path):
     coordinator, clients = parties(federation, tmp_path, loss=lambda output, y: output * 0)
     steps = []
     for _ in range(8):
-        before = clients["alder"]._state.shared.copy()
+        before = clients["alder"].state.shared.copy()
         rounds_of(coordinator, clients, count=1)
-        steps.append(before - clients["alder"]._state.shared)
+        steps.append(before - clients["alder"].state.shared)
     noise, privacy = federation.shape.noise, federation.privacy
     expected = np.sqrt(7) * noise.scale / noise.grid * privacy.clip / privacy.normaliser
     values = np.concatenate(steps)

@@ -29,11 +29,11 @@ def sparse(**sparsity):
 def first_round(federation, folder):
     """Clients after their first contribution, and what each had trained: (clients, supports, gradients)."""
     coordinator, clients = parties(federation, folder, root_key=SEED, noise_key=derive_key(SEED, "n"))
-    start = clients["alder"]._state.shared.copy()
-    support = clients["alder"]._support(clients["alder"]._state, 1)
+    start = clients["alder"].state.shared.copy()
+    support = clients["alder"]._support(clients["alder"].state, 1)
     for name, invitation in coordinator.invite().items():
         coordinator.receive(clients[name].contribute(invitation))
-    pending = {name: client._state.pending for name, client in clients.items()}
+    pending = {name: client.state.pending for name, client in clients.items()}
     gradients = {name: (start - part.local_shared).astype(np.float64) for name, part in pending.items()}
     return coordinator, clients, support, gradients
 
@@ -43,7 +43,7 @@ def test_only_the_support_is_trained_and_nothing_is_left_over(tmp_path, kind):
     _coordinator, clients, support, gradients = first_round(sparse(kind=kind), tmp_path)
     for name, gradient in gradients.items():
         assert gradient[support].any() and not gradient[~support].any()
-        assert np.abs(clients[name]._state.residual).max() < 1e-4, "rounding alone is carried over"
+        assert np.abs(clients[name].state.residual).max() < 1e-4, "rounding alone is carried over"
     close_all(clients)
 
 
@@ -56,20 +56,20 @@ def test_all_is_trained_the_support_is_sent_and_the_rest_is_carried_over(tmp_pat
     for name, gradient in gradients.items():
         assert gradient[~support].any()
         wanted = gradient if kind == "select" else regularise(gradient, kind, 0.5)
-        sent = clients[name]._state.pending.sent
+        sent = clients[name].state.pending.sent
         np.testing.assert_allclose(sent[support], wanted[support], atol=2.0 / 2**15)
         assert not sent[~support].any()
-        np.testing.assert_allclose(clients[name]._state.residual, gradient - sent, atol=1e-12)
+        np.testing.assert_allclose(clients[name].state.residual, gradient - sent, atol=1e-12)
     close_all(clients)
 
 
 def test_without_feedback_nothing_is_carried_over(tmp_path):
     coordinator, clients, _, _gradients = first_round(sparse(kind="select", feedback=False), tmp_path)
-    assert all(not client._state.residual.any() for client in clients.values())
+    assert all(not client.state.residual.any() for client in clients.values())
     for name, answer in coordinator.close().items():
         clients[name].apply(answer)
     exchange(coordinator, clients)
-    assert all(not client._state.residual.any() for client in clients.values())
+    assert all(not client.state.residual.any() for client in clients.values())
     close_all(clients)
 
 
@@ -141,7 +141,7 @@ def reopened(client, federation, folder, noise_key):
         client.name,
         MODEL,
         rows_of(client.name),
-        client._keyring,
+        client.session.keyring,
         folder,
         device="cpu",
         simulation=Simulation(noise_key),
@@ -154,7 +154,7 @@ def test_a_mixture_without_history_is_the_shared_model_with_the_own_head(tmp_pat
     for _ in range(2):
         exchange(coordinator, clients)
     for name in NAMES:
-        state, model = clients[name]._state, clients[name].personal_model()
+        state, model = clients[name].state, clients[name].personal_model()
         shared = clients[name]._partition.flatten_shared(model).numpy()
         assert np.array_equal(shared, state.shared)
         assert np.array_equal(clients[name]._partition.flatten_personal(model).numpy(), state.personal)

@@ -54,18 +54,18 @@ def recorded(folder, masking):
 
 
 def one_round(coordinator, clients):
-    seen = SimpleNamespace(number=coordinator._closed + 1, coordinator=[], curious=[], up={}, sent={}, personal={})
+    seen = SimpleNamespace(number=coordinator.closed + 1, coordinator=[], curious=[], up={}, sent={}, personal={})
     seen.compared, seen.whole = {}, {}
-    session, people = coordinator._session, coordinator._hospitals
+    session, people = coordinator.rules.session, coordinator.hospitals
 
     def deliver(messages, reply):
         for name, message in messages.items():
             if name == CURIOUS:
-                keyring = clients[name]._keyring
+                keyring = clients[name].session.keyring
                 seen.curious.append(opened(message, keyring.identity, [keyring.coordinator], session, seen.number)[1])
             answer = reply(clients[name], message)
             if answer is not None:
-                header, body = opened(answer, coordinator._identity, people, session, seen.number)
+                header, body = opened(answer, coordinator.identity, people, session, seen.number)
                 seen.coordinator.append(body)
                 if header.kind == Kind.CONTRIBUTION:
                     seen.up[name] = decode(body, Contribution)
@@ -73,10 +73,10 @@ def one_round(coordinator, clients):
 
     deliver(coordinator.invite(), lambda client, message: client.contribute(message))
     for name, client in clients.items():
-        seen.sent[name] = client._state.pending.sent.copy()
-        seen.personal[name] = client._state.personal.copy()
-        seen.compared[name] = client._state.compared.copy()
-        seen.whole[name] = compared_of(client._state, coordinator.federation.similarity.gate)
+        seen.sent[name] = client.state.pending.sent.copy()
+        seen.personal[name] = client.state.personal.copy()
+        seen.compared[name] = client.state.compared.copy()
+        seen.whole[name] = compared_of(client.state, coordinator.federation.similarity.gate)
     if coordinator.federation.masked:
         deliver(coordinator.fix_survivors(), lambda client, message: client.sign_survivors(message))
         deliver(coordinator.unmask(), lambda client, message: client.reveal(message))
@@ -115,7 +115,7 @@ def slots_of(run, update, kind="update"):
 def hospitals_view(run):
     """The curious hospital's bodies, and all that it decrypts of them."""
     client, parts = run.clients[CURIOUS], [body for seen in run.rounds for body in seen.curious]
-    parts.append(bytes_of(client._state))
+    parts.append(bytes_of(client.state))
     return b"|".join(parts)
 
 
@@ -200,7 +200,7 @@ def test_one_update_is_not_in_what_was_released(masked):
 
 def aggregate_of(run, seen):
     channel, client = run.clients[CURIOUS]._channels["update"], run.clients[CURIOUS]
-    context = client._session + f"update/{seen.number}/0".encode()
+    context = client.session.digest + f"update/{seen.number}/0".encode()
     return channel.mean(
         seen.answer.aggregate, dict.fromkeys(seen.answer.survivors, 1), context, seen.sent[WATCHED].size
     )
@@ -210,7 +210,7 @@ def test_the_sum_is_not_in_the_coordinators_view(masked):
     for seen in masked.rounds:
         assert not holds(coordinators_view(masked), np.mean(list(seen.sent.values()), axis=0))
     for client in masked.clients.values():
-        key = client._keyring.federation_key
+        key = client.session.keyring.federation_key
         assert not any(secret in coordinators_view(masked) for secret in (key.he_key[:64], key.root_key))
 
 
@@ -241,7 +241,7 @@ def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(
     for seen in formed:
         names = seen.answer.neighbours
         assert len(names) >= 3 and CURIOUS not in names
-        context = client._session + f"personal/{seen.number}/0".encode()
+        context = client.session.digest + f"personal/{seen.number}/0".encode()
         channel = client._channels["personal"]
         mean = channel.mean(seen.answer.neighbourhood, dict.fromkeys(names, 1), context, channel.layout.values)
         single = [seen.personal[name] - client._start for name in names]
@@ -303,7 +303,7 @@ def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(un
     table = SimilarityTable(unmasked.federation.similarity.dimensions, len(FIVE), encrypted=True)
     for name in FIVE:
         table.add(FIVE.index(name), seen.up[name].sketch)
-    context, comparison = client._session + f"similarity/{seen.number}/0".encode(), client._comparison
+    context, comparison = client.session.digest + f"similarity/{seen.number}/0".encode(), client._comparison
     receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
     # The pads follow from the key: the watched hospital's sketch comes off its upload.
     from securepfl.crypto.similarity import similarity

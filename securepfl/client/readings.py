@@ -1,0 +1,57 @@
+"""What a hospital can read of its own state, for its own eyes."""
+
+import copy
+from collections.abc import Mapping
+
+from securepfl.client.state import ClientState
+
+
+class Readings:
+    """A client's state, read only: everything comes as a copy."""
+
+    _state: ClientState
+
+    @property
+    def state(self) -> ClientState:
+        """A copy of all that this hospital carries from round to round. Private: for the hospital's own eyes."""
+        return copy.deepcopy(self._state)
+
+    @property
+    def round(self) -> int:
+        """The last round whose answer was applied; 0 at the start."""
+        return self._state.round
+
+    @property
+    def similarity(self) -> Mapping[str, float]:
+        """This hospital's own row: cosine similarity of what is compared, less its noise, by other hospital.
+
+        Empty before one, without those whose signal doesn't pass the gate, and where this hospital's own doesn't.
+        """
+        return dict(self._state.similarity)
+
+    @property
+    def distances(self) -> Mapping[str, float]:
+        """The same row as Euclidean distances."""
+        return dict(self._state.distances)
+
+    @property
+    def signal(self) -> float | None:
+        """How far what this hospital compared last stood out of its noise (compare it with [similarity] gate), or None
+        before the first comparison.
+        """
+        return self._state.signal
+
+    @property
+    def neighbours(self) -> Mapping[str, int]:
+        """The hospitals to which this one is coupled now, with their integer weights."""
+        return dict(self._state.neighbours)
+
+    @property
+    def clipped_values(self) -> int:
+        """How many values of this hospital were outside the grid's limits so far."""
+        return self._state.clipped
+
+    @property
+    def sat_out(self) -> tuple[int, ...]:
+        """The rounds in which this hospital declined."""
+        return tuple(self._state.sat_out)
