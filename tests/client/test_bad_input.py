@@ -421,7 +421,13 @@ def test_a_hospital_that_missed_the_first_round_reopens_its_folder(tmp_path, of)
     damson.apply(answers["damson"])
     damson.close()
     clients["damson"] = Client(
-        bound, "damson", MODEL, good(names)["damson"], damson.session.keyring, damson._path.parent, simulation=Simulation()
+        bound,
+        "damson",
+        MODEL,
+        good(names)["damson"],
+        damson.session.keyring,
+        damson._path.parent,
+        simulation=Simulation(),
     )
     assert clients["damson"].round == 1 and clients["damson"].ledger.spent() == 0
     for _ in range(3):

@@ -266,9 +266,7 @@ def judge_unmask(stage, target):
     honest = sent(client.state.pending.agreed, context_of(client, target), decode(target.body, Unmask))
 
     def judge(message, _):
-        found = sent(
-            client.state.pending.agreed, context_of(client, target), decode(target.opener(message)[1], Unmask)
-        )
+        found = sent(client.state.pending.agreed, context_of(client, target), decode(target.opener(message)[1], Unmask))
         return None if found == honest else "revealed other shares"
 
     return judge
