@@ -8,7 +8,12 @@ from torch.utils.data import TensorDataset
 
 from securepfl.client.client import Client
 from securepfl.client.run_kind import Simulation
+from securepfl.client.training import as_floats
+from securepfl.learning.personal.partition import Partition
+from securepfl.learning.sparse.support import choose_support
+from securepfl.protocol.channels import SumChannel
 from securepfl.runtime.local import local_parties
+from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
@@ -53,6 +58,36 @@ def parties(federation, folder, root_key=None, noise_key=None, *, rows=None, mod
         for name, keyring in keyrings.items()
     }
     return coordinator, clients
+
+
+def support_of(client, number):
+    """The shared coordinates that travel in round `number`, which must be the next one."""
+    state, sparsity = client.state, client.federation.sparsity
+    return choose_support(
+        state.aggregate,
+        state.shared.size,
+        density=sparsity.density,
+        block=sparsity.block,
+        exploration=sparsity.exploration,
+        key=client.session.key.support_key,
+        round_number=number,
+    )
+
+
+def partition_of(client, model=MODEL):
+    """What is shared and what is personal of the client's model."""
+    settings = client.federation.model
+    return Partition.of(initial_model(model, settings), settings.personal)
+
+
+def start_of(client, model=MODEL):
+    """The personal parameters at the public start, as a hospital holds them."""
+    return as_floats(partition_of(client, model).flatten_personal(initial_model(model, client.federation.model)))
+
+
+def channels_of(client):
+    """The client's sums by kind."""
+    return SumChannel.open(client.federation, client.session.key)
 
 
 def exchange(coordinator, clients):

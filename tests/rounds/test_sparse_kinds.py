@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from parties import FEATURES, NAMES, close_all, exchange, federation_of, parties
+from parties import FEATURES, NAMES, close_all, exchange, federation_of, parties, partition_of, support_of
 from torch import nn
 
 from securepfl.client.client import Client
@@ -30,7 +30,7 @@ def first_round(federation, folder):
     """Clients after their first contribution, and what each had trained: (clients, supports, gradients)."""
     coordinator, clients = parties(federation, folder, root_key=SEED, noise_key=derive_key(SEED, "n"))
     start = clients["alder"].state.shared.copy()
-    support = clients["alder"]._support(clients["alder"].state, 1)
+    support = support_of(clients["alder"], 1)
     for name, invitation in coordinator.invite().items():
         coordinator.receive(clients[name].contribute(invitation))
     pending = {name: client.state.pending for name, client in clients.items()}
@@ -155,9 +155,9 @@ def test_a_mixture_without_history_is_the_shared_model_with_the_own_head(tmp_pat
         exchange(coordinator, clients)
     for name in NAMES:
         state, model = clients[name].state, clients[name].personal_model()
-        shared = clients[name]._partition.flatten_shared(model).numpy()
+        shared = partition_of(clients[name]).flatten_shared(model).numpy()
         assert np.array_equal(shared, state.shared)
-        assert np.array_equal(clients[name]._partition.flatten_personal(model).numpy(), state.personal)
+        assert np.array_equal(partition_of(clients[name]).flatten_personal(model).numpy(), state.personal)
     close_all(clients)
 
 
