@@ -31,7 +31,11 @@ __all__ = ["Bracket", "narrowed", "noise_multiplier_for", "selection_noise_for",
 
 @dataclass(frozen=True)
 class Bracket:
-    """Where a falling function has its root: its `above` at `lower` is over 0, its `below` at `upper` is not."""
+    """Where a falling function has its root: its `above` at `lower` is over 0, its `below` at `upper` is not.
+
+    >>> Bracket(1.0, 4.0).middle
+    2.5
+    """
 
     lower: float
     upper: float

@@ -19,7 +19,12 @@ POISSON = "poisson"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="mechanism"):
-    """Something released `steps` times. steps may be 0: reserved, but nothing was released."""
+    """Something released `steps` times. steps may be 0: reserved, but nothing was released.
+
+    Events persist: ledger lines hold them as JSON, and every ledger is read again with each later run. So of a kind
+    that was ever released, neither its tag, a field's name, its meaning nor its unit may change, no field may be added
+    without a default that means what there was before, and no check may become stricter. A new mechanism is a new kind.
+    """
 
     steps: int
 
@@ -34,6 +39,12 @@ class Release(Event, frozen=True, kw_only=True, tag="gaussian"):
     unit to be in a step, independent of the others; 1.0 is the full batch. unit: what one clip bounds.
 
     Raises ValueError, naming the field.
+
+    >>> reserved = Release(noise_multiplier=5.0, sample_rate=1.0, steps=8)
+    >>> reserved.covers(Release(noise_multiplier=5.0, sample_rate=1.0, steps=3))
+    True
+    >>> reserved.covers(Release(noise_multiplier=4.0, sample_rate=1.0, steps=3))
+    False
     """
 
     noise_multiplier: float
@@ -69,6 +80,10 @@ class SharedRelease(Event, frozen=True, kw_only=True, tag="shared-discrete-gauss
     Every unit is in every step (full batch).
 
     Raises ValueError, naming the field.
+
+    >>> SharedRelease(scale=4, sensitivity=300.0, shares=3, dimension=100, tail=0.0, steps=1)
+    Traceback (most recent call last):
+    ValueError: scale must be in [8, 9007199254740992], not 4
     """
 
     scale: int
@@ -117,6 +132,10 @@ class Selection(Event, frozen=True, kw_only=True, tag="repeat-and-select"):
     Source: Papernot and Steinke 2021, arXiv 2110.03620, Theorems 2 and 6.
 
     Raises ValueError, naming the field.
+
+    >>> one = Release(noise_multiplier=9.0, sample_rate=1.0, steps=20, unit="patient")
+    >>> Selection(candidate=(one,), mean=4.0, shape=1.0).unit
+    'patient'
     """
 
     candidate: tuple[Release, ...]

@@ -47,7 +47,11 @@ _NOTHING = -60.0  # the logarithm of what is nothing beside 1 in a transform
 
 @dataclass(frozen=True)
 class Step:
-    """One noisy sum: a unit's `records`, each clipped to 1 and drawn with chance `rate`, noise in clips."""
+    """One noisy sum: a unit's `records`, each clipped to 1 and drawn with chance `rate`, noise in clips.
+
+    >>> Step(noise=1.2, rate=0.05).records
+    1
+    """
 
     noise: float
     rate: float
@@ -71,6 +75,9 @@ def epsilon_of_steps(
     Grids are halved until that lowers epsilon by less than .1 %, or the next one would take too long: then it is
     further above, but still a bound, as it is on every grid. coarser: makes both limits this many times wider, which
     is faster. Each step's count is at least 1.
+
+    >>> round(epsilon_of_steps([(Step(noise=1.2, rate=0.05), 100)], 1e-5), 1)
+    2.4
     """
     counts = [(Step(min(s.noise, _MOST_NOISE), max(s.rate, _LEAST_RATE), s.records), count) for s, count in counts]
     likely = _interval(counts, delta)

@@ -31,6 +31,10 @@ def renyi_epsilon(counts: Mapping[AnyRelease, int], tail: float, delta: float, a
 
     tail: chance that something went otherwise than the releases say. On one data set it adds to delta, on its
     neighbour it is weighed by e^epsilon, so delta keeps (1 + e^epsilon) tail less for the conversion.
+
+    >>> one = Release(noise_multiplier=5.0, sample_rate=1.0, steps=1)
+    >>> round(renyi_epsilon({one: 30}, 0.0, 1e-5, "zero-out"), 1)  # 4.9 in truth
+    5.3
     """
     sampled = any(_sampled(release) for release in counts)
     clips = 2.0 if adjacency == "replace-one" and not sampled else 1.0

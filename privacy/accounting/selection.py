@@ -20,6 +20,11 @@ def candidate_count(selection: Selection) -> int:
     """The number of candidates for one run of `selection`, from the operating system's randomness; may be 0 if Poisson.
 
     By inversion of a uniform number of 53 bits: within 1e-12 of the distribution in total variation.
+
+    >>> from securepfl.privacy.accounting.events import Release
+    >>> one = Release(noise_multiplier=9.0, sample_rate=1.0, steps=20)
+    >>> candidate_count(Selection(candidate=(one,), mean=1.0, shape=1.0))
+    1
     """
     uniform = (secrets.randbits(_RESOLUTION) + 0.5) / 2**_RESOLUTION
     for number, chance in enumerate(candidate_chances(selection)):
@@ -31,7 +36,14 @@ def candidate_count(selection: Selection) -> int:
 
 
 def candidate_chances(selection: Selection) -> Iterator[float]:
-    """The chances of 0, 1, 2, ... candidates, without end."""
+    """The chances of 0, 1, 2, ... candidates, without end.
+
+    >>> from itertools import islice
+    >>> from securepfl.privacy.accounting.events import Release
+    >>> one = Release(noise_multiplier=9.0, sample_rate=1.0, steps=20)
+    >>> [round(chance, 3) for chance in islice(candidate_chances(Selection(candidate=(one,), mean=2.0, shape=1.0)), 4)]
+    [0.0, 0.5, 0.25, 0.125]
+    """
     if selection.shape == POISSON:
         log_mean = math.log(selection.mean)
         for number in count():

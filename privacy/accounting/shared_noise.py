@@ -20,6 +20,9 @@ class SharedNoiseDpEvent(DpEvent):  # type: ignore[misc]
     """One sum of integer vectors with `shares` discrete Gaussians N_Z(0, scale^2) on each coordinate.
 
     sensitivity: largest L2 distance between the sums of two neighbouring data sets, in the same grid units.
+
+    >>> SharedNoiseDpEvent(scale=100, sensitivity=50.0, shares=3, dimension=10).shares
+    3
     """
 
     scale: int
@@ -29,7 +32,12 @@ class SharedNoiseDpEvent(DpEvent):  # type: ignore[misc]
 
 
 class SharedNoiseAccountant(RdpAccountant):  # type: ignore[misc]
-    """RdpAccountant that also composes SharedNoiseDpEvent. Raises UnsupportedEventError for what neither knows."""
+    """RdpAccountant that also composes SharedNoiseDpEvent. Raises UnsupportedEventError for what neither knows.
+
+    >>> event = SharedNoiseDpEvent(scale=100, sensitivity=50.0, shares=3, dimension=10)
+    >>> print(round(SharedNoiseAccountant([2.0, 8.0, 32.0]).compose(event).get_epsilon(1e-5), 2))
+    1.55
+    """
 
     def _maybe_compose(self, event: DpEvent, count: int, do_compose: bool) -> Any:
         if not isinstance(event, SharedNoiseDpEvent):
@@ -46,6 +54,10 @@ def shared_noise_rdp(orders: Sequence[float] | NDArray[np.float64], event: Share
     Proposition 5). The noise of n shares is within e^(+-tau) of N_Z(0, n scale^2) on every integer (Kairouz, Liu and
     Steinke 2021, arXiv 2102.06387, Theorem 1). With P <= e^tau Q and P' >= e^-tau Q', the integral of P^a P'^(1-a) is
     at most e^((2a-1) tau) times that of Q^a Q'^(1-a), on each of the independent coordinates.
+
+    >>> event = SharedNoiseDpEvent(scale=100, sensitivity=50.0, shares=1, dimension=10)
+    >>> shared_noise_rdp([2.0, 4.0], event)
+    array([0.25, 0.5 ])
     """
     a = np.asarray(orders, dtype=np.float64)
     gaussian = a * event.sensitivity**2 / (2 * event.shares * float(event.scale) ** 2)

@@ -25,7 +25,19 @@ trust, else nothing. It returns no verdict: one that nobody looks at would trust
 
 @dataclass
 class History:
-    """A ledger's lines, replayed in order. `add` is the only way in."""
+    """A ledger's lines, replayed in order. `add` is the only way in.
+
+    | guaranteed of what was added | so |
+    |---|---|
+    | each line's index and hash follow from the line before | none was removed, moved or changed |
+    | one site, one data set, one kind of run, one unit | epsilon is about one thing |
+    | a round and attempt is reserved once in its run | noise is never drawn twice for one message |
+    | a reservation is settled once, for no more than it | what counts is never less than what was released |
+    | what is not settled counts in full | a crash never makes the spend smaller |
+
+    >>> History().composition.epsilon(1e-5)
+    0.0
+    """
 
     lines: int = 0
     head: str = NO_LINE
@@ -126,6 +138,10 @@ def replay(name: str, lines: list[bytes], verify: Verifier, history: History, fi
     """Each line, once its form, place and signature are checked and `history` has taken it.
 
     Raises LedgerError, naming the file `name` and the line, counted from `first`.
+
+    >>> list(replay("north.jsonl", [b"{}"], lambda *line: None, History()))
+    Traceback (most recent call last):
+    securepfl.errors.LedgerError: north.jsonl: line 1 is not a line of schema 1 (...
     """
     for number, data in enumerate(lines, start=first):
         try:

@@ -61,7 +61,33 @@ class Signer(Protocol):
 
 
 class Ledger:
-    """An open ledger, the file's only writer until it is closed. Use Ledger.open, best in a `with`."""
+    """An open ledger, the file's only writer until it is closed. Use Ledger.open, best in a `with`.
+
+    | guaranteed | unless |
+    |---|---|
+    | a reservation is on disk before `reserve` returns: nothing is released that is not written | fsync lies |
+    | what was spent never exceeds the budget of its session | |
+    | an unsettled reservation counts in full, whatever crashed | |
+    | a call that raises leaves file and memory as they were | |
+    | a round and attempt is reserved once in its run | an older copy takes the file's place (see heads) |
+    | two processes never write at once | they ignore flock |
+    | earlier lines are verified when it is opened: form, chain, order, signatures | spends and times: verify_ledger |
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from securepfl.crypto.keys.identity import Identity
+    >>> from securepfl.crypto.keys.signing import LedgerSigner
+    >>> from securepfl.privacy.accounting.events import Release
+    >>> terms = Terms("north", "biopsies", Budget(4.0, 1e-5), simulation=True, seeded=False)
+    >>> step = Release(noise_multiplier=5.0, sample_rate=1.0, steps=1)
+    >>> with TemporaryDirectory() as folder:
+    ...     signer = LedgerSigner(Identity.generate("north"), trusting=True)
+    ...     with Ledger.open(Path(folder, "north.jsonl"), terms, signer) as ledger:
+    ...         reserved = ledger.reserve(step, federation="ab" * 32, round=1, attempt=0)
+    ...         # here the hospital trains
+    ...         ledger.settle(reserved, step)
+    ...         round(ledger.spent(), 3)
+    0.726
+    """
 
     def __init__(self, path: Path, file: GrowingFile, signer: Signer, history: History) -> None:
         self._path, self._file, self._signer, self._history = path, file, signer, history

@@ -33,7 +33,16 @@ Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 @dataclass(frozen=True)
 class Budget:
-    """The most a data set may spend, zero-out: epsilon at delta. Raises ConfigError for one out of range."""
+    """The most a data set may spend, zero-out: epsilon at delta. Raises ConfigError for one out of range.
+
+    Session lines hold it: the names and meanings of its fields may never change.
+
+    >>> Budget(epsilon=4.0, delta=1e-5).epsilon
+    4.0
+    >>> Budget(epsilon=0.0, delta=1e-5)
+    Traceback (most recent call last):
+    securepfl.errors.ConfigError: budget epsilon is 0.0: give a finite number above 0
+    """
 
     epsilon: float
     delta: float
@@ -46,7 +55,13 @@ class Budget:
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
-    """What every line holds. epsilon: spent once this line counts, zero-out, at its session's delta."""
+    """What every line holds. epsilon: spent once this line counts, zero-out, at its session's delta.
+
+    Lines persist for as long as the data, and each is read again, to the byte, before the next is written. Of schema 1
+    nothing may ever change: no kind's tag, no field's name, type or meaning, no field more or fewer, nor the canonical
+    JSON, the hash or the bytes that are signed. What needs another field is a new kind or a new schema, read beside
+    this one. tests/privacy/ledger holds two ledgers as they were written, and they must verify.
+    """
 
     schema: Literal[1]
     index: Count
@@ -64,7 +79,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_u
 
 @dataclass(frozen=True)
 class Torn:
-    """Bytes of an unfinished last line that a crash left. Nothing had been done on its strength."""
+    """Bytes of an unfinished last line that a crash left. Nothing had been done on its strength. Persists, see Line."""
 
     count: Count
     sha256: Digest
@@ -119,12 +134,16 @@ _DECODER = msgspec.json.Decoder(AnyLine)
 
 
 def reservation_id(run: str, federation: str, round_number: int, attempt: int) -> str:
-    """One id for one (run, federation, round, attempt)."""
+    """One id for one (run, federation, round, attempt). Persists: it may never be made otherwise.
+
+    >>> reservation_id("one", "ab" * 32, 1, 0)
+    '7fa9ae00bfe53256e78e578ea8c18544'
+    """
     return hashlib.sha256(rfc8785.dumps([run, federation, round_number, attempt])).hexdigest()[:32]
 
 
 def signed_message(line: Line) -> bytes:
-    """The bytes that `line`'s signature is over."""
+    """The bytes that `line`'s signature is over: all of it but the signature. They may never be made otherwise."""
     plain = msgspec.to_builtins(line)
     del plain["signature"]
     return _SIGNED_PREFIX + rfc8785.dumps(plain)
@@ -136,7 +155,12 @@ def encode_line(line: Line) -> bytes:
 
 
 def decode_line(data: bytes) -> AnyLine:
-    """Inverse of encode_line. Raises ValueError for all bytes that encode_line would not have written."""
+    """Inverse of encode_line. Raises ValueError for all bytes that encode_line would not have written.
+
+    >>> decode_line(b'{"kind": "session"}')
+    Traceback (most recent call last):
+    ValueError: is not a line of schema 1 (Object missing required field `schema`)
+    """
     try:
         line: AnyLine = _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ConfigError) as error:
@@ -152,6 +176,9 @@ def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
 
     A last line that is whole but for its newline counts as a line. So does one followed by anything else,
     which no crash leaves; reading it then fails.
+
+    >>> split_lines(b'{"a":1}\\n{"b":2}\\n{"c"')
+    ([b'{"a":1}', b'{"b":2}'], b'{"c"')
     """
     *lines, rest = data.split(b"\n")
     try:
@@ -162,5 +189,9 @@ def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def damaged(name: str, number: int, fault: str) -> LedgerError:
-    """The error for line `number` of the ledger `name`."""
+    """The error for line `number` of the ledger `name`.
+
+    >>> print(damaged("north.jsonl", 3, "has no valid signature"))
+    north.jsonl: line 3 has no valid signature; restore the ledger from a copy, never edit it
+    """
     return LedgerError(f"{name}: line {number} {fault}; restore the ledger from a copy, never edit it")

@@ -79,7 +79,37 @@ def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> 
     verify: also decides which public keys to trust; one that accepts any valid signature leaves comparing
     the summary's keys to the caller. heads: hashes of its last line that the coordinator saw, in hex: lines cut off
     at the end or replaced show only against them.
-    Raises LedgerError naming the file and the line or head, StorageError where it cannot be read.
+
+    | refused | found only with |
+    |---|---|
+    | any byte changed, a line removed, moved, doubled, added or not whole | |
+    | a spend that is not what the lines before come to, or over its budget | |
+    | a time before the one above it | |
+    | a signature that does not hold; of another key | a `verify` that knows the hospital's key |
+    | lines cut off at the end, or a whole other ledger under the same key | `heads` |
+    | less released than was settled for | nothing: it is the hospital's word (settled_below counts them) |
+
+    It raises, and returns no verdict. Raises LedgerError naming the file and the line or head, StorageError where it
+    cannot be read, TypeError where `verify` returns anything.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from securepfl.crypto.keys.identity import Identity
+    >>> from securepfl.crypto.keys.signing import LedgerSigner
+    >>> from securepfl.privacy.ledger.ledger import Ledger
+    >>> from securepfl.privacy.ledger.terms import Terms
+    >>> terms = Terms("north", "biopsies", Budget(4.0, 1e-5), simulation=True, seeded=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     path, signer = Path(folder, "north.jsonl"), LedgerSigner(Identity.generate("north"), trusting=False)
+    ...     Ledger.open(path, terms, signer).close()
+    ...     found = verify_ledger(path, signer.verify)
+    ...     changed = path.write_bytes(path.read_bytes().replace(b"biopsies", b"biopsier"))
+    ...     try:
+    ...         verify_ledger(path, signer.verify)
+    ...     except LedgerError as error:
+    ...         print(str(error).replace(folder, ""))
+    /north.jsonl: line 1 has no valid signature; restore the ledger from a copy, never edit it
+    >>> (found.site, found.lines, found.epsilon)
+    ('north', 1, 0.0)
     """
     data = read(path)
     if not data:
@@ -99,7 +129,10 @@ def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> 
 
 
 def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -> LedgerSummary:
-    """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger."""
+    """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger.
+
+    Heads may be in any order, of any earlier line: `seen` is the number of the last.
+    """
     lines = {line_hash: number for number, line_hash in enumerate(verified.hashes, start=1)}
     for head in heads:
         if head not in lines:

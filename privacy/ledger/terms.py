@@ -16,6 +16,13 @@ class Terms:
     data_set: name or fingerprint of the data the ledger belongs to. simulation, seeded: the kind of run; seeded noise
     is repeatable, so nothing that it protects is private. raise_budget: somebody decided on this budget; otherwise an
     existing ledger keeps its own epsilon.
+
+    All but raise_budget stand in each session line, and an old ledger is held against them: their meanings may never
+    change.
+
+    >>> terms = Terms("north", "biopsies", Budget(4.0, 1e-5), simulation=False, seeded=False)
+    >>> terms.taken_up(Path("north.jsonl"), None)  # nothing was decided before
+    Budget(epsilon=4.0, delta=1e-05)
     """
 
     site: str
