@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -12,6 +13,9 @@ from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
+
+_MOST_SIMILAR = 3
+"""How many others stand in a row where there is no room for all."""
 
 
 @contextmanager
@@ -55,7 +59,7 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
         console.print(_metrics_table(result, shown))
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
-        console.print(_similarity_table(result))
+        console.print(_similarity_table(result, console.width))
     if rows := coupling_rows(result):
         console.print(_coupling_table(rows))
     console.print(_communication(result["communication"], result["seconds"]))
@@ -93,7 +97,7 @@ def _cells(found: Mapping[str, Mapping[str, float | None]], metrics: Sequence[st
 
 def _privacy_table(result: dict[str, Any]) -> Table:
     table = Table(title="Privacy, over everything released from each hospital's data", title_justify="left")
-    for heading in ("hospital", "epsilon", "replace-one", "delta", "unit", "budget", "rounds sat out"):
+    for heading in ("hospital", "epsilon", "replace-one", "delta", "unit", "budget", "rounds\nsat out"):
         table.add_column(heading, justify="left" if heading in ("hospital", "unit") else "right")
     for name, site in result["sites"].items():
         privacy = site["privacy"]
@@ -109,23 +113,31 @@ def _privacy_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _similarity_table(result: dict[str, Any]) -> Table:
-    names = list(result["sites"])
+def _similarity_table(result: dict[str, Any], width: int) -> Table:
+    """Everybody beside everybody; where that is too wide, to whom each hospital is most similar."""
     table = Table(
         title="Cosine similarity without the known noise, computed on ciphertexts (each hospital sees its own row)",
         title_justify="left",
         caption=SIGNAL_NOTE.format(gate=result["federation"]["similarity"]["gate"]),
         caption_justify="left",
     )
+    names = list(result["sites"])
+    room = sum(max(5, cell_len(name)) + 3 for name in [max(names, key=cell_len), "/ noise", *names]) + 1
+    whole = room <= width
     table.add_column("hospital")
-    table.add_column("signal / noise", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
-    for name in names:
-        row = result["sites"][name]["similarity"]
-        signal = signal_text(result["sites"][name]["signal"])
-        table.add_row(name, signal, *(f"{row[other]:+.2f}" if other in row else "" for other in names))
+    table.add_column("signal\n/ noise", justify="right")
+    for heading in names if whole else ["most similar to (result.json has all)"]:
+        table.add_column(heading, justify="right" if whole else "left")
+    for name, site in result["sites"].items():
+        row = site["similarity"]
+        others = [f"{row[other]:+.2f}" if other in row else "" for other in names] if whole else [_nearest(row)]
+        table.add_row(name, signal_text(site["signal"]), *others)
     return table
+
+
+def _nearest(row: Mapping[str, float]) -> str:
+    nearest = sorted(row, key=row.__getitem__, reverse=True)[:_MOST_SIMILAR]
+    return ", ".join(f"{name} {row[name]:+.2f}" for name in nearest)
 
 
 def _coupling_table(rows: list[list[str]]) -> Table:
