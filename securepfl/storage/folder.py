@@ -99,7 +99,8 @@ def lock_folder(folder: Path) -> IO[bytes]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under `path` whole when the block ends, and not at all when it raises.
 
-    Raises StorageError where `path` already exists with something in it, or cannot be written.
+    Raises StorageError where `path` already exists with something in it, or cannot be written; where only its name
+    cannot be given any more, what the block wrote stays, and the error says where.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StorageError(f"{path}: already holds a run or other files; name another folder with --out")
@@ -110,9 +111,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise storage_error(path, error) from None
     try:
         yield partial
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise storage_error(path, error) from None
+        raise
+    try:
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise storage_error(path, error) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise StorageError(f"{path}: cannot be made ({error.strerror}); what belongs there lies in {partial}") from None
