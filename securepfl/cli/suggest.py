@@ -1,10 +1,12 @@
 """`securepfl suggest`."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from securepfl.cli.options import EXISTING, PATH, device
+from securepfl.cli.output import say, say_json
 
 
 @click.command()
@@ -32,11 +34,18 @@ def suggest(
 
     The default, [model] personal = "auto", is a public rule and costs nothing.
     """
-    from securepfl.cli.output import print_json
+    from securepfl.runtime.planning import ledgers_beside
     from securepfl.runtime.suggesting import suggest as ask
+    from securepfl.storage.folder import write_json
 
+    ledger = ledger or ledgers_beside(data) / f"{site}.jsonl"
     found = ask(config, data, site, run_folder, epsilon, ledger, device)
-    if as_json:
-        print_json(found)
-    else:
-        click.echo(found["sentence"])
+    kept = ledger.with_name(f"{site}.suggestion-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
+    try:
+        write_json(kept, found)
+    finally:  # it is paid for: printed whether or not it could be written
+        if as_json:
+            say_json(found)
+        else:
+            say(found["sentence"])
+    say(f"wrote {kept}", err=True)

@@ -68,8 +68,14 @@ def plan_tables(
         raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
     _check_seed(seed, ledgers)
     if ledgers is None and seed is None:
-        ledgers = data.resolve().parent / f"{data.resolve().name}.ledgers"
+        ledgers = ledgers_beside(data)
     return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split_note,), where)
+
+
+def ledgers_beside(data: Path) -> Path:
+    """The folder of the ledgers of all that is ever spent on `data`, one file a hospital."""
+    whole = data.resolve()
+    return whole.parent / f"{whole.name}.ledgers"
 
 
 def _check_seed(seed: int | None, ledgers: Path | None) -> None:

@@ -19,7 +19,7 @@ from securepfl.settings.federation import Federation
 
 
 def suggest(
-    config: Path, data: Path, site: str, run: Path, epsilon: float, ledger: Path | None, device: str
+    config: Path, data: Path, site: str, run: Path, epsilon: float, ledger: Path, device: str
 ) -> dict[str, Any]:
     """What `site` would gain most from keeping personal, as JSON-able values, charged to its ledger.
 
@@ -38,14 +38,13 @@ def suggest(
     train, _ = split_table(tables[site], spec.split)
     if not len(train):
         raise DataError(f"site {site}: no training rows after the split; give it more rows or name another site")
-    whole = data.resolve()
     suggestion = suggest_partition(
         federation,
         site,
         built_in(model, spec),
         dataset_of(train, federation.privacy.unit),
         Identity.generate(site),
-        ledger or whole.parent / f"{whole.name}.ledgers" / f"{site}.jsonl",
+        ledger,
         epsilon=epsilon,
         start=_start(run, spec),
         device=device,
