@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.output import say
 from securepfl.crypto.keys.ceremony import IdentityCard
 from securepfl.crypto.keys.identity import fingerprint_bytes
 from securepfl.crypto.keys.keystore import passphrase_bytes
@@ -67,7 +68,7 @@ def confirm(
     for card in left:
         name = card.public.name
         role = f"{card.role}, in place of its identity so far" if name in replaced else card.role
-        click.echo(f"{name} ({role}): {card.public.fingerprint}", err=True)
+        say(f"{name} ({role}): {card.public.fingerprint}", err=True)
         with _unless_interrupted():
             agreed = click.confirm(f"Did {name} read this very fingerprint to you by phone?", err=True)
         if not agreed:

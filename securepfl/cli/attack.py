@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.options import EXISTING, PATH, check_pair, device
+from securepfl.cli.output import say, say_json
 
 
 @click.command()
@@ -26,17 +27,17 @@ def attack(
     The rehearsal never leaves this machine and spends nothing. Exit 1 where the build is less private than its claim.
     Without CONFIG: a hospital of the demo.
     """
-    from securepfl.cli.output import print_json, tables
+    from securepfl.cli.consoles import tables
     from securepfl.report.attack import print_attack
     from securepfl.runtime.planning import configured
     from securepfl.runtime.rehearsing import rehearsal_of, report_of
 
     check_pair(config, data)
     rehearsal = rehearsal_of(configured(config), data, site, device)
-    click.echo(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs", err=True)
+    say(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs", err=True)
     found = report_of(rehearsal, rehearsal.attack(canaries, runs))
     if as_json:
-        print_json(found)
+        say_json(found)
     else:
         print_attack(tables(), found)
     if found["accused"]:

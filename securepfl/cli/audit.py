@@ -9,6 +9,7 @@ import click
 
 from securepfl.cli.attack import attack
 from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.output import say, say_json
 from securepfl.errors import ConfigError, LedgerError
 
 _KEY_FORM = re.compile("[0-9a-f]{64}")
@@ -38,7 +39,7 @@ audit.add_command(attack)
 @click.option("--json", "as_json", is_flag=True, help="Print all rounds as JSON in place of the table.")
 def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """What LEDGER's data set has spent and has left, per round and per unit."""
-    from securepfl.cli.output import print_json, tables
+    from securepfl.cli.consoles import tables
     from securepfl.report.budget import plot_budget, print_budget
     from securepfl.report.ledger import budget_of
 
@@ -46,11 +47,11 @@ def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None, as_json: bool
     if plot is not None:
         plot_budget(found, plot)
     if as_json:
-        print_json(found)
+        say_json(found)
     else:
         print_budget(tables(), found)
     if plot is not None:
-        click.echo(f"wrote {plot}", err=True)
+        say(f"wrote {plot}", err=True)
 
 
 @audit.command()
@@ -65,9 +66,9 @@ def verify(ledger: Path, keys: tuple[str, ...], heads: Path | None) -> None:
     try:
         summary = verified(ledger, heads, trusted)
     except LedgerError as error:
-        click.echo(f"securepfl: {error}", err=True)
+        say(f"securepfl: {error}", err=True)
         sys.exit(1)
-    click.echo("\n".join(verdict(summary, heads, trusted)))
+    say("\n".join(verdict(summary, heads, trusted)))
 
 
 def trusted_keys(keys: Sequence[str]) -> frozenset[bytes] | None:

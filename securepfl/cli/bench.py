@@ -2,6 +2,8 @@
 
 import click
 
+from securepfl.cli.output import say_json
+
 
 @click.command()
 @click.option("--size", type=click.IntRange(min=1), default=100_000, show_default=True, help="Values in an update.")
@@ -13,10 +15,10 @@ def bench(size: int, hospitals: int, bits: int, density: float, as_json: bool) -
     """Measure encrypted sums and similarity beside CKKS, additive pads and plaintext, in one run."""
     from securepfl.bench.case import Case
     from securepfl.bench.measure import print_tables, run_case
-    from securepfl.cli.output import print_json, tables
+    from securepfl.cli.consoles import tables
 
     result = run_case(size, hospitals, bits, density)
     if as_json:
-        print_json(result)
+        say_json(result)
     else:
         print_tables(tables(150), Case(size, hospitals, bits, density), result)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.options import EXISTING
+from securepfl.cli.output import say
 
 
 @click.group()
@@ -20,4 +21,4 @@ def ranges(path: Path, site: str, no_header: bool) -> None:
     """List a hospital's columns and print a [data] table to fill in from public knowledge."""
     from securepfl.data.ranges import describe_columns
 
-    click.echo(describe_columns(path, site, header=not no_header))
+    say(describe_columns(path, site, header=not no_header))

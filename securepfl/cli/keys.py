@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.output import say
 
 _FOLDER = click.option("--folder", type=PATH, required=True, help="This party's own folder; secrets lie in keys/.")
 _EXCHANGE = click.option("--exchange", type=PATH, required=True, help="The folder that all parties read and write.")
@@ -98,4 +99,4 @@ def rotate(
 
 
 def _print(lines: Iterable[str]) -> None:
-    click.echo("\n".join(lines))
+    say("\n".join(lines))

@@ -12,6 +12,8 @@ from typing import Final
 
 import click
 
+from securepfl.cli.output import guarded, say
+from securepfl.cli.stopping import Stopped, exit_code, on_termination
 from securepfl.errors import SecurePFLError
 
 COMMANDS: Final = ("audit", "bench", "data", "keys", "route", "run", "suggest")
@@ -40,21 +42,42 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: maps errors to exit codes."""
+    on_termination()
+    with guarded() as lost:
+        code = _code()
+        if (failure := lost()) is not None:
+            reason = f"cannot be written ({failure.strerror}); all else is done, make room or print elsewhere"
+            say(f"securepfl: standard output {reason}", err=True)
+            code = code or 2
+    sys.exit(code)
+
+
+def _code() -> int:
+    """The exit code of the command that was asked for; what went wrong is printed."""
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
-    except click.Abort:
-        click.echo("securepfl: interrupted; the run's folder is gone, what it spent stays in the ledgers", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
-        click.echo(f"securepfl: {error.format_message()} (see --help)", err=True)
-        sys.exit(error.exit_code)
-    except SecurePFLError as error:
-        click.echo(f"securepfl: {error}", err=True)
-        sys.exit(2)
-    except Exception:  # noqa: BLE001 - the last line of defence: a defect of ours, said so
-        traceback.print_exc()
-        click.echo("securepfl: this is a defect in securepfl, please report the lines above", err=True)
-        sys.exit(1)
+        return int(cli.main(standalone_mode=False) or 0)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except (Exception, Stopped) as error:  # noqa: BLE001 - the last line of defence
+        line, code = _told(error)
+        say(line, err=True)
+        return code
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """The line to print and the exit code; what nobody foresaw is a defect of ours, said so below its traceback."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            line, code = error.format_message(), error.exit_code
+        case click.ClickException():
+            line, code = f"securepfl: {error.format_message()} (see --help)", error.exit_code
+        case click.Abort():
+            line, code = "securepfl: interrupted", exit_code(error.__cause__)
+        case Stopped():
+            line, code = f"securepfl: {error}", error.code
+        case SecurePFLError():
+            line, code = f"securepfl: {error}", 2
+        case _:
+            traceback.print_exception(error)
+            line, code = "securepfl: this is a defect in securepfl, please report the lines above", 1
+    return line, code

@@ -1,26 +1,43 @@
-"""What the commands print: tables for people, JSON for programs."""
+"""What the commands print, and streams on which printing cannot fail: no command is lost to a full disk, a reader that
+went away, or an encoding without the character.
+"""
 
+import codecs
+import errno
+import io
 import json
+import os
+import select
 import sys
-from typing import Any
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO
 
-import click
-from rich.console import Console
-
-
-def tables(width: int = 140) -> Console:
-    """Where tables go: stdout. They keep their width where the output is no terminal."""
-    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=width)
-
-
-def progress() -> Console:
-    """Where a live display goes: stderr."""
-    return Console(stderr=True, markup=False)
+_ERRORS: Final = "securepfl.escaped"
+"""Name of the error handler that `escaped_by` is registered under."""
+_JOINERS: Final = "\u200c\u200d"
+"""Of the invisible characters, those that Persian, Indic scripts and emoji need."""
+_STRICT: Final = ("strict", "surrogateescape")
 
 
-def print_json(value: Any) -> None:
-    """`value` on stdout; an infinite number is null."""
-    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+def say(text: str, *, err: bool = False) -> None:
+    """Print `text` on stdout, or on stderr, with what the stream or a terminal cannot show as escapes."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write(readable(text, stream.encoding or "utf-8") + "\n")
+    stream.flush()
+
+
+def say_data(text: str) -> None:
+    """Print what another program reads, a table say, as it stands: in UTF-8, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+
+
+def say_json(value: Any) -> None:
+    """Print `value` as ASCII JSON; an infinite number is null."""
+    say(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -29,3 +46,96 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+
+
+def readable(text: str, encoding: str) -> str:
+    r"""`text` as a stream in `encoding` can show it: the rest as escapes that TOML and JSON read too.
+
+    Characters that would steer a terminal, or turn the direction of the text around them, are escaped as well.
+
+    >>> readable("Köln: 北京", "latin-1")
+    'Köln: \\u5317\\u4eac'
+    >>> readable("north\x1b[2J", "utf-8")
+    'north\\u001b[2J'
+    """
+    shown = "".join(_escape(char) if _steers(char) else char for char in text)
+    return shown.encode(encoding, _ERRORS).decode(encoding)
+
+
+def _steers(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\n\t" + _JOINERS
+
+
+def _escape(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
+def escaped_by(error: UnicodeError) -> tuple[str, int]:
+    """A codec's error handler: the characters that an encoding lacks, as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(_ERRORS, escaped_by)
+
+
+class Outlet(io.FileIO):
+    """A descriptor to print on. After the first `failure`, which it keeps, it takes everything and writes nothing."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """The bytes written, or all where nothing can be written any more; waits where the reader is slow."""
+        while self.failure is None:
+            try:
+                written = super().write(data)
+                if written is not None:
+                    return written
+                select.select([], [self], [])
+            except OSError as error:
+                self.failure = error
+        return memoryview(data).nbytes
+
+
+@contextmanager
+def guarded() -> Iterator[Callable[[], OSError | None]]:
+    """Put streams that cannot fail in place of stdout and stderr; yields what tells why stdout lost something, if it
+    did. A reader that went away is no loss. Streams that something else has put there stay.
+    """
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    out, sys.stdout = _guarded(sys.stdout, sys.__stdout__, 1)
+    _, sys.stderr = _guarded(sys.stderr, sys.__stderr__, 2)
+
+    def lost() -> OSError | None:
+        sys.stdout.flush()
+        failure = None if out is None else out.failure
+        return None if failure is None or failure.errno == errno.EPIPE else failure
+
+    try:
+        yield lost
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _open_missing() -> None:
+    """Whoever closed stdin, stdout or stderr beforehand: else the next file that is opened, a ledger say, would stand
+    there, and a library that prints would write into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free: this one
+
+
+def _guarded(stream: TextIO | None, original: TextIO | None, descriptor: int) -> tuple[Outlet | None, TextIO]:
+    if stream is not None and stream is not original:
+        return None, stream
+    outlet = Outlet(descriptor, "w", closefd=False)
+    encoding = "utf-8" if stream is None else stream.encoding
+    errors = stream.errors if stream is not None and stream.errors not in _STRICT else None
+    return outlet, io.TextIOWrapper(io.BufferedWriter(outlet), encoding, errors or _ERRORS, line_buffering=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.output import say, say_data
 
 
 @click.command()
@@ -16,11 +17,14 @@ from securepfl.cli.options import EXISTING, PATH
 @click.option("--passes", type=click.IntRange(min=0), default=10, show_default=True, help="Passes over the rows.")
 def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
     """Fit RUN's released experts to an unseen hospital's unlabelled rows, and predict them."""
-    from securepfl.outside.unseen import route_rows, write_predictions
+    from securepfl.outside.unseen import predictions_csv, route_rows, write_predictions
 
     routed = route_rows(run_folder / "experts", data, passes)
-    write_predictions(routed, out)
+    if out is None:
+        say_data(predictions_csv(routed))
+    else:
+        write_predictions(routed, out)
     for line in routed.summary():
-        click.echo(line, err=True)
+        say(line, err=True)
     if out is not None:
-        click.echo(f"wrote {out}", err=True)
+        say(f"wrote {out}", err=True)

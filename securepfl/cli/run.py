@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from securepfl.cli.options import EXISTING, PATH, check_pair, device
+from securepfl.cli.output import say, say_json
+from securepfl.cli.stopping import stoppable
 
 
 @click.command()
@@ -37,7 +39,7 @@ def run(
 
     Without CONFIG: four simulated hospitals from scikit-learn's breast-cancer data.
     """
-    from securepfl.cli.output import print_json, progress, tables
+    from securepfl.cli.consoles import progress, tables
     from securepfl.report.console import closing_output, live_display
     from securepfl.runtime.execution import execute
     from securepfl.runtime.planning import configured, plan_demo, plan_tables
@@ -49,12 +51,13 @@ def run(
     else:
         plan = plan_tables(federation, data, seed, ledgers, config)
     out = out or Path("runs") / f"{_plain(federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    result = execute(plan, out, seed=seed, device=device, display=partial(live_display, progress()))
+    with stoppable("the run's folder is gone, what it spent stays in the ledgers"):
+        result = execute(plan, out, seed=seed, device=device, display=partial(live_display, progress()))
     if as_json:
-        print_json(result)
+        say_json(result)
     else:
         closing_output(tables(), result)
-    click.echo(f"wrote {out}", err=True)
+    say(f"wrote {out}", err=True)
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,21 +66,19 @@ def _chooses(task: Task) -> bool:
     return task.choices(torch.zeros(1, task.outputs)) is not None
 
 
-def write_predictions(routed: RoutedRows, path: Path | None) -> None:
-    """CSV with the row and the task's columns (binary: probability, prediction), to a new file `path` in one step, or
-    to stdout.
-
-    Raises StorageError where `path` exists or can't be written.
-    """
-    if path is not None and path.exists():
-        raise StorageError(f"{path}: exists; name another file with --out")
+def predictions_csv(routed: RoutedRows) -> str:
+    """CSV with the row and the task's columns (binary: probability, prediction)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = {"row": routed.rows} | dict(routed.task.columns(routed.predictions))
     writer.writerow(columns)
     cells = zip(*(column.tolist() for column in columns.values()), strict=True)
     writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in cells)
-    if path is None:
-        sys.stdout.write(text.getvalue())
-    else:
-        write_bytes(path, text.getvalue().encode())
+    return text.getvalue()
+
+
+def write_predictions(routed: RoutedRows, path: Path) -> None:
+    """To a new file `path`, in UTF-8 and in one step. Raises StorageError where it exists or can't be written."""
+    if path.exists():
+        raise StorageError(f"{path}: exists; name another file with --out")
+    write_bytes(path, predictions_csv(routed).encode())

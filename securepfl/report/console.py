@@ -78,7 +78,8 @@ def _metrics_table(result: dict[str, Any], metrics: Sequence[str]) -> Table:
     table.add_column("hospital")
     table.add_column("train/test", justify="right")
     for model in MODELS:
-        table.add_column(headings.get(model, model), justify="right")
+        heading = headings.get(model, model)
+        table.add_column(heading if len(metrics) > 1 else heading.replace(" ", "\n"), justify="right")
     for name, site in result["sites"].items():
         table.add_row(name, f"{site['train']}/{site['test']}", *_cells(site["metrics"], metrics))
     table.add_section()
