@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +15,8 @@ from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, 
 
 _MOST_SIMILAR = 3
 """How many others stand in a row where there is no room for all."""
+_ENDLESS = 10_000
+"""Columns of a terminal that breaks nothing."""
 
 
 @contextmanager
@@ -55,16 +56,23 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
 def closing_output(console: Console, result: dict[str, Any]) -> None:
     """Print the closing tables and everything that the reader must know about them."""
     metrics = tuple(result["metrics"]["titles"])
-    for shown in [metrics] if console.width >= 110 else [(metric,) for metric in metrics]:
-        console.print(_metrics_table(result, shown))
+    whole = _metrics_table(result, metrics)
+    for table in [whole] if _fits(console, whole) else [_metrics_table(result, (metric,)) for metric in metrics]:
+        console.print(table)
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
-        console.print(_similarity_table(result, console.width))
+        matrix = _similarity_matrix(result)
+        console.print(matrix if _fits(console, matrix) else _most_similar(result))
     if rows := coupling_rows(result):
         console.print(_coupling_table(rows))
     console.print(_communication(result["communication"], result["seconds"]))
     for note in result["notes"]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+def _fits(console: Console, table: Table) -> bool:
+    """Whether no cell of the table has to be broken on this terminal."""
+    return console.measure(table, options=console.options.update(width=_ENDLESS)).maximum <= console.width
 
 
 def _number(value: float | None) -> str:
@@ -114,25 +122,36 @@ def _privacy_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _similarity_table(result: dict[str, Any], width: int) -> Table:
-    """Everybody beside everybody; where that is too wide, to whom each hospital is most similar."""
+def _similarity_table(result: dict[str, Any]) -> Table:
     table = Table(
         title="Cosine similarity without the known noise, computed on ciphertexts (each hospital sees its own row)",
         title_justify="left",
         caption=SIGNAL_NOTE.format(gate=result["federation"]["similarity"]["gate"]),
         caption_justify="left",
     )
-    names = list(result["sites"])
-    room = sum(max(5, cell_len(name)) + 3 for name in [max(names, key=cell_len), "/ noise", *names]) + 1
-    whole = room <= width
     table.add_column("hospital")
     table.add_column("signal\n/ noise", justify="right")
-    for heading in names if whole else ["most similar to (result.json has all)"]:
-        table.add_column(heading, justify="right" if whole else "left")
+    return table
+
+
+def _similarity_matrix(result: dict[str, Any]) -> Table:
+    """Everybody beside everybody."""
+    table, names = _similarity_table(result), list(result["sites"])
+    for name in names:
+        table.add_column(name, justify="right")
     for name, site in result["sites"].items():
         row = site["similarity"]
-        others = [f"{row[other]:+.2f}" if other in row else "" for other in names] if whole else [_nearest(row)]
-        table.add_row(name, signal_text(site["signal"]), *others)
+        cells = (f"{row[other]:+.2f}" if other in row else "" for other in names)
+        table.add_row(name, signal_text(site["signal"]), *cells)
+    return table
+
+
+def _most_similar(result: dict[str, Any]) -> Table:
+    """Where there is no room for everybody: to whom each hospital is most similar."""
+    table = _similarity_table(result)
+    table.add_column("most similar to (result.json has all)")
+    for name, site in result["sites"].items():
+        table.add_row(name, signal_text(site["signal"]), _nearest(site["similarity"]))
     return table
 
 
