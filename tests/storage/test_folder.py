@@ -67,3 +67,15 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     with pytest.raises(StorageError, match="already holds"), new_folder(tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "result.json").read_text() == "{}"
+
+
+def test_what_was_written_stays_where_its_name_was_taken_meanwhile(tmp_path):
+    with (
+        pytest.raises(StorageError, match="what belongs there lies in") as error,
+        new_folder(tmp_path / "run") as folder,
+    ):
+        (folder / "a").write_text("x")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "b").write_text("another's")
+    assert str(folder) in str(error.value) and (folder / "a").read_text() == "x"
+    assert (tmp_path / "run" / "b").read_text() == "another's"

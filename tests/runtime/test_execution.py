@@ -1,0 +1,76 @@
+"""A run's folder when something fails: before its last round there is none, after it all that could be written."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from securepfl.errors import StorageError
+from securepfl.outside.experts import read_experts
+from securepfl.runtime.execution import execute
+from securepfl.runtime.planning import configured, plan_demo
+
+WHOLE = {"experts", "heads.json", "ledger", "report.html", "result.json", "sites"}
+
+
+@contextmanager
+def quiet(budgets):
+    yield lambda event: None
+
+
+def plan():
+    return plan_demo(configured(None, rounds=1, plaintext=True), None, None)
+
+
+def refuse_to_write(monkeypatch, *names):
+    """A disk that has no room for files of these names."""
+    sync = os.fsync
+
+    def full(descriptor):
+        if any(name in str(Path(f"/proc/self/fd/{descriptor}").readlink()) for name in names):
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+@pytest.mark.parametrize("lost", ["report.html", "result.json", "heads.json", "experts"])
+def test_a_file_that_cannot_be_written_costs_no_other(lost, tmp_path, monkeypatch):
+    refuse_to_write(monkeypatch, lost)
+    with pytest.raises(StorageError, match=r"No space left.* their budget is spent") as error:
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
+    assert f"{tmp_path / 'run' / lost}" in str(error.value) and ".partial-" not in str(error.value)
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {"experts"} == WHOLE - {lost, "experts"}
+    if lost != "experts":
+        assert len(read_experts(tmp_path / "run" / "experts").models) == 5
+    if lost != "result.json":
+        assert len(json.loads((tmp_path / "run" / "result.json").read_text())["sites"]) == 4
+
+
+def test_before_the_last_round_nothing_stays(tmp_path, monkeypatch):
+    refuse_to_write(monkeypatch, "state.safetensors")
+    with pytest.raises(StorageError, match="No space left"):
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_cannot_be_made_is_a_defect_that_is_told_and_costs_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("securepfl.runtime.execution.page_of", lambda result: result["no such name"])
+    with pytest.raises(KeyError):
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == WHOLE - {"report.html"}
+
+
+def test_a_display_that_fails_stops_no_round(tmp_path):
+    @contextmanager
+    def broken(budgets):
+        def show(event):
+            raise BrokenPipeError(32, "Broken pipe")
+
+        yield show
+
+    with pytest.raises(StorageError, match="Broken pipe"):
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=broken)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == WHOLE
