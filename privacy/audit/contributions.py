@@ -30,6 +30,11 @@ def contributions_verdict(
     for. The finding names the rate that so many draws show with 99 %. Draws are binomial, and their spread is
     compared with simulated ones, which is exact (Barnard 1963). Raises ValueError where one is empty or has another
     shape.
+
+    >>> contributions_verdict(np.ones((2, 3)), np.ones(4), sample_rate=1.0).accused
+    False
+    >>> contributions_verdict(2 * np.ones((2, 3)), np.ones(4), sample_rate=1.0).finding.split(":")[0]
+    'a canary added 2 clips to one step'
     """
     if (contributions.ndim, units.ndim) != (2, 1) or contributions.size == 0 or units.size == 0:
         raise ValueError("contributions must be a table and units a vector with at least one number")
@@ -61,7 +66,11 @@ def contributions_verdict(
 
 
 def rate_told(draws: int, sample_rate: float, level: float) -> float:
-    """The smallest true rate that shows with 99 % as above `sample_rate`, in so many draws at `level`; 1 where none."""
+    """The smallest true rate that shows with 99 % as above `sample_rate`, in so many draws at `level`; 1 where none.
+
+    >>> round(rate_told(4000, 0.1, 0.001 / 3), 3)
+    0.129
+    """
     fewest = float(binom.isf(level, draws, sample_rate)) + 1
     return float(betaincinv(fewest, draws - fewest + 1, _POWER)) if fewest <= draws else 1.0
 

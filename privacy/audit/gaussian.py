@@ -18,6 +18,11 @@ class Shift:
 
     Where true scores are N(mu * included, 1) up to a common scale, t is noncentral t with `freedom` degrees and
     noncentrality mu / error. estimate: of mu.
+
+    >>> Shift(t=4.0, error=0.25, freedom=100).estimate
+    1.0
+    >>> round(Shift(t=4.0, error=0.25, freedom=100).lower_bound(0.01), 2)
+    0.39
     """
 
     t: float
@@ -52,6 +57,11 @@ def shift_in_one_run(seen: Scores) -> Shift:
 
     Absent canaries and silent directions say how large the noise is, so that a build is judged by its own noise:
     half the noise shows as twice mu, and more noise never accuses.
+
+    >>> present = np.array([True, False, True, False])
+    >>> seen = Scores(np.array([1.2, 0.1, 0.9, -0.4]), present, np.array([0.3, -1.1, 0.8, -0.2]))
+    >>> round(shift_in_one_run(seen).estimate, 2)
+    1.88
     """
     present, others = seen.scores[seen.included], np.concatenate([seen.scores[~seen.included], seen.silent])
     count, freedom = len(present), len(seen.scores) + len(seen.silent) - 1
@@ -63,7 +73,13 @@ def shift_in_one_run(seen: Scores) -> Shift:
 
 
 def shift_between_runs(seen: Scores) -> Shift:
-    """The difference of the means of both groups over their pooled noise: no direction's mean is known."""
+    """The difference of the means of both groups over their pooled noise: no direction's mean is known.
+
+    >>> present = np.array([True, False, True, False])
+    >>> seen = Scores(np.array([1.2, 0.1, 0.9, -0.4]), present, np.array([0.3, -1.1, 0.8, -0.2]))
+    >>> round(shift_between_runs(seen).estimate, 2)
+    4.12
+    """
     present, absent = seen.scores[seen.included], seen.scores[~seen.included]
     freedom = len(seen.scores) - 2
     if len(present) == 0 or len(absent) == 0 or freedom < 1:
@@ -87,6 +103,11 @@ def trade_off_verdict(seen: Scores, mu: float) -> Verdict:
     m = 2 (4.91 / mu)^2 on. What canaries stand out by says little of noise a little too small; absent canaries and
     silent directions do, by chi-square, exact where scores are as declared: n of them show a deviation of
     1 - 4 / sqrt(n) with 99 %. Both share the level (weighted Bonferroni).
+
+    >>> present = np.array([True, False, True, False])
+    >>> seen = Scores(np.array([1.2, 0.1, 0.9, -0.4]), present, np.array([0.3, -1.1, 0.8, -0.2]))
+    >>> trade_off_verdict(seen, 1.0).accused
+    False
     """
     shift, others = shift_in_one_run(seen), np.concatenate([seen.scores[~seen.included], seen.silent])
     level = LEVELS["gaussian"] + LEVELS["spread"]
@@ -104,7 +125,13 @@ def trade_off_verdict(seen: Scores, mu: float) -> Verdict:
 
 
 def runs_verdict(seen: Scores, mu: float, level: float = LEVELS["runs"]) -> Verdict:
-    """The same over many runs of one canary each, from the difference of both groups."""
+    """The same over many runs of one canary each, from the difference of both groups.
+
+    >>> present = np.array([True, False, True, False])
+    >>> seen = Scores(np.array([1.2, 0.1, 0.9, -0.4]), present, np.array([0.3, -1.1, 0.8, -0.2]))
+    >>> runs_verdict(seen, 1.0).finding[:68]
+    'over 4 runs the canary stands out by 4.12 standard deviations of the'
+    """
     shift = shift_between_runs(seen)
     p_value, least = shift.p_value(mu), shift.lower_bound(level)
     finding = (

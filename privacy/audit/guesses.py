@@ -15,7 +15,11 @@ _LARGEST_EPSILON = 50.0
 
 
 def right_guesses(seen: Scores, guesses: int) -> int:
-    """Of `guesses` guesses, those that are right: the lowest scores are guessed absent, as many highest present."""
+    """Of `guesses` guesses, those that are right: the lowest scores are guessed absent, as many highest present.
+
+    >>> right_guesses(Scores(np.array([0.0, 5.0, -3.0]), np.array([True, True, False]), np.empty(0)), 2)
+    2
+    """
     order = np.argsort(seen.scores, kind="stable")
     absent, present = order[: guesses // 2], order[len(order) - (guesses - guesses // 2) :]
     return int((~seen.included[absent]).sum() + seen.included[present].sum())
@@ -26,6 +30,9 @@ def guesses_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
 
     Steinke, Nasr and Jagielski 2023 (arXiv 2305.08846), Theorem 5.2: each canary is in or out by a fair coin.
     Raises ValueError where the counts do not fit.
+
+    >>> round(guesses_p_value(4, 4, 4, epsilon=0.0, delta=0.0), 6)  # four coins guessed right
+    0.0625
     """
     _check_counts(canaries, guesses, right)
     if right == 0:
@@ -37,7 +44,11 @@ def guesses_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
 
 
 def epsilon_lower_bound(canaries: int, guesses: int, right: int, delta: float, confidence: float) -> float:
-    """Lower bound on epsilon at `delta` from right guesses; at most 50. For a number of guesses fixed beforehand."""
+    """Lower bound on epsilon at `delta` from right guesses; at most 50. For a number of guesses fixed beforehand.
+
+    >>> round(epsilon_lower_bound(1000, 400, 300, 1e-5, 0.99), 2)
+    0.83
+    """
     return largest_rejected(
         lambda epsilon: guesses_p_value(canaries, guesses, right, epsilon, delta), 1 - confidence, _LARGEST_EPSILON
     )
@@ -50,6 +61,9 @@ def trade_off_rejected(canaries: int, guesses: int, right: int, mu: float, level
     sums from any i upward obey sum (j/m) p_j <= Phi(Phi^-1(sum ((g-j+1)/m) p_{j-1}) + mu). Starting from
     probability `level` at `right`, the least sum of all p_i is built downward; above 1, the claim is refuted.
     Raises ValueError where the counts do not fit.
+
+    >>> trade_off_rejected(1000, 400, 390, mu=0.5, level=0.01), trade_off_rejected(1000, 400, 200, mu=0.5, level=0.01)
+    (True, False)
     """
     _check_counts(canaries, guesses, right)
     total = guesses / canaries
@@ -65,7 +79,11 @@ def trade_off_rejected(canaries: int, guesses: int, right: int, mu: float, level
 
 
 def mu_lower_bound(canaries: int, guesses: int, right: int, confidence: float) -> float:
-    """Lower bound on mu from right guesses, for a number of guesses fixed beforehand; at most 1,000."""
+    """Lower bound on mu from right guesses, for a number of guesses fixed beforehand; at most 1,000.
+
+    >>> round(mu_lower_bound(100, 40, 40, 0.99), 2)
+    0.88
+    """
     return largest_rejected(
         lambda mu: 0.0 if trade_off_rejected(canaries, guesses, right, mu, 1 - confidence) else 1.0, 0.5, LARGEST_MU
     )
@@ -77,7 +95,11 @@ def _check_counts(canaries: int, guesses: int, right: int) -> None:
 
 
 def declared_guesses(canaries: int) -> tuple[int, ...]:
-    """The numbers of guesses that are tried, by the number of canaries alone."""
+    """The numbers of guesses that are tried, by the number of canaries alone.
+
+    >>> declared_guesses(1000)
+    (100, 400, 1000)
+    """
     return tuple(sorted({max(1, round(share * canaries)) for share in GUESSED_SHARES}))
 
 
@@ -85,11 +107,15 @@ def ceiling(canaries: int, delta: float, method: str) -> float:
     """The largest bound on epsilon that so many canaries could ever show: all guesses right.
 
     method: "f-DP" or "guesses", which assume no law of the scores.
+
+    >>> round(ceiling(100, 1e-5, "f-DP"), 1)
+    3.9
     """
     return max(bound_from_guesses(canaries, guesses, guesses, delta, method) for guesses in declared_guesses(canaries))
 
 
 def bound_from_guesses(canaries: int, guesses: int, right: int, delta: float, method: str) -> float:
+    """Lower bound on epsilon from right guesses by `method` (see ceiling), at its level over the declared numbers."""
     confidence = 1 - LEVELS[method] / len(declared_guesses(canaries))
     if method == "f-DP":
         return epsilon_of(mu_lower_bound(canaries, guesses, right, confidence), delta)

@@ -16,6 +16,11 @@ def mechanism_verdict(noise: Floats, totals: Floats, level: float = LEVELS["mech
     the root of their number: noise reused within a round shows there. Too much noise accuses nobody: all but the
     spread is tested at the spread that is there. Noise that one layer lacks shows in that layer's values. Raises
     ValueError where a table is empty or not finite, or there is one step only.
+
+    >>> stream = np.random.default_rng(0)
+    >>> noise, totals = stream.standard_normal((32, 40)), stream.standard_normal((4, 40))
+    >>> mechanism_verdict(noise, totals).accused, mechanism_verdict(noise / 2, totals / 2).accused
+    (False, True)
     """
     for name, values, fewest in (("noise", noise, 2), ("totals", totals, 1)):
         if values.ndim != 2 or len(values) < fewest or values.size == 0 or not np.isfinite(values).all():
@@ -36,12 +41,20 @@ def mechanism_verdict(noise: Floats, totals: Floats, level: float = LEVELS["mech
 
 
 def small_spread_p_value(values: Floats) -> float:
-    """Chi-square, one-sided: more noise than declared only makes it larger. 1 for no values."""
+    """Chi-square, one-sided: more noise than declared only makes it larger. 1 for no values.
+
+    >>> small_spread_p_value(np.full(100, 0.5)) < 1e-9 < small_spread_p_value(np.full(100, 1.0))
+    True
+    """
     return float(chdtr(values.size, (values**2).sum())) if values.size else 1.0
 
 
 def deviation_of(values: Floats) -> str:
-    """Their deviation in words, with what chance makes of it 99 times in 100."""
+    """Their deviation in words, with what chance makes of it 99 times in 100.
+
+    >>> deviation_of(np.ones(100))
+    '1 times the declared deviation (by chance 0.8205 to 1.184)'
+    """
     low, high = np.sqrt(chi2.ppf([0.005, 0.995], values.size) / values.size)
     deviation = math.sqrt(float((values**2).mean()))
     return f"{deviation:.4g} times the declared deviation (by chance {low:.4g} to {high:.4g})"

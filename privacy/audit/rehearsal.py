@@ -1,7 +1,7 @@
 """Rehearsals of a hospital's training with canaries in it: what an audit looks at. They never leave the hospital.
 
 The code that draws, batches, clips, sums and adds noise is the one that real rounds run; only the canaries' gradients
-are set (see canaries). A rehearsal trains a copy of the model, writes to no ledger, and its result is not released.
+are set (see training.canaries). A copy of the model is trained, no ledger is written, and the result is not released.
 """
 
 import copy
@@ -59,6 +59,14 @@ def audit(
     clips. A build that mixes units before that, such as a clip of sums, may show more.
 
     Raises ValueError where a number is out of range, else as train_private.
+
+    >>> import torch
+    >>> from securepfl.privacy.training.dpsgd import DPSettings
+    >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=0.1)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(5, 3), torch.ones(5))
+    >>> training = Training(torch.nn.Linear(3, 1), data, lambda z, y: (z[:, 0] - y) ** 2, settings, units=5)
+    >>> audit(training, epsilon=2.0, delta=1e-5, canaries=8, runs=3).canaries
+    8
     """
     for name, value, least in (("canaries", canaries, 1), ("runs", runs, 3), ("rounds", rounds, 1)):
         if value < least:

@@ -20,6 +20,11 @@ class AuditReport:
     rehearsal, where all units are in each step; lower_bound (the largest of `bounds`) is held against it.
     ceiling: the largest bound that so many canaries could ever show by f-DP, whatever they leak. power: the chance that
     so many would have caught noise of half the declared scale.
+
+    `securepfl audit attack` writes it, and notes it in the ledger: the names of its fields may never change.
+
+    >>> list(AuditReport.__dataclass_fields__)[:4]
+    ['claimed_epsilon', 'delta', 'rehearsed_epsilon', 'canaries']
     """
 
     claimed_epsilon: float
@@ -45,7 +50,15 @@ def conclude(
     delta: float,
     unit: Unit = "record",
 ) -> AuditReport:
-    """The report of scores in one run and the verdicts of all tests."""
+    """The report of scores in one run and the verdicts of all tests.
+
+    >>> import numpy as np
+    >>> stream = np.random.default_rng(0)
+    >>> silent = Scores(stream.standard_normal(200), stream.random(200) < 0.5, stream.standard_normal(500))
+    >>> told = conclude(silent, (), claimed_epsilon=4.0, rehearsed_epsilon=4.0, delta=1e-5)
+    >>> told.accused, told.sentence[:58]
+    (False, 'Nothing contradicts the claim, epsilon 4 at delta 1e-05: w')
+    """
     bounds = lower_bounds(seen, delta)
     broken = tuple(bound for bound in bounds if bound.epsilon > rehearsed_epsilon)
     accused = bool(broken) or any(verdict.accused for verdict in verdicts)
@@ -86,7 +99,14 @@ def conclude(
 
 
 def lower_bounds(seen: Scores, delta: float) -> tuple[Bound, ...]:
-    """Three lower bounds on epsilon at `delta`, which assume less and less and show less and less."""
+    """Three lower bounds on epsilon at `delta`, which assume less and less and show less and less.
+
+    >>> import numpy as np
+    >>> present = np.arange(200) % 2 == 0
+    >>> leaking = Scores(6.0 * present + np.random.default_rng(0).standard_normal(200), present, np.empty(0))
+    >>> [(bound.method, bound.epsilon > 1) for bound in lower_bounds(leaking, 1e-5)]
+    [('gaussian', True), ('f-DP', True), ('guesses', True)]
+    """
     gaussian = epsilon_of(shift_in_one_run(seen).lower_bound(LEVELS["gaussian"]), delta)
     canaries = len(seen.scores)
     counts = [(guesses, right_guesses(seen, guesses)) for guesses in declared_guesses(canaries)]

@@ -29,7 +29,14 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Training:
-    """What a hospital's rounds train with, as train_private takes it. dataset: map-style; an item is a unit."""
+    """What a hospital's rounds train with, as train_private takes it. dataset: map-style; an item is a unit.
+
+    >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=0.1)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(5, 3), torch.ones(5))
+    >>> training = Training(nn.Linear(3, 1), data, lambda z, y: (z[:, 0] - y) ** 2, settings, units=5)
+    >>> training.positions()
+    array([0, 1, 2, 3])
+    """
 
     model: nn.Module
     dataset: Dataset[Any]

@@ -37,6 +37,9 @@ class Verdict:
     """Of one test. p_value: how likely evidence as strong is at most, from a build that keeps its claim.
 
     accused: p_value is at most level. finding: what was seen, one sentence.
+
+    >>> Verdict("runs", 0.0002, LEVELS["runs"], True, "the canary stands out by too much").accused
+    True
     """
 
     test: str
@@ -51,6 +54,9 @@ class Bound:
     """A lower bound on epsilon, wrong with probability at most 1 - confidence. assumes: what it rests on.
 
     ceiling: the largest that as many canaries could ever show by this method; None where it has none.
+
+    >>> Bound("guesses", 0.8, 1 - LEVELS["guesses"], "nothing but fair coins", 3.9).epsilon
+    0.8
     """
 
     method: str
@@ -65,6 +71,10 @@ class Scores:
     """Of a rehearsal. Raises ValueError where they do not fit together.
 
     scores, included: [canaries]. silent: scores of directions in which no canary lies; they measure the noise.
+
+    >>> Scores(np.zeros(2), np.array([True]), np.zeros(5))
+    Traceback (most recent call last):
+    ValueError: scores and included must be vectors of one length, and silent a vector
     """
 
     scores: Floats
@@ -98,7 +108,11 @@ def largest_rejected(p_value: Callable[[float], float], level: float, largest: f
 
 
 def rarest(p_values: dict[str, float]) -> tuple[str, float, str]:
-    """The fault with the smallest p-value, that times their number, and where it comes from in words."""
+    """The fault with the smallest p-value, that times their number, and where it comes from in words.
+
+    >>> rarest({"steps repeat": 0.4, "values repeat": 0.02})[:2]
+    ('values repeat', 0.04)
+    """
     fault, smallest = min(p_values.items(), key=lambda item: item[1])
     p_value = min(1.0, len(p_values) * smallest)
     origin = f"p-value: {smallest:.2g} of the test whether {fault}"
