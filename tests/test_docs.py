@@ -29,6 +29,7 @@ def test_the_documented_settings_are_all_of_them_with_their_defaults():
     plain["privacy"].pop("budget")
     assert plain["privacy"].pop("normaliser") is None, "TOML has no null: it stands there as a comment"
     assert plain["encryption"].pop("mask_degree") is None, "TOML has no null: it stands there as a comment"
+    assert plain["model"].pop("task") is None, "binary, but for a pipeline's own loss: it stands there as a comment"
     assert plain["model"].pop("adapters") is None, "TOML has no null: it stands there as a comment"
     assert settings == plain
 

@@ -14,8 +14,12 @@ from pathlib import PurePath
 from typing import Any, Literal, Self, TypeVar, get_type_hints
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from securepfl.data.labels import BinaryLabels
+from securepfl.data.outcomes import ClassLabels, LabelRange
+from securepfl.data.source import Source
 from securepfl.data.values import Value, require, require_values
 from securepfl.errors import ConfigError
 
@@ -72,16 +76,21 @@ class DataSpec:
 
     `positive` says which labels count as 1 and `negative` which as 0: a comparison ("> 0"), a value or a list of
     them; any other label is refused. Without them labels are 0 and 1 already; without `negative` it is what plainly
-    is the opposite of `positive`: of a comparison, of 1, of "yes", "y", "true", "t", "positive" or "pos". `columns`
-    names the columns of files without a header. `files` names each site's file in a folder; without it, sites of a
-    folder are its .csv and .parquet files. An empty cell and NaN are always missing; under "indicator" a missing
+    is the opposite of `positive`: of a comparison, of 1, of "yes", "y", "true", "t", "positive" or "pos". Labels of
+    other tasks: `classes` lists every class, in order; `label_range` declares a number; a list as `label` names several
+    columns, each a yes or no.
+
+    `columns` names the columns of files without a header. `files` names each site's file in a folder; without it, sites
+    of a folder are its .csv and .parquet files. An empty cell and NaN are always missing; under "indicator" a missing
     value takes the centre (0 once scaled) and sets a feature of its own, under "drop-rows" its row is left out.
     Raises ValueError; `from_mapping` raises ConfigError instead.
     """
 
-    label: str
+    label: str | tuple[str, ...]
     positive: str | int | float | tuple[Value, ...] | None = None
     negative: str | int | float | tuple[Value, ...] | None = None
+    classes: tuple[Value, ...] | None = None
+    label_range: LabelRange | None = None
     site: str | None = None
     patient: str | None = None
     drop: tuple[str, ...] = ()
@@ -97,11 +106,13 @@ class DataSpec:
         known = self.missing in ("indicator", "drop-rows")
         require(known, f'missing = "{self.missing}": indicator or drop-rows')
         require_values("missing_values", self.missing_values)
-        BinaryLabels.of(self.positive, self.negative)
+        _check_labels(self)
         _check_columns(self)
         _check_files(self)
         for column, levels in self.categories.items():
             _check_levels(column, levels)
+        counted = self.split.method == "hash" or not (self.label_range or isinstance(self.label, tuple))
+        require(counted, 'split: "stratified" needs classes to count; use method = "hash"')
         spans = self.split.method == "stratified" and self.patient is not None
         require(not spans, 'split: a stratified split may part a patient\'s rows; use method = "hash"')
 
@@ -118,6 +129,8 @@ class DataSpec:
             },
             "split": _build(Split, mapping.get("split", {}), "data.split", where),
         }
+        if "label_range" in mapping:
+            ready["label_range"] = _build(LabelRange, mapping["label_range"], "data.label_range", where)
         return _build(cls, {**mapping, **ready}, "data", where, ready=frozenset(ready))
 
     def to_mapping(self) -> dict[str, Any]:
@@ -126,14 +139,34 @@ class DataSpec:
         return {key: _listed(value) for key, value in plain.items() if value is not None}
 
     @property
-    def binary_labels(self) -> BinaryLabels:
-        """Which labels are 1 and which 0."""
-        return BinaryLabels.of(self.positive, self.negative)
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that hold labels."""
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def label_rule(self) -> BinaryLabels | ClassLabels | LabelRange:
+        """What a column of labels may hold, and what that is read as."""
+        if self.label_range is not None:
+            return self.label_range
+        return BinaryLabels.of(self.positive, self.negative) if self.classes is None else ClassLabels(self.classes)
+
+    def read_labels(self, source: Source) -> NDArray[Any]:
+        """The labels: 0 and 1 int64 [n], of several columns [n, columns]; classes int64 [n]; numbers float64 [n].
+
+        Raises DataError for the first that is missing or not declared.
+        """
+        rule = self.label_rule
+        columns = [rule.read(source, column, self.missing_values) for column in self.label_columns]
+        return columns[0] if isinstance(self.label, str) else np.stack(columns, axis=1)
 
     @property
     def label_options(self) -> dict[str, Any]:
         """What is declared of the labels for a task: nothing of binary ones."""
-        return {}
+        if self.classes is not None:
+            return {"classes": ClassLabels(self.classes).names}
+        if self.label_range is not None:
+            return dataclasses.asdict(self.label_range)
+        return {} if isinstance(self.label, str) else {"labels": self.label}
 
     @property
     def split_note(self) -> str:
@@ -159,8 +192,23 @@ class DataSpec:
         return tuple(names)
 
 
+def _check_labels(spec: DataSpec) -> None:
+    declared = {
+        "positive": spec.positive is not None or spec.negative is not None,
+        "classes": spec.classes is not None,
+        "label_range": spec.label_range is not None,
+    }
+    kinds = [key for key, there in declared.items() if there]
+    require(len(kinds) <= 1, f"{' and '.join(kinds)} are both declared; a label is of one kind")
+    if isinstance(spec.label, tuple):
+        require(len(spec.label) >= 2, "label: a list names at least two columns; write one column as a text")
+        of_one = next((kind for kind in kinds if kind != "positive"), None)
+        require(of_one is None, f"{of_one}: of several label columns each is a yes or no; remove it")
+    spec.label_rule  # noqa: B018 - raises where the declaration is none
+
+
 def _check_columns(spec: DataSpec) -> None:
-    roles = [name for name in (spec.label, spec.site, spec.patient) if name is not None]
+    roles = [name for name in (*spec.label_columns, spec.site, spec.patient) if name is not None]
     used = [*roles, *spec.drop, *spec.ranges, *spec.categories]
     require(all(used), "a column's name is empty; name it as the file does")
     twice = next((name for name in used if used.count(name) > 1), None)

@@ -26,13 +26,13 @@ class Table:
     """One site's rows, scaled as declared.
 
     `features` float32 [n, d] in the order of `DataSpec.feature_names`, finite and within the declared limits;
-    `labels` int64 [n] of 0 and 1, or None where unlabelled; `patients` texts (dtype object) [n], or None;
-    `rows` int64 [n], each row's number in its file. Raises ValueError where shapes differ.
+    `labels` as `DataSpec.read_labels` gives them, or None where unlabelled; `patients` texts (dtype object) [n], or
+    None; `rows` int64 [n], each row's number in its file. Raises ValueError where shapes differ.
     """
 
     site: str
     features: NDArray[np.float32] = field(repr=False)
-    labels: NDArray[np.int64] | None = field(repr=False)
+    labels: NDArray[Any] | None = field(repr=False)
     patients: NDArray[Any] | None = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
 
@@ -41,7 +41,9 @@ class Table:
             raise ValueError(f"features must have shape [n, d], not {list(self.features.shape)}")
         for name in ("labels", "patients", "rows"):
             column = getattr(self, name)
-            if column is not None and column.shape != (len(self.features),):
+            if column is not None and (
+                len(column) != len(self.features) or column.ndim > (2 if name == "labels" else 1)
+            ):
                 raise ValueError(f"{name} must have shape [{len(self.features)}], not {list(column.shape)}")
 
     def __len__(self) -> int:
@@ -74,7 +76,7 @@ def load_unlabelled(path: Path, spec: DataSpec) -> Table:
     site. Under "drop-rows", `rows` tells which rows are left. Raises DataError as `load_sites` does.
     """
     names = spec.columns or ()
-    bare = [name for name in names if name not in (spec.label, spec.site)]
+    bare = [name for name in names if name not in (*spec.label_columns, spec.site)]
     source = Source.of(path, read_columns(path, [names, bare] if names else None))
     return _table(path.stem, source, spec, labelled=False)
 
@@ -137,7 +139,7 @@ def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
     return Table(
         site=site,
         features=_features(source, spec),
-        labels=spec.binary_labels.read(source, spec.label, spec.missing_values) if labelled else None,
+        labels=spec.read_labels(source) if labelled else None,
         patients=_patients(source, spec, labelled),
         rows=source.rows,
     )
@@ -146,12 +148,13 @@ def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
 def _check_declared(source: Source, spec: DataSpec, labelled: bool) -> None:
     """Every declared column is there and every other is not; the label first, lest it be taken for a feature."""
     if labelled:
-        source.column(spec.label, "the label")
+        for name in spec.label_columns:
+            source.column(name, "the label")
         if spec.patient is not None:
             source.column(spec.patient, "the patient")
     for name in (*spec.ranges, *spec.categories):
         source.column(name, "declared as a feature")
-    known = {spec.label, spec.site, spec.patient, *spec.drop, *spec.ranges, *spec.categories}
+    known = {*spec.label_columns, spec.site, spec.patient, *spec.drop, *spec.ranges, *spec.categories}
     for name in source.columns:
         if name not in known and labelled:
             mend = "declare it in [data.ranges] or [data.categories], or list it in [data] drop"
@@ -168,8 +171,7 @@ def _missing(source: Source, column: str, spec: DataSpec) -> NDArray[np.bool_]:
 def _complete_rows(source: Source, spec: DataSpec, labelled: bool) -> Source:
     needed = [*spec.ranges, *spec.categories]
     if labelled:
-        source.column(spec.label, "the label")
-        needed.append(spec.label)
+        needed += spec.label_columns
     gaps = np.any([_missing(source, column, spec) for column in needed], axis=0)
     if gaps.all():
         mend = 'mend the file, or set missing = "indicator" in [data]'
@@ -230,13 +232,24 @@ def _identities(table: Table) -> list[bytes]:
         return [str(patient).encode() for patient in table.patients]
     values = (table.features + np.float32(0.0)).astype("<f4")
     labels = np.zeros(len(table), np.int64) if table.labels is None else table.labels
-    return [row.tobytes() + bytes([label]) for row, label in zip(values, labels, strict=True)]
+    return [row.tobytes() + _label_bytes(label) for row, label in zip(values, labels, strict=True)]
+
+
+def _label_bytes(label: Any) -> bytes:
+    """One byte for 0, 1 and each class up to 255."""
+    if label.ndim:
+        return bytes(label.tolist())
+    if label.dtype.kind == "f":
+        return (label + 0.0).astype("<f8").tobytes()
+    return int(label).to_bytes(1 if label < 256 else 8, "little")
 
 
 def _stratified_test(table: Table, split: Split) -> NDArray[np.bool_]:
     if table.labels is None:
         raise ValueError(f"site {table.site!r}: a stratified split needs labels")
-    stratify = table.labels if np.bincount(table.labels, minlength=2).min() > 2 else None
+    counts = np.bincount(table.labels, minlength=2)
+    fewest = counts.min() if len(counts) == 2 else counts[counts > 0].min()
+    stratify = table.labels if fewest > 2 else None
     options = {"test_size": split.test, "random_state": split.random_state, "stratify": stratify}
     test = np.zeros(len(table), dtype=np.bool_)
     # Too few rows: nothing is held out, which split_table reports.

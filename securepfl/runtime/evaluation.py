@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,8 +39,8 @@ class Hospital:
             raise ValueError(f"{self.train.site}: training and test rows must be labelled")
 
 
-def labels_of(table: Table) -> NDArray[np.int64]:
-    """The labels [n] of a labelled table. Raises ValueError for an unlabelled one."""
+def labels_of(table: Table) -> NDArray[Any]:
+    """The labels [n, ...] of a labelled table. Raises ValueError for an unlabelled one."""
     if table.labels is None:
         raise ValueError(f"{table.site}: rows are not labelled")
     return table.labels
@@ -48,9 +49,13 @@ def labels_of(table: Table) -> NDArray[np.int64]:
 def dataset_of(table: Table, unit: Unit = "record") -> TensorDataset | PatientDataset:
     """A labelled table as items (features float32 [d], label float32), or as patients with all their rows.
 
+    A label that is a number is float64.
+
     Raises ConfigError where the unit is the patient and no column names them.
     """
-    features, labels = torch.from_numpy(table.features), torch.from_numpy(labels_of(table)).float()
+    features, labels = torch.from_numpy(table.features), torch.from_numpy(labels_of(table))
+    # Numbers stay as they are, so that the limits they were read under hold for them still.
+    labels = labels if labels.is_floating_point() else labels.float()
     if unit == "record":
         return TensorDataset(features, labels)
     if table.patients is None:

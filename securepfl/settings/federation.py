@@ -31,9 +31,17 @@ from securepfl.settings.tables import (
     TrajectorySettings,
     require,
 )
+from securepfl.tasks.names import DEFAULT_TASK, TaskName
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_LABEL_KEYS: dict[TaskName, str] = {
+    "multiclass": 'classes = ["...", "..."]',
+    "multilabel": 'label = ["...", "..."] (several columns)',
+    "regression": "label_range = { centre = ..., spread = ... }",
+}
 
 
 class ModelShape(Settings, frozen=True):
@@ -71,6 +79,7 @@ class Federation(Settings, frozen=True):
 
     def __post_init__(self) -> None:
         require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
+        self._require_declared_task()
         require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
         require(
             not self.coupling.on or self.similarity.every > 0,
@@ -95,6 +104,18 @@ class Federation(Settings, frozen=True):
             'masking = "pairwise" with similarity: sketches would show what masks hide to a coordinator that has a '
             "hospital's keys; set [similarity] every = 0, or beside_masks = true to accept that",
         )
+
+    def _require_declared_task(self) -> None:
+        """What `[data]` declares of labels and what `[model]` makes of them are one task."""
+        data, task = self.data or {}, self.model.task or DEFAULT_TASK
+        declared: dict[TaskName, bool] = {
+            "multiclass": data.get("classes") is not None,
+            "multilabel": isinstance(data.get("label"), list | tuple),
+            "regression": data.get("label_range") is not None,
+        }
+        for name, key in _LABEL_KEYS.items():
+            require(not declared[name] or task == name, f'[data] {key} needs [model] task = "{name}", not "{task}"')
+            require(self.data is None or declared[name] or task != name, f'[model] task = "{name}" needs [data] {key}')
 
     def _require_shared_noise_fits(self) -> None:
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""

@@ -34,7 +34,7 @@ class Multiclass:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy"),
         Metric("balanced_accuracy", "balanced accuracy"),
-        Metric("mean_auroc", "AUROC, mean of each class against the rest"),
+        Metric("mean_auroc", "mean AUROC"),
     )
     deciding: ClassVar[str] = "balanced_accuracy"
     baseline_title: ClassVar[str] = "majority"
@@ -84,7 +84,7 @@ class Multiclass:
         return outputs[:, None, :]
 
     def evaluate(self, predictions: Predictions, labels: Labels) -> Metrics:
-        """Of the most probable class; AUROC over the classes that some rows are of and others are not."""
+        """Of the most probable class; AUROC of each class against the rest, where rows are of both."""
         if predictions.ndim != 2 or labels.shape != predictions.shape[:1]:
             raise ValueError(f"probabilities {predictions.shape} and labels {labels.shape}: must be [n, k] and [n]")
         check_probabilities(predictions)

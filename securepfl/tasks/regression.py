@@ -50,7 +50,7 @@ class Regression:
         return (
             Metric("mean_absolute_error", f"mean absolute error{unit}", higher_is_better=False),
             Metric("root_mean_squared_error", f"root mean squared error{unit}", higher_is_better=False),
-            Metric("r2", "R2 (1 - squared error over variance)"),
+            Metric("r2", "R2"),
         )
 
     def misfit(self, output: Shape) -> str:

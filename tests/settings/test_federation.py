@@ -173,3 +173,38 @@ def test_an_own_model_starts_alike_everywhere():
     settings = federation(model={"kind": "own", "personal": ["1.*"]})
     build = lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))  # noqa: E731
     assert settings.bound(NAMES, build).digest == settings.bound(NAMES, build).digest
+
+
+LABELS = {
+    "multiclass": {"label": "grade", "classes": ["mild", "severe"]},
+    "multilabel": {"label": ["flu", "asthma"]},
+    "regression": {"label": "mmhg", "label_range": {"centre": 120, "spread": 20, "unit": "mmHg"}},
+}
+
+
+def of_task(task, labels):
+    model = {} if task is None else {"task": task}
+    return Federation.from_mapping({"model": model, "data": {"ranges": {"age": {"centre": 0, "spread": 1}}} | labels})
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_the_task_and_what_is_declared_of_labels_fit_or_are_refused(task):
+    assert of_task(task, LABELS[task]).model.task == task
+    for wrong in (None, "binary"):
+        with pytest.raises(ConfigError, match=f'needs \\[model\\] task = "{task}", not "binary"'):
+            of_task(wrong, LABELS[task])
+    with pytest.raises(ConfigError, match=f'task = "{task}" needs \\[data\\]'):
+        of_task(task, {"label": "grade"})
+
+
+def test_what_data_declares_of_labels_is_for_the_task():
+    assert of_task("multiclass", LABELS["multiclass"]).label_options == {"classes": ("mild", "severe")}
+    assert of_task("multilabel", LABELS["multilabel"]).label_options == {"labels": ("flu", "asthma")}
+    declared = {"centre": 120.0, "spread": 20.0, "limit": 10.0, "unit": "mmHg"}
+    assert of_task("regression", LABELS["regression"]).label_options == declared
+    assert Federation.from_mapping({}).label_options == {}
+
+
+def test_an_unknown_task_is_refused_with_those_that_are_known():
+    with pytest.raises(ConfigError, match="known are binary, multiclass, multilabel and regression"):
+        Federation.from_mapping({"model": {"task": "ranking"}})
