@@ -38,8 +38,9 @@ class ClassLabels:
         cells = _labels(source, column, missing_values)
         found = np.stack([matches(cells, [value]) for value in self.classes])
         mend = "mend it, declare it in [data] classes, or list it in missing_values"
-        _refuse(source, column, ~found.any(axis=0), f"is none of the classes; {mend}")
-        return found.argmax(axis=0).astype(np.int64)
+        _refuse(source, column, np.all(~found, axis=0), f"is none of the classes; {mend}")
+        classes: NDArray[np.int64] = found.argmax(axis=0).astype(np.int64)
+        return classes
 
 
 @dataclass(frozen=True, kw_only=True)

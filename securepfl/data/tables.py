@@ -6,6 +6,7 @@ not count.
 
 import contextlib
 import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,7 +241,7 @@ def _label_bytes(label: Any) -> bytes:
     if label.ndim:
         return bytes(label.tolist())
     if label.dtype.kind == "f":
-        return (label + 0.0).astype("<f8").tobytes()
+        return struct.pack("<d", float(label) + 0.0)
     return int(label).to_bytes(1 if label < 256 else 8, "little")
 
 

@@ -102,6 +102,8 @@ def _planned_noise(federation: Federation, shared_size: int) -> SharedNoise:
 
 def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]:
     """What builds the model that `[model]` names, for the features and the labels that `[data]` declares."""
+    if settings.kind == "own":
+        raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
     features, task = len(spec.feature_names), task_named(settings.task, **spec.label_options)
     return partial(build_model, settings.kind, features, settings.hidden, settings.seed, task.outputs)
 

@@ -23,7 +23,7 @@ def task_named(name: str | None, **declared: Any) -> Task:
     >>> task_named("multiclass", classes=("mild", "severe")).outputs
     2
     """
-    name = DEFAULT_TASK if name is None else name
-    if name not in TASKS:
+    made = {str(known): task for known, task in TASKS.items()}.get(DEFAULT_TASK if name is None else name)
+    if made is None:
         raise ConfigError(f"task {name!r}: known are {', '.join(TASKS)}")
-    return TASKS[name](**declared)
+    return made(**declared)
