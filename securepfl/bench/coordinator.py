@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 from securepfl.bench.case import Case
 from securepfl.bench.masked import PackedMaskedCoordinator
 from securepfl.bench.schemes import coordinator_half
-from securepfl.crypto.masks.masking import threshold
+from securepfl.crypto.masks.graph import threshold
 
 _LENGTH: Final = struct.Struct(">Q")
 

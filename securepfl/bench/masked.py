@@ -9,15 +9,10 @@ import msgspec
 from securepfl.bench.case import LIMIT, Case, Values
 from securepfl.bench.packed import CONTEXT, Packed
 from securepfl.crypto.keys.identity import Identity
-from securepfl.crypto.masks.masking import (
-    SIGNATURE_CONTEXT,
-    Masked,
-    Masking,
-    PairwiseMasker,
-    Unmasking,
-    default_degree,
-    survivor_statement,
-)
+from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT, survivor_statement
+from securepfl.crypto.masks.graph import Masking, default_degree
+from securepfl.crypto.masks.masking import Masked, PairwiseMasker
+from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.crypto.sums.contribution import prepare
 from securepfl.crypto.sums.packing import quantise
 from securepfl.crypto.sums.parameters import choose_layout

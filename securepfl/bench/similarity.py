@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from securepfl.bench.case import Updates, Values
 from securepfl.bench.ckks import CkksDot, CkksDotMultiplier
-from securepfl.crypto.similarity.similarity import SKETCH_NORM, PadSimilarity, SimilarityTable, sketch
+from securepfl.crypto.similarity.scheme import similarity_scheme
+from securepfl.crypto.similarity.sketches import SKETCH_NORM, sketch
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.randomness import fresh_key
 
 _DIMENSIONS: Final = 4096
@@ -49,12 +51,13 @@ class SimilarityScheme(Protocol):
 
 
 class PackedSimilarity:
-    """Ours: sketches under one-time pads, multiplied as they are."""
+    """As one of our schemes compares hospitals, by its name."""
 
     context_bytes = 0
 
-    def __init__(self, hospitals: int) -> None:
-        self._cipher, self._hospitals = PadSimilarity(fresh_key(), hospitals, _DIMENSIONS), hospitals
+    def __init__(self, name: str, hospitals: int) -> None:
+        self._way, self._hospitals = similarity_scheme(find_scheme(name).similarity), hospitals
+        self._cipher = self._way.cipher(fresh_key(), hospitals, _DIMENSIONS)
         self._nonces = {index: fresh_key() for index in range(hospitals)}
         self._sketches: Sequence[Sketch] = ()
 
@@ -65,7 +68,7 @@ class PackedSimilarity:
 
     def rows(self, uploads: Sequence[bytes]) -> Values:
         """n (n - 1) products and decryptions."""
-        table, rows = SimilarityTable(_DIMENSIONS, self._hospitals, encrypted=True), np.eye(len(uploads))
+        table, rows = self._way.table(_DIMENSIONS, self._hospitals), np.eye(len(uploads))
         for index, upload in enumerate(uploads):
             table.add(index, upload)
         for receiver, own in enumerate(self._sketches):
@@ -115,7 +118,7 @@ def measure_similarity(updates: Updates) -> list[SimilarityRow]:
     sketches = [sketch(vector, _DIMENSIONS, key) for vector in whole]
     exact = updates.cosines()
     schemes: dict[str, SimilarityScheme] = {
-        "packed": PackedSimilarity(updates.case.hospitals),
+        "packed": PackedSimilarity("bfv", updates.case.hospitals),
         "ckks-dot": DotSimilarity(),
     }
     return [_measure(name, scheme, sketches, exact) for name, scheme in schemes.items()]

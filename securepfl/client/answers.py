@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from securepfl.client.round import Round
 from securepfl.client.state import ClientState
-from securepfl.crypto.similarity.similarity import Similarity
+from securepfl.crypto.similarity.scheme import Similarity
 from securepfl.errors import AggregateError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import SumChannel

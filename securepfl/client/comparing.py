@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Pending
 from securepfl.crypto.keys.keys import FederationKey
-from securepfl.crypto.similarity.similarity import (
-    PadSimilarity,
-    PlainSimilarity,
-    Similarity,
-    SimilarityCipher,
-    sketch,
-    travelled_norm,
-)
+from securepfl.crypto.similarity.norms import travelled_norm
+from securepfl.crypto.similarity.scheme import Similarity, SimilarityCipher, similarity_scheme
+from securepfl.crypto.similarity.sketches import sketch
 from securepfl.errors import MessageError
 from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 from securepfl.randomness import derive_key
@@ -102,11 +97,8 @@ class Comparison:
     def of(cls, federation: Federation, name: str, key: FederationKey) -> "Comparison":
         """With the cipher that the federation's settings ask for."""
         clients, settings = len(federation.roster), federation.similarity
-        cipher: SimilarityCipher | None = None
-        if settings.every and federation.scheme.encrypted:
-            cipher = PadSimilarity(key.similarity_key, clients, settings.dimensions)
-        elif settings.every:
-            cipher = PlainSimilarity(clients, settings.dimensions)
+        way = similarity_scheme(federation.scheme.similarity)
+        cipher = way.cipher(key.similarity_key, clients, settings.dimensions) if settings.every else None
         return cls(federation, name, cipher, key.support_key)
 
     def upload(self, round_: Round, compared: Compared, nonces: Nonces, own: bytes) -> bytes | None:

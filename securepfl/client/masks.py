@@ -9,7 +9,9 @@ import msgspec
 from securepfl.client.round import Round
 from securepfl.client.state import Pending
 from securepfl.crypto.keys.keys import Keyring
-from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking, PairwiseMasker, survivor_statement
+from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT, survivor_statement
+from securepfl.crypto.masks.graph import Masking
+from securepfl.crypto.masks.masking import PairwiseMasker
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Masker, masking_of
 from securepfl.protocol.messages import Survivors, Unmask, encode

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from securepfl.client.state import ClientState
-from securepfl.crypto.similarity.similarity import Similarity, distance
+from securepfl.crypto.similarity.scheme import Similarity, distance
 from securepfl.learning.personal.coupling import pull_towards
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.learning.personal.graph import choose_neighbours as most_similar

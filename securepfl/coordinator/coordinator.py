@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from securepfl.coordinator.answering import Answering
 from securepfl.coordinator.round import AGREEING, COLLECTING, REVEALING, OpenRound, Rules
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
-from securepfl.crypto.masks.masking import SIGNATURE_CONTEXT, Masking
+from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
+from securepfl.crypto.masks.graph import Masking
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Layouts

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
-from securepfl.crypto.masks.masking import Masking, Unmasking, survivor_statement
+from securepfl.crypto.masks.agreement import survivor_statement
+from securepfl.crypto.masks.graph import Masking
+from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.crypto.messages.envelope import Kind
-from securepfl.crypto.similarity.similarity import SimilarityTable
+from securepfl.crypto.similarity.scheme import SimilarityTable, similarity_scheme
 from securepfl.crypto.sums.parameters import Layout
 from securepfl.crypto.sums.scheme import RunningSum
 from securepfl.crypto.sums.words import Words
@@ -85,7 +87,7 @@ class OpenRound:
         federation, table = rules.federation, None
         if federation.schedule.similarity_due(number):
             clients = len(federation.roster)
-            table = SimilarityTable(federation.similarity.dimensions, clients, federation.scheme.encrypted)
+            table = similarity_scheme(federation.scheme.similarity).table(federation.similarity.dimensions, clients)
         salt = secrets.token_bytes(NONCE_BYTES)
         return cls(rules, number, deadline, salt, rules.sum_of(rules.layouts.update), table)
 

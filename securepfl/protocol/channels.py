@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from securepfl.crypto.keys.identity import SIGNATURE_BYTES
 from securepfl.crypto.keys.keys import FederationKey
-from securepfl.crypto.masks.masking import Masked, Masking, default_degree
-from securepfl.crypto.similarity.similarity import ANSWER_BYTES, upload_bytes
+from securepfl.crypto.masks.graph import Masking, default_degree
+from securepfl.crypto.masks.masking import Masked
+from securepfl.crypto.similarity.scheme import similarity_scheme
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import dequantise, dequantise_sum, quantise
 from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, top_level
@@ -83,8 +84,8 @@ class Layouts:
         layouts = [self.update] + [self.personal] * 2 if self.personal is not None else [self.update]
         wires = [scheme.wire(layout) for layout in layouts]
         sums = sum(wire.contribution_bytes + wire.answer_bytes(clients) for wire in wires)
-        similarity = federation.similarity
-        row = upload_bytes(similarity.dimensions, clients) + clients * ANSWER_BYTES if similarity.every else 0
+        similarity, way = federation.similarity, similarity_scheme(scheme.similarity)
+        row = way.upload_bytes(similarity.dimensions, clients) + clients * way.answer_bytes if similarity.every else 0
         masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
         return sums + row + masks + _NAMES_BYTES * (clients + 1)
 

@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from securepfl.crypto.masks.masking import Masking, PairwiseMasker
-from securepfl.crypto.similarity import similarity
-from securepfl.crypto.similarity.similarity import PadSimilarity, PlainSimilarity, sketch
+from securepfl.crypto.masks.graph import Masking
+from securepfl.crypto.masks.masking import PairwiseMasker
+from securepfl.crypto.similarity.pads import SIMILARITY as PADS
+from securepfl.crypto.similarity.pads import PadSimilarity
+from securepfl.crypto.similarity.plain import PlainSimilarity
+from securepfl.crypto.similarity.sketches import sketch
 from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import pack, quantise, unpack
@@ -95,7 +98,7 @@ def test_sketches_of_another_shape_are_refused(shape):
         with pytest.raises(ValueError, match="shape"):
             cipher.encrypt(wrong, 1.0, 0, b"context")
     with pytest.raises(ValueError, match="shape"):
-        PadSimilarity(b"k" * 32, 3, 16).decrypt(bytes(similarity.ANSWER_BYTES), wrong, 0, 1, b"context")
+        PadSimilarity(b"k" * 32, 3, 16).decrypt(bytes(PADS.answer_bytes), wrong, 0, 1, b"context")
     with pytest.raises(ValueError, match="flat"):
         sketch(np.zeros((4, 4)), 16, b"k" * 32)
 

@@ -9,7 +9,7 @@ from masked_rounds import SEVEN, chi_square, contribute, unmask
 from parties import close_all, federation_of, parties
 
 from securepfl.coordinator.coordinator import Coordinator
-from securepfl.crypto.masks.masking import threshold
+from securepfl.crypto.masks.graph import threshold
 from securepfl.crypto.messages.envelope import Kind, open_message, seal_message
 from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.crypto.sums.words import add, subtract
@@ -135,14 +135,14 @@ def test_the_coordinator_with_one_hospitals_keys_sees_only_uniform_residues(tmp_
 
 
 def without_shared_masks(colluder, slots, name, context, modulus):
-    from securepfl.crypto.masks import masking
+    from securepfl.crypto.masks.edges import pair_mask_secret, secret_to_bytes
 
     index, other = colluder.federation.roster.index("alder"), colluder.federation.roster.index(name)
     graph = colluder._masks.masking.graph(context)
     if other not in graph[index]:
         return slots
-    secret = masking._pair_mask_secret(colluder._masks.masker._pair_secrets[other], index, other, context)
-    words = uniform_words(derive_key(masking._to_bytes(secret), "mask words 1", context.hex()), slots.size, modulus)
+    secret = pair_mask_secret(colluder._keyring.pair_secrets[name], index, other, context)
+    words = uniform_words(derive_key(secret_to_bytes(secret), "mask words 1", context.hex()), slots.size, modulus)
     return add(slots, words, modulus) if other > index else subtract(slots, words, modulus)
 
 

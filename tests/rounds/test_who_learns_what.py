@@ -15,8 +15,9 @@ from views import bytes_of, holds
 
 from securepfl.client.comparing import compared_of
 from securepfl.crypto.messages.envelope import Kind, open_message
-from securepfl.crypto.similarity.similarity import SimilarityTable
+from securepfl.crypto.similarity.scheme import similarity_scheme
 from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.sums.words import unpack_words
 from securepfl.errors import MessageError
 from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
 
@@ -300,16 +301,16 @@ def test_another_hospital_sees_its_own_row_with_norms(unmasked):
 def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(unmasked):
     seen, client = unmasked.rounds[2], unmasked.clients[CURIOUS]
     nonces = {FIVE.index(n): v for n, v in decode(seen.curious[0], Invitation).nonces.items()}
-    table = SimilarityTable(unmasked.federation.similarity.dimensions, len(FIVE), encrypted=True)
+    table = similarity_scheme("pads").table(unmasked.federation.similarity.dimensions, len(FIVE))
     for name in FIVE:
         table.add(FIVE.index(name), seen.up[name].sketch)
     context, comparison = client.session.digest + f"similarity/{seen.number}/0".encode(), client._comparison
     receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
     # The pads follow from the key: the watched hospital's sketch comes off its upload.
-    from securepfl.crypto.similarity import similarity
-
-    pads = comparison.cipher._pads(similarity._Labels(context, nonces), receiver, table._dimensions)
-    found = (table._vectors[receiver][0].astype(np.int64) - pads.astype(np.int64)) % (2**31 - 1)
+    size = client.federation.similarity.dimensions
+    pads = comparison.cipher.pads(context, nonces).of(receiver, size).astype(np.int64)
+    words = unpack_words(seen.up[WATCHED].sketch, 3 * (size + len(FIVE)), 31, 2**31 - 1)[:size].astype(np.int64)
+    found = (words - pads) % (2**31 - 1)
     sketched = np.where(found > 2**30, found - (2**31 - 1), found)
     assert np.array_equal(sketched, comparison._sketch(seen.whole[WATCHED], seen.number))
     pair = comparison.cipher.decrypt(table.row(receiver)[other], sketched, receiver, other, context, nonces)

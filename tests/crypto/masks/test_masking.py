@@ -9,19 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from securepfl.crypto.keys.identity import Identity
-from securepfl.crypto.masks import masking as module
-from securepfl.crypto.masks.masking import (
-    SIGNATURE_CONTEXT,
-    Masking,
-    PairwiseMasker,
-    Unmasking,
-    check_agreement,
-    default_degree,
-    mask_graph,
-    survivor_statement,
-    threshold,
-)
+from securepfl.crypto.masks import edges as module
+from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT, check_agreement, survivor_statement
+from securepfl.crypto.masks.edges import add_masks, pair_mask_secret
+from securepfl.crypto.masks.graph import Masking, default_degree, mask_graph, threshold
+from securepfl.crypto.masks.masking import PairwiseMasker
 from securepfl.crypto.masks.shamir import PRIME
+from securepfl.crypto.masks.shares import seal_shares
+from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.errors import MessageError
 from securepfl.randomness import fresh_key
 
@@ -106,7 +101,7 @@ def test_no_number_of_the_largest_masks_overflows(monkeypatch, modulus, sign):
     word = modulus - 1 if sign > 0 else 0  # a subtracted 0 adds the whole modulus
     monkeypatch.setattr(module, "uniform_chunks", lambda _key, count, _modulus: [np.full(count, word, np.uint64)])
     masks = {(50, 50 + sign * (1 + index)): index for index in range(40)}
-    total = module._add_masks(np.array([modulus - 1], dtype=np.uint64), masks, modulus, CONTEXT)
+    total = add_masks(np.array([modulus - 1], dtype=np.uint64), masks, modulus, CONTEXT)
     assert total.tolist() == [(modulus - 1 + sign * 40 * word) % modulus]
 
 
@@ -128,8 +123,8 @@ def without(one, index, edges, self_mask=None):
     masks = {} if self_mask is None else {(index, index): self_mask}
     for other in edges:
         pair = one.pairs[min(index, other), max(index, other)]
-        masks[index, other] = module._pair_mask_secret(pair, index, other, CONTEXT)
-    mask = module._add_masks(np.zeros(one.inputs.shape[1], dtype=np.uint64), masks, MODULUS, CONTEXT)
+        masks[index, other] = pair_mask_secret(pair, index, other, CONTEXT)
+    mask = add_masks(np.zeros(one.inputs.shape[1], dtype=np.uint64), masks, MODULUS, CONTEXT)
     return (one.sent[index].slots + np.uint64(MODULUS) - mask) % np.uint64(MODULUS)
 
 
@@ -143,7 +138,7 @@ def test_a_coordinator_with_one_hospital_sees_only_the_sum_of_the_others(degree)
     unmasking, signatures = one.unmasking(survivors), one.sign(survivors, survivors)
     for index in survivors:
         unmasking.add(index, one.reveal(index, survivors, signatures))
-    revealed = unmasking._reconstruct()
+    revealed = unmasking.reconstruct()
     graph = one.masking.graph(CONTEXT)
     # The colluder knows its own edges, and everybody those to the dropped: the reveals hold no other.
     assert {edge for edge in revealed if edge[0] != edge[1]} == {(i, j) for i in survivors for j in graph[i] & dropped}
@@ -273,7 +268,7 @@ def test_a_blob_returned_to_its_sender_does_not_open(five):
 
 def test_a_blob_with_shares_out_of_range_is_its_senders_fault(five):
     survivors = list(range(5))
-    sealed = five.maskers[2]._seal(0, [PRIME] * 5, CONTEXT)
+    sealed = seal_shares([PRIME] * 5, five.pairs[0, 2], 2, 0, CONTEXT)
     blobs = five.blobs(0, survivors) | {2: sealed}
     with pytest.raises(MessageError, match="client 2's shares"):
         five.maskers[0].reveal(CONTEXT, survivors, five.sign(survivors, survivors), five.roster, blobs)
@@ -420,10 +415,13 @@ def test_masking_leaves_the_callers_slots_alone(five):
 
 def test_no_secret_shows_in_a_repr_or_travels_in_clear(five):
     survivors = range(5)
-    unmasking = five.unmasking(survivors)
+    unmasking, revealed = five.unmasking(survivors), []
     for index in survivors:
-        unmasking.add(index, five.reveal(index, survivors, five.sign(survivors, survivors)))
-    values = list(unmasking._reconstruct().values()) + [share for row in unmasking._reveals.values() for share in row]
+        revealed.append(five.reveal(index, survivors, five.sign(survivors, survivors)))
+        unmasking.add(index, revealed[-1])
+    shares = [int.from_bytes(row[at : at + 32], "big") for row in revealed for at in range(0, len(row), 32)]
+    assert len(shares) == 25
+    values = [*unmasking.reconstruct().values(), *shares]
     values += [int.from_bytes(secret, "big") for secret in five.secrets_of(0).values()]
     shown = repr((five.maskers, unmasking, five.sent, five.masking))
     travels = b"".join(b"".join(sent.blobs) + sent.commitments for sent in five.sent)

@@ -1,5 +1,6 @@
 """Sketches, and inner products of which nothing else leaves."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,21 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from securepfl.crypto.similarity.similarity import (
-    ANSWER_BYTES,
-    LARGEST_PRODUCT,
-    MAX_DIMENSIONS,
-    PLAIN_ANSWER_BYTES,
-    SKETCH_NORM,
-    PadSimilarity,
-    PlainSimilarity,
-    Similarity,
-    SimilarityTable,
-    _Labels,
-    distance,
-    sketch,
-    upload_bytes,
-)
+from securepfl.crypto.similarity.pads import SIMILARITY as PADS
+from securepfl.crypto.similarity.pads import Pads, PadSimilarity
+from securepfl.crypto.similarity.plain import SIMILARITY as PLAIN
+from securepfl.crypto.similarity.plain import PlainSimilarity
+from securepfl.crypto.similarity.scheme import Similarity, distance
+from securepfl.crypto.similarity.sketches import LARGEST_PRODUCT, MAX_DIMENSIONS, SKETCH_NORM, sketch
 from securepfl.crypto.sums.words import pack_words, unpack_words
 from securepfl.errors import AggregateError, MessageError
 
@@ -42,16 +34,16 @@ def scaled(values):
     return np.trunc(values * (SKETCH_NORM / max(np.linalg.norm(values), 1e-9))).astype(np.int64)
 
 
-def rows(cipher, sketches, context=CONTEXT, norms=None, encrypted=True):
+def rows(cipher, sketches, context=CONTEXT, norms=None, way=PADS):
     """All answers, by receiver and other."""
-    table = SimilarityTable(sketches[0].size, len(sketches), encrypted)
+    table = way.table(sketches[0].size, len(sketches))
     for client, values in enumerate(sketches):
         table.add(client, cipher.encrypt(values, norms[client] if norms else 1.0, client, context))
     return {client: table.row(client) for client in range(len(sketches))}
 
 
-def table_of(uploads, dimensions=SMALL, encrypted=True):
-    table = SimilarityTable(dimensions, len(uploads), encrypted)
+def table_of(uploads, dimensions=SMALL, way=PADS):
+    table = way.table(dimensions, len(uploads))
     for client, upload in enumerate(uploads):
         table.add(client, upload)
     return table
@@ -106,7 +98,7 @@ def test_encrypted_products_are_exact_and_equal_plaintext_ones_at_the_corners(pa
     sketches = [sketch(vector, MAX_DIMENSIONS, KEY) for vector in pair]
     cipher, plain = PadSimilarity(KEY, 2, MAX_DIMENSIONS), PlainSimilarity(2, MAX_DIMENSIONS)
     norms = [float(np.linalg.norm(vector)) for vector in pair]
-    hidden, clear = rows(cipher, sketches, norms=norms), rows(plain, sketches, norms=norms, encrypted=False)
+    hidden, clear = rows(cipher, sketches, norms=norms), rows(plain, sketches, norms=norms, way=PLAIN)
     for receiver, other in ((0, 1), (1, 0)):
         mine = sketches[receiver]
         result = cipher.decrypt(hidden[receiver][other], mine, receiver, other, CONTEXT)
@@ -125,7 +117,7 @@ def test_any_sketches_under_any_key_and_context_give_exact_products_as_plaintext
     sketches, clients = [scaled(v) for v in values], len(values)
     cipher, plain = PadSimilarity(key, clients, 6), PlainSimilarity(clients, 6)
     hidden = rows(cipher, sketches, context, norms)
-    clear = rows(plain, sketches, context, norms, encrypted=False)
+    clear = rows(plain, sketches, context, norms, way=PLAIN)
     for i in range(clients):
         assert set(hidden[i]) == set(range(clients)) - {i}
         for j, answer in hidden[i].items():
@@ -149,7 +141,7 @@ def test_no_product_of_sketches_can_wrap():
 
 def test_a_row_speaks_of_those_who_uploaded_and_one_without_an_upload_gets_none(three):
     cipher, sketches, uploads = three
-    table = SimilarityTable(SMALL, 3, True)
+    table = PADS.table(SMALL, 3)
     table.add(2, uploads[2])
     table.add(0, uploads[0])
     assert table.row(1) == {}
@@ -321,7 +313,7 @@ def test_linear_combinations_and_scalings_of_all_the_coordinator_holds_are_refus
 def test_a_forgery_by_who_knows_the_scalars_shows_that_the_mac_is_what_refuses(three):
     cipher, sketches, uploads = three
     words = words_of(table_of(uploads).row(0)[1], 6)
-    words[:3] = (words[:3] + 7 * cipher._scalars(labels(CONTEXT))) % P
+    words[:3] = (words[:3] + 7 * cipher.pads(CONTEXT).scalars()) % P
     result = cipher.decrypt(pack_words(words, 31), sketches[0], 0, 1, CONTEXT)
     assert product_of(result) == int(sketches[0] @ sketches[1]) + 7
 
@@ -330,7 +322,7 @@ def test_what_no_honest_sketch_or_norm_leads_to_is_refused_alike(three):
     cipher, sketches, uploads = three
     for place, far in ((0, P // 2 - int(sketches[0] @ sketches[1])), (3, 2**30)):
         words = words_of(table_of(uploads).row(0)[1], 6)
-        words[place : place + 3] = (words[place : place + 3] + far * cipher._scalars(labels(CONTEXT))) % P
+        words[place : place + 3] = (words[place : place + 3] + far * cipher.pads(CONTEXT).scalars()) % P
         refused(cipher, pack_words(words, 31), sketches[0])
     impossible = pack_words(np.array([P // 2, 5], dtype=np.uint64), 31)
     refused(PlainSimilarity(3, SMALL), impossible, sketches[0])
@@ -341,26 +333,26 @@ def test_what_no_honest_sketch_or_norm_leads_to_is_refused_alike(three):
 
 def test_sizes_are_those_stated(three):
     _, sketches, uploads = three
-    assert {len(upload) for upload in uploads} == {upload_bytes(SMALL, 3)}
-    assert upload_bytes(4096, 16) == 47_802
-    assert len(table_of(uploads).row(0)[1]) == ANSWER_BYTES == 24
+    assert {len(upload) for upload in uploads} == {PADS.upload_bytes(SMALL, 3)}
+    assert PADS.upload_bytes(4096, 16) == 47_802
+    assert len(table_of(uploads).row(0)[1]) == PADS.answer_bytes == 24
     plain = PlainSimilarity(3, SMALL)
     clear = [plain.encrypt(s, 1.0, i, CONTEXT) for i, s in enumerate(sketches)]
-    assert {len(upload) for upload in clear} == {upload_bytes(SMALL, 3, encrypted=False)} == {4 * SMALL + 4}
-    assert len(table_of(clear, encrypted=False).row(0)[1]) == PLAIN_ANSWER_BYTES == 8
+    assert {len(upload) for upload in clear} == {PLAIN.upload_bytes(SMALL, 3)} == {4 * SMALL + 4}
+    assert len(table_of(clear, way=PLAIN).row(0)[1]) == PLAIN.answer_bytes == 8
 
 
-@pytest.mark.parametrize("encrypted", [True, False])
-def test_uploads_and_answers_of_a_wrong_length_or_range_are_refused(three, encrypted):
-    cipher, sketches, _ = three
-    cipher = cipher if encrypted else PlainSimilarity(3, SMALL)
+@pytest.mark.parametrize("way", [PADS, PLAIN])
+def test_uploads_and_answers_of_a_wrong_length_or_range_are_refused(three, way):
+    _, sketches, _ = three
+    cipher = way.cipher(KEY, 3, SMALL)
     uploads = [cipher.encrypt(s, 1.0, i, CONTEXT) for i, s in enumerate(sketches)]
     # As words all ones: p itself, just out of range. As integers: the last, a norm of 2^31 - 1.
     full = b"\xff" * (len(uploads[0]) - 4) + b"\xff\xff\xff\x7f"
     for bad in (uploads[0][:-1], uploads[0] + b"\0", b"", full):
         with pytest.raises(MessageError):
-            SimilarityTable(SMALL, 3, encrypted).add(0, bad)
-    answer = table_of(uploads, encrypted=encrypted).row(0)[1]
+            way.table(SMALL, 3).add(0, bad)
+    answer = table_of(uploads, way=way).row(0)[1]
     for bad in (answer[:-1], answer + b"\0", b"", b"\xff" * len(answer), answer[:-1] + bytes([answer[-1] | 128])):
         with pytest.raises(MessageError):
             cipher.decrypt(bad, sketches[0], 0, 1, CONTEXT)
@@ -369,7 +361,7 @@ def test_uploads_and_answers_of_a_wrong_length_or_range_are_refused(three, encry
 @pytest.mark.parametrize("values", [[2**31 - 1] * 4 + [5], [-(2**31)] * 4 + [5], [1] * 4 + [-1], [1] * 4 + [2**30 + 1]])
 def test_sketches_and_norms_in_clear_out_of_range_are_refused(values):
     with pytest.raises(MessageError, match="out of range"):
-        SimilarityTable(4, 2, False).add(0, np.array(values, dtype="<i4").tobytes())
+        PLAIN.table(4, 2).add(0, np.array(values, dtype="<i4").tobytes())
 
 
 def test_wrong_arguments_are_refused(three):
@@ -384,7 +376,7 @@ def test_wrong_arguments_are_refused(three):
     with pytest.raises(ValueError, match="32 bytes"):
         PadSimilarity(b"short", 3, SMALL)
     with pytest.raises(ValueError, match="dimensions"):
-        SimilarityTable(MAX_DIMENSIONS + 1, 3, True)
+        PADS.table(MAX_DIMENSIONS + 1, 3)
     for refusing in (cipher, PlainSimilarity(3, SMALL)):
         for client, norm, values in ((3, 1.0, sketches[0]), (-1, 1.0, sketches[0]), (0, 1.0, sketches[0][:-1])):
             with pytest.raises(ValueError, match=r"client|shape"):
@@ -396,7 +388,8 @@ def test_wrong_arguments_are_refused(three):
 
 def test_the_key_never_shows():
     key = b"\x41" * 32
-    shown = repr(PadSimilarity(key, 3, SMALL)) + str(PadSimilarity(key, 3, SMALL))
+    cipher = PadSimilarity(key, 3, SMALL)
+    shown = f"{cipher!r} {cipher} {cipher.pads(CONTEXT)!r} {cipher.pads(CONTEXT)}"
     assert "AAAA" not in shown
     assert key.hex() not in shown
 
@@ -443,34 +436,30 @@ def test_all_that_the_coordinator_sees_is_uniform_and_hospitals_with_one_sketch_
 
 
 def test_without_pads_the_same_look_finds_the_sketches(monkeypatch):
-    monkeypatch.setattr(PadSimilarity, "_pads", lambda self, context, client, count: np.zeros(count, dtype=np.uint64))
+    monkeypatch.setattr(Pads, "of", lambda self, client, count: np.zeros(count, dtype=np.uint64))
     assert evenness(view(20)) < 1e-9
 
 
-PADS = PadSimilarity._pads
-
-
-def labels(context, nonces=None):
-    return _Labels(context, nonces or {})
+RIGHT = Pads.of
 
 
 @pytest.mark.parametrize(
     "mutant",
     [
-        lambda self, context, client, count: PADS(self, context, 0, count),
-        lambda self, context, client, count: PADS(self, labels(b""), client, count),
-        lambda self, context, client, count: np.resize(PADS(self, context, client, SMALL), count),
+        lambda self, client, count: RIGHT(self, 0, count),
+        lambda self, client, count: RIGHT(dataclasses.replace(self, context=b""), client, count),
+        lambda self, client, count: np.resize(RIGHT(self, client, SMALL), count),
     ],
     ids=["hospitals", "contexts", "lanes"],
 )
 def test_with_pads_shared_between_hospitals_contexts_or_lanes_the_same_look_finds_it(monkeypatch, mutant):
-    monkeypatch.setattr(PadSimilarity, "_pads", mutant)
+    monkeypatch.setattr(Pads, "of", mutant)
     assert evenness(view(60)) < 1e-9
 
 
 def test_pads_and_scalars_differ_by_context_client_roster_and_dimensions():
     def start(cipher, context, client):
-        return tuple(cipher._pads(labels(context), client, 4).tolist())
+        return tuple(cipher.pads(context).of(client, 4).tolist())
 
     base = PadSimilarity(KEY, 3, SMALL)
     seen = {
@@ -482,17 +471,18 @@ def test_pads_and_scalars_differ_by_context_client_roster_and_dimensions():
         start(PadSimilarity(b"K" * 32, 3, SMALL), b"a", 0),
     }
     assert len(seen) == 6
-    assert tuple(base._scalars(labels(b"a"))) != tuple(base._scalars(labels(b"b")))
-    assert start(base, b"a", 0) == tuple(base._pads(labels(b"a"), 0, 1000)[:4].tolist())
+    a, b = base.pads(b"a"), base.pads(b"b")
+    assert tuple(a.scalars()) != tuple(b.scalars())
+    assert start(base, b"a", 0) == tuple(a.of(0, 1000)[:4].tolist())
     # A scalar drawn from bytes that also serve as pads would not be independent of what the coordinator sees.
-    assert base._stream("scalars", b"a").bytes(32) != base._stream("pads", b"a").bytes(32)
+    assert a.stream("scalars").bytes(32) != a.stream("pads").bytes(32)
 
 
 def test_another_nonce_gives_other_pads_under_the_same_context_and_only_to_its_owner():
-    one, two = (labels(b"a", {0: nonce, 1: b"same"}) for nonce in (b"first run", b"second run"))
     cipher = PadSimilarity(KEY, 3, SMALL)
-    assert not np.array_equal(cipher._pads(one, 0, 9), cipher._pads(two, 0, 9))
-    assert np.array_equal(cipher._pads(one, 1, 9), cipher._pads(two, 1, 9))
+    one, two = (cipher.pads(b"a", {0: nonce, 1: b"same"}) for nonce in (b"first run", b"second run"))
+    assert not np.array_equal(one.of(0, 9), two.of(0, 9))
+    assert np.array_equal(one.of(1, 9), two.of(1, 9))
 
 
 def test_hospitals_that_were_told_different_nonces_refuse_each_others_answers(three):
@@ -593,7 +583,7 @@ def test_a_hospital_that_shifts_one_coefficient_of_its_upload_reads_one_other_li
     words = words_of(cipher.encrypt(own, 1.0, 0, CONTEXT), 3 * SMALL + 6)
     words[k] = (int(words[k]) + shift) % P
     answer = table_of([pack_words(words, 31), cipher.encrypt(other, 1.0, 1, CONTEXT)]).row(0)[1]
-    assert len(answer) == ANSWER_BYTES
+    assert len(answer) == PADS.answer_bytes
     chosen = own.copy()
     chosen[k] += shift
     result = cipher.decrypt(answer, chosen, 0, 1, CONTEXT)

@@ -1,0 +1,117 @@
+"""The coordinator's half of masks: which shares the survivors reveal, and the masks' sum that comes off."""
+
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+
+from securepfl.crypto.masks.edges import (
+    SECRET_BYTES,
+    Edge,
+    add_masks,
+    check_modulus,
+    commitment,
+    edges_of,
+    edges_to_reveal,
+    pieces,
+)
+from securepfl.crypto.masks.graph import Masking
+from securepfl.crypto.masks.shamir import PRIME, combine
+from securepfl.crypto.sums.words import Words
+from securepfl.errors import MessageError
+
+
+class Unmasking:
+    """The coordinator's half, for one survivor list: `add` reveals, then subtract `total_mask` from the sum.
+
+    `commitments` are the survivors', by index. Raises MessageError where the list cannot be one, a commitment is
+    missing or of a wrong length, or two neighbours committed to different masks, which would not cancel.
+
+    | what is revealed                                  | what happens                                        |
+    |---------------------------------------------------|-----------------------------------------------------|
+    | enough true shares, by survivors or others        | the exact sum of the masks that are left            |
+    | too few                                           | MessageError; more may be added                     |
+    | one false reveal, one more than needed            | it is left out                                      |
+    | false reveals otherwise                           | MessageError naming whose secrets did not come out  |
+    | a share out of range, another length, a second    | MessageError; it is not taken                       |
+    | shares that a survivor itself dealt falsely       | MessageError naming that survivor                   |
+    """
+
+    def __init__(
+        self, masking: Masking, context: bytes, survivors: Collection[int], commitments: Mapping[int, bytes]
+    ) -> None:
+        self._masking, self._context = masking, context
+        self._survivors = masking.survivors(survivors)
+        graph = masking.graph(context)
+        self._wanted = edges_to_reveal(graph, self._survivors)
+        self._commitments: dict[Edge, bytes] = {}
+        for index in self._survivors:
+            edges, own = edges_of(graph, index), commitments.get(index, b"")
+            if len(own) != SECRET_BYTES * len(edges):
+                raise MessageError(f"client {index}'s commitments are missing or too long; repeat the round without it")
+            self._commitments.update(zip(edges, pieces(own), strict=True))
+        for (left, right), committed in self._commitments.items():
+            if self._commitments.get((right, left), committed) != committed:
+                raise MessageError(f"clients {left} and {right} hold different pair secrets; enrol them again")
+        self._reveals: dict[int, list[int]] = {}
+
+    def add(self, revealer: int, data: bytes) -> None:
+        """Take authenticated bytes that client `revealer`'s `reveal` gave.
+
+        Raises MessageError for a wrong length, shares out of range, an unknown client or a second reveal.
+        """
+        if not 0 <= revealer < self._masking.clients or revealer in self._reveals:
+            raise MessageError(f"client {revealer} is unknown or has revealed already; refused")
+        shares = [int.from_bytes(share, "big") for share in pieces(data)]
+        if len(data) != SECRET_BYTES * len(self._wanted) or max(shares) >= PRIME:
+            raise MessageError(f"client {revealer}'s reveal has a wrong length or range; ask for it again")
+        self._reveals[revealer] = shares
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough clients have revealed."""
+        return len(self._reveals) >= self._masking.threshold
+
+    def total_mask(self, count: int, modulus: int) -> Words:
+        """What to subtract, modulo `modulus`, from the survivors' summed slots: shape (count,).
+
+        One false reveal is left out where there is one more than needed. Raises MessageError where too few have
+        revealed or the shares do not give what was committed to; ValueError for a modulus out of range.
+        """
+        check_modulus(modulus)
+        zeros = np.zeros(count, dtype=np.uint64)
+        return add_masks(zeros, self.reconstruct(), modulus, self._context)
+
+    def reconstruct(self) -> dict[Edge, int]:
+        """The secrets that the sum still carries, each as committed to: a self-mask b_i as (i, i), the mask s_ij of a
+        survivor i with a client j that is none as (i, j). Raises MessageError as `total_mask` does.
+        """
+        if not self.ready:
+            raise MessageError(
+                f"{len(self._reveals)} clients revealed, {self._masking.threshold} are needed; ask the others"
+            )
+        suspects: set[int] = set()
+        for revealers in self._trials():
+            values = combine({revealer: self._reveals[revealer] for revealer in revealers})
+            found = dict(zip(self._wanted, values, strict=True))
+            wrong = {
+                edge[0]
+                for edge, secret in found.items()
+                if commitment(edge, secret, self._context) != self._commitments[edge]
+            }
+            if not wrong:
+                return found
+            suspects = suspects & wrong or wrong
+        named = ", ".join(map(str, sorted(suspects)))
+        raise MessageError(
+            f"shares do not give the secrets that clients {named} committed to; let one more client reveal, "
+            "or repeat the round without them"
+        )
+
+    def _trials(self) -> Iterator[list[int]]:
+        """Threshold revealers at a time: the first, then with each of those left out and the next in its place."""
+        revealers = sorted(self._reveals)
+        needed = self._masking.threshold
+        yield revealers[:needed]
+        if len(revealers) > needed:
+            for out in revealers[:needed]:
+                yield [revealer for revealer in revealers[: needed + 1] if revealer != out]
