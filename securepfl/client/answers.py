@@ -80,14 +80,16 @@ def open_answer(
         step = consensus = neighbourhood = None
         if body.aggregate is not None:
             step = channels["update"].mean(
-                body.aggregate, survivors, round_.context("update"), int(round_.support.sum())
+                body.aggregate, survivors, round_.contexts["update"], int(round_.support.sum())
             )
         if body.consensus is not None:
             channel = channels["personal"]
-            consensus = channel.mean(body.consensus, survivors, round_.context("personal"), channel.layout.values)
+            consensus = channel.mean(body.consensus, survivors, round_.contexts["personal"], channel.layout.values)
         if body.neighbourhood is not None:
             channel = channels["personal"]
-            neighbourhood = channel.mean(body.neighbourhood, weights, round_.context("personal"), channel.layout.values)
+            neighbourhood = channel.mean(
+                body.neighbourhood, weights, round_.contexts["personal"], channel.layout.values
+            )
         row = {name: similarity(name, product) for name, product in sorted(body.products.items())}
     except (AggregateError, MessageError, ValueError):
         raise AggregateError(REFUSED) from None

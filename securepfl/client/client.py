@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from securepfl.client.answers import check_answer, open_answer
 from securepfl.client.applying import Step
 from securepfl.client.comparing import compared_of
-from securepfl.client.contributing import check_invitation, declined, nothing_sent
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import open_ledger, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
@@ -35,7 +34,17 @@ from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import MessageError, StorageError
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
-from securepfl.protocol.messages import Agreement, Answer, Invitation, Reveal, Survivors, Unmask, decode
+from securepfl.protocol.messages import (
+    Agreement,
+    Answer,
+    AnyBody,
+    Contribution,
+    Decline,
+    Invitation,
+    Reveal,
+    Survivors,
+    Unmask,
+)
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import lock_folder
 from securepfl.tasks.prediction import predict
@@ -117,22 +126,25 @@ class Client(Readings):
         exceeded declines. The message is on disk before it is returned. Raises MessageError for bytes that are
         not this round's invitation, LedgerError or StorageError where ledger or state can't be written.
         """
-        round_, data = self._opened(invitation, Kind.INVITATION)
-        body = decode(data, Invitation)
+        round_, body = self._opened(invitation, Invitation)
         if self._state.pending is not None and self._state.pending.message:
             return self._state.pending.message
-        check_invitation(round_, body, self._state)
+        self._check_invitation(round_, body)
         release, state = self._parts.training.release(), self.state
         reservation = reserve(self.ledger, round_, release)
+        reply: Contribution | Decline = Decline()
         if reservation is None:
-            state.pending = declined(round_, state, body)
+            kept = Pending.nothing(state)
+            state.sat_out.append(round_.number)
         else:
             made = self._parts.contributor.make(round_, state, body, self.ledger.head)
-            state.pending, self.last_training = made.pending, made.report
+            reply, kept, self.last_training = made.body, made.pending, made.report
+        message = round_.reply(reply)
+        state.pending = msgspec.structs.replace(kept, message=message, salt=body.salt.hex())
         self._commit(state)
         if reservation is not None:
             self.ledger.settle(reservation, release)
-        return state.pending.message
+        return message
 
     def sign_survivors(self, survivors: bytes) -> bytes:
         """Sign the list of hospitals whose masked updates are in the sum: one list a round, and the same one again.
@@ -140,11 +152,10 @@ class Client(Readings):
         Raises MessageError for bytes that are not this round's list, a list too short for the masks to hide anybody, or
         another list than was signed; StorageError.
         """
-        round_, data = self._opened(survivors, Kind.SURVIVORS)
-        body, state = decode(data, Survivors), self.state
-        signature, state.pending = self._parts.masks.sign(round_, state.pending or nothing_sent(state), body)
+        (round_, body), state = self._opened(survivors, Survivors), self.state
+        signature, state.pending = self._parts.masks.sign(round_, state.pending or Pending.nothing(state), body)
         self._commit(state)
-        return round_.reply(Kind.AGREEMENT, Agreement(signature=signature))
+        return round_.reply(Agreement(signature=signature))
 
     def reveal(self, request: bytes) -> bytes:
         """Reveal this hospital's shares of what the signed list's sum still carries, and nothing else.
@@ -152,11 +163,10 @@ class Client(Readings):
         Raises MessageError where this hospital signed no list, too few signatures verify over the one that it signed,
         or shares were altered.
         """
-        round_, data = self._opened(request, Kind.UNMASK)
-        body, state = decode(data, Unmask), self.state
+        (round_, body), state = self._opened(request, Unmask), self.state
         shares, state.pending = self._parts.masks.shares(round_, state.pending, body)
         self._commit(state)
-        return round_.reply(Kind.REVEAL, Reveal(shares=shares))
+        return round_.reply(Reveal(shares=shares))
 
     def apply(self, answer: bytes) -> None:
         """Take the round's answer: step the shared parameters, move the trajectory, couple the personal ones.
@@ -164,14 +174,13 @@ class Client(Readings):
         A hospital that sent nothing in the round takes the step all the same. Raises MessageError for bytes that
         are not this round's answer, AggregateError where what they hold fails its check; the model is then as before.
         """
-        round_, data = self._opened(answer, Kind.ANSWER)
-        body = decode(data, Answer)
+        round_, body = self._opened(answer, Answer)
         check_answer(body, round_.number, self.name, self.federation, self._state)
         pending = self._pinned(answer)
         started, state, parts = time.perf_counter(), self.state, self._parts
         compared = compared_of(state, self.federation.similarity.gate)
         row = parts.contributor.comparison.opener(round_, compared, pending)
-        opened = open_answer(round_, body, parts.contributor.channels, row, state.neighbours)
+        opened = open_answer(round_, body, parts.sender.channels, row, state.neighbours)
         self.seconds["decrypt"] += time.perf_counter() - started
         step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared)
         step.take(state, pending, parts.alphas, parts.training.noise_variance)
@@ -255,13 +264,23 @@ class Client(Readings):
         state.save(self._path)
         self._state = state
 
-    def _opened(self, message: bytes, kind: Kind) -> tuple[Round, bytes]:
-        return Round.open(self.session, message, kind, self._state)
+    def _opened(self, message: bytes, form: type[AnyBody]) -> tuple[Round, AnyBody]:
+        return Round.open(self.session, message, form, self._state)
+
+    def _check_invitation(self, round_: Round, body: Invitation) -> None:
+        """Nothing is spent on a round that is over, past the last, of other hospitals, or open already. Raises
+        MessageError.
+        """
+        number, federation = round_.number, self.federation
+        if body.round != number or number > federation.rounds or body.roster != federation.roster:
+            raise MessageError(f"{self.name}: invited to round {number} of a run of other rounds or hospitals")
+        if not time.time() <= body.deadline or self._state.pending is not None:
+            raise MessageError(f"{self.name}: invited to round {number} too late; wait for the next")
 
     def _pinned(self, answer: bytes) -> Pending:
         """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer a round."""
         state, fingerprint = self.state, hashlib.sha256(answer).hexdigest()
-        pending = state.pending or nothing_sent(state)
+        pending = state.pending or Pending.nothing(state)
         if pending.answer not in ("", fingerprint):
             raise MessageError(f"{self.name}: another answer to this round came before; refused")
         state.pending = msgspec.structs.replace(pending, answer=fingerprint)

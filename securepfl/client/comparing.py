@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.client.round import Round
-from securepfl.client.state import ClientState, Pending
+from securepfl.client.state import ClientState, Doubles, Floats, Pending
 from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.similarity.norms import travelled_norm
 from securepfl.crypto.similarity.scheme import Similarity, SimilarityCipher, similarity_scheme
@@ -81,6 +81,21 @@ def set_noise(state: ClientState, noise: KnownNoise) -> None:
     state.noise_energy, state.noise_peak = noise.energy, noise.peak
 
 
+def follow(
+    federation: Federation, state: ClientState, gradient: Doubles, personal: Floats, *, moved: int, variance: float
+) -> None:
+    """Keep account of what is compared and of the noise in it, when training has moved the shared parameters by
+    `gradient` [d], `moved` of them, and the state's personal ones to `personal` [p], with noise of `variance` each.
+    """
+    noise, before = noise_of(state), state.personal
+    if federation.similarity.of == "updates":
+        state.compared[: gradient.size] += gradient
+        state.compared[gradient.size :] += before - personal
+        set_noise(state, noise.plus(moved + before.size, variance))
+    elif federation.coupling.kind == "unit":
+        set_noise(state, noise.plus(before.size, variance))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Hospital `name`'s side of a comparison. `cipher` is None where nobody is compared."""
@@ -111,7 +126,7 @@ class Comparison:
         if self.cipher is None or not due:
             return None
         values, index = self._sketch(compared, round_.number), self.federation.roster.index(self.name)
-        context = round_.context("similarity")
+        context = round_.contexts["similarity"]
         return self.cipher.encrypt(values, compared.norm, index, context, self._by_index(nonces))
 
     def opener(self, round_: Round, compared: Compared, pending: Pending) -> Callable[[str, bytes], Similarity]:
@@ -124,7 +139,7 @@ class Comparison:
             return _nobody
         nonces = {other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()}
         indexed, own = self._by_index(nonces), cache(lambda: self._sketch(compared, round_.number))
-        context = round_.context("similarity")
+        context = round_.contexts["similarity"]
 
         def opened(other: str, answer: bytes) -> Similarity:
             mine, theirs = roster.index(self.name), roster.index(other)

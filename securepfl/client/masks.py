@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -41,9 +41,9 @@ class Masks:
         secrets = {index: keyring.pair_secrets[name] for index, name in enumerate(roster)}
         return cls(federation, keyring, masking, PairwiseMasker(roster.index(keyring.identity.name), secrets, masking))
 
-    def under(self, context: bytes) -> Masker | None:
-        """What masks this round's update, once; None where updates are not masked."""
-        masker = self.masker
+    def under(self, round_: Round) -> Masker | None:
+        """What masks the round's update, once; None where updates are not masked."""
+        masker, context = self.masker, round_.mask_context
         return None if masker is None else lambda slots, modulus: masker.mask(slots, modulus, context)
 
     def sign(self, round_: Round, pending: Pending, body: Survivors) -> tuple[bytes, Pending]:
@@ -54,14 +54,13 @@ class Masks:
         listed, salt, number = body.survivors, body.salt.hex(), round_.number
         if pending.agreed not in ((), listed) or pending.salt not in ("", salt):
             raise MessageError(f"{self.name}: another survivor list or salt came for round {number}; refused")
-        context = round_.mask_context(body.salt)
         if self.masking is None:
             raise MessageError("this federation does not mask updates; nothing was signed")
         if len(listed) < self.federation.least_in_sum:
             raise MessageError(
                 f"a sum over {len(listed)} hospitals, {self.federation.least_in_sum} are needed; nothing was signed"
             )
-        statement = survivor_statement(self.masking, context, self._indexes(listed))
+        statement = survivor_statement(self.masking, round_.mask_context, self._indexes(listed))
         signature = self.keyring.identity.sign(statement, SIGNATURE_CONTEXT)
         return signature, msgspec.structs.replace(pending, agreed=listed, salt=salt)
 
@@ -79,7 +78,7 @@ class Masks:
         if self.masker is None:
             raise MessageError("this federation does not mask updates; nothing was revealed")
         shares = self.masker.reveal(
-            round_.mask_context(bytes.fromhex(pending.salt)),
+            replace(round_, salt=bytes.fromhex(pending.salt)).mask_context,
             self._indexes(pending.agreed),
             self._by_index(request.signatures),
             [self.keyring.hospitals[name] for name in self.federation.roster],

@@ -16,6 +16,7 @@ from securepfl.client.masks import Masks
 from securepfl.client.models import Models
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Session
+from securepfl.client.sending import Sender
 from securepfl.client.training import LocalTraining, as_floats, dp_settings
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.errors import ConfigError
@@ -41,6 +42,7 @@ class Parts:
     session: Session
     models: Models
     training: LocalTraining
+    sender: Sender
     masks: Masks
     contributor: Contributor
     alphas: Alphas
@@ -72,18 +74,17 @@ class Parts:
         settings = dp_settings(federation, records.units, federation.training.steps)
         local = LocalTraining(federation, model, partition, records, loss, place, settings)
         masks = Masks.of(federation, session.keyring)
+        sender = Sender(federation, SumChannel.open(federation, key), masks, start)
         contributor = Contributor(
             federation=federation,
             training=local,
-            channels=SumChannel.open(federation, key),
-            masks=masks,
+            sender=sender,
             comparison=Comparison.of(federation, name, key),
-            start=start,
             seconds=seconds,
         )
         alphas = alphas_by_part(partition, federation.trajectory.alpha, federation.trajectory.layers)
         models = Models(model, partition, start)
-        return cls(session, models, local, masks, contributor, alphas, feature_type(records))
+        return cls(session, models, local, sender, masks, contributor, alphas, feature_type(records))
 
     @staticmethod
     def _model(

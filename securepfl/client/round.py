@@ -1,5 +1,6 @@
 """One round as one hospital sees it: what every step of it needs, computed once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -9,11 +10,11 @@ from numpy.typing import NDArray
 
 from securepfl.client.state import ClientState, Doubles
 from securepfl.crypto.keys.keys import FederationKey, Keyring
-from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.messages.envelope import Header, open_message, seal_message
 from securepfl.errors import MessageError
 from securepfl.learning.sparse.support import choose_support
 from securepfl.protocol.channels import Layouts, mask_context, round_context
-from securepfl.protocol.messages import NONCE_BYTES, Body, encode
+from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.settings.federation import Federation
 
@@ -51,33 +52,35 @@ class Session:
 
 @dataclass(frozen=True)
 class Round:
-    """The round of the message with `header`. `aggregate` [shared], or None before the first, is the last one's sum.
+    """The round of the message with `header`. `aggregate` [shared], or None before the first, is the last one's sum;
+    `salt` the coordinator's, empty where the message had none.
 
     | what | follows from | so |
     |---|---|---|
     | `support` | the last aggregate, the round, a key of the hospitals | is the same at all of them |
-    | `context` | settings, key, round, attempt, kind of sum | binds tags and pads to this round alone |
-    | `mask_context` | the same, and the coordinator's salt | masks never come twice |
-    | `stream` | the OS; in a seeded simulation a label and the round | noise is fresh, or repeats under a seed |
+    | `contexts` | settings, key, round, attempt, kind of sum | binds tags and pads to this round alone |
+    | `mask_context` | the same, and the salt | masks never come twice |
+    | `streams` | the OS; in a seeded simulation a label and the round | noise is fresh, or repeats under a seed |
     """
 
     session: Session
     header: Header
     shared: int
     aggregate: Doubles | None = field(repr=False)
+    salt: bytes = b""
 
     @classmethod
-    def open(cls, session: Session, message: bytes, kind: Kind, state: ClientState) -> tuple[Self, bytes]:
+    def open(cls, session: Session, message: bytes, form: type[AnyBody], state: ClientState) -> tuple[Self, AnyBody]:
         """The round of a message to a hospital in `state`, and the message's body.
 
-        Raises MessageError for bytes that are not of this kind, from the coordinator, to this hospital, and of the
-        round after the last one applied.
+        Raises MessageError for bytes that are not of this form, from the coordinator, to this hospital, and of the
+        round after the last one applied, or have a salt of another length.
         """
-        header, body = open_message(
+        header, data = open_message(
             message,
             session.keyring.identity,
             [session.keyring.coordinator],
-            kinds=(kind,),
+            kinds=(form.kind,),
             federation_digest=session.digest,
             round=state.round + 1,
             max_bytes=session.most_bytes,
@@ -86,7 +89,11 @@ class Round:
             raise MessageError(
                 f"{session.name}: attempt {header.attempt} at round {header.round}; no round is repeated"
             )
-        return cls(session, header, state.shared.size, state.aggregate), body
+        body = decode(data, form)
+        salt: bytes | None = getattr(body, "salt", None)
+        if salt is not None and len(salt) != NONCE_BYTES:
+            raise MessageError(f"{session.name}: a salt of {len(salt)} bytes in round {header.round}; refused")
+        return cls(session, header, state.shared.size, state.aggregate, salt or b""), body
 
     @property
     def number(self) -> int:
@@ -96,33 +103,40 @@ class Round:
     @cached_property
     def support(self) -> NDArray[np.bool_]:
         """The shared coordinates that travel, shape [shared]."""
-        federation = self.session.federation
+        sparsity = self.session.federation.sparsity
         return choose_support(
             self.aggregate,
             self.shared,
-            density=federation.sparsity.density,
-            block=federation.sparsity.block,
-            exploration=federation.sparsity.exploration,
+            density=sparsity.density,
+            block=sparsity.block,
+            exploration=sparsity.exploration,
             key=self.session.key.support_key,
             round_number=self.number,
         )
 
-    def context(self, kind: str) -> bytes:
-        """What tags and pads of one kind of sum are bound to."""
-        return round_context(self.session.digest, kind, self.number, self.header.attempt)
+    @cached_property
+    def contexts(self) -> Mapping[str, bytes]:
+        """What tags and pads are bound to, by kind of sum."""
+        digest, attempt = self.session.digest, self.header.attempt
+        return {kind: round_context(digest, kind, self.number, attempt) for kind in _KINDS}
 
-    def mask_context(self, salt: bytes) -> bytes:
-        """What the masks are bound to. Raises MessageError for a salt of another length."""
-        if len(salt) != NONCE_BYTES:
-            raise MessageError(f"{self.session.name}: a salt of {len(salt)} bytes in round {self.number}; refused")
-        return mask_context(self.session.digest, self.number, self.header.attempt, salt)
+    @cached_property
+    def mask_context(self) -> bytes:
+        """What the masks are bound to."""
+        return mask_context(self.session.digest, self.number, self.header.attempt, self.salt)
 
-    def stream(self, label: str) -> RandomStream:
-        """A fresh stream from the OS; in a seeded simulation, the same one for the same label."""
-        key = self.session.noise_key
-        return RandomStream(fresh_key() if key is None else derive_key(key, self.session.name, label, self.number))
+    @cached_property
+    def streams(self) -> Mapping[str, RandomStream]:
+        """Random streams by what they are for, each used once: fresh from the OS; in a seeded simulation, repeating."""
+        key, name = self.session.noise_key, self.session.name
+        keys = {use: fresh_key() if key is None else derive_key(key, name, use, self.number) for use in _USES}
+        return {use: RandomStream(its_key) for use, its_key in keys.items()}
 
-    def reply(self, kind: Kind, body: Body) -> bytes:
+    def reply(self, body: Body) -> bytes:
         """A sealed reply to the message."""
-        header = replace(self.header, kind=kind, sender=self.header.receiver, receiver=self.header.sender)
+        header = replace(self.header, kind=body.kind, sender=self.header.receiver, receiver=self.header.sender)
         return seal_message(header, encode(body), self.session.keyring.identity, self.session.keyring.coordinator)
+
+
+_KINDS = ("update", "personal", "similarity")
+_USES = ("noise", "sampling", "noise share", "update rounding", "personal rounding")

@@ -40,6 +40,11 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     revealed: str = ""
     answer: str = ""
 
+    @classmethod
+    def nothing(cls, state: "ClientState") -> "Pending":
+        """What a hospital that sent nothing in a round keeps of it."""
+        return cls(message=b"", trained=False, sent=np.zeros_like(state.residual), local_shared=state.shared)
+
 
 class ClientState(msgspec.Struct, kw_only=True):
     """Everything a hospital carries from round to round. Vectors: shared and residual [d], personal [p].

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from securepfl.client.comparing import follow
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Round
-from securepfl.client.state import ClientState, Floats
+from securepfl.client.state import ClientState, Doubles, Floats
 from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
@@ -24,14 +25,17 @@ from securepfl.settings.federation import Federation
 
 @dataclass(frozen=True)
 class Trained:
-    """What a round's own training came to: shared [d] and personal [p] parameters, how many of the shared ones moved,
-    and a report for the hospital alone.
+    """What a round's training came to, for what is sent and kept.
+
+    `shared` [d] are the shared parameters as trained, `gradient` [d] how far they moved. Under shared noise they stay
+    where they were, and `integers` [support size] is this hospital's part of the common step. `report` is for the
+    hospital alone.
     """
 
     shared: Floats
-    personal: Floats
-    moved: int
-    report: TrainingReport
+    gradient: Doubles
+    integers: NDArray[np.int64] | None
+    report: TrainingReport | None
 
 
 @dataclass(frozen=True)
@@ -53,36 +57,46 @@ class LocalTraining:
             return self._noise.release(unit, rounds * self.settings.steps, self.federation.rounds)
         return self.settings.release(unit, rounds)
 
-    def own_update(self, round_: Round, state: ClientState) -> Trained:
-        """Train privately from the state's (shared, personal), with this hospital's own noise. Of the shared
-        parameters those in the support, or all where only the sending is sparse.
+    def train(self, round_: Round, state: ClientState) -> Trained:
+        """Train privately from the state's shared and personal parameters; the state's personal ones move, and its
+        account of what is compared.
+        """
+        if self._noise is not None:
+            return self._common_step(self._noise, round_, state)
+        return self._own_update(round_, state)
+
+    def _own_update(self, round_: Round, state: ClientState) -> Trained:
+        """With this hospital's own noise. Of the shared parameters those in the support move, or all where only the
+        sending is sparse.
         """
         support = round_.support
         moving = support if self.federation.trains_support else np.ones_like(support)
         self._load(state)
         options = self._options(moving, round_)
         report = train_private(self.model, self.training.dataset, self.loss, self.settings, **options)
-        shared = as_floats(self.partition.flatten_shared(self.model))
-        return Trained(shared, self._personal(), int(moving.sum()), report)
+        shared, personal = as_floats(self.partition.flatten_shared(self.model)), self._personal()
+        gradient = (state.shared - shared).astype(np.float64)
+        follow(self.federation, state, gradient, personal, moved=int(moving.sum()), variance=self.noise_variance)
+        state.personal = personal
+        return Trained(shared, gradient, None, report)
 
-    def common_step(self, round_: Round, state: ClientState) -> tuple[NDArray[np.int64], Floats]:
+    def _common_step(self, shared_noise: SharedNoise, round_: Round, state: ClientState) -> Trained:
         """This hospital's part of a step under shared noise: the noisy sum of rounded gradients in the support, in
-        grid steps [support size], and its new personal parameters, which took local noise.
+        grid steps. The personal parameters took local noise.
         """
-        if self._noise is None:
-            raise ValueError("the federation's noise is local: use own_update")
-        integers = IntegerSum.empty(self._noise, round_.stream("noise share"), int(round_.support.sum()))
+        integers = IntegerSum.empty(shared_noise, round_.streams["noise share"], int(round_.support.sum()))
         self._load(state)
         take_common_step(
             self.model,
             self.training.dataset,
             self.loss,
-            replace(self.settings, noise_multiplier=self._noise.noise_multiplier),
+            replace(self.settings, noise_multiplier=shared_noise.noise_multiplier),
             integers,
             shared=self.partition.shared,
             **self._options(round_.support, round_),
         )
-        return integers.noisy(), self._personal()
+        state.personal = self._personal()
+        return Trained(state.shared, np.zeros(state.shared.size), integers.noisy(), None)
 
     @property
     def gradient_mode(self) -> GradientMode:
@@ -110,8 +124,8 @@ class LocalTraining:
     def _options(self, moving: NDArray[np.bool_], round_: Round) -> dict[str, Any]:
         """What both kinds of training are told alike."""
         return {
-            "noise": round_.stream("noise"),
-            "sampling": round_.stream("sampling"),
+            "noise": round_.streams["noise"],
+            "sampling": round_.streams["sampling"],
             "masks": self.partition.mask_from_support(moving),
             "device": self.device,
             "units": self.training.units,

@@ -1,9 +1,10 @@
 """What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/envelope.py)."""
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
+from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError
 
 SCHEMA = 4
@@ -13,7 +14,9 @@ NONCE_BYTES = 16
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every body. `schema` is the version of this file's layouts."""
+    """Base of every body. `schema` is the version of this file's layouts, `kind` what envelopes call it."""
+
+    kind: ClassVar[Kind]
 
     schema: int = SCHEMA
 
@@ -24,6 +27,8 @@ class Invitation(Body, frozen=True):
     `nonces`: those that hospitals sent with their last contributions, by name. They make this round's pads fresh.
     `salt`: the coordinator's own, the same for all; it makes this round's masks fresh.
     """
+
+    kind = Kind.INVITATION
 
     round: int
     roster: tuple[str, ...]
@@ -49,6 +54,8 @@ class Contribution(Body, frozen=True):
     updates are not masked.
     """
 
+    kind = Kind.CONTRIBUTION
+
     update: bytes
     personal: bytes | None
     sketch: bytes | None
@@ -62,12 +69,16 @@ class Contribution(Body, frozen=True):
 class Decline(Body, frozen=True):
     """Hospital to coordinator: not this round. No reason: budgets are nobody else's business."""
 
+    kind = Kind.DECLINE
+
 
 class Survivors(Body, frozen=True):
     """Coordinator to hospital: the hospitals whose masked updates are in the sum, sorted. To be signed once a round.
 
     `salt`: the round's, for hospitals that no invitation reached.
     """
+
+    kind = Kind.SURVIVORS
 
     survivors: tuple[str, ...]
     salt: bytes
@@ -76,11 +87,15 @@ class Survivors(Body, frozen=True):
 class Agreement(Body, frozen=True):
     """Hospital to coordinator: its signature over the survivor list."""
 
+    kind = Kind.AGREEMENT
+
     signature: bytes
 
 
 class Unmask(Body, frozen=True):
     """Coordinator to hospital: the signatures over the list by name, and the shares that survivors sealed to it."""
+
+    kind = Kind.UNMASK
 
     signatures: dict[str, bytes]
     blobs: dict[str, bytes]
@@ -88,6 +103,8 @@ class Unmask(Body, frozen=True):
 
 class Reveal(Body, frozen=True):
     """Hospital to coordinator: its shares of what the sum still carries."""
+
+    kind = Kind.REVEAL
 
     shares: bytes
 
@@ -100,6 +117,8 @@ class Answer(Body, frozen=True):
     `consensus`: in one round, the last or the one before, the encrypted sum of all survivors' personal components.
     """
 
+    kind = Kind.ANSWER
+
     survivors: tuple[str, ...]
     aggregate: bytes | None
     products: dict[str, bytes]
@@ -108,7 +127,7 @@ class Answer(Body, frozen=True):
     consensus: bytes | None
 
 
-_Body = TypeVar("_Body", bound=Body)
+AnyBody = TypeVar("AnyBody", bound=Body)
 
 
 def encode(body: Body) -> bytes:
@@ -116,7 +135,7 @@ def encode(body: Body) -> bytes:
     return msgspec.msgpack.encode(body)
 
 
-def decode(data: bytes, kind: type[_Body]) -> _Body:
+def decode(data: bytes, kind: type[AnyBody]) -> AnyBody:
     """Read authenticated bytes as `kind`. Raises MessageError where they don't fit or are of another version."""
     try:
         body = msgspec.msgpack.decode(data, type=kind)
