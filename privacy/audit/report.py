@@ -21,7 +21,7 @@ class AuditReport:
     ceiling: the largest bound that so many canaries could ever show by f-DP, whatever they leak. power: the chance that
     so many would have caught noise of half the declared scale.
 
-    `securepfl audit attack` writes it, and notes it in the ledger: the names of its fields may never change.
+    `securepfl audit attack --json` prints its fields by their names: programs read them, so none may be renamed.
 
     >>> list(AuditReport.__dataclass_fields__)[:4]
     ['claimed_epsilon', 'delta', 'rehearsed_epsilon', 'canaries']

@@ -17,7 +17,13 @@ __all__ = ["LedgerSummary", "RoundSpend", "SessionStart", "against_heads", "veri
 
 @dataclass(frozen=True)
 class RoundSpend:
-    """What one round's reservation counts for. epsilon: all that was spent once its last line, at `time`, counted."""
+    """What one round's reservation counts for. epsilon: all that was spent once its last line, at `time`, counted.
+
+    >>> from securepfl.privacy.accounting.events import Release
+    >>> step = Release(noise_multiplier=5.0, sample_rate=1.0, steps=1)
+    >>> RoundSpend("one", "ab" * 32, 3, 0, False, step, "2026-01-31T09:00:00Z", 1.3).settled  # it counts in full
+    False
+    """
 
     run: str
     federation: str
@@ -49,7 +55,7 @@ class LedgerSummary:
     unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
     up to the last head that the coordinator saw: those after it could be cut off unseen. 0 without heads.
     settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
-    counted in full. hashes: of each line, in order.
+    counted in full. hashes: of each line, in order. Only verify_ledger makes one: there is its example.
     """
 
     site: str
@@ -132,6 +138,22 @@ def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -
     """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger.
 
     Heads may be in any order, of any earlier line: `seen` is the number of the last.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from securepfl.crypto.keys.identity import Identity
+    >>> from securepfl.crypto.keys.signing import LedgerSigner
+    >>> from securepfl.privacy.ledger.ledger import Ledger
+    >>> from securepfl.privacy.ledger.terms import Terms
+    >>> terms = Terms("north", "biopsies", Budget(4.0, 1e-5), simulation=True, seeded=False)
+    >>> with TemporaryDirectory() as folder:
+    ...     path, signer = Path(folder, "north.jsonl"), LedgerSigner(Identity.generate("north"), trusting=False)
+    ...     Ledger.open(path, terms, signer).close()
+    ...     summary = verify_ledger(path, signer.verify)
+    >>> against_heads(Path("north.jsonl"), summary, [summary.head]).seen
+    1
+    >>> against_heads(Path("north.jsonl"), summary, ["0" * 64])
+    Traceback (most recent call last):
+    securepfl.errors.LedgerError: north.jsonl: was cut off or replaced since the coordinator saw head 000...
     """
     lines = {line_hash: number for number, line_hash in enumerate(verified.hashes, start=1)}
     for head in heads:

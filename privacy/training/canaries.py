@@ -21,6 +21,12 @@ class Canaries:
     in item order, within the concatenation of all trained parameters in named_parameters() order; all different.
     zeroed: int64 [k], the positions of all canaries, present or not, at which the gradients of the other items
     are zeroed, so what is seen there is canary and noise only. scale: norm of each canary's gradient, in clips.
+
+    >>> Canaries(first=20, coordinates=np.array([3]), zeroed=np.array([3, 8])).scale
+    1.0
+    >>> Canaries(first=20, coordinates=np.array([4]), zeroed=np.array([3, 8]))
+    Traceback (most recent call last):
+    ValueError: coordinates must all be in zeroed: other items would be seen there too
     """
 
     first: int

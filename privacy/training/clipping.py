@@ -279,7 +279,11 @@ def _records_at_once(layer: Layer) -> int:
 def clip_into(total: Tensor, gradients: Kept | Ghost, clip: float) -> tuple[Tensor, Tensor]:
     """Adds the clipped sum of a batch to `total`. (units clipped or refused, units refused), bool [units] each.
 
-    A unit whose gradient holds a NaN or an infinity counts as zero: a valid clipped gradient, so the bound holds.
+    | of one unit's part of what is added | |
+    |---|---|
+    | its norm over all coordinates of the layout is at most `clip` | with a margin for rounding, in double precision |
+    | a gradient that is shorter is added as it is | but for that margin |
+    | one with a NaN or an infinity counts as zero | a valid clipped gradient, so the bound holds |
     """
     norms = gradients.norms()
     factors, refused = clip_factors(norms, clip)
@@ -294,7 +298,12 @@ def clipped_units(gradients: Kept, clip: float) -> Iterator[Tensor]:
 
 
 def clip_factors(norms: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """What scales each unit to the clip, and which units are refused."""
+    """What scales each unit to the clip, and which units are refused: those whose norm is not finite.
+
+    >>> factors, refused = clip_factors(torch.tensor([0.5, 4.0, float("inf")]), 1.0)
+    >>> [round(float(factor), 3) for factor in factors], refused.tolist()
+    ([1.0, 0.25, 0.0], [False, False, True])
+    """
     refused = ~torch.isfinite(norms)
     return (clip * (1 - _ROUNDING_MARGIN) / norms).clamp(max=1).masked_fill(refused, 0), refused
 

@@ -50,6 +50,25 @@ def take_common_step(
     arguments are as in dpsgd.train_private.
 
     Raises as train_private does, and ValueError for settings of other than one full-batch step or too little noise.
+
+    >>> from securepfl.privacy.training.shared_noise import SharedNoise
+    >>> model, data = nn.Linear(3, 1), torch.utils.data.TensorDataset(torch.randn(8, 3), torch.ones(8))
+    >>> shared_noise = SharedNoise(grid=16, scale=40, shares=4, dimension=3, limit=2**20)
+    >>> integers = IntegerSum.empty(shared_noise, RandomStream(bytes(32)), 3)
+    >>> take_common_step(
+    ...     model,
+    ...     data,
+    ...     lambda z, y: (z[:, 0] - y) ** 2,
+    ...     DPSettings(noise_multiplier=5.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=0.1),
+    ...     integers,
+    ...     shared={"weight"},
+    ...     noise=RandomStream(bytes(31) + b"1"),
+    ...     sampling=RandomStream(bytes(31) + b"2"),
+    ...     device="cpu",
+    ...     units=8,
+    ... )
+    >>> integers.total.shape  # the bias took a step of its own
+    (3,)
     """
     if settings.steps != 1 or settings.sample_rate != 1.0:
         raise ValueError("settings must be of one step over the full batch: shared noise is accounted for no other")

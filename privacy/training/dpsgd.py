@@ -37,6 +37,10 @@ class DPSettings:
     gradient. sample_rate: chance of each unit to be in a step; 1.0 is the full batch. physical_batch:
     records whose gradients are in memory at once; changes no result beyond rounding. A patient with more records
     passes through the model that many at a time, and their gradients are summed before the norm.
+
+    >>> settings = DPSettings(noise_multiplier=5.0, clip=1.0, sample_rate=1.0, steps=4, learning_rate=0.1)
+    >>> settings.release("record", rounds=3).steps
+    12
     """
 
     noise_multiplier: float
@@ -75,6 +79,9 @@ class TrainingReport:
     clipped_fraction: of the units drawn, those whose gradient was clipped or refused. nonfinite_records: units
     (records or patients) whose gradient held a NaN or an infinity and counted as zero. mean_loss: over records
     drawn with a finite loss. Both fractions are None where nothing was drawn. mode: see gradients.GradientMode.
+
+    >>> TrainingReport(1, clipped_fraction=0.25, nonfinite_records=0, mean_loss=0.7, mode="ghost").clipped_fraction
+    0.25
     """
 
     steps: int
@@ -135,12 +142,37 @@ def train_private(
     never moves. A missing name is all ones. collate: as torch's DataLoader takes it; one row per record, each
     made of its own record alone (no mixup: that could not be detected). canaries: for audits of rehearsals.
 
+    | guaranteed | unless |
+    |---|---|
+    | a unit moves a step's sum by at most `clip`, all its records and parameters together | records depend on others |
+    | the sum gets Gaussian noise of noise_multiplier * clip on every coordinate that moves | |
+    | an empty draw gets noise too: nobody sees that nobody was drawn | |
+    | units are drawn independently, each at sample_rate | `sampling` is known to whoever sees the model |
+    | a step divides by the declared batch, so it does not tell the drawn one | |
+    | a gradient with a NaN or an infinity counts as zero | |
+    | frozen parameters, and coordinates masked to 0, never move | |
+
     Records that depend on one another inside the model or the loss void the guarantee, and most such models look
     sound: before the first round, call probe.check_independence (a client does). It is not called here.
 
     Same streams, same result, bit for bit on the CPU. If it raises, steps already taken stay in the model.
     Raises ModelError (see validate_model, a loss that is not per record, or a mode that the model cannot do),
     DataError for a data set that cannot be indexed or is empty, ValueError for an argument that does not fit.
+
+    >>> model, data = nn.Linear(3, 1), torch.utils.data.TensorDataset(torch.randn(8, 3), torch.ones(8))
+    >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=2, learning_rate=0.1)
+    >>> report = train_private(
+    ...     model,
+    ...     data,
+    ...     lambda z, y: (z[:, 0] - y) ** 2,
+    ...     settings,
+    ...     noise=RandomStream(bytes(32)),
+    ...     sampling=RandomStream(bytes(31) + b"1"),
+    ...     device="cpu",
+    ...     units=8,
+    ... )
+    >>> report.steps, report.mode
+    (2, 'per-sample')
     """
     validate_model(model)
     available = count_units(dataset)
@@ -207,7 +239,20 @@ def _against(loss: Loss, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def add_noise(total: Tensor, entries: Tensor | None, settings: DPSettings, noise: RandomStream) -> None:
-    """Adds one draw of noise to `total` [size] at `entries` (bool [size], or all), before anything is rounded."""
+    """Adds one draw of noise to `total` [size] at `entries` (bool [size], or all), before anything is rounded.
+
+    | guaranteed | unless |
+    |---|---|
+    | each entry's noise is a Gaussian of noise_multiplier * clip, in double precision | `total` is of less |
+    | all entries' noise is independent, and of every other draw | `noise` is a stream whose key was used before |
+    | entries that are not named stay as they are | |
+
+    >>> total = torch.zeros(3, dtype=torch.float64)
+    >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=0.1)
+    >>> add_noise(total, torch.tensor([True, False, True]), settings, RandomStream(bytes(32)))
+    >>> (total != 0).tolist()
+    [True, False, True]
+    """
     count = len(total) if entries is None else int(entries.sum())
     drawn = torch.from_numpy(noise.gaussian(count)).to(total.device) * (settings.noise_multiplier * settings.clip)
     if entries is None:

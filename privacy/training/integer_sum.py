@@ -12,7 +12,20 @@ from securepfl.randomness import RandomStream
 
 @dataclass
 class IntegerSum:
-    """The sum of one step at one hospital: rounded gradients as they come, then noise. Values are grid steps."""
+    """The sum of one step at one hospital: rounded gradients as they come, then noise. Values are grid steps.
+
+    | guaranteed | unless |
+    |---|---|
+    | a unit moves the sum by at most `noise.sensitivity`, its personal part included | `add` raises |
+    | each rounding is unbiased | the rounded gradient is too long: it is rounded towards zero |
+    | noise is exact on the integers, and each value within the limit | |
+
+    >>> noise = SharedNoise(grid=16, scale=40, shares=2, dimension=3, limit=2**20)
+    >>> sums = IntegerSum.empty(noise, RandomStream(bytes(32)), 3)
+    >>> sums.add(np.array([[0.5, 0.0, -0.25]]), np.zeros(1))
+    >>> sums.total
+    array([ 8,  0, -4])
+    """
 
     noise: SharedNoise
     stream: RandomStream

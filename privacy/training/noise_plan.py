@@ -21,6 +21,12 @@ def plan_shared_noise(
 
     absent: hospitals whose noise does not count, colluders and dropouts together. units: the declared number of all
     hospitals' units. limit: the largest value that a hospital can send. Raises ConfigError where none fits.
+
+    >>> plan = plan_shared_noise(
+    ...     epsilon=4.0, delta=1e-5, steps=10, hospitals=4, absent=1, dimension=100, units=400, limit=2**30
+    ... )
+    >>> plan.grid, plan.shares
+    (4096, 3)
     """
     shares = hospitals - absent
     for grid in _GRIDS:

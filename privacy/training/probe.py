@@ -51,6 +51,12 @@ def check_independence(
 
     Raises ModelError where records depend on one another, where a layer's gradient is not what torch gives, or for a
     model or loss that cannot be checked; also what train_private raises for such a model, loss or data set.
+
+    >>> data = torch.utils.data.TensorDataset(torch.randn(8, 3), torch.ones(8))
+    >>> check_independence(nn.Linear(3, 1), data, lambda z, y: (z[:, 0] - y) ** 2, device="cpu")
+    >>> check_independence(nn.Linear(3, 1), data, lambda z, y: (z[:, 0] - z.mean()) ** 2, device="cpu")
+    Traceback (most recent call last):
+    securepfl.errors.ModelError: ...
     """
     validate_model(model)
     choose_mode(model, unit=unit)  # raises for layers that no mode can do

@@ -23,6 +23,14 @@ class SharedNoise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     grid: steps in a clip. scale: parameter of each hospital's discrete Gaussian, in steps. shares: the hospitals whose
     noise counts. dimension: values in a sum. limit: no hospital's value of a sum is beyond it, in steps.
+
+    It stands in what all parties of a run compare: another name or field is another agreement.
+
+    >>> noise = SharedNoise(grid=16, scale=40, shares=4, dimension=3, limit=2**20)
+    >>> noise.noise_multiplier
+    5.0
+    >>> noise.release("record", steps=1, run_steps=10).scale
+    40
     """
 
     grid: int

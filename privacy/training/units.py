@@ -26,6 +26,9 @@ class Batch:
 
     x, y: [records, ...]. units: index in the data set of each unit, in order. counts: records of each unit,
     which follow one another; None where each unit is one record.
+
+    >>> Batch(torch.zeros(3, 2), torch.zeros(3), units=(4, 7), counts=(2, 1)).owner(torch.device("cpu"))
+    tensor([0, 0, 1])
     """
 
     x: Tensor
@@ -41,7 +44,20 @@ class Batch:
 
 
 class PatientDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Items are patients: (features [r, ...], labels [r, ...]) of each, r varying. Raises DataError."""
+    """Items are patients: (features [r, ...], labels [r, ...]) of each, r varying, at least 1.
+
+    Raises DataError, naming the patient's number, for one without records or whose features and labels differ in
+    length. `group_records` makes one from a table.
+
+    >>> import torch
+    >>> from securepfl import PatientDataset
+    >>> first, second = (torch.zeros(3, 2), torch.zeros(3)), (torch.zeros(1, 2), torch.zeros(1))
+    >>> len(PatientDataset([first, second]))
+    2
+    >>> PatientDataset([first, (torch.zeros(0, 2), torch.zeros(0))])
+    Traceback (most recent call last):
+    securepfl.errors.DataError: patient 1 has no records: leave it out of the data set
+    """
 
     def __init__(self, patients: Sequence[tuple[Tensor, Tensor]]) -> None:
         for index, (x, y) in enumerate(patients):
@@ -59,7 +75,17 @@ def group_records(features: Tensor, labels: Tensor, patients: Sequence[Any] | Te
     """The records of a table as patients, in the order in which each patient first appears.
 
     features [n, ...], labels [n, ...], patients: n identifiers, equal for records of one patient. Records of a
-    patient keep their order. Raises DataError where the lengths differ or there are none.
+    patient keep their order. Raises DataError where the lengths differ or there are none, and for a missing
+    identifier, which would make a patient of each record without a name.
+
+    >>> import torch
+    >>> from securepfl import group_records
+    >>> visits = torch.tensor([[61.0], [58.0], [63.0]])
+    >>> patients = group_records(visits, torch.tensor([0.0, 1.0, 1.0]), ["ann", "bo", "ann"])
+    >>> len(patients)
+    2
+    >>> patients[0][0].tolist()
+    [[61.0], [63.0]]
     """
     if isinstance(patients, Tensor | np.ndarray):
         patients = patients.tolist()
@@ -90,7 +116,11 @@ def _names_nobody(patient: Any) -> bool:
 
 
 def count_units(dataset: Dataset[Any]) -> int:
-    """Length of a data set whose items can be drawn independently. Raises DataError."""
+    """Length of a data set whose items can be drawn independently. Raises DataError.
+
+    >>> count_units(torch.utils.data.TensorDataset(torch.zeros(5, 2)))
+    5
+    """
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
             f"{type(dataset).__name__} cannot be indexed, so records cannot be drawn independently: "
@@ -104,7 +134,12 @@ def count_units(dataset: Dataset[Any]) -> int:
 def batches_of(
     dataset: Dataset[Any], drawn: list[int], physical_batch: int, unit: Unit, collate: Collate | None
 ) -> Iterator[Batch]:
-    """The drawn units in order, in physical batches. Raises DataError for items that are no such units."""
+    """The drawn units in order, in physical batches. Raises DataError for items that are no such units.
+
+    >>> data = torch.utils.data.TensorDataset(torch.zeros(5, 2), torch.zeros(5))
+    >>> [batch.units for batch in batches_of(data, [0, 2, 3], 2, "record", None)]
+    [(0, 2), (3,)]
+    """
     if unit == "patient":
         return patient_batches(dataset, drawn, physical_batch)
     return record_batches(dataset, drawn, physical_batch, collate)

@@ -25,6 +25,11 @@ def validate_model(model: nn.Module) -> None:
     even where these would have no per-record gradients. A module that mixes records without saying so (a functional
     batch norm) or keeps something of them (a buffer updated by hand) passes: probe.check_independence looks for those.
     Raises ModelError, naming the layer or parameter as in the model, and the mend.
+
+    >>> validate_model(nn.Linear(3, 1))
+    >>> validate_model(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
+    Traceback (most recent call last):
+    securepfl.errors.ModelError: layer 1 (BatchNorm1d) ...
     """
     check_sizes(model)
     for name, module in model.named_modules():
@@ -50,6 +55,10 @@ def check_sizes(model: nn.Module) -> None:
     """Raises ModelError for a layer that takes its sizes, and then its weights, from the first batch it sees.
 
     All hospitals must start from the same weights, and no batch is theirs alike.
+
+    >>> check_sizes(nn.LazyLinear(1))
+    Traceback (most recent call last):
+    securepfl.errors.ModelError: layer the model itself (LazyLinear) has no size before its first batch: ...
     """
     for name, module in model.named_modules():
         held = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
