@@ -1,0 +1,22 @@
+"""Snapshots of an earlier version open to the same state, and its digest is the same."""
+
+import numpy as np
+import pytest
+from vectors import reals, vectors
+
+from securepfl.client.snapshot import Snapshot
+
+TOLD = vectors("client", "snapshot")
+KEY, SESSION = bytes.fromhex(TOLD["key"]), bytes.fromhex(TOLD["session"])
+
+
+@pytest.mark.parametrize("case", TOLD["snapshots"], ids=["before a sum", "after one"])
+def test_a_stored_snapshot_opens(case):
+    found = Snapshot.open(bytes.fromhex(case["sealed"]), KEY, SESSION, len(case["shared"]))
+    assert found.round == case["round"]
+    assert np.array_equal(found.shared, reals(case["shared"]).astype(np.float32))
+    assert (found.aggregate is None) == (case["aggregate"] is None)
+    if found.aggregate is not None:
+        assert np.array_equal(found.aggregate, reals(case["aggregate"]))
+    assert found.digest(KEY, SESSION) == case["digest"]
+    assert len(found.seal(KEY, SESSION)) == len(case["sealed"]) // 2

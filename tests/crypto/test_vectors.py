@@ -1,0 +1,365 @@
+"""The bytes of an earlier version: what was sent then is made and read the same today."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from vectors import ints, reals, vectors, words
+
+from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair
+from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.crypto.keys.keys import FederationKey
+from securepfl.crypto.keys.keystore import Holdings, StoreKey, passphrase_bytes
+from securepfl.crypto.keys.signing import LedgerSigner, ledger_verifier
+from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT, check_agreement, survivor_statement
+from securepfl.crypto.masks.edges import add_masks, commitment, pair_mask_secret
+from securepfl.crypto.masks.graph import Masking, default_degree, mask_graph, threshold
+from securepfl.crypto.masks.masking import PairwiseMasker
+from securepfl.crypto.masks.shamir import PRIME, combine
+from securepfl.crypto.masks.unmasking import Unmasking
+from securepfl.crypto.messages.envelope import Header, Kind, open_message
+from securepfl.crypto.similarity.norms import travelled_norm
+from securepfl.crypto.similarity.scheme import similarity_scheme
+from securepfl.crypto.similarity.sketches import sketch
+from securepfl.crypto.sums.contribution import check_and_unpack, prepare
+from securepfl.crypto.sums.encoding import encoded
+from securepfl.crypto.sums.packing import dequantise_sum, pack, quantise, unpack
+from securepfl.crypto.sums.parameters import SETS, choose_layout
+from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.sums.tags import expected_tag
+from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.words import dot, pack_words, scale, unpack_words
+from securepfl.randomness import RandomStream, derive_key
+
+
+def of(name):
+    return vectors("crypto", name)
+
+
+def layout_of(case):
+    return choose_layout(case["values"], case["bits"], case["clients"], case["max_weight"])
+
+
+def raw(text):
+    return bytes.fromhex(text)
+
+
+# --- randomness ---
+
+
+def test_derived_keys_and_streams():
+    told, key = of("randomness"), raw(of("randomness")["key"])
+    for case in told["derive_key"]:
+        assert derive_key(key, *case["labels"]).hex() == case["derived"]
+    assert RandomStream(key).bytes(48).hex() == told["bytes"]
+    assert RandomStream(key).words(4).tolist() == told["words"]
+    assert RandomStream(key).permutation(12).tolist() == told["permutation"]
+    for case in told["integers"]:
+        assert RandomStream(key).integers(6, case["modulus"]).tolist() == case["drawn"]
+
+
+def test_streams_of_reals():
+    told, key = of("randomness"), raw(of("randomness")["key"])
+    assert RandomStream(key).uniform(5).tolist() == reals(told["uniform"]).tolist()
+    # The inverse of the normal law comes from scipy, whose last bit is not ours.
+    np.testing.assert_allclose(RandomStream(key).gaussian(5), reals(told["gaussian"]), rtol=1e-14)
+
+
+# --- sums ---
+
+
+@pytest.mark.parametrize("case", of("words")["packed"], ids=lambda case: f"{case['bits']} bits")
+def test_packed_words(case):
+    plain = words(case["words"])
+    assert pack_words(plain, case["bits"]).hex() == case["packed"]
+    assert (unpack_words(raw(case["packed"]), plain.size, case["bits"], 2 ** case["bits"]) == plain).all()
+
+
+def test_words_in_several_chunks_scaled_and_multiplied():
+    told = of("words")
+    chunked, bits = told["chunked"], told["chunked"]["bits"]
+    packed = pack_words(uniform_words(raw(chunked["key"]), chunked["count"], 2**bits), bits)
+    assert hashlib.sha256(packed).hexdigest() == chunked["sha256"]
+    for case in told["scale"]:
+        found = scale(words(case["words"]), case["factor"], int(case["modulus"]))
+        assert found.tolist() == words(case["scaled"]).tolist()
+    product = told["dot"]
+    assert dot(words(product["left"]), words(product["right"]), int(product["modulus"])) == int(product["product"])
+
+
+@pytest.mark.parametrize("case", of("uniform"), ids=lambda case: case["modulus"])
+def test_expanded_words(case):
+    found = uniform_words(raw(case["key"]), case["count"], int(case["modulus"]))
+    assert found[:4].tolist() == words(case["first"]).tolist()
+    assert hashlib.sha256(found.astype("<u8").tobytes()).hexdigest() == case["sha256"]
+
+
+@pytest.mark.parametrize("case", of("encoding"), ids=lambda case: case["set"])
+def test_encoded_words(case):
+    (parameters,) = [found for found in SETS if found.name == case["set"]]
+    t, q = int(case["plain_modulus"]), int(case["modulus"])
+    assert (parameters.plain_modulus, parameters.coeff_modulus) == (t, q)
+    assert encoded(words(case["words"]), t, q).tolist() == words(case["encoded"]).tolist()
+
+
+@pytest.mark.parametrize("case", of("layouts"), ids=lambda case: f"{case['values']} of {case['bits']}")
+def test_layouts_and_lengths(case):
+    layout = layout_of(case)
+    assert (layout.parameters.name, str(layout.base)) == (case["set"], case["base"])
+    for name in ("fields", "slots", "tag_slots", "dropped_bits", "ciphertexts"):
+        assert getattr(layout, name) == case[name], name
+    for name, length in case["contribution_bytes"].items():
+        wire = find_scheme(name).wire(layout)
+        assert (wire.contribution_bytes, wire.answer_bytes(3)) == (length, case["answer_bytes"][name])
+
+
+def test_quantised_and_packed_values():
+    told = of("packing")
+    layout, values = layout_of(told), reals(told["reals"])
+    found = quantise(values, told["bits"], told["limit"], RandomStream(raw(told["key"])))
+    assert (found.levels.tolist(), found.clipped) == (told["levels"], told["clipped"])
+    slots = pack(found.levels, layout)
+    assert slots.tolist() == words(told["slots"]).tolist()
+    assert unpack(slots, layout).tolist() == told["levels"]
+    assert dequantise_sum(found.levels, 1, told["bits"], told["limit"]).tolist() == reals(told["sum"]).tolist()
+
+
+def test_tags():
+    told = of("tags")
+    for case in told["tags"]:
+        tag = expected_tag(
+            words(told["slots"]), layout_of(told), ints(case["weights"]), raw(told["key"]), raw(told["context"])
+        )
+        assert tag.tolist() == words(case["tag"]).tolist()
+
+
+SUMS = of("sums")
+
+
+@pytest.mark.parametrize("case", SUMS["cases"], ids=lambda case: f"{case['scheme']}, {case['bits']} bits")
+def test_sums_and_answers(case):
+    layout, scheme = layout_of(case), find_scheme(case["scheme"])
+    key, context = raw(SUMS["tag_key"]), raw(SUMS["context"])
+    cipher = scheme.cipher(raw(SUMS["ring_key"]) if scheme.encrypted else b"", layout)
+    weights, sent = case["weights"], [raw(contribution) for contribution in case["contributions"]]
+    prepared = [prepare(words(row), layout, index, key, context) for index, row in enumerate(case["levels"])]
+    assert [row.tolist() for row in prepared] == [words(row).tolist() for row in case["prepared"]]
+
+    def answer(contributions, mask=None):
+        total = scheme.total(layout)
+        for contribution, weight in zip(contributions, weights, strict=True):
+            total.add(contribution, weight)
+        return total.answer(mask)
+
+    masked = [raw(case["masked_first"]), *sent[1:]]
+    assert answer(sent).hex() == case["answer"]
+    assert answer(masked, words(case["mask"])).hex() == case["masked_answer"]
+    for stored in (case["answer"], case["masked_answer"]):
+        slots = cipher.decrypt(raw(stored), layout)
+        assert slots.tolist() == words(case["slots"]).tolist()
+        assert check_and_unpack(slots, layout, dict(enumerate(weights)), key, context).tolist() == case["sums"]
+    # Today's contributions have the stored ones' length and sum; in clear, their bytes.
+    again = [cipher.encrypt(row, layout) for row in prepared]
+    assert [len(one) for one in again] == [len(one) for one in sent]
+    assert cipher.decrypt(answer(again), layout).tolist() == words(case["slots"]).tolist()
+    assert scheme.encrypted or again == sent
+
+
+# --- masks ---
+
+
+def test_shares_of_secrets():
+    told = of("shamir")
+    assert int(told["prime"]) == PRIME
+    rows = [[int(share) for share in row] for row in told["rows"]]
+    for holders in ((0, 1, 2), (1, 3, 4), (0, 1, 2, 3, 4)):
+        assert combine({holder: rows[holder] for holder in holders}) == [int(value) for value in told["values"]]
+
+
+def test_graphs_statements_and_numbers_of_a_roster():
+    told = of("masks")
+    for case in told["graphs"]:
+        graph = mask_graph(case["clients"], case["degree"], raw(case["context"]))
+        assert [sorted(neighbours) for neighbours in graph] == case["neighbours"]
+    assert {count: default_degree(count) for count in ints(told["degrees"])} == ints(told["degrees"])
+    assert {count: threshold(count) for count in ints(told["thresholds"])} == ints(told["thresholds"])
+    for case in told["statements"]:
+        masking = Masking(case["clients"], case["degree"])
+        assert survivor_statement(masking, raw(told["context"]), case["survivors"]).hex() == case["statement"]
+
+
+def test_pair_streams_and_commitments():
+    told = of("masks")
+    context, modulus = raw(told["context"]), int(told["modulus"])
+    for case in told["edges"]:
+        edge = case["index"], case["other"]
+        secret = pair_mask_secret(raw(case["pair_secret"]), *edge, context)
+        assert str(secret) == case["secret"]
+        assert commitment(edge, secret, context).hex() == case["commitment"]
+        assert add_masks(np.zeros(4, dtype=np.uint64), {edge: secret}, modulus, context).tolist() == [
+            int(word) for word in case["stream"]
+        ]
+
+
+def test_a_masked_round_is_revealed_and_unmasked():
+    told = of("masks")
+    context, modulus, stored = raw(told["context"]), int(told["modulus"]), told["round"]
+    masking, everyone = Masking(3, 2), range(3)
+    people = [Identity.from_private_bytes(f"hospital {n}", raw(stored["identities"][n])) for n in everyone]
+    roster = [person.public for person in people]
+    signatures = {index: raw(text) for index, text in enumerate(stored["signatures"])}
+    assert check_agreement(masking, context, everyone, signatures, roster) == set(everyone)
+    unmasking = Unmasking(masking, context, everyone, {n: raw(stored["commitments"][n]) for n in everyone})
+    for index in everyone:
+        secrets = {other: raw(text) for other, text in ints(stored["pair_secrets"][index]).items()}
+        blobs = {sender: raw(stored["blobs"][sender][index]) for sender in everyone}
+        masker = PairwiseMasker(index, secrets, masking)
+        assert masker.reveal(context, everyone, signatures, roster, blobs).hex() == stored["reveals"][index]
+        unmasking.add(index, raw(stored["reveals"][index]))
+    mask = unmasking.total_mask(4, modulus)
+    assert mask.tolist() == words(stored["total_mask"]).tolist()
+    sums = [sum(map(int, column)) for column in zip(*stored["slots"], strict=True)]
+    inputs = [sum(map(int, column)) for column in zip(*stored["inputs"], strict=True)]
+    assert [(total - taken) % modulus for total, taken in zip(sums, mask.tolist(), strict=True)] == [
+        value % modulus for value in inputs
+    ]
+    statement = survivor_statement(masking, context, everyone)
+    roster[0].verify(people[0].sign(statement, SIGNATURE_CONTEXT), statement, SIGNATURE_CONTEXT)
+
+
+# --- similarity ---
+
+
+def test_sketches_and_norms():
+    told = of("similarity")
+    key, dimensions, vectors_ = raw(told["sketch_key"]), told["dimensions"], [reals(row) for row in told["vectors"]]
+    assert [sketch(vector, dimensions, key).tolist() for vector in vectors_] == told["sketches"]
+    assert sketch(np.array([0.5, -2.0, 0.25]), 5, key).tolist() == told["kept"]
+    assert sketch(vectors_[0], dimensions, key, 0.5).tolist() == told["scaled"]
+    norms = (0.0, 1e-320, 0.37, 1.0, 12345.678, 1e300)
+    assert [travelled_norm(norm) for norm in norms] == reals(told["travelled"]).tolist()
+
+
+@pytest.mark.parametrize("name", ["pads", "plain"])
+def test_similarity_uploads_rows_and_what_they_open_to(name):
+    told, stored, way = of("similarity"), of("similarity")["schemes"][name], similarity_scheme(name)
+    context, norms = raw(told["context"]), reals(told["norms"])
+    nonces = {index: raw(text) for index, text in ints(told["nonces"]).items()}
+    sketches = [np.array(row, dtype=np.int64) for row in told["sketches"]]
+    cipher, table = way.cipher(raw(told["key"]), 3, told["dimensions"]), way.table(told["dimensions"], 3)
+    for index, own in enumerate(sketches):
+        upload = cipher.encrypt(own, float(norms[index]), index, context, nonces)
+        assert upload.hex() == stored["uploads"][index]
+        assert len(upload) == way.upload_bytes(told["dimensions"], 3)
+        table.add(index, upload)
+    for index, own in enumerate(sketches):
+        row, opened = ints(stored["rows"][str(index)]), ints(stored["opened"][str(index)])
+        assert {other: answer.hex() for other, answer in table.row(index).items()} == row
+        for other, answer in row.items():
+            found = cipher.decrypt(raw(answer), own, index, other, context, nonces)
+            assert [found.cosine, found.norm] == reals(opened[other]).tolist()
+
+
+def test_pads_without_nonces():
+    told = of("similarity")
+    cipher = similarity_scheme("pads").cipher(raw(told["key"]), 3, told["dimensions"])
+    own = np.array(told["sketches"][0], dtype=np.int64)
+    assert cipher.encrypt(own, 1.0, 0, raw(told["context"])).hex() == told["without_nonces"]
+
+
+# --- keys ---
+
+
+def person(name):
+    return Identity.from_private_bytes(name, raw(of("keys")["identities"][name]["private"]))
+
+
+@pytest.mark.parametrize("name", of("keys")["identities"])
+def test_identities(name):
+    stored, identity = of("keys")["identities"][name], person(name)
+    assert identity.to_private_bytes().hex() == stored["private"]
+    assert identity.public.to_bytes().hex() == stored["public"]
+    assert identity.public.fingerprint == stored["fingerprint"]
+    assert PublicIdentity.from_bytes(raw(stored["public"])) == identity.public
+
+
+def test_what_was_signed_and_sealed():
+    signed, sealed = of("keys")["signed"], of("keys")["sealed"]
+    person(signed["by"]).public.verify(raw(signed["signature"]), raw(signed["data"]), raw(signed["context"]))
+    assert person(sealed["to"]).open(raw(sealed["sealed"]), raw(sealed["info"])).hex() == sealed["plaintext"]
+
+
+def test_federation_keys_and_what_derives_from_them():
+    stored = of("keys")["federation_key"]
+    plain = FederationKey(stored["epoch"], raw(stored["root_key"]), b"")
+    assert plain.to_bytes().hex() == stored["plain"]
+    assert FederationKey.from_bytes(raw(stored["plain"])) == plain
+    assert plain.commitment.hex() == stored["plain_commitment"]
+    for name in ("tag_key", "support_key", "similarity_key", "snapshot_key"):
+        assert getattr(plain, name).hex() == stored[name]
+    encrypted = FederationKey(stored["epoch"], raw(stored["root_key"]), raw(SUMS["ring_key"]))
+    assert encrypted.commitment.hex() == stored["encrypted_commitment"]
+    assert encrypted.to_bytes()[:50].hex() == stored["encrypted_head"]
+
+
+def test_files_of_the_ceremony():
+    told, alder, birch, server = of("keys"), person("alder"), person("birch"), person("server")
+    digest, predecessor = raw(told["digest"]), raw(told["predecessor"])
+    card = IdentityCard.from_text(told["card"].encode())
+    assert (card.public, card.coordinator) == (server.public, True)
+    notice = Notice.open(raw(told["notice"]), alder.public, digest)
+    grant = Grant.open(raw(told["grant"]), birch, alder.public, digest)
+    assert grant.key.to_bytes().hex() == told["federation_key"]["plain"]
+    assert grant.notice(digest) == notice and notice.predecessor == predecessor
+    assert notice.roster.hospitals == ("alder", "birch", "cedar")
+    secret = open_pair(raw(told["pair"]), birch, alder.public, federation_digest=digest, epoch=3)
+    assert secret.hex() == told["pair_secret"]
+
+
+def test_a_key_file_opens_to_the_same_holdings():
+    stored = of("keys")["keyfile"]
+    data = raw(stored["file"])
+    opened = StoreKey.of(data, passphrase_bytes(stored["passphrase"])).open(data)
+    assert opened.hex() == stored["holdings"]
+    held = Holdings.from_bytes(opened)
+    assert held.to_bytes() == opened
+    assert (held.identity.name, held.is_coordinator, held.removed) == ("alder", False, ("gone",))
+    assert held.keyring().federation_key.epoch == 3
+    assert set(held.keyring().pair_secrets) == {"birch"}
+
+
+def test_a_ledger_lines_signature():
+    told = of("ledger_signing")
+    signer = LedgerSigner(Identity.from_private_bytes("alder", raw(told["private"])), trusting=False)
+    assert (signer.algorithm, signer.public_key.hex()) == (told["algorithm"], told["public_key"])
+    assert signer.sign(raw(told["message"])).hex() == told["signature"]
+    verify = ledger_verifier([signer.public_key])
+    verify(told["algorithm"], signer.public_key, raw(told["message"]), raw(told["signature"]))
+    with pytest.raises(ValueError, match="no valid signature"):
+        verify(told["algorithm"], signer.public_key, raw(told["message"]) + b".", raw(told["signature"]))
+
+
+# --- messages ---
+
+
+def test_headers_and_a_whole_message():
+    told = of("envelope")
+    sender, receiver = (
+        Identity.from_private_bytes(told[side]["name"], raw(told[side]["private"])) for side in ("sender", "receiver")
+    )
+    digest, number, attempt = raw(told["digest"]), told["round"], told["attempt"]
+    assert set(told["headers"]) == {kind.name for kind in Kind}
+    for name, header in told["headers"].items():
+        whole = Header(Kind[name], digest, number, attempt, sender.public.fingerprint, receiver.public.fingerprint)
+        assert whole.to_bytes().hex() == header
+        assert Header.from_bytes(raw(header)) == whole
+    opened = open_message(
+        raw(told["message"]),
+        receiver,
+        [sender.public],
+        kinds={Kind.CONTRIBUTION},
+        federation_digest=digest,
+        round=number,
+        max_bytes=100,
+    )
+    assert opened == (Header.from_bytes(raw(told["headers"]["CONTRIBUTION"])), raw(told["body"]))
