@@ -1,164 +1,198 @@
-"""Cells of CSV and Parquet files as numpy columns, and how a cell is compared with a declared value.
+"""One column in memory, and how its cells are compared with declared values.
 
-A cell is private: no message from here holds one.
+A cell is private: no message from here holds one. The same cell means the same whatever stored it: a column from a
+CSV is text, one from Parquet may be typed, and both give equal numbers and match equal values.
 """
 
-import csv
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from securepfl.data.values import Value
-from securepfl.errors import DataError
 
-Cells = NDArray[Any]
-"""One column, shape [rows]: float64, integers, or stripped texts (dtype object, "" where missing)."""
+_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_EXACT = 2**53
+"""From here on, float64 merges whole numbers."""
+
+_MARKED = {
+    mark: rf"^[+-]?([0-9]+{mark}?[0-9]*|{mark}[0-9]+)([eE][+-]?[0-9]+)?$|^(?i:[+-]?inf(inity)?)$"
+    for mark in (r"\.", ",")
+}
+_OTHER_MARKS = r"^[+-]?([0-9]+[.,][0-9]+|[0-9]{1,3}([.,' ][0-9]{3})+([.,][0-9]+)?)$"
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """One column, [rows]: an arrow array of texts, int64, uint64 or float64, null where nothing is recorded.
+
+    Texts are trimmed and in Unicode's composed form (NFC), and an empty one or NaN is null. `decimal` is the mark that
+    texts write numbers with.
+
+    >>> cells = Cells.of(["1.0", " 1", "-99,9", "true", ""])
+    >>> cells.numbers.tolist()
+    [1.0, 1.0, nan, 1.0, nan]
+    >>> cells.matches([1]).tolist()
+    [True, True, False, True, False]
+    >>> Cells.of(["-99,9"], decimal=",").matches([-99.9]).tolist()
+    [True]
+    """
+
+    values: Any
+    decimal: str = "."
+
+    @classmethod
+    def of(cls, values: Any, decimal: str = ".") -> Self:
+        """From an arrow array of one of these types, or what becomes one: a list, a numpy array. NaN becomes null."""
+        array = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+        if pa.types.is_boolean(array.type) or pa.types.is_null(array.type):
+            array = array.cast(pa.string())
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            return cls(_texts(array), decimal)
+        if pa.types.is_floating(array.type):
+            array = array.cast(pa.float64())
+            return cls(pc.if_else(pc.is_nan(array), None, array), decimal)
+        return cls(array.cast(pa.uint64() if array.type == pa.uint64() else pa.int64()), decimal)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: NDArray[np.bool_]) -> "Cells":
+        """The cells where `index` [rows] is true."""
+        return Cells(self.values.filter(pa.array(index)), self.decimal)
+
+    @cached_property
+    def numbers(self) -> NDArray[np.float64]:
+        """The cells as float64, [rows]; NaN where a cell is none. "true" is 1 and "false" 0."""
+        values = _parsed(self.values, self.decimal) if self.textual else self.values
+        found: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return found
+
+    @cached_property
+    def other_marks(self) -> NDArray[np.bool_]:
+        """Which cells are numbers but for their marks: another decimal mark, or one between thousands; [rows]."""
+        if not self.textual:
+            return np.zeros(len(self), dtype=np.bool_)
+        return np.isnan(self.numbers) & _flags(pc.match_substring_regex(self.values, _OTHER_MARKS))
+
+    @property
+    def textual(self) -> bool:
+        """Whether the cells are texts, and not typed numbers."""
+        return bool(pa.types.is_string(self.values.type) or pa.types.is_large_string(self.values.type))
+
+    @cached_property
+    def texts(self) -> Any:
+        """The cells as an arrow array of texts, [rows], null where nothing is recorded. 1.0 reads as "1"."""
+        return self.values if self.textual else self.values.cast(pa.string())
+
+    def matches(self, values: Iterable[Value]) -> NDArray[np.bool_]:
+        """Which cells equal one of `values`, [rows].
+
+        A number equals cells of exactly its value ("1.0" is 1, "true" too). A text equals the same text; one that is
+        plainly a number ("1", not "01") also its other plain spellings ("1.0"); "true" and "false" in any case.
+        """
+        found = np.zeros(len(self), dtype=np.bool_)
+        for value in values:
+            found |= self._equal_text(value) if isinstance(value, str) else self._equal_number(Decimal(str(value)))
+        return found
+
+    def missing(self, values: Iterable[Value] = ()) -> NDArray[np.bool_]:
+        """Which cells are empty, NaN or one of the declared `values`, [rows]."""
+        return _flags(self.values.is_null()) | self.matches(values)
+
+    def _equal_number(self, number: Decimal) -> NDArray[np.bool_]:
+        if pa.types.is_integer(self.values.type):
+            return self._equal_integer(number)
+        near: NDArray[np.bool_] = self.numbers == float(number)
+        if abs(number) < _EXACT:
+            return near
+        return self._only(near, lambda text: _decimal(text, self.decimal) == number)
+
+    def _equal_integer(self, number: Decimal) -> NDArray[np.bool_]:
+        low, high = (0, 2**64) if self.values.type == pa.uint64() else (-(2**63), 2**63)
+        if number != number.to_integral_value() or not low <= number < high:
+            return np.zeros(len(self), dtype=np.bool_)
+        return _flags(pc.equal(self.values, pa.scalar(int(number), self.values.type)))
+
+    def _equal_text(self, text: str) -> NDArray[np.bool_]:
+        found = np.zeros(len(self), dtype=np.bool_)
+        if self.textual and text.lower() in ("true", "false"):
+            found = _flags(pc.equal(pc.utf8_lower(self.values), text.lower()))
+        elif self.textual:
+            found = _flags(pc.equal(self.values, text))
+        if not _PLAIN.fullmatch(text):
+            return found
+        same = self._equal_number(Decimal(text))
+        return found | self._only(same, _is_plain) if self.textual else same
+
+    def _only(self, found: NDArray[np.bool_], holds: Any) -> NDArray[np.bool_]:
+        """Of the cells in `found` those for whose text `holds`; it is asked once for each different text."""
+        texts = self.texts.filter(pa.array(found))
+        good = [text for text in texts.unique().to_pylist() if holds(text)]
+        kept = found.copy()
+        kept[found] = _flags(pc.is_in(texts, pa.array(good, texts.type)))
+        return kept
+
 
 Columns = dict[str, Cells]
 """The columns of one file by name, all of one length, in the file's order."""
 
 
-def read_columns(path: Path, layouts: Sequence[Sequence[str]] | None = None) -> Columns:
-    """Read one file: Parquet by its suffix `.parquet`, anything else as CSV in UTF-8.
+def ambiguous(values: Iterable[Value]) -> Value | None:
+    """The first of `values` that a cell could equal beside another of them, or None.
 
-    `layouts`: None where a CSV's first line is its header; else the lists of column names it may follow,
-    told apart by length (none given: columns are named by their number). Raises DataError for a file that
-    cannot be read or has no rows.
+    >>> ambiguous(["1", "1.0"]), ambiguous(["1", "01"])
+    ('1', None)
     """
-    try:
-        columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, layouts)
-    except OSError as error:
-        reason = error.strerror or "damaged"
-        raise DataError(f"{path}: cannot be read ({reason}); name an existing CSV or Parquet file") from None
-    if not columns or len(next(iter(columns.values()))) == 0:
-        raise DataError(f"{path}: has no rows; give a file with at least one row of data")
-    return columns
-
-
-def numbers(cells: Cells) -> NDArray[np.float64]:
-    """The cells as float64, shape [rows]; NaN where a cell is no number."""
-    if cells.dtype != object:
-        return cells.astype(np.float64)
-    return np.fromiter(map(_number, cells), np.float64, len(cells))
-
-
-def texts(cells: Cells) -> Cells:
-    """The cells as texts, shape [rows], dtype object; "" where missing. 1.0 reads as "1"."""
-    if cells.dtype == object:
-        return cells
-    if cells.dtype.kind == "f":
-        plain = ["" if np.isnan(cell) else np.format_float_positional(cell, trim="-") for cell in cells]
-        return _objects(plain)
-    return _objects(map(str, cells))
-
-
-def matches(cells: Cells, values: Iterable[Value]) -> NDArray[np.bool_]:
-    """Which cells equal one of `values`, shape [rows]: numbers by value ("1.0" is 1), texts exactly."""
     values = list(values)
-    words = [value for value in values if isinstance(value, str)]
-    amounts = [value for value in values if not isinstance(value, str)]
-    found = np.isin(numbers(cells), amounts) if amounts else np.zeros(len(cells), dtype=np.bool_)
-    return found | np.isin(texts(cells), _objects(words)) if words else found
+    cells = Cells.of([str(value) for value in values])
+    return next((value for value in values if cells.matches([value]).sum() > 1), None)
 
 
-def is_missing(cells: Cells, values: Iterable[Value]) -> NDArray[np.bool_]:
-    """Which cells are empty, NaN or one of the declared `values`, shape [rows]."""
-    if cells.dtype == object:
-        empty = np.fromiter((cell == "" or cell.lower() == "nan" for cell in cells), np.bool_, len(cells))
-    else:
-        empty = np.isnan(cells.astype(np.float64))
-    return empty | matches(cells, values)
+def normal(texts: Any) -> Any:
+    """An arrow array of texts, trimmed and in Unicode's composed form, so that one name has one spelling."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    return trimmed if _flags(pc.string_is_ascii(trimmed)).all() else pc.utf8_normalize(trimmed, "NFC")
 
 
-def _number(text: str) -> float:
+def _texts(array: Any) -> Any:
+    plain = normal(array)
+    return pc.if_else(pc.is_in(pc.utf8_lower(plain), pa.array(["", "nan"], plain.type)), None, plain)
+
+
+def _parsed(texts: Any, mark: str) -> Any:
+    """Texts as float64, null where a text is no number."""
+    if mark == ".":
+        try:
+            return texts.cast(pa.float64())
+        except pa.ArrowInvalid:
+            pass
+    lowered = pc.utf8_lower(texts)
+    spelled = pc.if_else(pc.equal(lowered, "true"), "1", pc.if_else(pc.equal(lowered, "false"), "0", texts))
+    good = pc.match_substring_regex(spelled, _MARKED["," if mark == "," else r"\."])
+    pointed = pc.replace_substring(pc.if_else(good, spelled, None), mark, ".")
+    return pc.utf8_ltrim(pointed, "+").cast(pa.float64())
+
+
+def _decimal(text: str, mark: str) -> Decimal | None:
     try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+        return Decimal(text.replace(mark, "."))
+    except ArithmeticError:
+        return None
 
 
-def _objects(cells: Iterable[str]) -> Cells:
-    """Texts as an object array; numpy's own text arrays pad every cell to the longest."""
-    return np.array(list(cells), dtype=object)
+def _is_plain(text: str) -> bool:
+    return _PLAIN.fullmatch(text.replace(",", ".")) is not None
 
 
-def _read_csv(path: Path, layouts: Sequence[Sequence[str]] | None) -> Columns:
-    lines = _csv_lines(path)
-    if not lines:
-        return {}
-    width = len(lines[0])
-    if width == 1 and ";" in lines[0][0]:
-        raise DataError(f"{path}: fields are separated by `;`; save it with commas between fields")
-    if layouts is None:
-        names, body = _header(path, lines[0]), lines[1:]
-    else:
-        names, body = _layout(path, width, layouts), lines
-    for row, line in enumerate(body, start=1):
-        if len(line) != width:
-            raise DataError(f"{path}: row {row} has {len(line)} fields, the first line {width}; mend it")
-    return {name: _objects(line[index].strip() for line in body) for index, name in enumerate(names)}
-
-
-def _csv_lines(path: Path) -> list[list[str]]:
-    """All lines that are not blank, as fields."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [line for line in csv.reader(file) if line]
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not text in UTF-8; save it as CSV in UTF-8, or as .parquet") from None
-    except csv.Error:
-        raise DataError(f"{path}: is not a CSV file; save it as CSV in UTF-8, or as .parquet") from None
-
-
-def _layout(path: Path, width: int, layouts: Sequence[Sequence[str]]) -> list[str]:
-    if not layouts:
-        return [f"column_{index}" for index in range(1, width + 1)]
-    names = next((names for names in layouts if len(names) == width), None)
-    if names is None:
-        wanted = " or ".join(str(len(names)) for names in layouts)
-        raise DataError(f"{path}: has {width} columns, but [data] columns names {wanted}; list all of them")
-    return list(names)
-
-
-def _header(path: Path, line: list[str]) -> list[str]:
-    # A patient's row taken for a header would end up in messages as column names.
-    numeric = sum(not np.isnan(_number(name)) for name in line)
-    if 2 * numeric >= len(line):
-        raise DataError(f"{path}: its first line holds numbers: name its columns in [data] columns (or --no-header)")
-    return _distinct(path, (name.strip() or f"column_{index}" for index, name in enumerate(line, start=1)))
-
-
-def _distinct(path: Path, names: Iterable[str]) -> list[str]:
-    seen: list[str] = []
-    for name in names:
-        if name in seen:
-            raise DataError(f"{path}: has two columns `{name}`; rename or remove one")
-        seen.append(name)
-    return seen
-
-
-def _read_parquet(path: Path) -> Columns:
-    try:
-        with path.open("rb") as file:
-            table = pq.read_table(file)
-    except pa.ArrowException:
-        raise DataError(f"{path}: is not a readable Parquet file; write it anew, or as CSV") from None
-    names = _distinct(path, table.column_names)
-    return {name: _arrow_cells(column) for name, column in zip(names, table.columns, strict=True)}
-
-
-def _arrow_cells(column: Any) -> Cells:
-    kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        values = (np.nan if cell is None else float(cell) for cell in column.to_pylist())
-        return np.fromiter(values, np.float64, len(column))
-    if pa.types.is_integer(kind) and column.null_count == 0:
-        integers: Cells = column.to_numpy()
-        return integers
-    # Integers with gaps stay texts: as float64, patient numbers past 2^53 would merge.
-    return _objects("" if cell is None else str(cell).strip() for cell in column.to_pylist())
+def _flags(array: Any) -> NDArray[np.bool_]:
+    """An arrow array of booleans as numpy's; null is false."""
+    flags: NDArray[np.bool_] = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+    return flags

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.cells import Cells, is_missing, matches, numbers, texts
+from securepfl.data.cells import Cells
 from securepfl.data.source import Source
 from securepfl.data.values import Value, require, require_values, shown
 
@@ -40,7 +40,7 @@ class Comparison:
 
     def holds(self, cells: Cells) -> NDArray[np.bool_]:
         """For which cells, [rows]; never for one that is no number."""
-        values = numbers(cells)
+        values = cells.numbers
         found: NDArray[np.bool_] = _COMPARE[self.sign](values, self.threshold) & ~np.isnan(values)
         return found
 
@@ -57,7 +57,7 @@ class Listed:
 
     def holds(self, cells: Cells) -> NDArray[np.bool_]:
         """For which cells, [rows]."""
-        return matches(cells, self.values)
+        return cells.matches(self.values)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class BinaryLabels:
     def read(self, source: Source, column: str, missing_values: Iterable[Value]) -> NDArray[np.int64]:
         """The column's labels as 0 and 1, [rows]. Raises DataError for the first that is neither, or missing."""
         cells = source.column(column, "the label")
-        source.refuse(is_missing(cells, missing_values), column, "no label; fill it in or remove the row")
+        source.refuse(cells.missing(missing_values), column, "no label; fill it in or remove the row")
         positive, negative = self.positive.holds(cells), self.negative.holds(cells)
         _refuse(source, column, positive & negative, "is both positive and negative; mend [data]")
         mend = "mend it, declare it in [data] positive or negative, or list it in missing_values"
@@ -101,7 +101,7 @@ class BinaryLabels:
 def _refuse(source: Source, column: str, bad: NDArray[np.bool_], problem: str) -> None:
     """Labels are a declared set, so the message may name the one that is not in it."""
     if bad.any():
-        label = str(texts(source.columns[column])[bad.argmax()])
+        label = source.columns[column].texts[int(bad.argmax())].as_py()
         source.refuse(bad, column, f"label {shown(label)} {problem}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.cells import Cells, is_missing, matches, numbers, texts
+from securepfl.data.cells import Cells, ambiguous
 from securepfl.data.source import Source
 from securepfl.data.values import Value, require, require_values, shown
 
@@ -23,6 +23,8 @@ class ClassLabels:
         kinds = {isinstance(value, str) for value in self.classes}
         require(len(kinds) == 1, "classes: mixes texts and numbers; write all alike")
         require_values("classes", self.classes)
+        same = ambiguous(self.classes)
+        require(same is None, f"classes: a cell could be {same!r} and another class too; list each once")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ class ClassLabels:
     def read(self, source: Source, column: str, missing_values: Iterable[Value]) -> NDArray[np.int64]:
         """Each row's class, int64 [rows]. Raises DataError for a label that is missing or not in the list."""
         cells = _labels(source, column, missing_values)
-        found = np.stack([matches(cells, [value]) for value in self.classes])
+        found = np.stack([cells.matches([value]) for value in self.classes])
         mend = "mend it, declare it in [data] classes, or list it in missing_values"
         _refuse(source, column, np.all(~found, axis=0), f"is none of the classes; {mend}")
         classes: NDArray[np.int64] = found.argmax(axis=0).astype(np.int64)
@@ -63,7 +65,7 @@ class LabelRange:
 
     def read(self, source: Source, column: str, missing_values: Iterable[Value]) -> NDArray[np.float64]:
         """The labels in their own unit, float64 [rows]. Raises DataError for one missing, no number or out of range."""
-        values = numbers(_labels(source, column, missing_values))
+        values = _labels(source, column, missing_values).numbers
         mend = "mend it, or list it in missing_values"
         _refuse(source, column, ~np.isfinite(values), f"is not a number; {mend}")
         low, high = self.centre - self.limit * self.spread, self.centre + self.limit * self.spread
@@ -74,10 +76,11 @@ class LabelRange:
 
 def _labels(source: Source, column: str, missing_values: Iterable[Value]) -> Cells:
     cells = source.column(column, "the label")
-    source.refuse(is_missing(cells, missing_values), column, "no label; fill it in or remove the row")
+    source.refuse(cells.missing(missing_values), column, "no label; fill it in or remove the row")
     return cells
 
 
 def _refuse(source: Source, column: str, bad: NDArray[np.bool_], problem: str) -> None:
     if bad.any():
-        source.refuse(bad, column, f"label {shown(str(texts(source.columns[column])[bad.argmax()]))} {problem}")
+        label = source.columns[column].texts[int(bad.argmax())].as_py()
+        source.refuse(bad, column, f"label {shown(label)} {problem}")

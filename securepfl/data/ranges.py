@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from securepfl.data.cells import Cells, Columns, is_missing, numbers, read_columns, texts
+from securepfl.data.cells import Cells, Columns
+from securepfl.data.names import composed
+from securepfl.data.reading import read_columns
+from securepfl.data.wanted import Wanted
 from securepfl.errors import DataError
 
 _UNITS = (
@@ -33,8 +36,9 @@ def describe_columns(path: Path, site: str, *, header: bool = True) -> str:
     of all of them (by a column that holds `site`). Without `header`, CSV columns are numbered. No minimum, mean,
     level, count or rate of missing cells is shown. Raises DataError.
     """
+    site = composed(site)
     file = _site_file(path, site) if path.is_dir() else path
-    columns = read_columns(file, None if header else [])
+    columns = read_columns(file, Wanted(layouts=None if header else ())).columns
     site_column = None if path.is_dir() else _site_column(file, columns, site)
     lines = [_PREFACE.format(name=file.name, site=site, count=len(columns)), "[data]"]
     if not header:
@@ -47,6 +51,7 @@ def describe_columns(path: Path, site: str, *, header: bool = True) -> str:
     lines += ['# drop = ["..."]          # columns that are no features: dates, free text, other identifiers']
     lines += ['# missing_values = ["?"]  # codes for "not recorded"; empty cells and NaN always are']
     kinds = {name: _kind(cells) for name, cells in columns.items() if name != site_column}
+    lines += ['# decimal = ","            # where texts write numbers with a decimal comma']
     lines += ["", "[data.ranges]             # numbers, and 0/1 columns (centre 0.5, spread 0.5)"]
     lines += [_range_line(name) for name, kind in kinds.items() if kind == "numeric"]
     lines += ["", "[data.categories]         # texts, and numbers that are codes: every level that may occur"]
@@ -62,8 +67,8 @@ def unit_of(column: str) -> str:
 
 def _site_file(path: Path, site: str) -> Path:
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    exact = [file for file in files if file.stem == site]
-    found = exact or [file for file in files if site in file.name.split(".")]
+    exact = [file for file in files if composed(file.stem) == site]
+    found = exact or [file for file in files if site in composed(file.name).split(".")]
     if len(found) != 1:
         raise DataError(f"{path}: {len(found)} files are named after site {site}; name the file itself")
     return found[0]
@@ -71,20 +76,20 @@ def _site_file(path: Path, site: str) -> Path:
 
 def _site_column(file: Path, columns: Columns, site: str) -> str | None:
     """The column that names hospitals, found by the name asked for; None where the file is of this site alone."""
-    found = [name for name, cells in columns.items() if (texts(cells) == site).any()]
+    found = [name for name, cells in columns.items() if cells.matches([site]).any()]
     if len(found) == 1:
         return found[0]
-    if not found and site in file.name.split("."):
+    if not found and site in composed(file.name).split("."):
         return None
     raise DataError(f"{file}: {len(found)} columns hold the site {site}, and one should; check --site")
 
 
 def _kind(cells: Cells) -> str:
     """numeric, boolean or text, by most of the recorded cells: no single row decides."""
-    recorded = cells[~is_missing(cells, ("?",))]
-    if 2 * int((~np.isnan(numbers(recorded))).sum()) > len(recorded):
+    recorded = cells[~cells.missing(("?",))]
+    if 2 * int((~np.isnan(recorded.numbers) | recorded.other_marks).sum()) > len(recorded):
         return "numeric"
-    truths = sum(str(cell).lower() in _TRUTHS for cell in texts(recorded))
+    truths = int(recorded.matches(_TRUTHS).sum())
     return "boolean" if 2 * truths > len(recorded) else "text"
 
 

@@ -17,7 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.data.cells import ambiguous
 from securepfl.data.labels import BinaryLabels
+from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.source import Source
 from securepfl.data.values import Value, require, require_values
@@ -80,10 +82,11 @@ class DataSpec:
     other tasks: `classes` lists every class, in order; `label_range` declares a number; a list as `label` names several
     columns, each a yes or no.
 
-    `columns` names the columns of files without a header. `files` names each site's file in a folder; without it, sites
-    of a folder are its .csv and .parquet files. An empty cell and NaN are always missing; under "indicator" a missing
-    value takes the centre (0 once scaled) and sets a feature of its own, under "drop-rows" its row is left out.
-    Raises ValueError; `from_mapping` raises ConfigError instead.
+    `columns` names the columns of files without a header. `separator` is a text file's, taken from its first line where
+    it is not declared; `decimal` is the mark of numbers in texts, "." or ",". `files` names each site's file in a
+    folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN are always missing;
+    under "indicator" a missing value takes the centre (0 once scaled) and sets a feature of its own, under "drop-rows"
+    its row is left out. Raises ValueError; `from_mapping` raises ConfigError instead.
     """
 
     label: str | tuple[str, ...]
@@ -95,6 +98,8 @@ class DataSpec:
     patient: str | None = None
     drop: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+    separator: str | None = None
+    decimal: Literal[".", ","] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     missing_values: tuple[Value, ...] = ()
     missing: Literal["indicator", "drop-rows"] = "indicator"
@@ -109,6 +114,7 @@ class DataSpec:
         _check_labels(self)
         _check_columns(self)
         _check_files(self)
+        _check_separator(self.separator)
         for column, levels in self.categories.items():
             _check_levels(column, levels)
         counted = self.split.method == "hash" or not (self.label_range or isinstance(self.label, tuple))
@@ -118,7 +124,11 @@ class DataSpec:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
-        """Build from the mapping that TOML's `[data]` gives. Raises ConfigError naming file and key."""
+        """Build from the mapping that TOML's `[data]` gives, each name and text in its one spelling (NFC, trimmed).
+
+        Raises ConfigError naming file and key.
+        """
+        mapping = {key: value if key == "separator" else _spelled(value) for key, value in mapping.items()}
         ranges = _table(mapping.get("ranges", {}), "data.ranges", where)
         levels = _table(mapping.get("categories", {}), "data.categories", where)
         ready = {
@@ -227,9 +237,19 @@ def _check_files(spec: DataSpec) -> None:
     for site, name in spec.files.items():
         plain = bool(name) and PurePath(name).name == name and "\\" not in name
         require(plain, f'files: {site} = "{name}" must be the plain name of a file in the data folder')
+    pair = alike(spec.files)
+    require(pair is None, f"files: sites {' and '.join(map(spelled_out, pair or ()))} look alike; rename one")
     require(len(set(spec.files.values())) == len(spec.files), "files: two sites share a file; name one each")
     both = bool(spec.files) and spec.site is not None
     require(not both, "files and site are both declared; a site column belongs to a single file")
+
+
+def _check_separator(separator: str | None) -> None:
+    plain = separator is None or (len(separator) == 1 and separator.isascii() and not separator.isalnum())
+    require(
+        plain and separator not in tuple('"+-._\r\n\0'),
+        f'separator = {separator!r}: must be one mark that no number or name holds, such as ";", "|" or a tab ("\\t")',
+    )
 
 
 def _check_levels(column: str, levels: tuple[Value, ...]) -> None:
@@ -237,6 +257,8 @@ def _check_levels(column: str, levels: tuple[Value, ...]) -> None:
     kinds = {isinstance(level, str) for level in levels}
     require(len(kinds) == 1, f"categories: {column} mixes texts and numbers; write all its levels alike")
     require_values(f"categories: {column}", levels)
+    same = ambiguous(levels)
+    require(same is None, f"categories: {column}: a cell could be {same!r} and another level too; list each once")
 
 
 def _table(entry: object, place: str, where: str) -> Mapping[str, Any]:
@@ -271,6 +293,15 @@ def _build(kind: type[_T], entry: object, place: str, where: str, ready: frozens
         return kind(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: [{place}] {error}") from None
+
+
+def _spelled(value: Any) -> Any:
+    """`value` with every text, keys too, in the spelling that cells and columns' names are read in."""
+    if isinstance(value, Mapping):
+        return {_spelled(key): _spelled(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(entry) for entry in value]
+    return composed(value) if isinstance(value, str) else value
 
 
 def _listed(value: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells, Columns
+from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
 
 
@@ -18,17 +19,19 @@ class Source:
     where: str
     columns: Columns = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
+    unread: tuple[str, ...] = ()
+    """Names of columns that were not asked for."""
 
     @classmethod
-    def of(cls, where: Path | str, columns: Columns) -> Self:
+    def of(cls, where: Path | str, contents: Contents) -> Self:
         """All rows of a file, numbered from 1."""
-        count = len(next(iter(columns.values())))
-        return cls(str(where), columns, np.arange(1, count + 1, dtype=np.int64))
+        unread = tuple(name for name in contents.names if name not in contents.columns)
+        return cls(str(where), contents.columns, np.arange(1, contents.rows + 1, dtype=np.int64), unread)
 
-    def select(self, index: NDArray[np.bool_]) -> "Source":
-        """The rows where `index` [rows] is true, with the numbers they have in the file."""
+    def select(self, index: NDArray[np.bool_], where: str | None = None) -> "Source":
+        """The rows where `index` [rows] is true, with the numbers they have in the file; `where` renames the place."""
         kept = {name: cells[index] for name, cells in self.columns.items()}
-        return Source(self.where, kept, self.rows[index])
+        return Source(where or self.where, kept, self.rows[index], self.unread)
 
     def column(self, name: str, role: str) -> Cells:
         """The cells of one column. Raises DataError where the file has none of this name."""
@@ -40,7 +43,3 @@ class Source:
         """Raise DataError for the first row in `bad` [rows]."""
         if bad.any():
             raise DataError(f"{self.where}: column `{column}`, row {self.rows[bad.argmax()]}: {problem}")
-
-    def with_where(self, where: Any) -> "Source":
-        """The same rows under another name in messages."""
-        return Source(str(where), self.columns, self.rows)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.folder import left_out
+from securepfl.data.patients import patient_key
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
@@ -69,7 +71,9 @@ def plan_tables(
     _check_seed(seed, ledgers)
     if ledgers is None and seed is None:
         ledgers = ledgers_beside(data)
-    return _plan(federation, spec, load_sites(data, spec), ledgers, (spec.split_note,), where)
+    tables = load_sites(data, spec)
+    notes = (spec.split_note, *left_out(data, spec.files))
+    return _plan(federation, spec, tables, ledgers, notes, where)
 
 
 def ledgers_beside(data: Path) -> Path:
@@ -111,11 +115,14 @@ def _plan(
 
 
 def _check_patients(hospitals: Mapping[str, Hospital]) -> None:
-    """A patient of two hospitals would be spent on by both, and neither ledger would say so. Raises DataError."""
+    """A patient of two hospitals would be spent on by both, and neither ledger would say so. Raises DataError.
+
+    Ids that differ only in case, spaces or leading zeros count as one: whose they are isn't known.
+    """
     home: dict[str, str] = {}
     for name, hospital in hospitals.items():
         patients = hospital.train.patients
-        for patient in [] if patients is None else set(patients.tolist()):
+        for patient in [] if patients is None else {patient_key(patient) for patient in set(patients.tolist())}:
             if home.setdefault(patient, name) != name:
                 raise DataError(
                     f'sites {home[patient]} and {name} both have rows of one patient, and [privacy] unit = "patient" '

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from securepfl.data.cells import Cells
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites
 from securepfl.errors import DataError
@@ -96,7 +97,7 @@ def test_a_label_that_is_no_number_cannot_be_compared(tmp_path: Path):
 @given(st.lists(st.floats(allow_nan=False), min_size=1), st.sampled_from([">", ">=", "<", "<="]), st.floats(-5, 5))
 def test_a_comparison_decides_every_number(values: list[float], sign: str, threshold: float):
     rules = declare(positive=f"{sign} {threshold!r}").label_rule
-    cells = np.array(values)
+    cells = Cells.of(np.array(values))
     assert (rules.positive.holds(cells) ^ rules.negative.holds(cells)).all()
 
 

@@ -1,0 +1,75 @@
+"""A Parquet file as columns: only those asked for are read, and each type becomes what its cells mean."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from securepfl.data.cells import Cells
+from securepfl.data.wanted import Contents, Wanted, distinct
+from securepfl.errors import DataError
+
+_KINDS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (pa.types.is_temporal, "dates or times; make them numbers (days, years), or list the column in [data] drop"),
+    (pa.types.is_nested, "lists, maps or records; make it one value a row, or list it in [data] drop"),
+    (lambda kind: True, "a type that is neither number nor text; write it anew, or list it in [data] drop"),
+)
+
+
+def read_parquet(path: Path, wanted: Wanted) -> Contents:
+    """The columns asked for. Raises DataError for a file or a type that cannot be read, and OSError."""
+    try:
+        with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+            stored = parquet.schema_arrow.names
+            names = distinct(path, stored)
+            asked = {name: old for name, old in zip(names, stored, strict=True) if wanted.reads(name)}
+            for name, old in asked.items():
+                _check_type(path, name, parquet.schema_arrow.field(old).type)
+            rows = parquet.metadata.num_rows
+            table = parquet.read(columns=list(asked.values()))
+            columns = {name: _cells(table.column(old), wanted.decimal) for name, old in asked.items()}
+    except (pa.ArrowException, UnicodeDecodeError):
+        raise DataError(f"{path}: is not a readable Parquet file; write it anew, or as CSV") from None
+    return Contents(names, columns, rows)
+
+
+def _check_type(path: Path, name: str, kind: Any) -> None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not _readable(kind):
+        problem = next(words for holds, words in _KINDS if holds(kind))
+        raise DataError(f"{path}: column `{name}` holds {problem}")
+
+
+def _readable(kind: Any) -> bool:
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return number or text or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+
+
+def _cells(column: Any, decimal: str) -> Cells:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    array = column.combine_chunks()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    kind = array.type
+    if pa.types.is_float16(kind):
+        return Cells.of(_decimals(array.to_numpy(zero_copy_only=False)))
+    if pa.types.is_float32(kind):
+        # The number that was stored is the shortest that float32 rounds so: -99.9, and not -99.9000015.
+        return Cells.of(array.cast(pa.string()).cast(pa.float64()))
+    if pa.types.is_decimal(kind):
+        return Cells.of(array.cast(pa.string()))
+    if pa.types.is_string_view(kind):
+        array = array.cast(pa.string())
+    return Cells.of(array, decimal if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) else ".")
+
+
+def _decimals(values: Any) -> list[float]:
+    """Half floats by their shortest decimals."""
+    found, places = np.unique(values.astype(np.float16), return_inverse=True)
+    shortest = np.array([float(np.format_float_positional(value)) for value in found])
+    numbers: list[float] = shortest[places].tolist()
+    return numbers

@@ -1,0 +1,43 @@
+"""One file of any kind as columns: a reader a suffix."""
+
+from pathlib import Path
+
+from securepfl.data.csv_table import read_csv
+from securepfl.data.parquet import read_parquet
+from securepfl.data.schema import DataSpec
+from securepfl.data.wanted import Contents, Wanted
+from securepfl.errors import DataError
+
+PARQUET = ".parquet"
+SUFFIXES = (".csv", PARQUET)
+"""Of files in a folder that are taken for tables without being declared."""
+
+
+def read_columns(path: Path, wanted: Wanted | None = None) -> Contents:
+    """Read one file: Parquet by its suffix `.parquet`, anything else as text in the CSV format.
+
+    Raises DataError for a file that cannot be read or has no rows.
+    """
+    read = read_parquet if path.suffix.lower() == PARQUET else read_csv
+    try:
+        contents = read(path, wanted or Wanted())
+    except OSError as error:
+        reason = error.strerror or "damaged"
+        raise DataError(f"{path}: cannot be read ({reason}); name an existing CSV or Parquet file") from None
+    if contents.rows == 0:
+        raise DataError(f"{path}: has no rows; give a file with at least one row of data")
+    return contents
+
+
+def wanted_of(spec: DataSpec, layouts: tuple[tuple[str, ...], ...] | None = None, labelled: bool = True) -> Wanted:
+    """What to read of a file: what is used of it, and no dropped column. `layouts`: as declared, where None."""
+    features = (*spec.ranges, *spec.categories)
+    patient = () if spec.patient is None else (spec.patient,)
+    roles = (*spec.label_columns, *patient, *(() if spec.site is None else (spec.site,)))
+    return Wanted(
+        columns=frozenset((*features, *(roles if labelled else patient))),
+        needed=(*features, *roles) if labelled else features,
+        layouts=layouts or ((spec.columns,) if spec.columns else None),
+        separator=spec.separator,
+        decimal=spec.decimal or ".",
+    )

@@ -1,0 +1,46 @@
+"""One site's rows as arrays."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Table:
+    """One site's rows, scaled as declared.
+
+    `features` float32 [n, d] in the order of `DataSpec.feature_names`, finite and within the declared limits;
+    `labels` as `DataSpec.read_labels` gives them, or None where unlabelled; `patients` texts (dtype object) [n], or
+    None; `rows` int64 [n], each row's number in its file. Raises ValueError where shapes differ.
+    """
+
+    site: str
+    features: NDArray[np.float32] = field(repr=False)
+    labels: NDArray[Any] | None = field(repr=False)
+    patients: NDArray[Any] | None = field(repr=False)
+    rows: NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2:
+            raise ValueError(f"features must have shape [n, d], not {list(self.features.shape)}")
+        for name in ("labels", "patients", "rows"):
+            column = getattr(self, name)
+            if column is not None and (
+                len(column) != len(self.features) or column.ndim > (2 if name == "labels" else 1)
+            ):
+                raise ValueError(f"{name} must have shape [{len(self.features)}], not {list(column.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def select(self, index: NDArray[Any]) -> "Table":
+        """The rows at `index` (positions or a boolean mask), as a table."""
+        return Table(
+            site=self.site,
+            features=self.features[index],
+            labels=None if self.labels is None else self.labels[index],
+            patients=None if self.patients is None else self.patients[index],
+            rows=self.rows[index],
+        )

@@ -1,0 +1,50 @@
+"""What is asked of a file, and what was found in it. A reader knows this and nothing else of a declaration."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from securepfl.data.cells import Columns
+from securepfl.data.names import composed
+from securepfl.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which columns to read, and what tells how a text file is written.
+
+    `columns`: the names to read, None for all; no other column is converted. `needed`: the names that a header must
+    hold, which tells the separator. `layouts`: None where a text file's first line is its header; else the lists of
+    names that it may follow, told apart by length (none given: columns are named by their number). `separator` and
+    `decimal` are declared, or None and ".".
+    """
+
+    columns: frozenset[str] | None = None
+    needed: tuple[str, ...] = ()
+    layouts: tuple[tuple[str, ...], ...] | None = None
+    separator: str | None = None
+    decimal: str = "."
+
+    def reads(self, name: str) -> bool:
+        """Whether the column is asked for."""
+        return self.columns is None or name in self.columns
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """The names of all columns in the file's order, the cells of those asked for, and how many rows there are."""
+
+    names: tuple[str, ...]
+    columns: Columns = field(repr=False)
+    rows: int
+
+
+def distinct(path: Path, names: Iterable[str]) -> tuple[str, ...]:
+    """The columns' names in composed form, trimmed. Raises DataError where two columns have one name."""
+    seen: list[str] = []
+    for index, given in enumerate(names, start=1):
+        name = composed(given) or f"column_{index}"
+        if name in seen:
+            raise DataError(f"{path}: has two columns `{name}`; rename or remove one")
+        seen.append(name)
+    return tuple(seen)
