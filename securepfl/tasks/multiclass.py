@@ -21,6 +21,7 @@ class Multiclass:
     `classes`: their names, in order; without them k is what the model gives. Raises ValueError for one class, or a
     name that comes twice.
 
+    >>> import torch
     >>> task = Multiclass(("mild", "severe", "critical"))
     >>> task.illegal(torch.tensor([0, 3]), (3,)).problem
     'label is 3: with 3 classes labels are whole numbers from 0 to 2; map them'
