@@ -1,7 +1,10 @@
 """The order of a round, once: who is asked what, and when. It carries bytes and knows no method, key or socket."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
+
+from securepfl.errors import MessageError
 
 
 class Carrier(Protocol):
@@ -25,17 +28,28 @@ class Hub(Protocol):
         """The list of hospitals that contributed, to be signed."""
 
     def unmask(self) -> Mapping[str, bytes]:
-        """The request for shares of what the sum still carries."""
+        """The request for shares of what the sum still carries. Raises MessageError where no sum can come of it."""
 
     def close(self) -> Mapping[str, bytes]:
         """End the round."""
 
     def receive(self, message: bytes) -> str:
-        """Take one hospital's reply."""
+        """Take one hospital's reply. Raises MessageError for one that it refuses."""
 
 
-def drive(hub: Hub, carrier: Carrier) -> None:
-    """One round, from the invitation to the last answer.
+@dataclass(frozen=True)
+class Refusal:
+    """A reply that the coordinator did not take, and why.
+
+    `hospital` is the one that was asked; None where every reply was taken, but the masks in them don't fit each other.
+    """
+
+    hospital: str | None
+    reason: MessageError
+
+
+def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
+    """One round, from the invitation to the last answer. Returns what the coordinator refused, in order.
 
     | step | coordinator | hospital | in every round |
     |---|---|---|---|
@@ -44,18 +58,34 @@ def drive(hub: Hub, carrier: Carrier) -> None:
     | 3 | unmask | reveal | where updates are masked |
     | 4 | close | apply | yes |
 
-    A hospital that gives no reply is left out of the step; the coordinator decides whether a sum can be formed. Raises
-    what hub and carrier raise.
+    A hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
+    others: bad bytes of one must not end it for all. The coordinator decides whether a sum can be formed; an engine
+    logs what was refused. Raises what the carrier raises, and MessageError where the coordinator cannot begin a round.
     """
-    _exchange(hub, carrier, hub.invite())
+    refused = _exchange(hub, carrier, hub.invite())
     if hub.masked:
-        _exchange(hub, carrier, hub.fix_survivors())
-        _exchange(hub, carrier, hub.unmask())
+        refused += _exchange(hub, carrier, hub.fix_survivors())
+        refused += _unmask(hub, carrier)
     for name, answer in hub.close().items():
         carrier.ask(name, answer)
+    return tuple(refused)
 
 
-def _exchange(hub: Hub, carrier: Carrier, messages: Mapping[str, bytes]) -> None:
+def _exchange(hub: Hub, carrier: Carrier, messages: Mapping[str, bytes]) -> list[Refusal]:
+    refused = []
     for name, message in messages.items():
         if reply := carrier.ask(name, message):
-            hub.receive(reply)
+            try:
+                hub.receive(reply)
+            except MessageError as reason:
+                refused.append(Refusal(name, reason))
+    return refused
+
+
+def _unmask(hub: Hub, carrier: Carrier) -> list[Refusal]:
+    """Masks that don't fit each other leave nothing to ask for: the round is then closed without a sum."""
+    try:
+        requests = hub.unmask()
+    except MessageError as reason:
+        return [Refusal(None, reason)]
+    return _exchange(hub, carrier, requests)

@@ -146,8 +146,13 @@ def simulate(
 
 
 def exchange(run: SimulatedRun) -> None:
-    """One round. What passes between a client and the coordinator is bytes, counted here."""
-    drive(run.coordinator, _InProcess(run.clients, run.traffic))
+    """One round. What passes between a client and the coordinator is bytes, counted here.
+
+    In one process nobody forges a reply: one that is refused is a fault of the program, so it is raised (MessageError),
+    once the round is over for all.
+    """
+    for refusal in drive(run.coordinator, _InProcess(run.clients, run.traffic)):
+        raise refusal.reason
 
 
 @dataclass(frozen=True)
