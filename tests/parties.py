@@ -1,17 +1,23 @@
 """A small federation for tests: real keys, real ciphertexts, real DP-SGD, few rows."""
 
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from zlib import crc32
 
+import msgspec
 import torch
 from torch.utils.data import TensorDataset
 
 from securepfl.client.client import Client
 from securepfl.client.run_kind import Simulation
+from securepfl.client.state import ClientState
 from securepfl.client.training import as_floats
+from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.learning.personal.partition import Partition
 from securepfl.learning.sparse.support import choose_support
 from securepfl.protocol.channels import SumChannel
+from securepfl.protocol.rounds import drive
 from securepfl.runtime.local import local_parties
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
@@ -90,15 +96,55 @@ def channels_of(client):
     return SumChannel.open(client.federation, client.session.key)
 
 
+@dataclass
+class Carried:
+    """Carries messages to the clients; keeps (receiver, message, reply) in order. Those who are `away` get nothing, and
+    `swap(name, reply)` may alter what a client sends.
+    """
+
+    clients: Mapping[str, Client]
+    away: Collection[str] = ()
+    swap: Callable[[str, bytes], bytes] = lambda name, reply: reply
+    asked: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+
+    def ask(self, name, message):
+        reply = b"" if name in self.away else self.swap(name, self.clients[name].handle(message))
+        self.asked.append((name, message, reply))
+        return reply
+
+    def messages(self, kind):
+        """The coordinator's messages of one kind by receiver."""
+        return {name: message for name, message, _ in self.asked if Header.from_bytes(message).kind == kind}
+
+    def replies(self, kind):
+        """What was replied to them by sender."""
+        return {name: reply for name, message, reply in self.asked if Header.from_bytes(message).kind == kind}
+
+
 def exchange(coordinator, clients):
     """One round; returns (contributions, answers) by name."""
-    sent = {name: clients[name].contribute(invitation) for name, invitation in coordinator.invite().items()}
-    for message in sent.values():
-        coordinator.receive(message)
-    answers = coordinator.close()
-    for name, answer in answers.items():
-        clients[name].apply(answer)
-    return sent, answers
+    carried = Carried(clients)
+    assert drive(coordinator, carried) == ()
+    return carried.replies(Kind.INVITATION), carried.messages(Kind.ANSWER)
+
+
+def reopened(client, rows=None, **changes):
+    """The client after a restart; some fields of the state in its folder are set before, as by whoever edits it."""
+    client.close()
+    if changes:
+        path = client.folder / "state.safetensors"
+        state = ClientState.load(path, client.federation.digest.hex())
+        msgspec.structs.replace(state, **changes).save(path)
+    return Client(
+        client.federation,
+        client.name,
+        MODEL,
+        rows_of(client.name) if rows is None else rows,
+        client.session.keyring,
+        client.folder,
+        device="cpu",
+        simulation=Simulation(client.session.noise_key),
+    )
 
 
 def close_all(clients):

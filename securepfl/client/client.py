@@ -88,7 +88,7 @@ class Client(Readings):
         device: str = "auto",
         simulation: Simulation | None = None,
     ) -> None:
-        self.federation, self.name = federation, name
+        self.federation, self.name, self.folder = federation, name, folder
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self.last_training: TrainingReport | None = None
         self.coupled_rounds = 0  # in this process, as the seconds: how often it was drawn to neighbours

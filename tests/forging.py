@@ -1,0 +1,94 @@
+"""What dishonest parties make: messages of their own, well signed and sealed, and what an honest receiver opens."""
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from securepfl.client.round import Round
+from securepfl.coordinator.answering import Answering
+from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.sums.words import add, scale
+from securepfl.protocol.messages import (
+    Agreement,
+    Answer,
+    Body,
+    Contribution,
+    Decline,
+    Invitation,
+    Reveal,
+    Survivors,
+    Unmask,
+    decode,
+    encode,
+)
+
+BODIES = {form.kind: form for form in (Invitation, Contribution, Decline, Answer, Survivors, Agreement, Unmask, Reveal)}
+
+
+def opened_by_hospital(client, message):
+    """(round, body) of a message of the coordinator's to a hospital."""
+    return Round.open(client.session, message, BODIES[Header.from_bytes(message).kind], client.state)
+
+
+def opened_by_coordinator(coordinator, message):
+    """The body of a hospital's message in the open round."""
+    kind = Header.from_bytes(message).kind
+    _, data = open_message(
+        message,
+        coordinator.identity,
+        coordinator.hospitals,
+        kinds=(kind,),
+        federation_digest=coordinator.rules.session,
+        round=coordinator.open_round.number,
+        max_bytes=10**7,
+    )
+    return decode(data, BODIES[kind])
+
+
+def to_hospital(coordinator, name: str, body: Body, number=None, signer=None, **header) -> bytes:
+    """The coordinator's message to hospital `name`, in the open round; or `signer`'s, who is somebody else."""
+    signer = signer or coordinator.identity
+    receiver = coordinator.hospitals[name]
+    place = Header(
+        kind=body.kind,
+        federation_digest=coordinator.rules.session,
+        round=coordinator.open_round.number if number is None else number,
+        attempt=0,
+        sender=signer.public.fingerprint,
+        receiver=receiver.fingerprint,
+    )
+    return seal_message(replace(place, **header), encode(body), signer, receiver)
+
+
+def to_coordinator(client, body: Body | bytes, kind: Kind | None = None) -> bytes:
+    """A hospital's message in the round that it takes next; bytes are sealed as they are."""
+    keyring = client.session.keyring
+    header = Header(
+        kind=body.kind if kind is None else kind,
+        federation_digest=client.session.digest,
+        round=client.round + 1,
+        attempt=0,
+        sender=keyring.identity.public.fingerprint,
+        receiver=keyring.coordinator.fingerprint,
+    )
+    data = body if isinstance(body, bytes) else encode(body)
+    return seal_message(header, data, keyring.identity, keyring.coordinator)
+
+
+def falsify_answers(patch, **changes) -> None:
+    """From here on the coordinator answers everybody with some fields replaced."""
+    honest = Answering.answer
+    patch.setattr(Answering, "answer", lambda self, name: msgspec.structs.replace(honest(self, name), **changes))
+
+
+def sum_of(wire, updates, weights=None, off=0) -> bytes:
+    """The sum that hospitals would be answered over `updates`, with its first word `off` by so much."""
+    weights = [1] * len(updates) if weights is None else weights
+    seeds, total = [], np.zeros(wire.layout.slots, dtype=np.uint64)
+    total[0] = off
+    for update, weight in zip(updates, weights, strict=True):
+        seed, words = wire.read_contribution(update)
+        seeds.append(seed)
+        total = add(total, scale(words, weight, wire.modulus), wire.modulus)
+    return wire.answer(weights, seeds, total)
