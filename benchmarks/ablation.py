@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py [--data ../shared/data] [--task NAME] [--seeds 5] [--write docs/results.md]
 
-The learning rate and the number of rounds are chosen for the whole, on inner validation, as in methods.py.
+The learning rate and the number of rounds are chosen for the whole, on inner validation, as in methods.
 """
 
 import math

