@@ -4,7 +4,7 @@ Envelopes (signatures and sealing) are the same for every scheme and not counted
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
@@ -18,6 +18,7 @@ from securepfl.bench.coordinator import coordinator_process
 from securepfl.bench.masked import PackedMasked
 from securepfl.bench.schemes import DENSE_SCHEMES, Hospital, hospital_half, scheme_names
 from securepfl.bench.similarity import measure_similarity
+from securepfl.report.width import fits
 
 _DECRYPTIONS: Final = 5
 _UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -142,26 +143,36 @@ def _bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def _aggregation_table(case: Case, rows: list[dict[str, Any]]) -> Table:
+def _columns(case: Case, steps: Collection[str]) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The cells of a row by heading."""
+    return {
+        "up": lambda row: _bytes(row["upload_bytes"]),
+        "x float32": lambda row: f"{row['upload_bytes'] / (4 * case.size):.3f}",
+        "down": lambda row: _bytes(row["download_bytes"]),
+        **{step: lambda row, step=step: f"{row['seconds'][step]:.4f}" for step in steps},
+        "total": lambda row: f"{total_seconds(row):.4f}",
+        "peak memory": lambda row: _bytes(row["peak_bytes"]),
+        "error": lambda row: f"{row['error']:.1e}",
+    }
+
+
+def _aggregation_tables(console: Console, case: Case, rows: list[dict[str, Any]]) -> list[Table]:
+    """One table, or two where the terminal has no room for it: bytes, then seconds."""
     title = (
         f"sums: {case.size:,} parameters, {case.hospitals} hospitals, {case.bits} bits, density {case.density:g}; "
         "per hospital, seconds"
     )
     steps = ("encrypt", "serialize", "load", "add", "decrypt")
-    names = ("scheme", "up", "x float32", "down", *steps, "total", "peak memory", "error")
-    table = Table(*names, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(
-            row["scheme"],
-            _bytes(row["upload_bytes"]),
-            f"{row['upload_bytes'] / (4 * case.size):.3f}",
-            _bytes(row["download_bytes"]),
-            *(f"{row['seconds'][step]:.4f}" for step in steps),
-            f"{total_seconds(row):.4f}",
-            _bytes(row["peak_bytes"]),
-            f"{row['error']:.1e}",
-        )
-    return table
+    columns = _columns(case, steps)
+
+    def table(headings: Iterable[str]) -> Table:
+        drawn = Table("scheme", *headings, title=title, title_justify="left")
+        for row in rows:
+            drawn.add_row(row["scheme"], *(columns[heading](row) for heading in headings))
+        return drawn
+
+    whole, times = table(columns), (*steps, "total")
+    return [whole] if fits(console, whole) else [table([name for name in columns if name not in times]), table(times)]
 
 
 def _similarity_table(case: Case, rows: list[dict[str, Any]]) -> Table:
@@ -175,5 +186,6 @@ def _similarity_table(case: Case, rows: list[dict[str, Any]]) -> Table:
 
 def print_tables(console: Console, case: Case, result: dict[str, Any]) -> None:
     """A result of `run_case` for people."""
-    console.print(_aggregation_table(case, result["aggregation"]))
+    for table in _aggregation_tables(console, case, result["aggregation"]):
+        console.print(table)
     console.print(_similarity_table(case, result["similarity"]))

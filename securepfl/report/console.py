@@ -12,11 +12,10 @@ from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
+from securepfl.report.width import fits
 
 _MOST_SIMILAR = 3
 """How many others stand in a row where there is no room for all."""
-_ENDLESS = 10_000
-"""Columns of a terminal that breaks nothing."""
 
 
 @contextmanager
@@ -57,22 +56,17 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     """Print the closing tables and everything that the reader must know about them."""
     metrics = tuple(result["metrics"]["titles"])
     whole = _metrics_table(result, metrics)
-    for table in [whole] if _fits(console, whole) else [_metrics_table(result, (metric,)) for metric in metrics]:
+    for table in [whole] if fits(console, whole) else [_metrics_table(result, (metric,)) for metric in metrics]:
         console.print(table)
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
         matrix = _similarity_matrix(result)
-        console.print(matrix if _fits(console, matrix) else _most_similar(result))
+        console.print(matrix if fits(console, matrix) else _most_similar(result))
     if rows := coupling_rows(result):
         console.print(_coupling_table(rows))
     console.print(_communication(result["communication"], result["seconds"]))
     for note in result["notes"]:
         console.print(Text(f"note: {note}"), soft_wrap=True)
-
-
-def _fits(console: Console, table: Table) -> bool:
-    """Whether no cell of the table has to be broken on this terminal."""
-    return console.measure(table, options=console.options.update(width=_ENDLESS)).maximum <= console.width
 
 
 def _number(value: float | None) -> str:
