@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.output import say
+from securepfl.cli.output import say, shown
 from securepfl.crypto.keys.ceremony import IdentityCard
 from securepfl.crypto.keys.identity import fingerprint_bytes
 from securepfl.crypto.keys.keystore import passphrase_bytes
@@ -25,7 +25,7 @@ def ask_passphrase(file: Path | None, folder: Path, *, new: bool = False) -> Sec
     if not _at_terminal():
         raise ConfigError("no terminal to ask for the passphrase; give --passphrase-file PATH")
     with _unless_interrupted():
-        text = f"Passphrase of {private_file(folder)}"
+        text = shown(f"Passphrase of {private_file(folder)}")
         return passphrase_bytes(click.prompt(text, hide_input=True, confirmation_prompt=new, err=True))
 
 
@@ -70,7 +70,7 @@ def confirm(
         role = f"{card.role}, in place of its identity so far" if name in replaced else card.role
         say(f"{name} ({role}): {card.public.fingerprint}", err=True)
         with _unless_interrupted():
-            agreed = click.confirm(f"Did {name} read this very fingerprint to you by phone?", err=True)
+            agreed = click.confirm(shown(f"Did {name} read this very fingerprint to you by phone?"), err=True)
         if not agreed:
             path = card_file(exchange, name)
             raise ConfigError(f"{path}: not confirmed, nothing was written; compare again, or remove the file")

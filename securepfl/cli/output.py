@@ -24,8 +24,17 @@ _STRICT: Final = ("strict", "surrogateescape")
 def say(text: str, *, err: bool = False) -> None:
     """Print `text` on stdout, or on stderr, with what the stream or a terminal cannot show as escapes."""
     stream = sys.stderr if err else sys.stdout
-    stream.write(readable(text, stream.encoding or "utf-8") + "\n")
+    stream.write(_shown_on(stream, text) + "\n")
     stream.flush()
+
+
+def shown(text: str) -> str:
+    """A question as stderr can show it."""
+    return _shown_on(sys.stderr, text)
+
+
+def _shown_on(stream: TextIO, text: str) -> str:
+    return readable(text, stream.encoding or "utf-8")
 
 
 def say_data(text: str) -> None:

@@ -122,10 +122,14 @@ def test_stdout_stays_free_for_results(capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_tables_show_every_row():
+@pytest.mark.parametrize(("width", "tables"), [(160, 1), (80, 2)])
+def test_tables_show_every_row_and_break_no_cell(width, tables):
     text = io.StringIO()
-    print_tables(Console(file=text, width=160), CASE, result())
-    assert all(name in text.getvalue() for name in (*scheme_names(CASE), "ckks-dot"))
+    print_tables(Console(file=text, width=width), CASE, result())
+    sums = text.getvalue().split("similarity:")[0]
+    first = [line.split("│")[1].strip() for line in sums.splitlines() if line.startswith("│")]
+    assert sorted(first) == sorted([*scheme_names(CASE)] * tables)
+    assert "ckks-dot" in text.getvalue() and max(map(len, text.getvalue().splitlines())) <= width
 
 
 def test_asked_schemes_alone_are_run():

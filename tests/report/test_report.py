@@ -5,6 +5,7 @@ import json
 
 import pytest
 from parties import federation_of
+from rich.cells import cell_len
 from rich.console import Console
 
 from securepfl.report.console import closing_output, live_display
@@ -97,3 +98,21 @@ def test_the_live_display_ends_with_a_line_break_where_it_is_redirected():
 
     out = printed(show)
     assert "round 1/3" in out and "sat out" in out and out.endswith("\n")
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("hospitals", [4, 12])
+def test_no_name_and_no_figure_is_broken_on_a_terminal(width, hospitals):
+    names = [f"北京-number-{number:02d}" if number % 3 else f"simulated-{number:02d}" for number in range(hospitals)]
+    like = {one: {other: 0.5 for other in names if other != one} for one in names}
+    sites = {name: site(0.875, 0.875, similarity=like[name], signal=1234.5) for name in names}
+    whole = Outcome(sites, outcome().communication, outcome().seconds, None, {}, BINARY)
+    text = io.StringIO()
+    closing_output(Console(file=text, width=width), result_of(federation_of(names=tuple(names)), whole) | {"notes": []})
+    lines = text.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= width
+    first = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    tables = 4 if width == 140 else 6  # metrics together or one by one, privacy, similarity, coupling
+    assert all(first.count(name) == tables for name in names) and set(first) <= {*names, "mean", ""}
+    assert text.getvalue().count("0.875") == 4 * 3 * (hospitals + 1) and text.getvalue().count("1,234.5") == hospitals
+    assert ("most similar" in text.getvalue()) == (hospitals == 12 or width == 80)
