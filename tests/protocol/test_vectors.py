@@ -23,12 +23,7 @@ BODIES = vectors("protocol", "messages")
 
 
 def test_every_body_has_a_vector():
-    kinds = {
-        name
-        for name, found in vars(messages).items()
-        if isinstance(found, type) and found.__module__.endswith("messages")
-    }
-    assert {case["body"] for case in BODIES} == kinds - {"Body"}
+    assert {case["body"] for case in BODIES} == {kind.__name__ for kind in messages.Body.__subclasses__()}
 
 
 @pytest.mark.parametrize("case", BODIES, ids=lambda case: case["body"])
@@ -41,7 +36,7 @@ def test_bodies(case):
 
 @pytest.mark.parametrize("case", BODIES, ids=lambda case: case["body"])
 def test_a_body_of_another_schema_is_refused_by_name(case):
-    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x04", b"\xa6schema\x05", 1)
+    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x04", b"\xa6schema\x05")
     with pytest.raises(MessageError, match="schema 5, but this securepfl reads 4"):
         messages.decode(data, getattr(messages, case["body"]))
 
