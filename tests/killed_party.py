@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 from parties import MODEL, federation_of, rows_of
 
 from securepfl.client.client import Client
-from securepfl.crypto.keys.keystore import Holdings, passphrase_bytes
+from securepfl.crypto.keys.holdings import Holdings
+from securepfl.crypto.keys.keystore import passphrase_bytes
 from securepfl.errors import SecurePFLError
 from securepfl.settings.federation import Federation
 from securepfl.storage.keys import load_holdings

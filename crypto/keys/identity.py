@@ -53,7 +53,11 @@ def fingerprint_text(digest: bytes) -> str:
 
 
 def fingerprint_bytes(text: str) -> bytes:
-    """The 20 bytes of a fingerprint. Raises ValueError for text that is none."""
+    """The 20 bytes of a fingerprint. Raises ValueError for text that is none.
+
+    >>> fingerprint_text(fingerprint_bytes("AAAA-BBBB-CCCC-DDDD-EEEE-FFFF-2222-7777"))
+    'AAAA-BBBB-CCCC-DDDD-EEEE-FFFF-2222-7777'
+    """
     if not _FINGERPRINT.fullmatch(text):
         raise ValueError(f"fingerprint must be 8 groups of 4 letters and digits, not {text!r}")
     return base64.b32decode(text.replace("-", ""))
@@ -61,7 +65,15 @@ def fingerprint_bytes(text: str) -> bytes:
 
 @dataclass(frozen=True)
 class PublicIdentity:
-    """A party's name and raw public keys. Raises ValueError for a name or key that cannot be."""
+    """A party's name and raw public keys. Raises ValueError for a name or key that cannot be.
+
+    It travels and persists (identity files, key files): the order and lengths of `to_bytes`, and what `fingerprint`
+    hashes, may never change.
+
+    >>> alder = Identity.generate("alder").public
+    >>> PublicIdentity.from_bytes(alder.to_bytes()) == alder, len(alder.fingerprint)
+    (True, 39)
+    """
 
     name: str
     ed25519: bytes
@@ -114,7 +126,13 @@ class PublicIdentity:
             raise MessageError("public identity with an invalid name or key; copy the file again") from None
 
     def verify(self, signature: bytes, data: bytes, context: bytes) -> None:
-        """Check both signatures over `data` for `context`. Raises MessageError where either fails."""
+        """Check both signatures over `data` for `context`. Raises MessageError where either fails; returns nothing.
+
+        >>> alder = Identity.generate("alder")
+        >>> alder.public.verify(alder.sign(b"data", b"one use"), b"data", b"another use")
+        Traceback (most recent call last):
+        securepfl.errors.MessageError: a signature of 'alder' does not verify; the message was not used
+        """
         framed = _framed(data, context)
         classical, post_quantum = self._verifiers()
         try:
@@ -135,7 +153,18 @@ class PublicIdentity:
 
 @dataclass(frozen=True, repr=False)
 class Identity:
-    """A party's private keys, in memory only."""
+    """A party's private keys, in memory; at rest only in the encrypted key file (keystore.py).
+
+    The four keys of `to_private_bytes`, their order and lengths may never change, nor what `sign` frames.
+
+    >>> alder, birch = Identity.generate("alder"), Identity.generate("birch")
+    >>> alder
+    Identity('alder')
+    >>> signature = alder.sign(b"data", b"context")
+    >>> alder.public.verify(signature, b"data", b"context")
+    >>> birch.open(birch.public.seal(b"for birch alone", info=b"where"), info=b"where")
+    b'for birch alone'
+    """
 
     name: str
     _ed25519: Ed25519PrivateKey

@@ -1,6 +1,6 @@
 """The keys of an epoch: what all hospitals share and the coordinator never holds, and what one hospital holds in all.
 
-A key steward at one hospital generates the federation key and grants it to each approved hospital (ceremony.py).
+A key steward at one hospital generates the federation key and grants it to each approved hospital (grant.py).
 Identities are in identity.py, the file that keeps all this under a passphrase in keystore.py.
 """
 
@@ -31,7 +31,16 @@ class FederationKey:
     """One epoch's secrets: a root key (32 bytes) from which the seeds derive, and one BFV secret key.
 
     All parameter sets of sums share degree and modulus, so `he_key` serves each of them; it is empty for
-    `--plaintext`, where the ciphers are the plain ones. Raises ValueError for keys of a wrong length.
+    `--plaintext`. Raises ValueError for keys of a wrong length.
+
+    It travels (grants) and persists (key files): `to_bytes` and the labels of the derived keys may never change under
+    one version number, since commitments and whole runs are bound to them.
+
+    >>> key = FederationKey.generate(encrypted=False)
+    >>> key.encrypted, len(key.tag_key), FederationKey.from_bytes(key.to_bytes()) == key
+    (False, 32, True)
+    >>> key.tag_key
+    Secret(32 bytes)
     """
 
     epoch: int
@@ -128,6 +137,12 @@ class Keyring:
     fewer while the ceremony is not complete, none where no masks are used. `ceremony` is the digest of the settings and
     roster that the keys were made for (Federation.ceremony_digest), empty where they are for any, in simulations.
     Raises ValueError where the parts do not belong together.
+
+    >>> alder, birch, server = (Identity.generate(name) for name in ("alder", "birch", "server"))
+    >>> hospitals = {"alder": alder.public, "birch": birch.public}
+    >>> keyring = Keyring(alder, FederationKey.generate(encrypted=False), server.public, hospitals)
+    >>> keyring.roster, keyring.missing_pairs
+    (('alder', 'birch'), ('alder', 'birch'))
     """
 
     identity: Identity

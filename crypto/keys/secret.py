@@ -8,6 +8,9 @@ class Secret(bytes):
 
     Slices are secret too; what other operations (`+`, `join`) return is plain bytes again. Python cannot wipe
     memory: this hides secrets from text, not from a memory dump.
+
+    >>> Secret(b"abcdef"), f"{Secret(b'abcdef')[1:3]}", Secret(b"ab") == b"ab"
+    (Secret(6 bytes), 'Secret(2 bytes)', True)
     """
 
     __slots__ = ()

@@ -55,6 +55,13 @@ class PairwiseMasker:
 
     `pair_secrets` holds, for every client, 32 bytes that only this client and that one know; under its own index, 32
     bytes that it alone knows. Raises ValueError where it does not.
+
+    >>> masking = Masking(clients=3, degree=2)
+    >>> pairs = {frozenset((one, two)): bytes([one + 3 * two]) * 32 for one in range(3) for two in range(one, 3)}
+    >>> maskers = [PairwiseMasker(i, {j: pairs[frozenset((i, j))] for j in range(3)}, masking) for i in range(3)]
+    >>> masked = maskers[0].mask(np.array([1, 2, 3], dtype=np.uint64), modulus=101, context=b"round 1")
+    >>> masked.slots.shape, len(masked.blobs), masking.fits(masked.blobs, masked.commitments)
+    ((3,), 3, True)
     """
 
     def __init__(self, index: int, pair_secrets: Mapping[int, bytes], masking: Masking) -> None:

@@ -20,6 +20,10 @@ def split(values: Sequence[int], threshold: int, holders: int) -> list[list[int]
     back, fewer say nothing about them. Coefficients come from the OS; holder k's share is the polynomial at k + 1.
 
     Raises ValueError where a value is not in [0, PRIME) or `threshold` not in [1, holders].
+
+    >>> rows = split([42, 7], threshold=2, holders=3)
+    >>> combine({0: rows[0], 2: rows[2]})
+    [42, 7]
     """
     if not 1 <= threshold <= holders:
         raise ValueError(f"threshold must be in [1, {holders}], not {threshold}")

@@ -23,6 +23,8 @@ from securepfl.errors import MessageError
 class Unmasking:
     """The coordinator's half, for one survivor list: `add` reveals, then subtract `total_mask` from the sum.
 
+    A commitment stands for each secret, so that a false share can't put other masks into the sum.
+
     `commitments` are the survivors', by index. Raises MessageError where the list cannot be one, a commitment is
     missing or of a wrong length, or two neighbours committed to different masks, which would not cancel.
 

@@ -34,7 +34,7 @@ OVERHEAD_BYTES: Final = _LAYOUT.size + SEAL_BYTES + SIGNATURE_BYTES
 
 
 class Kind(enum.IntEnum):
-    """What a message is."""
+    """What a message is. The numbers travel, and may never be given to another kind."""
 
     INVITATION = 1
     CONTRIBUTION = 2
@@ -51,7 +51,8 @@ class Header:
     """A message's place in the protocol. `sender` and `receiver` are fingerprints
     (PublicIdentity.fingerprint).
 
-    Raises ValueError for a digest that is not 32 bytes, numbers outside 32 bits or text that is no
+    It travels in clear before every message, 86 bytes: their layout, and the numbers of `Kind`, may never change under
+    one version. Raises ValueError for a digest that is not 32 bytes, numbers outside 32 bits or text that is no
     fingerprint.
     """
 
@@ -99,6 +100,16 @@ def seal_message(header: Header, body: bytes, sender: Identity, receiver: Public
 
     Raises ValueError where the header names other parties, MessageError where the receiver's keys are
     unusable.
+
+    >>> alder, server = Identity.generate("alder"), Identity.generate("server")
+    >>> names = alder.public.fingerprint, server.public.fingerprint
+    >>> header = Header(Kind.CONTRIBUTION, bytes(32), 1, 0, *names)
+    >>> message = seal_message(header, b"body", alder, server.public)
+    >>> len(message) - len(b"body") == OVERHEAD_BYTES
+    True
+    >>> expected = {"kinds": {Kind.CONTRIBUTION}, "federation_digest": bytes(32), "round": 1, "max_bytes": 100}
+    >>> open_message(message, server, [alder.public], **expected) == (header, b"body")
+    True
     """
     if header.sender != sender.public.fingerprint or header.receiver != receiver.fingerprint:
         raise ValueError(f"header names {header.sender} to {header.receiver}, not these parties")
@@ -119,8 +130,19 @@ def open_message(
     """The header and body of a message that is expected now, from a known sender, unaltered; at most
     `max_bytes` of body.
 
-    Raises MessageError for everything else. Replays are the caller's to refuse: (round, attempt, sender,
-    kind) is in the header.
+    | what arrives                                          | what happens                                        |
+    |-------------------------------------------------------|-----------------------------------------------------|
+    | an expected message, unaltered                        | its header and body                                 |
+    | longer than expected, truncated, another magic        | MessageError before anything is decrypted           |
+    | another version, kind, federation, round, receiver    | MessageError before anything is decrypted           |
+    | a sender that is not among `senders`                  | MessageError before anything is decrypted           |
+    | any bit of header or sealing altered                  | MessageError: it does not open                      |
+    | sealed by somebody else in a hospital's name          | MessageError: both signatures must verify           |
+    | the same message again                                | opens: replays are the caller's to refuse           |
+    | another attempt than the one under way                | opens: `attempt` is in the header                   |
+
+    Raises MessageError for everything that does not open, in one line; the body is not parsed here. Example:
+    `seal_message`.
     """
     if len(data) > max_bytes + OVERHEAD_BYTES:
         raise MessageError(f"message of {len(data)} bytes, at most {max_bytes + OVERHEAD_BYTES} are expected; refused")

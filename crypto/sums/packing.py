@@ -34,6 +34,10 @@ def quantise(values: NDArray[np.float64], bits: int, limit: float, stream: Rando
 
     The grid is symmetric with an odd number of levels, so 0.0 and both limits are levels and stay exact.
     Raises ValueError for NaN, infinity, a limit that is not positive, or bits out of range.
+
+    >>> quantised = quantise(np.array([0.0, -0.5, 9.0]), bits=4, limit=0.5, stream=RandomStream(bytes(32)))
+    >>> quantised.levels.tolist(), quantised.clipped
+    ([7, 0, 14], 1)
     """
     _check_grid(bits, limit)
     levels, clipped = np.empty(values.size, dtype=np.uint64), 0
@@ -60,6 +64,9 @@ def dequantise_sum(levels_sum: NDArray[np.uint64], weight: int, bits: int, limit
     """The weighted sum of real values (not their mean) from the sum of levels and the sum of weights.
 
     Raises ValueError where `weight` is below 1 or the grid makes no sense.
+
+    >>> dequantise_sum(np.array([14, 28], dtype=np.uint64), weight=2, bits=4, limit=0.5).tolist()
+    [0.0, 1.0]
     """
     _check_grid(bits, limit)
     if weight < 1:
@@ -73,7 +80,11 @@ def dequantise_sum(levels_sum: NDArray[np.uint64], weight: int, bits: int, limit
 
 
 def dequantise(levels: NDArray[np.uint64], bits: int, limit: float) -> NDArray[np.float64]:
-    """The real values that `levels` stand for: what a hospital subtracts to know its rounding residue."""
+    """The real values that `levels` stand for: what a hospital subtracts to know its rounding residue.
+
+    >>> dequantise(np.array([7, 0, 14], dtype=np.uint64), bits=4, limit=0.5).tolist()
+    [0.0, -0.5, 0.5]
+    """
     return dequantise_sum(levels, 1, bits, limit)
 
 
@@ -81,6 +92,12 @@ def pack(levels: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
     """`layout.value_slots` slots of mixed-radix digits, shape (values,) in.
 
     Raises ValueError where the shape is wrong or a level exceeds the grid.
+
+    >>> from securepfl.crypto.sums.parameters import choose_layout
+    >>> layout = choose_layout(values=5, bits=4, clients=3)
+    >>> levels = np.array([0, 1, 2, 13, 14], dtype=np.uint64)
+    >>> unpack(pack(levels, layout) * np.uint64(3), layout).tolist()
+    [0, 3, 6, 39, 42]
     """
     if levels.shape != (layout.values,):
         raise ValueError(f"levels must have shape ({layout.values},), not {levels.shape}")

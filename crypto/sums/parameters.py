@@ -105,7 +105,11 @@ uniform values are drawn with hardly a rejection.
 
 
 def top_level(bits: int) -> int:
-    """The highest quantisation level: 2^bits - 2, so that the grid is symmetric and 0 lies on it."""
+    """The highest quantisation level: 2^bits - 2, so that the grid is symmetric and 0 lies on it.
+
+    >>> top_level(10)
+    1022
+    """
     return 2**bits - 2  # type: ignore[no-any-return]
 
 
@@ -125,7 +129,8 @@ class Layout:
     the largest possible sum of levels, so no sum overflows. Tag slots follow the value slots.
     `total_weight` is the largest sum of weights one sum may have; `clients` the most contributions in it.
     Raises ValueError for sizes that make no sense, ConfigError for ones the parameter set cannot carry, naming one
-    that can.
+    that can. Every party computes it from the settings alone, so how it follows from them may never change unseen: a
+    sum of two layouts would fail its tag. Example: `choose_layout`.
     """
 
     parameters: ParameterSet
@@ -212,6 +217,10 @@ def choose_layout(values: int, bits: int, clients: int, max_weight: int = 1) -> 
     """The layout with the fewest upload bytes for sums of up to `clients` contributions of weight <= `max_weight`.
 
     Raises ConfigError where no parameter set carries it, saying what would fit; ValueError for nonsense sizes.
+
+    >>> layout = choose_layout(values=10_000, bits=10, clients=5)
+    >>> layout.parameters.name, layout.fields, layout.slots, layout.upload_bytes
+    ('sum50', 4, 2502, 16608)
     """
     if clients < 1 or max_weight < 1 or not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(f"clients {clients}, max_weight {max_weight} must be at least 1, bits {bits} in [2, 24]")

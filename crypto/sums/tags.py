@@ -32,6 +32,21 @@ def expected_tag(values: Words, layout: Layout, weights: dict[int, int], tag_key
     """The `layout.tag_slots` tag slots of value slots `values` contributed by client indexes with weights.
 
     One contribution's tag is that with weights {index: 1}.
+
+    | what the sum holds                                     | what its tag slots are                             |
+    |--------------------------------------------------------|----------------------------------------------------|
+    | the values and members that are expected               | these words, exactly                               |
+    | any other values or members, made without the key      | these words with chance 1/t a slot, 2^-64 in all   |
+    | values and members by who holds the key                | what they please: every hospital can               |
+    | a sum under another context, key or parameter set      | as good as other members: chance 2^-64             |
+
+    What may never change: the labels of alpha and beta, and how uniform_words expands their keys.
+
+    >>> from securepfl.crypto.sums.parameters import choose_layout
+    >>> layout = choose_layout(values=2, bits=4, clients=3)
+    >>> slots = np.arange(layout.value_slots, dtype=np.uint64)
+    >>> expected_tag(slots, layout, {0: 1, 2: 1}, bytes(32), b"round 1").shape == (layout.tag_slots,)
+    True
     """
     modulus = layout.parameters.plain_modulus
     totals = [dot(_alpha(layout, tag_key, context, slot), values, modulus) for slot in range(layout.tag_slots)]

@@ -42,6 +42,9 @@ def uniform_words(key: bytes, count: int, modulus: int) -> Words:
     """`count` words uniform on [0, modulus). A smaller count gives the first words of a larger one.
 
     Each key is for one use. Raises ValueError as `uniform_chunks` does.
+
+    >>> uniform_words(bytes(32), 3, modulus=1000).tolist() == uniform_words(bytes(32), 5, modulus=1000)[:3].tolist()
+    True
     """
     words, at = np.empty(max(count, 0), dtype=np.uint64), 0
     for chunk in uniform_chunks(key, count, modulus):

@@ -30,6 +30,10 @@ def pack_words(words: Words, bits: int) -> bytes:
     Each chunk is cut into 64 lanes of consecutive words, and word k of all lanes fills word k of `bits` rows, lowest
     bits first. So every step works on whole rows. The last words, fewer than 64, follow one after another.
     Raises ValueError where a word does not fit, or for more than 64 bits.
+
+    >>> packed = pack_words(np.array([1, 2, 3], dtype=np.uint64), bits=10)
+    >>> packed.hex(), unpack_words(packed, 3, bits=10, modulus=1000).tolist()
+    ('01083000', [1, 2, 3])
     """
     _check_bits(bits)
     flat = words.reshape(-1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.output import say, shown
-from securepfl.crypto.keys.ceremony import IdentityCard
+from securepfl.crypto.keys.card import IdentityCard
 from securepfl.crypto.keys.identity import fingerprint_bytes
 from securepfl.crypto.keys.keystore import passphrase_bytes
 from securepfl.crypto.keys.secret import Secret

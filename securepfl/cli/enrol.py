@@ -10,20 +10,13 @@ from pathlib import Path
 
 from securepfl.cli.asking import ask_passphrase, confirm, parse_fingerprints
 from securepfl.cli.identity import short
-from securepfl.crypto.keys.ceremony import (
-    MAX_GRANT_BYTES,
-    PAIR_BYTES,
-    Grant,
-    IdentityCard,
-    Notice,
-    Roster,
-    makes_pair,
-    open_pair,
-    seal_pair,
-)
+from securepfl.crypto.keys.card import IdentityCard
+from securepfl.crypto.keys.grant import MAX_GRANT_BYTES, Grant, Notice
+from securepfl.crypto.keys.holdings import Epoch, Holdings
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.keys.keys import FederationKey
-from securepfl.crypto.keys.keystore import Epoch, Holdings
+from securepfl.crypto.keys.pair import PAIR_BYTES, makes_pair, open_pair, seal_pair
+from securepfl.crypto.keys.roster import Roster
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
 from securepfl.randomness import fresh_key

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from securepfl.cli.asking import ask_passphrase
-from securepfl.crypto.keys.ceremony import IdentityCard
+from securepfl.crypto.keys.card import IdentityCard
+from securepfl.crypto.keys.holdings import Epoch, Holdings
 from securepfl.crypto.keys.identity import Identity
-from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.errors import ConfigError
 from securepfl.storage.ceremony_folder import card_file, check_name
 from securepfl.storage.keys import KeyFolder, load_holdings, private_file, publish

@@ -31,7 +31,11 @@ _TAG_BYTES: Final = 16
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The shared parameters, float32 [d], after `round`, and the last aggregate, float64 [d], or None before one."""
+    """The shared parameters, float32 [d], after `round`, and the last aggregate, float64 [d], or None before one.
+
+    It persists at the coordinator and travels: the sealed form (header, nonce, AES-256-GCM) and what `digest` covers
+    may never change under one version, or a late hospital could not join a run that is under way.
+    """
 
     round: int
     shared: NDArray[np.float32]

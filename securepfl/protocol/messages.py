@@ -1,4 +1,4 @@
-"""What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/envelope.py)."""
+"""What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/messages/envelope.py)."""
 
 from typing import ClassVar, TypeVar
 
@@ -14,7 +14,11 @@ NONCE_BYTES = 16
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every body. `schema` is the version of this file's layouts, `kind` what envelopes call it."""
+    """Base of every body. `schema` is the version of this file's layouts, `kind` what envelopes call it.
+
+    A body travels as a MessagePack map by field name. Names, types and meaning may never change under one `SCHEMA`:
+    whoever changes them raises it, and the other side refuses by name (tests/protocol/vectors holds today's bytes).
+    """
 
     kind: ClassVar[Kind]
 

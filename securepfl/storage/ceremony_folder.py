@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from securepfl.crypto.keys.ceremony import MAX_CARD_BYTES, IdentityCard, Roster
+from securepfl.crypto.keys.card import MAX_CARD_BYTES, IdentityCard
+from securepfl.crypto.keys.holdings import Holdings
 from securepfl.crypto.keys.identity import PublicIdentity
-from securepfl.crypto.keys.keystore import Holdings
+from securepfl.crypto.keys.roster import Roster
 from securepfl.errors import ConfigError, MessageError, StorageError
 from securepfl.storage.keys import publish, read_bounded
 

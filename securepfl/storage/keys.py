@@ -1,6 +1,6 @@
 """A party's `keys/` folder, and the folder through which a key ceremony's files pass.
 
-`FOLDER/keys/private` holds the party's secrets under its passphrase (crypto/keystore.py). The exchange folder is
+`FOLDER/keys/private` holds the party's secrets under its passphrase (crypto/keys/keystore.py). The exchange folder is
 nobody's: what is read from it is bounded in size, must be a plain file, and is authenticated by who asks for it.
 """
 
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Self
 
+from securepfl.crypto.keys.holdings import Holdings
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.keys.keys import Keyring
-from securepfl.crypto.keys.keystore import Holdings, StoreKey, passphrase_bytes
+from securepfl.crypto.keys.keystore import StoreKey, passphrase_bytes
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, StorageError
 from securepfl.storage.folder import lock_folder, storage_error, sync_folder, write_bytes

@@ -18,9 +18,13 @@ import pytest
 from securepfl.cli import enrol as enrolment
 from securepfl.cli import identity as key_commands
 from securepfl.cli.main import cli, main
-from securepfl.crypto.keys import ceremony, keystore
-from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair
+from securepfl.crypto.keys import holdings, keystore
+from securepfl.crypto.keys.card import IdentityCard
+from securepfl.crypto.keys.grant import Grant, Notice
 from securepfl.crypto.keys.keys import FederationKey, Identity
+from securepfl.crypto.keys.pair import open_pair
+from securepfl.crypto.keys.place import HEADER_BYTES
+from securepfl.crypto.keys.roster import Roster
 from securepfl.crypto.keys.secret import Secret
 from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.crypto.sums.scheme import find_scheme
@@ -298,7 +302,7 @@ def test_the_steward_can_confirm_on_a_terminal(at, monkeypatch):
 def test_the_steward_cannot_open_the_others_pairs_and_nobody_opens_what_is_not_theirs(at):
     world = at("complete")
     identities = {name: world.holdings(name).identity for name in PARTIES}
-    head = ceremony._LAYOUT.size
+    head = HEADER_BYTES
     for path in (world.exchange / "epoch-0").iterdir():
         data = path.read_bytes()
         if path.name == "roster":
@@ -538,7 +542,7 @@ def test_a_removed_hospital_opens_no_new_grant_and_no_sum_under_the_new_key(at):
     world = rotated(at)
     assert "epoch 1 holds no grant for west" in world.run("west", "enrol")
     west, south = world.holdings("west").identity, world.holdings(STEWARD).identity.public
-    head = ceremony._LAYOUT.size
+    head = HEADER_BYTES
     for path in (world.exchange / "epoch-1").iterdir():
         data = path.read_bytes()
         with pytest.raises(MessageError):
@@ -586,7 +590,7 @@ def test_an_epoch_that_does_not_follow_the_one_held_is_refused(at, refused):
     world = at("complete")
     held = world.holdings(STEWARD)
     key = FederationKey.generate(encrypted=True, epoch=1)
-    roster = ceremony.Roster.of(STEWARD, held.latest.coordinator, held.latest.hospitals.values())
+    roster = Roster.of(STEWARD, held.latest.coordinator, held.latest.hospitals.values())
     grant = Grant(key, roster, predecessor=bytes(32))
     digest = held.latest.federation_digest
     (world.exchange / "epoch-1").mkdir()
@@ -863,11 +867,11 @@ def break_at(patch, point, what):
         "disk": (keyfolder.os, "fsync", fail),
         "publish": (key_commands if what == "create" else enrolment, "publish", die),
         "encrypt": (keystore.AESGCM, "encrypt", die),
-        "decode": (keystore.Identity, "from_private_bytes", die),
-        "epoch": (keystore, "_read_epoch", die),
-        "key": (keystore.FederationKey, "from_bytes", die),
+        "decode": (holdings.Identity, "from_private_bytes", die),
+        "epoch": (holdings, "_read_epoch", die),
+        "key": (holdings.FederationKey, "from_bytes", die),
         "sign": (Identity, "sign", die),
-        "grant": (ceremony.Notice, "_read", die),
+        "grant": (Notice, "read", die),
         "state": (enrolment, "_state", die),
         "scrypt": (keystore, "Scrypt", die),
     }

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from vectors import ints, reals, vectors, words
 
-from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, open_pair
+from securepfl.crypto.keys.card import IdentityCard
+from securepfl.crypto.keys.grant import Grant, Notice
+from securepfl.crypto.keys.holdings import Holdings
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.keys.keys import FederationKey
-from securepfl.crypto.keys.keystore import Holdings, StoreKey, passphrase_bytes
+from securepfl.crypto.keys.keystore import StoreKey, passphrase_bytes
+from securepfl.crypto.keys.pair import open_pair
 from securepfl.crypto.keys.signing import LedgerSigner, ledger_verifier
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT, check_agreement, survivor_statement
 from securepfl.crypto.masks.edges import add_masks, commitment, pair_mask_secret

@@ -7,10 +7,12 @@ import pytest
 from fuzz.mutator import Mutator, fingerprint
 from fuzz.stage import Tally
 
-from securepfl.crypto.keys import ceremony
-from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, Roster, open_pair, seal_pair
+from securepfl.crypto.keys.card import MAX_CARD_BYTES, IdentityCard
+from securepfl.crypto.keys.grant import MAX_GRANT_BYTES, Grant, Notice
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.keys.keys import FederationKey, Identity
+from securepfl.crypto.keys.pair import open_pair, seal_pair
+from securepfl.crypto.keys.roster import Roster
 from securepfl.errors import MessageError
 
 SEED, EACH, SIGNED = 20240608, 260, 200
@@ -73,7 +75,7 @@ def test_altered_files_are_refused(name, capsys, record_property):
 def test_what_the_steward_signs_is_refused_where_it_is_no_roster(name, monkeypatch):
     """Behind valid signatures: MessagePack of other forms, other names, other lengths."""
     mutator, tally = Mutator(SEED + 50), Tally()
-    statement = GRANT.notice(DIGEST)._statement()
+    statement = GRANT.notice(DIGEST).statement()
     genuine = opened(name, FILES[name][0], Tally())
     for _ in range(SIGNED):
         _, details = mutator.body(
@@ -81,7 +83,7 @@ def test_what_the_steward_signs_is_refused_where_it_is_no_roster(name, monkeypat
         )
         other = statement[:32] + details if mutator.random.random() < 0.9 else mutator.random.randbytes(20)
         with monkeypatch.context() as patch:
-            patch.setattr(Notice, "_statement", lambda self, other=other: other)
+            patch.setattr(Notice, "statement", lambda self, other=other: other)
             data = (
                 GRANT.seal_for(HOSPITAL.public, STEWARD, DIGEST)
                 if name == "grant"
@@ -112,7 +114,7 @@ def test_the_fuzzer_finds_files_whose_signatures_nobody_checks(monkeypatch):
 
 
 def test_oversized_files_are_refused_before_they_are_parsed():
-    for name, most in (("card", ceremony.MAX_CARD_BYTES), ("grant", ceremony.MAX_GRANT_BYTES)):
+    for name, most in (("card", MAX_CARD_BYTES), ("grant", MAX_GRANT_BYTES)):
         genuine, read = FILES[name]
         with pytest.raises(MessageError):
             read(genuine + bytes(most))

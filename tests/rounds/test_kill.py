@@ -30,8 +30,8 @@ from parties import MODEL, NAMES, federation_of, rows_of
 from securepfl.client.client import Client
 from securepfl.client.state import ClientState
 from securepfl.coordinator.coordinator import Coordinator
+from securepfl.crypto.keys.holdings import Epoch, Holdings
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
-from securepfl.crypto.keys.keystore import Epoch, Holdings
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.accounting.calibration import noise_multiplier_for

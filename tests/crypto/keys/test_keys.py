@@ -6,9 +6,13 @@ import traceback
 import numpy as np
 import pytest
 
-from securepfl.crypto.keys import ceremony
-from securepfl.crypto.keys.ceremony import Grant, IdentityCard, Notice, Roster, open_pair, seal_pair
-from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
+from securepfl.crypto.keys.card import MAX_CARD_BYTES, IdentityCard
+from securepfl.crypto.keys.grant import Grant, Notice
+from securepfl.crypto.keys.identity import SIGNATURE_BYTES
+from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring, key_commitment
+from securepfl.crypto.keys.pair import PAIR_BYTES, open_pair, seal_pair
+from securepfl.crypto.keys.place import HEADER_BYTES
+from securepfl.crypto.keys.roster import Roster
 from securepfl.crypto.keys.secret import Secret
 from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.parameters import SETS, choose_layout
@@ -85,7 +89,7 @@ def test_an_altered_or_truncated_grant_is_refused(position):
 
 
 def test_nothing_is_parsed_before_the_signature_holds(monkeypatch):
-    monkeypatch.setattr(Identity, "sign", lambda self, data, context: bytes(ceremony.SIGNATURE_BYTES))
+    monkeypatch.setattr(Identity, "sign", lambda self, data, context: bytes(SIGNATURE_BYTES))
     forged = GRANT.seal_for(HOSPITAL.public, STEWARD, DIGEST)
     monkeypatch.undo()
 
@@ -93,7 +97,7 @@ def test_nothing_is_parsed_before_the_signature_holds(monkeypatch):
         raise AssertionError("parsed")
 
     monkeypatch.setattr(FederationKey, "from_bytes", fail)
-    monkeypatch.setattr(Notice, "_read", fail)
+    monkeypatch.setattr(Notice, "read", fail)
     with pytest.raises(MessageError, match="does not verify"):
         Grant.open(forged, HOSPITAL, STEWARD.public, DIGEST)
 
@@ -102,7 +106,7 @@ def test_a_key_under_a_signed_commitment_to_another_is_refused(monkeypatch):
     other = FederationKey.generate(encrypted=True, epoch=7)
     with monkeypatch.context() as patch:
         patch.setattr(FederationKey, "commitment", property(lambda self: other_commitment))
-        other_commitment = ceremony.key_commitment(other.to_bytes())
+        other_commitment = key_commitment(other.to_bytes())
         forged = GRANT.seal_for(HOSPITAL.public, STEWARD, DIGEST)
     with pytest.raises(MessageError, match="does not match its commitment"):
         Grant.open(forged, HOSPITAL, STEWARD.public, DIGEST)
@@ -160,7 +164,7 @@ def test_a_card_reads_back_and_nobody_changes_its_role_or_its_readable_lines():
         text[:-40],
         "",
         "-----BEGIN-----",
-        text + "x" * ceremony.MAX_CARD_BYTES,
+        text + "x" * MAX_CARD_BYTES,
     ):
         with pytest.raises(MessageError):
             IdentityCard.from_text(bad.encode())
@@ -169,14 +173,14 @@ def test_a_card_reads_back_and_nobody_changes_its_role_or_its_readable_lines():
 
 
 def test_a_pairs_secret_opens_for_the_other_hospital_alone():
-    assert len(PAIR) == ceremony.PAIR_BYTES
+    assert len(PAIR) == PAIR_BYTES
     assert open_pair(PAIR, THIRD, HOSPITAL.public, **WHERE) == b"s" * 32
     for identity in (STEWARD, HOSPITAL, STRANGER, SERVER):
         with pytest.raises(MessageError):
             open_pair(PAIR, identity, HOSPITAL.public, **WHERE)
         # Nor by anybody who skips the checks and tries the bare sealing.
         with pytest.raises(MessageError):
-            identity.open(PAIR[ceremony._LAYOUT.size :], info=PAIR[: ceremony._LAYOUT.size])
+            identity.open(PAIR[HEADER_BYTES:], info=PAIR[:HEADER_BYTES])
 
 
 def test_a_pairs_secret_is_bound_to_maker_federation_and_epoch():

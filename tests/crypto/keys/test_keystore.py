@@ -3,11 +3,14 @@
 import dataclasses
 import secrets
 
+import msgspec
 import pytest
 
 from securepfl.crypto.keys import keystore
+from securepfl.crypto.keys.holdings import Epoch, Holdings, StoredHoldings
 from securepfl.crypto.keys.keys import FederationKey, Identity
-from securepfl.crypto.keys.keystore import Epoch, Holdings, StoreKey, passphrase_bytes
+from securepfl.crypto.keys.keystore import StoreKey, passphrase_bytes
+from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, StorageError
 
 PASSPHRASE = passphrase_bytes("correct horse battery")
@@ -143,8 +146,8 @@ def test_who_is_not_enrolled_has_no_keyring_and_a_coordinator_never():
 def test_no_repr_shows_a_secret():
     epoch = epoch_of(0, ["birch"])
     held = Holdings(ALDER, False, (epoch,))
-    key = StoreKey(14, bytes(16), keystore.Secret(b"k" * 32))
-    stored = keystore.msgspec.msgpack.decode(held.to_bytes(), type=keystore._Stored)
+    key = StoreKey(14, bytes(16), Secret(b"k" * 32))
+    stored = msgspec.msgpack.decode(held.to_bytes(), type=StoredHoldings)
     shown = f"{held!r} {epoch!r} {key!r} {held.to_bytes()!r} {stored!r} {PASSPHRASE!r} {epoch.pair_secrets!r}"
     for secret in (epoch.key.root_key, epoch.pair_secrets["birch"], ALDER.to_private_bytes(), b"k" * 32, PASSPHRASE):
         assert repr(bytes(secret))[2:12] not in shown
