@@ -6,12 +6,12 @@ simulated scanners are calibrated.
 """
 
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
 
-from securepfl.data.cells import Columns
 from securepfl.data.schema import DataSpec, Range, Split
 from securepfl.data.tables import Table, table_from_columns
 from securepfl.randomness import RandomStream, derive_key
@@ -48,6 +48,7 @@ Round figures from what is published about this public data set; a hospital woul
 instrument's literature.
 """
 
+_Columns = dict[str, NDArray[Any]]
 _LENGTH_POWER = MappingProxyType({"radius": 1, "perimeter": 1, "area": 2})
 
 
@@ -62,7 +63,7 @@ def simulated_hospitals(seed: int = 0) -> tuple[DataSpec, dict[str, Table]]:
     benign = np.asarray(cohort.target, dtype=np.int64)
     tables = {}
     for hospital, index in _dealt(benign, seed).items():
-        columns: Columns = dict(zip(names, np.asarray(cohort.data, dtype=np.float64)[index].T, strict=True))
+        columns: _Columns = dict(zip(names, np.asarray(cohort.data, dtype=np.float64)[index].T, strict=True))
         columns = _calibrated(columns, hospital, seed)
         columns[LABEL] = 1 - benign[index]
         tables[hospital] = table_from_columns(hospital, columns, spec, hospital)
@@ -97,7 +98,7 @@ def _dealt(benign: NDArray[np.int64], seed: int) -> dict[str, NDArray[np.int64]]
     }
 
 
-def _calibrated(columns: Columns, hospital: str, seed: int) -> Columns:
+def _calibrated(columns: _Columns, hospital: str, seed: int) -> _Columns:
     """The columns as the hospital's own scanner would have measured them.
 
     A wrong pixel size scales lengths by 0.9 to 1.1, areas by its square; every other feature has its own
@@ -105,7 +106,7 @@ def _calibrated(columns: Columns, hospital: str, seed: int) -> Columns:
     """
     draws = _stream(seed, "calibration", hospital).uniform(1 + 2 * len(RANGES))
     pixel, gains, offsets = 0.9 + 0.2 * draws[0], 0.9 + 0.2 * draws[1::2], 0.6 * draws[2::2] - 0.3
-    measured: Columns = {}
+    measured: _Columns = {}
     for (feature, statistics), gain, offset in zip(RANGES.items(), gains, offsets, strict=True):
         power = _LENGTH_POWER.get(feature, 0)
         factor = pixel**power if power else gain

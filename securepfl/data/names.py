@@ -33,6 +33,8 @@ def look(name: str) -> str:
     >>> look("St. Anna") == look("st.anna") == look("St.\\u00a0\\u0410nna\\u200b")
     True
     """
+    if name.isascii() and name.isprintable():
+        return name.lower().replace(" ", "").translate(_LATIN)
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     seen = "".join(mark for mark in folded if unicodedata.category(mark)[0] not in "CZ" and not mark.isspace())
     return seen.translate(_LATIN)

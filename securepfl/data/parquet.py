@@ -12,6 +12,16 @@ from securepfl.data.cells import Cells
 from securepfl.data.wanted import Contents, Wanted, distinct
 from securepfl.errors import DataError
 
+_READABLE: tuple[Callable[[Any], bool], ...] = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_boolean,
+    pa.types.is_null,
+)
 _KINDS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (pa.types.is_temporal, "dates or times; make them numbers (days, years), or list the column in [data] drop"),
     (pa.types.is_nested, "lists, maps or records; make it one value a row, or list it in [data] drop"),
@@ -44,9 +54,7 @@ def _check_type(path: Path, name: str, kind: Any) -> None:
 
 
 def _readable(kind: Any) -> bool:
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return number or text or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    return any(holds(kind) for holds in _READABLE)
 
 
 def _cells(column: Any, decimal: str) -> Cells:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -32,16 +33,16 @@ marker = {{ centre = 0, spread = 1, limit = 3 }}
 """
 
 
-def table(path, *, visits=True, shared_patient=False):
+def table(path, *, visits=True, shared_patient=None):
     """40 patients a site, with 1 to 50 records each where there are visits."""
-    rng = np.random.default_rng(0)
+    rng, shared = np.random.default_rng(0), cycle(shared_patient or ())
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["hospital", "patient", "age", "marker", "ill"])
         for site in SITES:
             for number in range(40):
                 marker, age = rng.standard_normal(), 40 + number
-                name = "everywhere" if shared_patient and number == 0 else f"{site}-{number}"
+                name = next(shared) if shared_patient and number == 0 else f"{site}-{number}"
                 for _ in range(rng.integers(1, 51) if visits else 1):
                     shown = f"{marker + 0.3 * rng.standard_normal():.3f}"
                     writer.writerow([site, name, age, shown, int(marker + 0.3 * rng.standard_normal() > 0)])
@@ -85,10 +86,12 @@ def test_patients_without_a_column_that_names_them_are_refused(tmp_path):
     assert isinstance(result.exception, ConfigError) and "[data] patient" in str(result.exception)
 
 
-def test_a_patient_at_two_sites_is_refused_without_naming_the_patient(tmp_path):
-    result, _ = run(tmp_path, privacy='unit = "patient"', shared_patient=True)
+@pytest.mark.parametrize("spellings", [("everywhere",), ("everywhere", "Every Where"), ("7", "007")])
+def test_a_patient_at_two_sites_is_refused_without_naming_the_patient(tmp_path, spellings):
+    result, _ = run(tmp_path, privacy='unit = "patient"', shared_patient=spellings)
     assert isinstance(result.exception, DataError)
-    assert "both have rows of one patient" in str(result.exception) and "everywhere" not in str(result.exception)
+    message = str(result.exception)
+    assert "both have rows of one patient" in message and not {"everywhere", "7"} & set(message.split())
 
 
 def test_a_ledger_of_records_is_not_gone_on_with_for_patients(tmp_path):
