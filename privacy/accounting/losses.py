@@ -59,8 +59,12 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class _Loss:
-    """A step's loss in one direction: probabilities of (lowest + k) * interval, and of an infinite loss."""
+class Loss:
+    """A step's loss in one direction: probabilities of (lowest + k) * interval, and of an infinite loss.
+
+    >>> Loss(-1, np.array([0.25, 0.75]), infinite=0.0).lowest
+    -1
+    """
 
     lowest: int
     probabilities: NDArray[np.float64]
@@ -84,7 +88,7 @@ def epsilon_of_steps(
     least, interval, work = math.inf, 4 * likely, 0
     while interval >= _FINEST and 2 * work <= _MOST_WORK // coarser:
         if interval <= _COARSEST:
-            found, work = _either(counts, delta, adjacency, interval)
+            found, work = epsilon_on_one_grid(counts, delta, adjacency, interval)
             if interval <= likely and found >= least * (1 - coarser * _ADDED) - _LEAST_EPSILON * _ADDED:
                 return min(least, found)
             least = min(least, found)
@@ -94,16 +98,21 @@ def epsilon_of_steps(
     return least
 
 
-def _either(
+def epsilon_on_one_grid(
     counts: Sequence[tuple[Step, int]], delta: float, adjacency: Adjacency, interval: float
 ) -> tuple[float, int]:
-    """Epsilon of the worse direction on one grid, and how much work that took, in points transformed."""
+    """Epsilon of the worse direction on one grid, and how much work that took, in points transformed.
+
+    >>> wide, narrow = (epsilon_on_one_grid([(Step(2.0, 0.1), 50)], 1e-5, "zero-out", 2.0**-n)[0] for n in (3, 7))
+    >>> narrow < wide  # both are bounds
+    True
+    """
     directions = range(1 if adjacency == "replace-one" else 2)
     found = [_epsilon(counts, delta, adjacency, interval, direction) for direction in directions]
     built = sum(
         (_QUICK if _quick(step, adjacency) else _SLOW) * len(loss.probabilities)
         for step, _ in counts
-        for loss in _losses_of_one_step(step, adjacency, interval)
+        for loss in losses_of_one_step(step, adjacency, interval)
     )
     return max(epsilon for epsilon, _ in found), sum(work for _, work in found) + built
 
@@ -183,8 +192,13 @@ def _tilted(
 
 
 @lru_cache(maxsize=32)
-def _losses_of_one_step(step: Step, adjacency: Adjacency, interval: float) -> tuple[_Loss, ...]:
-    """In both directions, with the unit and without; in one where they are the same."""
+def losses_of_one_step(step: Step, adjacency: Adjacency, interval: float) -> tuple[Loss, ...]:
+    """In both directions, with the unit and without; in one where they are the same.
+
+    >>> with_it, without = losses_of_one_step(Step(2.0, 0.1), "zero-out", 2.0**-5)
+    >>> round(float(with_it.probabilities.sum()), 9)
+    1.0
+    """
     if _quick(step, adjacency):
         return _mixture_of_two(step, interval)
     found = _distribution(step, adjacency, interval)
@@ -196,12 +210,12 @@ def _quick(step: Step, adjacency: Adjacency) -> bool:
     return step.records == 1 and adjacency == "zero-out"
 
 
-def _dense(part: Any) -> _Loss:
+def _dense(part: Any) -> Loss:
     dense = part.to_dense_pmf()
-    return _Loss(dense._lower_loss, np.asarray(dense._probs), float(dense._infinity_mass))
+    return Loss(dense._lower_loss, np.asarray(dense._probs), float(dense._infinity_mass))
 
 
-def _mixture_of_two(step: Step, interval: float) -> tuple[_Loss, ...]:
+def _mixture_of_two(step: Step, interval: float) -> tuple[Loss, ...]:
     """As the library's from_gaussian_mechanism, which takes many times longer for want of vectors.
 
     With the unit the sum is (1 - q) N(0, s^2) + q N(1, s^2), without N(0, s^2); the loss is
@@ -237,7 +251,7 @@ def _mixture_of_two(step: Step, interval: float) -> tuple[_Loss, ...]:
         )
         return deltas
 
-    def discrete(deltas: Callable[[NDArray[np.float64]], NDArray[np.float64]], least: float, most: float) -> _Loss:
+    def discrete(deltas: Callable[[NDArray[np.float64]], NDArray[np.float64]], least: float, most: float) -> Loss:
         lowest, highest = math.floor(least / interval), math.ceil(most / interval)
         losses = np.arange(lowest, highest + 1, dtype=np.float64) * interval
         clipped = np.minimum.accumulate(np.clip(deltas(losses), 0, 1))
@@ -268,7 +282,7 @@ def _cumulants(
     step: Step, adjacency: Adjacency, interval: float, direction: int, tilt: int
 ) -> tuple[float, float, float]:
     """log E[e^(theta l)] of one step's loss, and mean and variance of the loss tilted by theta."""
-    loss = _losses_of_one_step(step, adjacency, interval)[direction]
+    loss = losses_of_one_step(step, adjacency, interval)[direction]
     losses = (loss.lowest + np.arange(len(loss.probabilities))) * interval
     exponents = _TILTS[tilt] * losses
     weights = loss.probabilities * np.exp(exponents - exponents.max())
@@ -282,7 +296,7 @@ def _log_transform(
     step: Step, adjacency: Adjacency, interval: float, direction: int, tilt: int, points: int
 ) -> NDArray[np.complex128]:
     """Logarithm of the Fourier transform of one step's tilted loss, its indices taken modulo `points`."""
-    loss = _losses_of_one_step(step, adjacency, interval)[direction]
+    loss = losses_of_one_step(step, adjacency, interval)[direction]
     log_moment, _, _ = _cumulants(step, adjacency, interval, direction, tilt)
     losses = (loss.lowest + np.arange(len(loss.probabilities))) * interval
     tilted = loss.probabilities * np.exp(_TILTS[tilt] * losses - log_moment)
@@ -377,7 +391,7 @@ def _epsilon_in(
     infinite = float(window.untilted((window.lowest + window.points) * window.interval))
     for step, count in counts:
         power += count * _log_transform(step, adjacency, window.interval, direction, window.tilt, window.points)
-        one = _losses_of_one_step(step, adjacency, window.interval)[direction].infinite
+        one = losses_of_one_step(step, adjacency, window.interval)[direction].infinite
         infinite -= math.expm1(count * math.log1p(-one))
     transform = np.zeros_like(power)
     kept = power.real > _NOTHING
