@@ -70,6 +70,25 @@ class Client(Readings):
 
     Raises ConfigError, ModelError or DataError where model, data and federation don't fit, LedgerError and
     StorageError where the ledger or folder can't be used.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from torch.utils.data import TensorDataset
+    >>> from securepfl import local_parties
+    >>> def build_model():
+    ...     return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
+    >>> federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model)
+    >>> keyrings, coordinator = local_parties(federation)
+    >>> rows = TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    >>> with TemporaryDirectory() as folder:
+    ...     client = Client(federation, "north", build_model, rows, keyrings["north"], Path(folder), device="cpu")
+    ...     coordinator.receive(client.contribute(coordinator.invite()["north"]))
+    ...     client.apply(coordinator.close()["north"])
+    ...     client.close()
+    'north'
+    >>> client.round, client.predict(torch.eye(4)).shape
+    (1, (4,))
     """
 
     def __init__(

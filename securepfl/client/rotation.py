@@ -19,6 +19,10 @@ def move_to(folder: Path, before: Federation, after: Federation) -> None:
     The two may differ in the hospitals and their declared weights alone. What was known of a hospital that left, as a
     neighbour or by similarity, is dropped. Done again, it changes nothing. Raises ConfigError where other settings
     differ, StorageError where a round is open or the folder can't be read or written.
+
+    >>> move_to(Path("north"), Federation(rounds=20), Federation(rounds=30))
+    Traceback (most recent call last):
+    securepfl.errors.ConfigError: the federations differ in more than their hospitals; a run goes on under the same settings
     """
     if msgspec.structs.replace(before, sites={}).digest != msgspec.structs.replace(after, sites={}).digest:
         raise ConfigError("the federations differ in more than their hospitals; a run goes on under the same settings")

@@ -11,7 +11,11 @@ RunKind = Literal["real", "simulated", "seeded"]
 
 @dataclass(frozen=True)
 class Simulation:
-    """Marks a client as one of a simulation. `noise_key` (32 bytes) fixes its noise: repeatable, so not private."""
+    """Marks a client as one of a simulation. `noise_key` (32 bytes) fixes its noise: repeatable, so not private.
+
+    >>> Simulation(noise_key=bytes(32))
+    Simulation(seeded=True)
+    """
 
     noise_key: bytes | None = None
 

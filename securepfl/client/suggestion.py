@@ -108,6 +108,18 @@ def suggest_partition(
     Raises BudgetError where the budget does not cover it, ConfigError for settings that cannot be met or an argument of
     another kind, ModelError or DataError where model, start and data do not fit, ValueError for another argument out of
     range, LedgerError and StorageError as Ledger.open: also where a Client or another process has the ledger open.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from torch.utils.data import TensorDataset
+    >>> settings = {"model": {"kind": "own"}, "privacy": {"epsilon": 1.0, "budget": 2.0}}
+    >>> rows = TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    >>> with TemporaryDirectory() as folder:
+    ...     found = suggest_partition(
+    ...         Federation.from_mapping(settings), "north", lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), rows,
+    ...         Identity.generate("north"), Path(folder, "ledger.jsonl"), epsilon=0.5,
+    ...     )
+    >>> found.choice in ("none", "intercept", "head"), found.epsilon <= 0.5
+    (True, True)
     """
     _check_kinds(name, federation, build_model, start, identity, ledger, simulation)
     _check(federation, name, identity, gain_clip)

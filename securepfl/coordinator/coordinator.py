@@ -39,6 +39,14 @@ class Coordinator:
     message that contradicted the contribution taken; `parts` counts bytes by purpose.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
+
+    >>> from securepfl.settings.tables import SiteSettings
+    >>> names = ("north", "south", "west")
+    >>> hospitals = {name: Identity.generate(name).public for name in names[:2]}
+    >>> federation = Federation(sites=dict.fromkeys(names, SiteSettings()))
+    >>> Coordinator(federation, Identity.generate("hub"), hospitals, key_commitment=bytes(32))
+    Traceback (most recent call last):
+    securepfl.errors.ConfigError: the coordinator's hospitals are not the federation's roster; enrol exactly those
     """
 
     def __init__(

@@ -62,6 +62,11 @@ class RoutedModel(nn.Module):
     The experts are copied, frozen and in evaluation mode; with untrained gates the model is their parameter
     average. Raises ModelError where architectures differ, an expert holds a value that is not finite, or a
     parameter belongs to a layer that cannot be mixed exactly (named, with what to do); ValueError for none.
+
+    >>> one, other = nn.Linear(3, 1), nn.Linear(3, 1)
+    >>> inputs = torch.eye(3)
+    >>> torch.allclose(RoutedModel([one, other])(inputs), (one(inputs) + other(inputs)) / 2)
+    True
     """
 
     def __init__(self, experts: Sequence[nn.Module]) -> None:

@@ -71,6 +71,13 @@ def local_parties(federation: Federation, root_key: bytes | None = None) -> tupl
     For simulations, tests and examples: in the field each party makes its own identity, and keys travel sealed
     (`securepfl keys`). `root_key` fixes the support's and tags' seeds for a seeded simulation; encryption keys are
     always the OS's.
+
+    >>> from torch import nn
+    >>> settings = {"model": {"kind": "own"}, "encryption": {"scheme": "none"}}
+    >>> bound = Federation.from_mapping(settings).bound(("north", "south", "west"), lambda: nn.Linear(4, 1))
+    >>> keyrings, coordinator = local_parties(bound)
+    >>> sorted(keyrings) == sorted(coordinator.hospitals)
+    True
     """
     identities = {name: Identity.generate(name) for name in federation.roster}
     server = Identity.generate("coordinator")
@@ -113,6 +120,21 @@ def simulate(
 
     Raises ConfigError where `training` doesn't fit the roster, and BudgetError, before anything is spent, where too
     few hospitals have budget for all rounds.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import torch
+    >>> from torch import nn
+    >>> from torch.utils.data import TensorDataset
+    >>> training = dict.fromkeys(
+    ...     ("north", "south", "west"), TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    ... )
+    >>> def build_model():
+    ...     return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
+    >>> bound = Federation.from_mapping(settings).bound(training, build_model)
+    >>> with TemporaryDirectory() as folder, simulate(bound, training, build_model, Path(folder)) as run:
+    ...     run.round, run.clients["north"].predict(torch.eye(4)).shape
+    (1, (4,))
     """
     if set(training) != set(federation.roster):
         raise ConfigError("the training sets are not those of the federation's roster; give one for each hospital")

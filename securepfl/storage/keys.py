@@ -92,6 +92,10 @@ def load_keyring(folder: Path, passphrase: str, *, epoch: int | None = None) -> 
     """A hospital's keyring, for Client: the newest epoch, or the one before by its number.
 
     Raises StorageError where `folder` holds no keys, the passphrase is wrong, or the ceremony has not come so far.
+
+    >>> load_keyring(Path("nobody"), "correct horse")
+    Traceback (most recent call last):
+    securepfl.errors.StorageError: nobody/keys/private: no keys here; name the party's folder, or run ...
     """
     secret = passphrase_bytes(passphrase)
     del passphrase
@@ -100,7 +104,12 @@ def load_keyring(folder: Path, passphrase: str, *, epoch: int | None = None) -> 
 
 
 def load_coordinator(folder: Path, passphrase: str, *, epoch: int | None = None) -> CoordinatorKeys:
-    """A coordinator's identity and roster, for Coordinator. Raises StorageError as `load_keyring` does."""
+    """A coordinator's identity and roster, for Coordinator. Raises StorageError as `load_keyring` does.
+
+    >>> load_coordinator(Path("nobody"), "correct horse")
+    Traceback (most recent call last):
+    securepfl.errors.StorageError: nobody/keys/private: no keys here; name the party's folder, or run ...
+    """
     secret = passphrase_bytes(passphrase)
     del passphrase
     with _naming(private_file(folder)):

@@ -96,6 +96,10 @@ def with_adapters(model: nn.Module, rank: int, layers: Sequence[str] = ("*",)) -
     Returns `model`. Code that replaces or looks into layers must run before. Raises ModelError, and leaves the model
     as it was, where a pattern matches no such layer, the model has adapters, is a bare layer, or a matching layer is
     grouped (rank 0 suits it) or shares a parameter with another place; ValueError for a negative rank.
+
+    >>> model = with_adapters(nn.Sequential(nn.Linear(8, 4)), rank=2)
+    >>> [name for name, _ in model.named_parameters()]
+    ['0.base.weight', '0.base.bias', '0.adapter.up.weight', '0.adapter.up.bias']
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
         raise ValueError(f"rank must be a whole number of at least 0, not {rank!r}")
