@@ -22,7 +22,7 @@ def move_to(folder: Path, before: Federation, after: Federation) -> None:
 
     >>> move_to(Path("north"), Federation(rounds=20), Federation(rounds=30))
     Traceback (most recent call last):
-    securepfl.errors.ConfigError: the federations differ in more than their hospitals; a run goes on under the same settings
+    securepfl.errors.ConfigError: the federations differ in more than their hospitals; a run ...
     """
     if msgspec.structs.replace(before, sites={}).digest != msgspec.structs.replace(after, sites={}).digest:
         raise ConfigError("the federations differ in more than their hospitals; a run goes on under the same settings")
