@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
+from parties import MODEL, NAMES, channels_of, close_all, exchange, federation_of, parties, rows_of
 
 from securepfl.client.client import Client
 from securepfl.client.rotation import move_to
 from securepfl.client.run_kind import Simulation
+from securepfl.client.snapshot import Snapshot
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.crypto.messages.envelope import Kind, open_message
@@ -98,29 +99,27 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
         gone.apply(answers["alder"])
     # Even with an answer in clear: the old key decrypts no sum and opens no snapshot.
     stayer = clients["alder"]
-    header_session, opened = coordinator.rules.session, None
-    opened = open_message(
+    session, keyring = coordinator.rules.session, stayer.session.keyring
+    _, data = open_message(
         answers["alder"],
-        stayer.session.keyring.identity,
-        [stayer.session.keyring.coordinator],
+        keyring.identity,
+        [keyring.coordinator],
         kinds=(Kind.ANSWER,),
-        federation_digest=header_session,
+        federation_digest=session,
         round=2,
         max_bytes=10**7,
     )
-    body = decode(opened[1], Answer)
-    channel, old = stayer._channels["update"], gone._channels["update"]
+    body = decode(data, Answer)
+    channel, old = channels_of(stayer)["update"], channels_of(gone)["update"]
     assert old.layout.parameters.coeff_modulus == channel.layout.parameters.coeff_modulus
     theirs = find_scheme("bfv").cipher(gone.session.keyring.federation_key.he_key, channel.layout)
     foreign = replace(channel, cipher=theirs)
-    context = header_session + b"update/2/0"
+    context = session + b"update/2/0"
     with pytest.raises(AggregateError):
         foreign.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10)
     assert channel.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10).size == 10
     with pytest.raises(MessageError):
-        type(gone._snapshot(gone.state)).open(
-            snapshot, gone.session.keyring.federation_key.snapshot_key, header_session, shared(gone).size
-        )
+        Snapshot.open(snapshot, gone.session.key.snapshot_key, session, shared(gone).size)
     close_all(clients)
 
 
@@ -166,7 +165,7 @@ def test_a_snapshot_that_is_not_what_all_hold_is_refused(tmp_path, fault):
         stale = bytes(data)
     elif fault == "old key":
         other = FederationKey.generate(encrypted=True)
-        stale = clients["alder"]._snapshot(clients["alder"].state).seal(other.snapshot_key, newcomer.session.digest)
+        stale = Snapshot.of(clients["alder"].state).seal(other.snapshot_key, newcomer.session.digest)
         wanted = "altered or made under another key"
     elif fault == "old round":
         digests = dict.fromkeys(digests, "0" * 64)
@@ -178,10 +177,11 @@ def test_a_snapshot_that_is_not_what_all_hold_is_refused(tmp_path, fault):
         digests, wanted = {"alder": digests["alder"]}, "let them contribute"
     else:
         stale, wanted = stale[:30], "truncated"
-    before = newcomer._path.read_bytes()
+    stored = newcomer.folder / "state.safetensors"
+    before = stored.read_bytes()
     with pytest.raises(MessageError, match=wanted):
         newcomer.join(stale, digests)
-    assert newcomer._path.read_bytes() == before
+    assert stored.read_bytes() == before
     close_all(clients | {"elm": newcomer})
 
 

@@ -2,17 +2,18 @@
 
 import msgspec
 import pytest
-from parties import NAMES, close_all, exchange, federation_of, parties
+from forging import opened_by_coordinator, opened_by_hospital, to_coordinator
+from parties import NAMES, channels_of, close_all, exchange, federation_of, parties, support_of
 from views import bytes_of, pieces
 
-from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.messages.envelope import Header, Kind, seal_message
 from securepfl.crypto.sums.packing import pack, quantise
 from securepfl.crypto.sums.ring import stamp
 from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.versions import STAMP_BYTES, make_stamp
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Layouts
-from securepfl.protocol.messages import NONCE_BYTES, Answer, Contribution, Invitation, MaskShares, decode, encode
+from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, decode, encode
 from securepfl.randomness import RandomStream
 
 
@@ -29,8 +30,7 @@ def test_the_coordinators_state_holds_no_secret_key_and_no_plaintext_update(tmp_
         for secret in (key.root_key, key.tag_key, key.support_key, key.similarity_key, key.snapshot_key, key.he_key):
             assert not any(piece in held for piece in pieces(secret)), "a piece of a secret key"
         state = client.state
-        channel = client._channels["update"]
-        support = client._support(state, 2)
+        channel, support = channels_of(client)["update"], support_of(client, 2)
         levels = quantise(state.pending.sent[support], channel.layout.bits, channel.limit, RandomStream(bytes(32)))
         plain = [
             state.pending.sent[support].tobytes(),
@@ -52,21 +52,12 @@ def test_the_same_walk_finds_the_update_when_it_travels_in_clear(tmp_path):
         coordinator.receive(clients[name].contribute(invitation))
         if name == NAMES[0]:
             client = clients[name]
-            channel, support = client._channels["update"], client._support(client.state, 1)
+            channel, support = channels_of(client)["update"], support_of(client, 1)
             sent = client.state.pending.sent[support]
             levels = quantise(sent, channel.layout.bits, channel.limit, RandomStream(bytes(32))).levels
             slots = pack(levels, channel.layout)
             assert slots.tobytes() in bytes_of(coordinator)
     close_all(clients)
-
-
-def contribution(client, coordinator, name, **changes):
-    """A well-signed message of `name` with some fields of its body replaced."""
-    invitation = coordinator.invite()[name] if coordinator.open_round is None else client.invitation
-    client.invitation = invitation
-    header, _ = client._open(invitation, Kind.INVITATION)
-    body = Contribution(**EMPTY)
-    return client._seal(header, Kind.CONTRIBUTION, encode(msgspec.structs.replace(body, **changes)))
 
 
 EMPTY = {
@@ -108,9 +99,10 @@ GOOD = stamp() + bytes(LENGTH - STAMP_BYTES)
 )
 def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_path, changes):
     coordinator, clients = parties(federation_of(), tmp_path)
+    coordinator.invite()
     before = coordinator.survivors
     with pytest.raises(MessageError):
-        coordinator.receive(contribution(clients["alder"], coordinator, "alder", **changes))
+        coordinator.receive(to_coordinator(clients["alder"], Contribution(**EMPTY | changes)))
     assert coordinator.survivors == before == ()
     assert coordinator.open_round.total.contributions == 0
     coordinator.close()
@@ -124,7 +116,7 @@ def test_a_malformed_sketch_in_clear_is_refused_on_arrival(tmp_path):
     exchange(coordinator, clients)
     coordinator.invite()
     with pytest.raises(MessageError, match="sketch of 8 bytes"):
-        coordinator._check("alder", Contribution(**EMPTY | {"sketch": bytes(8)}))
+        coordinator.receive(to_coordinator(clients["alder"], Contribution(**EMPTY | {"sketch": bytes(8)})))
     close_all(clients)
 
 
@@ -157,7 +149,7 @@ def test_no_sum_of_any_kind_leaves_below_the_minimum(tmp_path):
     for name in NAMES:
         coordinator.receive(clients[name].contribute(invitations[name]))
     answer = coordinator.close()["alder"]
-    body = decode(clients["alder"]._open(answer, Kind.ANSWER)[1], Answer)
+    _, body = opened_by_hospital(clients["alder"], answer)
     assert (body.aggregate, body.neighbourhood, body.products, body.consensus) == (None, None, {}, None)
     clients["alder"].apply(answer)
     close_all(clients)
@@ -170,22 +162,14 @@ def test_a_personal_component_comes_where_it_is_due_and_nowhere_else(tmp_path):
     for round_ in (1, 2):
         invitations = coordinator.invite()
         contributed = clients["alder"].contribute(invitations["alder"])
-        _, data = open_message(
-            contributed,
-            coordinator.identity,
-            coordinator.hospitals,
-            kinds=(Kind.CONTRIBUTION,),
-            federation_digest=coordinator.rules.session,
-            round=round_,
-            max_bytes=10**7,
-        )
-        body = decode(data, Contribution)
+        body = opened_by_coordinator(coordinator, contributed)
         assert (body.personal is not None) == (round_ == 2)
         other = b"x" if body.personal is None else None
         with pytest.raises(MessageError, match="personal component in round"):
-            coordinator._check("alder", msgspec.structs.replace(body, personal=other))
+            coordinator.open_round.add("alder", msgspec.structs.replace(body, personal=other))
         with pytest.raises(MessageError, match="neighbourhood"):
-            coordinator._check("alder", msgspec.structs.replace(body, neighbours=dict.fromkeys(NAMES[1:], 1)))
+            coordinator.open_round.add("alder", msgspec.structs.replace(body, neighbours=dict.fromkeys(NAMES[1:], 1)))
+        assert coordinator.survivors == ()
         for name, invitation in invitations.items():
             coordinator.receive(clients[name].contribute(invitation))
         for name, answer in coordinator.close().items():

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from forging import to_coordinator
 from fuzz.mutator import Mutator, fingerprint
 from parties import federation_of, parties
 
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import SecurePFLError
-from securepfl.protocol.messages import Decline, encode
+from securepfl.protocol.messages import Decline
 
 FIVE = ("alder", "birch", "cedar", "damson", "elm")
-_COORDINATOR = ("_round", "heads", "states", "evidence", "parts", "_nonces", "_closed")
+FIXED = ("federation", "identity", "hospitals", "rules")
+"""What no message changes of a coordinator; `parts` and `seconds` count work done, they decide nothing."""
 
 
 def federation(**tables):
@@ -102,30 +104,41 @@ class Stage:
         return lambda: [step() for step in undo]
 
     def _hold_coordinator(self):
-        held = copy.deepcopy({name: getattr(self.coordinator, name) for name in _COORDINATOR})
+        held = self._copied(vars(self.coordinator))
 
         def rewind():
-            vars(self.coordinator).update(copy.deepcopy(held))
+            vars(self.coordinator).update(self._copied(held))
 
         return rewind
+
+    def _copied(self, attributes):
+        kept = {name: value for name, value in attributes.items() if name not in FIXED}
+        rules = self.coordinator.rules
+        return copy.deepcopy(kept, {id(rules): rules})
 
     def _hold_client(self, name):
-        client = self.clients[name]
-        held = copy.deepcopy(client.state)
+        """A client replaces its state as a whole, in memory and on disk."""
+        client, path = self.clients[name], self.state_file(name)
+        held, stored = dict(vars(client)), path.read_bytes()
 
         def rewind():
-            client._commit(copy.deepcopy(held))
+            vars(client).update(held)
+            path.write_bytes(stored)
 
         return rewind
 
+    def state_file(self, name):
+        return self.clients[name].folder / "state.safetensors"
+
     def coordinator_state(self) -> bytes:
-        """All that a refused message must not change; `parts` and `seconds` count work done, they decide nothing."""
-        kept = [name for name in _COORDINATOR if name != "parts"]
-        return fingerprint(*(getattr(self.coordinator, name) for name in kept))
+        """All that a refused message must not change."""
+        kept = {n: value for n, value in vars(self.coordinator).items() if n not in (*FIXED, "parts", "seconds")}
+        current = kept["open_round"]
+        return fingerprint(kept | {"open_round": None if current is None else replace(current, rules=None)})
 
     def client_state(self, name: str) -> bytes:
         client = self.clients[name]
-        return fingerprint(client.state, client._path, client._path.with_name("ledger.jsonl"), client.ledger.head)
+        return fingerprint(client.state, self.state_file(name), client.folder / "ledger.jsonl", client.ledger.head)
 
     def _down(self, kind, messages, deliver) -> Target:
         """The coordinator's message to alder."""
@@ -180,7 +193,7 @@ class Stage:
         invitations = coordinator.invite()
         yield self._down(Kind.INVITATION, invitations, clients["alder"].contribute)
         replies = {name: self._twice(clients[name].contribute, invitations[name], name) for name in FIVE[:-1]}
-        replies["elm"] = self._declined(invitations["elm"])
+        replies["elm"] = to_coordinator(clients["elm"], Decline())
         yield self._up(Kind.CONTRIBUTION, replies, "alder", invitations)
         yield self._up(Kind.DECLINE, replies, "elm", invitations)
         self._receive(replies)
@@ -202,13 +215,6 @@ class Stage:
         for name in FIVE:
             self._twice(clients[name].apply, answers[name], name)
         self.seen += answers.values()
-
-    def _declined(self, invitation):
-        client = self.clients["elm"]
-        header = replace(client._open(invitation, Kind.INVITATION)[0], kind=Kind.DECLINE)
-        swapped = replace(header, sender=header.receiver, receiver=header.sender)
-        keyring = client.session.keyring
-        return seal_message(swapped, encode(Decline()), keyring.identity, keyring.coordinator)
 
     def _twice(self, deliver, message, name):
         reply = deliver(message)

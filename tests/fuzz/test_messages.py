@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from forging import BODIES, falsify_answers, opened_by_coordinator
 from fuzz.mutator import Mutator, fingerprint
 from fuzz.stage import FIVE, Stage, Tally, federation, replayed
 from parties import close_all, exchange, federation_of, parties
@@ -22,14 +23,9 @@ from securepfl.crypto.sums import contribution
 from securepfl.errors import MessageError, SecurePFLError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
-    Agreement,
     Answer,
     Contribution,
-    Decline,
-    Invitation,
-    Reveal,
     Survivors,
-    Unmask,
     decode,
     encode,
 )
@@ -41,16 +37,6 @@ OUTER, INNER, SNAPSHOTS = 1075, 210, 300
 PLAYED = 4
 """For how many accepted messages with the same fields altered the round is played to its end."""
 
-BODIES = {
-    Kind.INVITATION: Invitation,
-    Kind.CONTRIBUTION: Contribution,
-    Kind.DECLINE: Decline,
-    Kind.ANSWER: Answer,
-    Kind.SURVIVORS: Survivors,
-    Kind.AGREEMENT: Agreement,
-    Kind.UNMASK: Unmask,
-    Kind.REVEAL: Reveal,
-}
 NAMES = [*FIVE, "gean", "coordinator"]
 
 
@@ -206,7 +192,7 @@ def test_bodies_that_a_dishonest_coordinator_signs_are_refused_or_mean_nothing_e
                 patch.setattr(stage.clients["alder"].ledger, "has_reserved", reservation)
                 target = replace(target, deliver=stops_at_the_reservation(target.deliver))  # noqa: PLW2901
             if target.kind == Kind.ANSWER:
-                target = replace(target, state=past_the_pin(stage))  # noqa: PLW2901
+                target = replace(target, state=past_the_pin(stage, target.rewind))  # noqa: PLW2901
             tallies[target.kind] = dishonest(target, INNER, mutator, judge)
     assert [fault for tally in tallies.values() for fault in tally.faults] == []
     assert all(tally.count == INNER for tally in tallies.values())
@@ -261,19 +247,13 @@ def judge_survivors(stage, target):
 
 def judge_unmask(stage, target):
     """Too many or other unneeded parts in a request are ignored: the shares are those of the signed list."""
-    client = stage.clients["alder"]
-    sent = client._masks.shares
-    honest = sent(client.state.pending.agreed, context_of(client, target), decode(target.body, Unmask))
+    honest = opened_by_coordinator(stage.coordinator, target.deliver(target.message))
+    target.rewind()
 
-    def judge(message, _):
-        found = sent(client.state.pending.agreed, context_of(client, target), decode(target.opener(message)[1], Unmask))
-        return None if found == honest else "revealed other shares"
+    def judge(_, reply):
+        return None if opened_by_coordinator(stage.coordinator, reply) == honest else "revealed other shares"
 
     return judge
-
-
-def context_of(client, target):
-    return client._mask_context(target.header, bytes.fromhex(client.state.pending.salt))
 
 
 def judge_answer(stage, target):
@@ -298,13 +278,17 @@ def judge_answer(stage, target):
     return judge
 
 
-def past_the_pin(stage):
+def past_the_pin(stage, rewind):
     """A hospital remembers which answer it began to decrypt, also where that fails: everything else must stay."""
     client = stage.clients["alder"]
+    before = fingerprint(client.state)
 
     def state():
-        if client.state.pending is not None and client.state.pending.answer:
-            client._commit(replace(client.state, pending=replace(client.state.pending, answer="")))
+        now = client.state
+        if now.pending is not None and now.pending.answer:
+            now.pending = msgspec.structs.replace(now.pending, answer="")
+            if fingerprint(now) == before:
+                rewind()
         return stage.client_state("alder")
 
     return state
@@ -385,9 +369,9 @@ def ended(stage, target, message):
         for one in [message, *sorted(target.genuine - {target.message})]:
             attempted(coordinator.receive, one)
         if target.kind == Kind.CONTRIBUTION:
-            asked(stage, coordinator.fix_survivors, "agree")
+            asked(stage, coordinator.fix_survivors)
         if target.kind in (Kind.CONTRIBUTION, Kind.AGREEMENT):
-            asked(stage, coordinator.unmask, "reveal")
+            asked(stage, coordinator.unmask)
         answers = coordinator.close()
         honest = [name for name in FIVE if name != target.name]
         outcomes = {name: attempted(stage.clients[name].apply, answers[name])[0] for name in honest}
@@ -396,10 +380,10 @@ def ended(stage, target, message):
         undo()
 
 
-def asked(stage, ask, method):
+def asked(stage, ask):
     _, messages = attempted(ask)
     for name, message in (messages or {}).items():
-        _, reply = attempted(getattr(stage.clients[name], method), message)
+        _, reply = attempted(stage.clients[name].handle, message)
         if reply is not None:
             attempted(stage.coordinator.receive, reply)
 
@@ -483,7 +467,7 @@ def test_a_newcomer_refuses_a_digest_that_is_no_digest(young_stage):
     client = young_stage.clients["alder"]
     key, session = client.session.keyring.federation_key.snapshot_key, client.session.digest
     with pytest.raises(MessageError):
-        client._snapshot(client.state).check_agreement(["é" * 64] * 3, 3, key, session)
+        Snapshot.of(client.state).check_agreement(["é" * 64] * 3, 3, key, session)
 
 
 def test_an_invitation_without_a_deadline_that_is_a_number_is_refused(young_stage, monkeypatch):
@@ -518,7 +502,7 @@ def test_an_update_that_was_unmasked_is_not_sent_again_because_an_answer_names_o
     assert np.array_equal(client.state.residual, residual)
 
 
-def test_a_neighbourhood_in_a_federation_without_personal_parameters_is_refused(tmp_path):
+def test_a_neighbourhood_in_a_federation_without_personal_parameters_is_refused(tmp_path, monkeypatch):
     coordinator, clients = parties(
         federation_of(
             model={"personal": []}, coupling={}, release={}, rounds=5, privacy={"epsilon": 1e4, "budget": 1e5}
@@ -530,10 +514,7 @@ def test_a_neighbourhood_in_a_federation_without_personal_parameters_is_refused(
             exchange(coordinator, clients)
         for name, invitation in coordinator.invite().items():
             coordinator.receive(clients[name].contribute(invitation))
-        honest, asked = coordinator._answer, ("birch", "cedar", "damson")
-        coordinator._answer = lambda *arguments: msgspec.structs.replace(
-            honest(*arguments), neighbours=asked, neighbourhood=b"x"
-        )
+        falsify_answers(monkeypatch, neighbours=("birch", "cedar", "damson"), neighbourhood=b"x")
         with pytest.raises(MessageError, match="does not fit what was asked"):
             clients["alder"].apply(coordinator.close()["alder"])
     finally:

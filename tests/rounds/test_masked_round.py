@@ -5,18 +5,20 @@ import itertools
 import msgspec
 import numpy as np
 import pytest
+from forging import falsify_answers, opened_by_coordinator, opened_by_hospital, to_coordinator, to_hospital
 from masked_rounds import SEVEN, chi_square, contribute, unmask
-from parties import close_all, federation_of, parties
+from parties import channels_of, close_all, federation_of, parties, reopened
 
+from securepfl.client.masks import Masks
 from securepfl.coordinator.coordinator import Coordinator
+from securepfl.crypto.masks.edges import add_masks, pair_mask_secret
 from securepfl.crypto.masks.graph import threshold
-from securepfl.crypto.messages.envelope import Kind, open_message, seal_message
-from securepfl.crypto.sums.uniform import uniform_words
-from securepfl.crypto.sums.words import add, subtract
+from securepfl.crypto.masks.unmasking import Unmasking
+from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.sums.words import subtract
 from securepfl.errors import AggregateError, ConfigError, MessageError
-from securepfl.protocol.channels import Layouts
-from securepfl.protocol.messages import Agreement, Answer, Contribution, Invitation, Survivors, Unmask, decode, encode
-from securepfl.randomness import derive_key
+from securepfl.protocol.channels import Layouts, masking_of
+from securepfl.protocol.messages import Agreement, Survivors, Unmask
 
 
 def masked(names=SEVEN, **tables):
@@ -30,7 +32,7 @@ def state(client):
 
 def sums(coordinator, clients, answers):
     """What the sum gave every hospital, beside the exact mean of what was sent."""
-    body = decode(clients["alder"]._open(answers["alder"], Kind.ANSWER)[1], Answer)
+    _, body = opened_by_hospital(clients["alder"], answers["alder"])
     sent = [state(clients[name]).pending.sent for name in body.survivors]
     for name, answer in answers.items():
         clients[name].apply(answer)
@@ -82,29 +84,14 @@ def test_masks_add_no_byte_to_the_encrypted_update(tmp_path):
     for federation, folder in ((masked(), "masked"), (masked(encryption={}), "open")):
         coordinator, clients = parties(federation, tmp_path / folder)
         message = clients["alder"].contribute(coordinator.invite()["alder"])
-        lengths.append(len(body_of(coordinator, message).update))
+        lengths.append(len(opened_by_coordinator(coordinator, message).update))
         close_all(clients)
     assert lengths[0] == lengths[1]
 
 
-def body_of(coordinator, message, kind=Kind.CONTRIBUTION, form=Contribution):
-    opened = open_message(
-        message,
-        coordinator.identity,
-        coordinator.hospitals,
-        kinds=(kind,),
-        federation_digest=coordinator.rules.session,
-        round=coordinator.open_round.number,
-        max_bytes=10**7,
-    )
-    return decode(opened[1], form)
-
-
 def decrypted(client, update):
     """The slots of one hospital's update, as whoever holds the federation key decrypts them."""
-    channel = client._channels["update"]
-    from securepfl.crypto.sums.scheme import find_scheme
-
+    channel = channels_of(client)["update"]
     aggregate = find_scheme("bfv").total(channel.layout)
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
@@ -119,12 +106,11 @@ def test_the_coordinator_with_one_hospitals_keys_sees_only_uniform_residues(tmp_
     bodies = {}
     for name in SEVEN:
         message = clients[name].contribute(invitations[name])
-        bodies[name] = body_of(coordinator, message).update
+        bodies[name] = opened_by_coordinator(coordinator, message).update
         coordinator.receive(message)
-    t = colluder._channels["update"].layout.parameters.plain_modulus
+    t = channels_of(colluder)["update"].layout.parameters.plain_modulus
     seen = {name: decrypted(colluder, bodies[name]) for name in SEVEN[1:]}
-    header, _ = colluder._open(invitations["alder"], Kind.INVITATION)
-    context = colluder._context("update", header)
+    context = round_of(colluder, invitations["alder"]).mask_context
     stripped = {name: without_shared_masks(colluder, slots, name, context, t) for name, slots in seen.items()}
     # 15 degrees of freedom: 60 has chance 2e-7. A grid of levels around the middle is far from it.
     for slots in (*seen.values(), *stripped.values()):
@@ -134,38 +120,39 @@ def test_the_coordinator_with_one_hospitals_keys_sees_only_uniform_residues(tmp_
     close_all(clients)
 
 
-def without_shared_masks(colluder, slots, name, context, modulus):
-    from securepfl.crypto.masks.edges import pair_mask_secret, secret_to_bytes
+def round_of(client, message):
+    return opened_by_hospital(client, message)[0]
 
+
+def without_shared_masks(colluder, slots, name, context, modulus):
     index, other = colluder.federation.roster.index("alder"), colluder.federation.roster.index(name)
-    graph = colluder._masks.masking.graph(context)
-    if other not in graph[index]:
+    if other not in masking_of(colluder.federation).graph(context)[index]:
         return slots
-    secret = pair_mask_secret(colluder._keyring.pair_secrets[name], index, other, context)
-    words = uniform_words(derive_key(secret_to_bytes(secret), "mask words 1", context.hex()), slots.size, modulus)
-    return add(slots, words, modulus) if other > index else subtract(slots, words, modulus)
+    secret = pair_mask_secret(colluder.session.keyring.pair_secrets[name], index, other, context)
+    # The colluder's own sign, which is the opposite of the other end's: so the words go.
+    return add_masks(slots, {(index, other): secret}, modulus, context)
 
 
 def test_without_masks_the_same_look_finds_the_update(tmp_path):
     federation = masked(encryption={}, sparsity={"density": 1.0})
     coordinator, clients = parties(federation, tmp_path)
     message = clients["birch"].contribute(coordinator.invite()["birch"])
-    slots = decrypted(clients["alder"], body_of(coordinator, message).update)
-    layout = clients["alder"]._channels["update"].layout
+    slots = decrypted(clients["alder"], opened_by_coordinator(coordinator, message).update)
+    layout = channels_of(clients["alder"])["update"].layout
     assert chi_square(slots[: layout.value_slots], layout.parameters.plain_modulus) > 100
     close_all(clients)
 
 
 def survivors_message(coordinator, names, listed):
-    body = encode(Survivors(survivors=listed, salt=coordinator.open_round.salt))
-    return {name: coordinator._seal(Kind.SURVIVORS, name, body) for name in names}
+    body = Survivors(survivors=listed, salt=coordinator.open_round.salt)
+    return {name: to_hospital(coordinator, name, body) for name in names}
 
 
 def test_masks_do_not_come_again_where_hospitals_start_over_under_the_same_keys(tmp_path):
     """New folders and ledgers, or copies of old ones: only the coordinator could make masks repeat, with its salts."""
     federation = masked()
     coordinator, clients = parties(federation, tmp_path)
-    header, invitation = opened(clients["birch"], coordinator.invite()["birch"], Kind.INVITATION, Invitation)
+    first = round_of(clients["birch"], coordinator.invite()["birch"])
     coordinator.close()
     again = Coordinator(
         federation,
@@ -173,30 +160,29 @@ def test_masks_do_not_come_again_where_hospitals_start_over_under_the_same_keys(
         coordinator.hospitals,
         key_commitment=clients["birch"].session.keyring.federation_key.commitment,
     )
-    _, second = opened(clients["birch"], again.invite()["birch"], Kind.INVITATION, Invitation)
-    client = clients["birch"]
-    one, two = (
-        set(client._masks.masker._secrets(client._mask_context(header, body.salt)).values())
-        for body in (invitation, second)
-    )
+    second = round_of(clients["birch"], again.invite()["birch"])
+    assert first.contexts == second.contexts, "of the same round"
+    one, two = (masks_of(clients["birch"], round_) for round_ in (first, second))
     assert len(one) == len(two) == len(SEVEN) and not one & two
     close_all(clients)
 
 
-def opened(client, message, kind, body):
-    header, data = client._open(message, kind)
-    return header, decode(data, body)
+def masks_of(client, round_):
+    """What a hospital's masks come from in a round: a secret with each other one, and one of its own, as its words."""
+    secrets = client.session.keyring.pair_secrets
+    index, names = SEVEN.index(client.name), [name for name in SEVEN if name != client.name]
+    shared = {pair_mask_secret(secrets[name], index, SEVEN.index(name), round_.mask_context) for name in names}
+    masked = Masks.of(client.federation, client.session.keyring).under(round_)(np.zeros(4, dtype=np.uint64), 2**20)
+    return shared | {masked.slots.tobytes()}
 
 
 def test_another_salt_than_the_invitations_is_refused(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    body = encode(Survivors(survivors=SEVEN, salt=bytes(16)))
-    with pytest.raises(MessageError, match="salt"):
-        clients["alder"].sign_survivors(coordinator._seal(Kind.SURVIVORS, "alder", body))
-    body = encode(Survivors(survivors=SEVEN, salt=b""))
-    with pytest.raises(MessageError, match="salt"):
-        clients["alder"].sign_survivors(coordinator._seal(Kind.SURVIVORS, "alder", body))
+    for salt in (bytes(16), b""):
+        other = to_hospital(coordinator, "alder", Survivors(survivors=SEVEN, salt=salt))
+        with pytest.raises(MessageError, match="salt"):
+            clients["alder"].sign_survivors(other)
     close_all(clients)
 
 
@@ -209,10 +195,10 @@ def test_a_second_survivor_list_is_refused_also_after_a_restart(tmp_path):
     clients["alder"].sign_survivors(one["alder"])
     with pytest.raises(MessageError, match="another survivor list"):
         clients["alder"].sign_survivors(other["alder"])
-    from securepfl.client.state import ClientState
-
-    stored = ClientState.load(clients["alder"]._path, coordinator.federation.digest.hex())
-    assert stored.pending.agreed == SEVEN
+    clients["alder"] = reopened(clients["alder"])
+    assert clients["alder"].state.pending.agreed == SEVEN
+    with pytest.raises(MessageError, match="another survivor list"):
+        clients["alder"].sign_survivors(other["alder"])
     close_all(clients)
 
 
@@ -224,7 +210,7 @@ def test_a_split_view_gets_no_reveal_from_either_side(tmp_path):
     one = survivors_message(coordinator, SEVEN[:4], SEVEN)
     other = survivors_message(coordinator, SEVEN[4:], SEVEN[:-1])
     for name, message in (one | other).items():
-        body = body_of(coordinator, clients[name].sign_survivors(message), Kind.AGREEMENT, Agreement)
+        body = opened_by_coordinator(coordinator, clients[name].sign_survivors(message))
         coordinator.open_round.signatures[name] = body.signature
     requests = coordinator.unmask()
     assert len(requests) == len(SEVEN)
@@ -251,7 +237,7 @@ def test_nothing_is_revealed_before_a_list_was_signed(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
     coordinator.fix_survivors()
-    request = coordinator._seal(Kind.UNMASK, "alder", encode(Unmask(signatures={}, blobs={})))
+    request = to_hospital(coordinator, "alder", Unmask(signatures={}, blobs={}))
     with pytest.raises(MessageError, match="before it signed"):
         clients["alder"].reveal(request)
     close_all(clients)
@@ -292,16 +278,13 @@ def test_an_update_that_was_unmasked_is_never_sent_again(tmp_path):
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_an_update_without_a_sum_is_never_sent_again_whoever_the_answer_names(tmp_path, asked):
+def test_an_update_without_a_sum_is_never_sent_again_whoever_the_answer_names(tmp_path, monkeypatch, asked):
     """Enough others may have revealed, asked or not: the coordinator may hold the unmasked sum."""
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
     unmask(coordinator, clients, unsigned=() if asked else ("alder",))
     residual = state(clients["alder"]).residual.copy()
-    honest = coordinator._answer
-    coordinator._answer = lambda *arguments: msgspec.structs.replace(
-        honest(*arguments), survivors=(), aggregate=None, consensus=None
-    )
+    falsify_answers(monkeypatch, survivors=(), aggregate=None, consensus=None)
     clients["alder"].apply(coordinator.close()["alder"])
     assert np.array_equal(state(clients["alder"]).residual, residual)
     close_all(clients)
@@ -315,10 +298,10 @@ def test_other_shares_than_were_opened_are_not_opened_too(tmp_path):
     request = coordinator.unmask()["alder"]
     clients["alder"].reveal(request)
     clients["alder"].reveal(request)
-    body = decode(clients["alder"]._open(request, Kind.UNMASK)[1], Unmask)
+    _, body = opened_by_hospital(clients["alder"], request)
     other = msgspec.structs.replace(body, blobs=body.blobs | {"birch": body.blobs["cedar"]})
     with pytest.raises(MessageError, match="revealed other shares"):
-        clients["alder"].reveal(coordinator._seal(Kind.UNMASK, "alder", encode(other)))
+        clients["alder"].reveal(to_hospital(coordinator, "alder", other))
     close_all(clients)
 
 
@@ -327,8 +310,7 @@ def test_a_false_signature_is_refused_on_arrival_and_the_true_one_still_counts(t
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
     lists = coordinator.fix_survivors()
-    header, _ = clients["alder"]._open(lists["alder"], Kind.SURVIVORS)
-    false = clients["alder"]._seal(header, Kind.AGREEMENT, encode(Agreement(signature=signature)))
+    false = to_coordinator(clients["alder"], Agreement(signature=signature))
     with pytest.raises(MessageError, match="signature of 'alder'"):
         coordinator.receive(false)
     for name, survivors in lists.items():
@@ -367,33 +349,29 @@ def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
 
 
 def test_an_invitation_to_another_attempt_is_refused(tmp_path):
-    from dataclasses import replace
-
     coordinator, clients = parties(masked(), tmp_path)
-    invitation, keyring = coordinator.invite()["alder"], clients["alder"].session.keyring
-    header, body = clients["alder"]._open(invitation, Kind.INVITATION)
-    later = seal_message(replace(header, attempt=1), body, coordinator.identity, keyring.identity.public)
+    _, body = opened_by_hospital(clients["alder"], coordinator.invite()["alder"])
+    later = to_hospital(coordinator, "alder", body, attempt=1)
     with pytest.raises(MessageError, match="attempt 1"):
         clients["alder"].contribute(later)
     close_all(clients)
 
 
-def test_an_answer_for_other_survivors_than_were_signed_is_refused(tmp_path):
+def test_an_answer_for_other_survivors_than_were_signed_is_refused(tmp_path, monkeypatch):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
     unmask(coordinator, clients)
-    honest = coordinator._answer
-    coordinator._answer = lambda *arguments: msgspec.structs.replace(honest(*arguments), survivors=SEVEN[:-1])
+    falsify_answers(monkeypatch, survivors=SEVEN[:-1])
     with pytest.raises(MessageError, match="does not fit"):
         clients["alder"].apply(coordinator.close()["alder"])
     close_all(clients)
 
 
-def test_a_sum_that_was_not_unmasked_fails_its_check(tmp_path):
+def test_a_sum_that_was_not_unmasked_fails_its_check(tmp_path, monkeypatch):
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
     unmask(coordinator, clients)
-    coordinator._total_mask = lambda unmasking: np.zeros(coordinator._layouts.update.slots, dtype=np.uint64)
+    monkeypatch.setattr(Unmasking, "total_mask", lambda self, count, modulus: np.zeros(count, dtype=np.uint64))
     with pytest.raises(AggregateError, match="failed its check"):
         clients["alder"].apply(coordinator.close()["alder"])
     close_all(clients)
@@ -459,14 +437,8 @@ def test_another_hospitals_list_is_not_taken(tmp_path):
     """Only the coordinator's signature makes a list."""
     coordinator, clients = parties(masked(), tmp_path)
     contribute(coordinator, clients)
-    message = survivors_message(coordinator, ["alder"], SEVEN)["alder"]
-    header, body = clients["alder"]._open(message, Kind.SURVIVORS)
-    from dataclasses import replace
-
-    other = clients["birch"].session.keyring.identity
-    forged = seal_message(
-        replace(header, sender=other.public.fingerprint), body, other, clients["alder"].session.keyring.identity.public
-    )
+    body = Survivors(survivors=SEVEN, salt=coordinator.open_round.salt)
+    forged = to_hospital(coordinator, "alder", body, signer=clients["birch"].session.keyring.identity)
     with pytest.raises(MessageError, match="unknown sender"):
         clients["alder"].sign_survivors(forged)
     close_all(clients)

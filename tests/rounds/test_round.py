@@ -1,19 +1,19 @@
 """Rounds between real parties over bytes."""
 
 import copy
-import dataclasses
 import time
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, rows_of
+from forging import falsify_answers, opened_by_coordinator, sum_of
+from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, reopened, rows_of
 
 from securepfl.client.client import Client
 from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
-from securepfl.crypto.messages.envelope import Kind
+from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.errors import (
     AggregateError,
     BudgetError,
@@ -24,7 +24,6 @@ from securepfl.errors import (
     ModelError,
     StorageError,
 )
-from securepfl.protocol.messages import Contribution, decode
 from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties, simulate
 from securepfl.settings.federation import Federation
@@ -72,7 +71,7 @@ def test_encrypted_and_plaintext_rounds_agree_bit_for_bit(tmp_path):
         coordinator, clients = parties(federation, tmp_path / scheme, root_key=SEED, noise_key=SEED)
         for _ in range(4):
             exchange(coordinator, clients)
-        states[scheme] = {name: vars(state(client)).copy() for name, client in clients.items()}
+        states[scheme] = {name: msgspec.structs.asdict(state(client)) for name, client in clients.items()}
         close_all(clients)
     for name in NAMES:
         encrypted, plain = states["bfv"][name], states["none"][name]
@@ -301,58 +300,52 @@ def contributions(coordinator, clients):
     return bodies
 
 
-def forged(coordinator, clients, **changes):
+def forged(coordinator, **changes):
     """The answer that alder would get, with some fields of its body replaced: a dishonest coordinator's."""
-    honest = coordinator._answer
-    coordinator._answer = lambda *arguments: msgspec.structs.replace(honest(*arguments), **changes)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        falsify_answers(patch, **changes)
         return coordinator.close()["alder"]
-    finally:
-        coordinator._answer = honest
 
 
-@pytest.mark.parametrize("fault", ["altered", "dropped", "doubled"])
+@pytest.mark.parametrize("fault", ["altered", "dropped", "doubled", "exchanged"])
 def test_a_tampered_sum_is_refused_and_the_state_stays(tmp_path, fault):
     """The sum is changed, or holds other contributions than the survivors named."""
     coordinator, clients = parties(federation_of(), tmp_path)
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
-    total = coordinator.open_round.total
-    if fault == "altered":
-        total._sum[0] = (total._sum[0] + np.uint64(2**50)) % np.uint64(total._wire.modulus)
-    else:
-        body = decode(coordinator_opens(coordinator, clients, "birch"), Contribution)
-        seeds, words = total._read(body.update)
-        modulus = np.uint64(total._wire.modulus)
-        words = modulus - words if fault == "dropped" else words
-        total._sum = (total._sum + words) % modulus
-        if fault == "dropped":
-            place = total._seeds.index(seeds)
-            del total._seeds[place], total._weights[place]
-        else:
-            total._weights[total._seeds.index(seeds)] = 2
-            total._weights[total._seeds.index(seeds) - 1] = 1
-    answers = coordinator.close()
+    answer = forged(coordinator, aggregate=falsified(coordinator, clients, fault))
     before = state(clients["alder"]).shared.copy()
     with pytest.raises(AggregateError):
-        clients["alder"].apply(answers["alder"])
+        clients["alder"].apply(answer)
     assert np.array_equal(state(clients["alder"]).shared, before) and clients["alder"].round == 0
     close_all(clients)
 
 
-def coordinator_opens(coordinator, clients, name):
-    """The body of the message that `name` sent in the open round."""
-    from securepfl.crypto.messages.envelope import open_message
+def test_the_sum_made_as_the_faulty_ones_is_taken_where_nothing_is_wrong(tmp_path):
+    coordinator, clients = parties(federation_of(), tmp_path)
+    for message in contributions(coordinator, clients).values():
+        coordinator.receive(message)
+    clients["alder"].apply(forged(coordinator, aggregate=falsified(coordinator, clients, "nothing")))
+    assert clients["alder"].round == 1
+    close_all(clients)
 
-    return open_message(
-        state(clients[name]).pending.message,
-        coordinator.identity,
-        coordinator.hospitals,
-        kinds=(Kind.CONTRIBUTION,),
-        federation_digest=coordinator.rules.session,
-        round=coordinator.open_round.number,
-        max_bytes=10**7,
-    )[1]
+
+def falsified(coordinator, clients, fault):
+    """The sum over what all sent, and what is wrong with it."""
+    wire = find_scheme("bfv").wire(coordinator.rules.layouts.update)
+    updates = {
+        name: opened_by_coordinator(coordinator, state(client).pending.message).update
+        for name, client in clients.items()
+    }
+    if fault == "altered":
+        return sum_of(wire, updates.values(), off=2**50)
+    if fault == "dropped":
+        return sum_of(wire, [update for name, update in updates.items() if name != "birch"])
+    if fault == "doubled":
+        return sum_of(wire, updates.values(), weights=[2 if name == "birch" else 1 for name in updates])
+    if fault == "exchanged":
+        return sum_of(wire, [updates["birch" if name == "damson" else name] for name in updates])
+    return sum_of(wire, updates.values())
 
 
 @pytest.mark.parametrize(
@@ -374,7 +367,7 @@ def test_an_answer_of_another_form_is_refused_before_anything_is_decrypted(tmp_p
     coordinator, clients = parties(federation_of(), tmp_path)
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
-    answer = forged(coordinator, clients, **changes)
+    answer = forged(coordinator, **changes)
     monkeypatch.setattr("securepfl.client.client.open_answer", lambda *_: pytest.fail("decrypted"))
     with pytest.raises(MessageError, match="does not fit"):
         clients["alder"].apply(answer)
@@ -387,12 +380,11 @@ def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path)
     exchange(coordinator, clients)
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
-    open_round = copy.deepcopy(coordinator.open_round)
+    open_round, client = copy.deepcopy(coordinator.open_round), clients["alder"]
     texts = set()
     for changes in ({"products": {"birch": b"", "cedar": b""}}, {"aggregate": b"garbage"}):
         coordinator.open_round = copy.deepcopy(open_round)
-        answer = forged(coordinator, clients, **changes)
-        client = clients["alder"]
+        answer = forged(coordinator, **changes)
         with pytest.raises(AggregateError) as caught:
             client.apply(answer)
         texts.add(str(caught.value))
@@ -400,11 +392,11 @@ def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path)
             client.apply(answer)
         coordinator.open_round = copy.deepcopy(open_round)
         with pytest.raises(MessageError, match="another answer"):
-            client.apply(forged(coordinator, clients))
-        pending = state(client).pending
-        client.state.pending = dataclasses.replace(pending, answer="")  # the next case starts unpinned
+            client.apply(forged(coordinator))
+        unpinned = msgspec.structs.replace(state(client).pending, answer="")
+        client = reopened(client, pending=unpinned)  # the next case starts unpinned
     assert len(texts) == 1
-    close_all(clients)
+    close_all(clients | {"alder": client})
 
 
 def test_a_key_of_the_other_scheme_is_refused_before_anything_is_sent(tmp_path):
@@ -420,7 +412,7 @@ def test_a_failed_save_changes_nothing_and_sends_nothing(tmp_path, monkeypatch):
     """A message is on disk before it is sent; where that fails, the state is as before."""
     coordinator, clients = parties(federation_of(), tmp_path)
     invitations, client = coordinator.invite(), clients["alder"]
-    before = copy.deepcopy(vars(state(client)))
+    before = msgspec.structs.asdict(state(client))
 
     def full(*_):
         raise StorageError("no space")
@@ -429,7 +421,7 @@ def test_a_failed_save_changes_nothing_and_sends_nothing(tmp_path, monkeypatch):
     with pytest.raises(StorageError):
         client.contribute(invitations["alder"])
     monkeypatch.undo()
-    after = vars(state(client))
+    after = msgspec.structs.asdict(state(client))
     assert after["pending"] is None
     assert all(np.array_equal(before[key], after[key]) for key in ("shared", "personal", "residual", "compared"))
     coordinator.receive(client.contribute(invitations["alder"]))
@@ -465,13 +457,13 @@ def test_after_the_deadline_nothing_is_spent_and_nothing_is_taken(tmp_path, monk
     close_all(clients)
 
 
-def test_a_missed_round_whose_answer_failed_sends_no_empty_message(tmp_path):
+def test_a_missed_round_whose_answer_failed_sends_no_empty_message(tmp_path, monkeypatch):
     coordinator, clients = parties(federation_of(), tmp_path)
     invitations = coordinator.invite()
     for name in ("alder", "birch", "cedar"):
         coordinator.receive(clients[name].contribute(invitations[name]))
-    total = coordinator.open_round.total
-    total._sum[0] = (total._sum[0] + np.uint64(2**50)) % np.uint64(total._wire.modulus)
+    present = {name: client for name, client in clients.items() if name != "damson"}
+    falsify_answers(monkeypatch, aggregate=falsified(coordinator, present, "altered"))
     answer = coordinator.close()["damson"]
     with pytest.raises(AggregateError):
         clients["damson"].apply(answer)

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from forging import opened_by_coordinator, to_hospital
 from masked_rounds import SEVEN, contribute, unmask
-from parties import close_all, federation_of, parties
+from parties import close_all, federation_of, parties, support_of
 
-from securepfl.crypto.messages.envelope import Kind, open_message
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.errors import ConfigError, MessageError
 from securepfl.privacy.accounting.events import SharedRelease
-from securepfl.protocol.messages import Contribution, Survivors, decode, encode
+from securepfl.protocol.messages import Survivors
 from securepfl.runtime.local import SimulatedRun, exchange
 
 ROUNDS = 3
@@ -33,21 +33,6 @@ def rounds_of(coordinator, clients, count=ROUNDS, absent=()):
         unmask(coordinator, clients, unsigned=absent, silent=absent)
         for name, answer in coordinator.close().items():
             clients[name].apply(answer)
-
-
-def integers_of(coordinator, clients, name):
-    """What `name` masked and sent, in grid steps: only its own decryption and its own masks can tell."""
-    client = clients[name]
-    _, data = open_message(
-        client.state.pending.message,
-        coordinator.identity,
-        coordinator.hospitals,
-        kinds=(Kind.CONTRIBUTION,),
-        federation_digest=client.session.digest,
-        round=client.round + 1,
-        max_bytes=10**7,
-    )
-    return decode(data, Contribution)
 
 
 def test_all_hospitals_take_the_same_step_and_the_ledger_counts_the_shares(tmp_path):
@@ -80,13 +65,13 @@ def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
     monkeypatch.setattr(SumChannel, "encode_integers", spy)
     federation = shared()
     coordinator, clients = parties(federation, tmp_path)
-    before = clients["alder"].state.shared.copy()
+    before, support = clients["alder"].state.shared, support_of(clients["alder"], 1)
     rounds_of(coordinator, clients, count=1)
     client, noise = clients["alder"], federation.shape.noise
     step = federation.privacy.clip * federation.training.learning_rate / noise.grid / federation.privacy.normaliser
     moved = before - client.state.shared
     expected = np.zeros_like(moved)
-    expected[client._support(_at_start(client), 1)] = sum(sent.values()) * step
+    expected[support] = sum(sent.values()) * step
     assert np.allclose(moved, expected, rtol=1e-5, atol=1e-6)
     # Each hospital's integers are dominated by its share of the noise, and no two hospitals' are alike.
     assert all(np.abs(values).max() <= top_level(MAX_BITS) // 2 for values in sent.values())
@@ -94,22 +79,15 @@ def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
     close_all(clients)
 
 
-def _at_start(client):
-    state = client.state
-    from dataclasses import replace
-
-    return replace(state, aggregate=None)
-
-
 def test_nothing_of_a_hospitals_own_step_is_kept_or_sent(tmp_path):
     coordinator, clients = parties(shared(), tmp_path)
     contribute(coordinator, clients)
-    for name, client in clients.items():
+    for client in clients.values():
         state = client.state
         assert not state.residual.any()
         assert not state.compared[: state.shared.size].any()
         assert np.array_equal(state.pending.local_shared, state.shared)
-        body = integers_of(coordinator, clients, name)
+        body = opened_by_coordinator(coordinator, state.pending.message)
         assert body.sketch is None
         assert body.masks is not None
         assert not body.neighbours
@@ -145,12 +123,9 @@ def test_a_hospital_signs_no_list_with_less_noise_than_it_counts_on(tmp_path):
     """A coordinator that asks for the sum over fewer hospitals is refused by each of them."""
     coordinator, clients = parties(shared(), tmp_path)
     contribute(coordinator, clients)
-    message = coordinator.fix_survivors()["alder"]
-    header, _ = clients["alder"]._open(message, Kind.SURVIVORS)
-    from securepfl.crypto.messages.envelope import seal_message
-
-    body = encode(Survivors(survivors=SEVEN[:5], salt=coordinator.open_round.salt))
-    short = seal_message(header, body, coordinator.identity, coordinator.hospitals["alder"])
+    coordinator.fix_survivors()
+    body = Survivors(survivors=SEVEN[:5], salt=coordinator.open_round.salt)
+    short = to_hospital(coordinator, "alder", body)
     with pytest.raises(MessageError, match="6 are needed"):
         clients["alder"].sign_survivors(short)
     close_all(clients)

@@ -10,16 +10,16 @@ import msgspec
 import numpy as np
 import pytest
 from masked_rounds import chi_square
-from parties import NAMES, close_all, federation_of, parties, rows_of
+from parties import NAMES, channels_of, close_all, federation_of, parties, rows_of, start_of
 from views import bytes_of, holds
 
 from securepfl.client.comparing import compared_of
-from securepfl.crypto.messages.envelope import Kind, open_message
+from securepfl.crypto.messages.envelope import Header, Kind, open_message
 from securepfl.crypto.similarity.scheme import similarity_scheme
 from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.words import unpack_words
-from securepfl.errors import MessageError
 from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
+from securepfl.randomness import derive_key
 
 FIVE = (*NAMES, "elm")
 ROUNDS = 4
@@ -27,14 +27,10 @@ WATCHED, CURIOUS = "alder", "birch"
 
 
 def opened(message, party, senders, session, number):
-    for kind in Kind:
-        try:
-            return open_message(
-                message, party, senders, kinds=(kind,), federation_digest=session, round=number, max_bytes=10**7
-            )
-        except MessageError:
-            continue
-    raise AssertionError("nobody opens this message")
+    kind = Header.from_bytes(message).kind
+    return open_message(
+        message, party, senders, kinds=(kind,), federation_digest=session, round=number, max_bytes=10**7
+    )
 
 
 def recorded(folder, masking):
@@ -59,30 +55,29 @@ def one_round(coordinator, clients):
     seen.compared, seen.whole = {}, {}
     session, people = coordinator.rules.session, coordinator.hospitals
 
-    def deliver(messages, reply):
+    def deliver(messages):
         for name, message in messages.items():
             if name == CURIOUS:
                 keyring = clients[name].session.keyring
                 seen.curious.append(opened(message, keyring.identity, [keyring.coordinator], session, seen.number)[1])
-            answer = reply(clients[name], message)
-            if answer is not None:
+            if answer := clients[name].handle(message):
                 header, body = opened(answer, coordinator.identity, people, session, seen.number)
                 seen.coordinator.append(body)
                 if header.kind == Kind.CONTRIBUTION:
                     seen.up[name] = decode(body, Contribution)
                 coordinator.receive(answer)
 
-    deliver(coordinator.invite(), lambda client, message: client.contribute(message))
+    deliver(coordinator.invite())
     for name, client in clients.items():
         seen.sent[name] = client.state.pending.sent.copy()
         seen.personal[name] = client.state.personal.copy()
         seen.compared[name] = client.state.compared.copy()
         seen.whole[name] = compared_of(client.state, coordinator.federation.similarity.gate)
     if coordinator.federation.masked:
-        deliver(coordinator.fix_survivors(), lambda client, message: client.sign_survivors(message))
-        deliver(coordinator.unmask(), lambda client, message: client.reveal(message))
+        deliver(coordinator.fix_survivors())
+        deliver(coordinator.unmask())
     seen.memory = bytes_of(coordinator)
-    deliver(coordinator.close(), lambda client, message: client.apply(message))
+    deliver(coordinator.close())
     seen.answer = decode(seen.curious[-1], Answer)
     return seen
 
@@ -107,7 +102,7 @@ def coordinators_view(run):
 
 def slots_of(run, update, kind="update"):
     """One ciphertext as whoever holds the federation key decrypts it."""
-    channel = run.clients[CURIOUS]._channels[kind]
+    channel = channels_of(run.clients[CURIOUS])[kind]
     aggregate = find_scheme("bfv").total(channel.layout)
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
@@ -124,7 +119,7 @@ def vector_of(run, slots, kind="update"):
     """Values from one contribution's slots, ignoring the tag."""
     from securepfl.crypto.sums.packing import dequantise, unpack
 
-    channel = run.clients[CURIOUS]._channels[kind]
+    channel = channels_of(run.clients[CURIOUS])[kind]
     return dequantise(unpack(slots[: channel.layout.value_slots], channel.layout), channel.layout.bits, channel.limit)
 
 
@@ -176,7 +171,7 @@ def test_one_update_is_not_in_another_hospitals_view(masked):
 
 
 def test_one_masked_update_is_noise_to_the_coordinator_with_a_hospitals_key(masked):
-    t = masked.clients[CURIOUS]._channels["update"].layout.parameters.plain_modulus
+    t = channels_of(masked.clients[CURIOUS])["update"].layout.parameters.plain_modulus
     together = np.concatenate([slots_of(masked, seen.up[WATCHED].update) for seen in masked.rounds])
     assert chi_square(together, t) < 60
     for seen in masked.rounds:
@@ -200,7 +195,7 @@ def test_one_update_is_not_in_what_was_released(masked):
 
 
 def aggregate_of(run, seen):
-    channel, client = run.clients[CURIOUS]._channels["update"], run.clients[CURIOUS]
+    channel, client = channels_of(run.clients[CURIOUS])["update"], run.clients[CURIOUS]
     context = client.session.digest + f"update/{seen.number}/0".encode()
     return channel.mean(
         seen.answer.aggregate, dict.fromkeys(seen.answer.survivors, 1), context, seen.sent[WATCHED].size
@@ -243,9 +238,9 @@ def test_another_hospital_sees_personal_parameters_in_sums_of_three_others_only(
         names = seen.answer.neighbours
         assert len(names) >= 3 and CURIOUS not in names
         context = client.session.digest + f"personal/{seen.number}/0".encode()
-        channel = client._channels["personal"]
+        channel = channels_of(client)["personal"]
         mean = channel.mean(seen.answer.neighbourhood, dict.fromkeys(names, 1), context, channel.layout.values)
-        single = [seen.personal[name] - client._start for name in names]
+        single = [seen.personal[name] - start_of(client) for name in names]
         np.testing.assert_allclose(mean, np.mean(single, axis=0), atol=2 * channel.limit / 1022)
         assert not any(np.allclose(mean, one, atol=1e-3) for one in single)
 
@@ -254,8 +249,9 @@ def test_personal_parameters_are_open_to_the_coordinator_with_a_hospitals_key(un
     """They are not masked; each is a DP release."""
     seen = next(seen for seen in unmasked.rounds if seen.up[WATCHED].personal is not None)
     found = vector_of(unmasked, slots_of(unmasked, seen.up[WATCHED].personal, "personal"), "personal")
-    expected = seen.personal[WATCHED] - unmasked.clients[WATCHED]._start
-    np.testing.assert_allclose(found, expected, atol=2 * unmasked.clients[WATCHED]._channels["personal"].limit / 1022)
+    expected = seen.personal[WATCHED] - start_of(unmasked.clients[WATCHED])
+    limit = channels_of(unmasked.clients[WATCHED])["personal"].limit
+    np.testing.assert_allclose(found, expected, atol=2 * limit / 1022)
 
 
 def test_personal_parameters_of_a_round_are_not_in_what_was_released(unmasked):
@@ -304,16 +300,18 @@ def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(un
     table = similarity_scheme("pads").table(unmasked.federation.similarity.dimensions, len(FIVE))
     for name in FIVE:
         table.add(FIVE.index(name), seen.up[name].sketch)
-    context, comparison = client.session.digest + f"similarity/{seen.number}/0".encode(), client._comparison
+    context, key = client.session.digest + f"similarity/{seen.number}/0".encode(), client.session.key
     receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
     # The pads follow from the key: the watched hospital's sketch comes off its upload.
     size = client.federation.similarity.dimensions
-    pads = comparison.cipher.pads(context, nonces).of(receiver, size).astype(np.int64)
+    cipher = similarity_scheme("pads").cipher(key.similarity_key, len(FIVE), size)
+    pads = cipher.pads(context, nonces).of(receiver, size).astype(np.int64)
     words = unpack_words(seen.up[WATCHED].sketch, 3 * (size + len(FIVE)), 31, 2**31 - 1)[:size].astype(np.int64)
     found = (words - pads) % (2**31 - 1)
     sketched = np.where(found > 2**30, found - (2**31 - 1), found)
-    assert np.array_equal(sketched, comparison._sketch(seen.whole[WATCHED], seen.number))
-    pair = comparison.cipher.decrypt(table.row(receiver)[other], sketched, receiver, other, context, nonces)
+    sketch_key = derive_key(key.support_key, "sketch", seen.number)
+    assert np.array_equal(sketched, seen.whole[WATCHED].sketch(size, sketch_key))
+    pair = cipher.decrypt(table.row(receiver)[other], sketched, receiver, other, context, nonces)
     assert abs(seen.whole[WATCHED].opened(pair).cosine - cosines(seen)[receiver, other]) < 1e-3
 
 
