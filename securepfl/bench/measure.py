@@ -4,7 +4,7 @@ Envelopes (signatures and sealing) are the same for every scheme and not counted
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
@@ -21,6 +21,7 @@ from securepfl.bench.similarity import measure_similarity
 from securepfl.report.width import fits
 
 _DECRYPTIONS: Final = 5
+_STEPS: Final = ("encrypt", "serialize", "load", "add", "decrypt")
 _UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -143,16 +144,16 @@ def _bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def _columns(case: Case, steps: Collection[str]) -> dict[str, Callable[[dict[str, Any]], str]]:
-    """The cells of a row by heading."""
+def _cells(case: Case, row: dict[str, Any]) -> dict[str, str]:
+    """A scheme's figures by heading."""
     return {
-        "up": lambda row: _bytes(row["upload_bytes"]),
-        "x float32": lambda row: f"{row['upload_bytes'] / (4 * case.size):.3f}",
-        "down": lambda row: _bytes(row["download_bytes"]),
-        **{step: lambda row, step=step: f"{row['seconds'][step]:.4f}" for step in steps},
-        "total": lambda row: f"{total_seconds(row):.4f}",
-        "peak memory": lambda row: _bytes(row["peak_bytes"]),
-        "error": lambda row: f"{row['error']:.1e}",
+        "up": _bytes(row["upload_bytes"]),
+        "x float32": f"{row['upload_bytes'] / (4 * case.size):.3f}",
+        "down": _bytes(row["download_bytes"]),
+        **{step: f"{row['seconds'][step]:.4f}" for step in _STEPS},
+        "total": f"{total_seconds(row):.4f}",
+        "peak memory": _bytes(row["peak_bytes"]),
+        "error": f"{row['error']:.1e}",
     }
 
 
@@ -162,17 +163,17 @@ def _aggregation_tables(console: Console, case: Case, rows: list[dict[str, Any]]
         f"sums: {case.size:,} parameters, {case.hospitals} hospitals, {case.bits} bits, density {case.density:g}; "
         "per hospital, seconds"
     )
-    steps = ("encrypt", "serialize", "load", "add", "decrypt")
-    columns = _columns(case, steps)
+    cells = {row["scheme"]: _cells(case, row) for row in rows}
+    headings, times = list(next(iter(cells.values()))), [*_STEPS, "total"]
 
-    def table(headings: Iterable[str]) -> Table:
-        drawn = Table("scheme", *headings, title=title, title_justify="left")
-        for row in rows:
-            drawn.add_row(row["scheme"], *(columns[heading](row) for heading in headings))
+    def table(shown: Sequence[str]) -> Table:
+        drawn = Table("scheme", *shown, title=title, title_justify="left")
+        for scheme, row in cells.items():
+            drawn.add_row(scheme, *(row[heading] for heading in shown))
         return drawn
 
-    whole, times = table(columns), (*steps, "total")
-    return [whole] if fits(console, whole) else [table([name for name in columns if name not in times]), table(times)]
+    whole = table(headings)
+    return [whole] if fits(console, whole) else [table([name for name in headings if name not in times]), table(times)]
 
 
 def _similarity_table(case: Case, rows: list[dict[str, Any]]) -> Table:
