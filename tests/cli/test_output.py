@@ -167,6 +167,17 @@ def test_streams_closed_from_the_start_take_no_file_in(closed, finished):
     assert int((finished[0] / "found").read_text()) > 2
 
 
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything():
+    code = (
+        "import os\nfrom securepfl.cli.output import guarded, say\nos.set_blocking(1, False)\n"
+        "with guarded() as lost: say('x' * 1_000_000); assert lost() is None"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(0.5)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and len(out) == 1_000_001, err
+
+
 def test_a_suggestion_that_cannot_be_printed_is_on_disk(finished):
     words = ("suggest", "federation.toml", "--data", "rows.csv", "--site", "Köln", "--run", "out", "--epsilon", "0.5")
     with open("/dev/full", "wb") as full:  # noqa: PTH123
