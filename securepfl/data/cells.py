@@ -4,7 +4,6 @@ A cell is private: no message from here holds one. The same cell means the same 
 CSV is text, one from Parquet may be typed, and both give equal numbers and match equal values.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from securepfl.data.values import Value
+from securepfl.data.values import PLAIN, Value
 
-_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _EXACT = 2**53
 """From here on, float64 merges whole numbers."""
 
@@ -127,7 +125,7 @@ class Cells:
             found = _flags(pc.equal(pc.utf8_lower(self.values), text.lower()))
         elif self.textual:
             found = _flags(pc.equal(self.values, text))
-        if not _PLAIN.fullmatch(text):
+        if not PLAIN.fullmatch(text):
             return found
         same = self._equal_number(Decimal(text))
         return found | self._only(same, _is_plain) if self.textual else same
@@ -143,17 +141,6 @@ class Cells:
 
 Columns = dict[str, Cells]
 """The columns of one file by name, all of one length, in the file's order."""
-
-
-def ambiguous(values: Iterable[Value]) -> Value | None:
-    """The first of `values` that a cell could equal beside another of them, or None.
-
-    >>> ambiguous(["1", "1.0"]), ambiguous(["1", "01"])
-    ('1', None)
-    """
-    values = list(values)
-    cells = Cells.of([str(value) for value in values])
-    return next((value for value in values if cells.matches([value]).sum() > 1), None)
 
 
 def normal(texts: Any) -> Any:
@@ -189,7 +176,7 @@ def _decimal(text: str, mark: str) -> Decimal | None:
 
 
 def _is_plain(text: str) -> bool:
-    return _PLAIN.fullmatch(text.replace(",", ".")) is not None
+    return PLAIN.fullmatch(text.replace(",", ".")) is not None
 
 
 def _flags(array: Any) -> NDArray[np.bool_]:

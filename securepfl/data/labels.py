@@ -8,14 +8,16 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.cells import Cells
 from securepfl.data.source import Source
 from securepfl.data.values import Value, require, require_values, shown
+
+if TYPE_CHECKING:
+    from securepfl.data.cells import Cells
 
 Declared = str | int | float | tuple[Value, ...] | None
 """As TOML declares labels: a comparison ("> 0"), a value, or several."""
@@ -38,7 +40,7 @@ class Comparison:
     sign: str
     threshold: float
 
-    def holds(self, cells: Cells) -> NDArray[np.bool_]:
+    def holds(self, cells: "Cells") -> NDArray[np.bool_]:
         """For which cells, [rows]; never for one that is no number."""
         values = cells.numbers
         found: NDArray[np.bool_] = _COMPARE[self.sign](values, self.threshold) & ~np.isnan(values)
@@ -55,7 +57,7 @@ class Listed:
 
     values: tuple[Value, ...]
 
-    def holds(self, cells: Cells) -> NDArray[np.bool_]:
+    def holds(self, cells: "Cells") -> NDArray[np.bool_]:
         """For which cells, [rows]."""
         return cells.matches(self.values)
 

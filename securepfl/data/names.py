@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from securepfl.data.values import shown
+from securepfl.data.values import shown, written_out
 
 _UNSAID = frozenset(("na", "n/a", "<na>", "nan", "none", "null", "nil", "nat", "unknown", "?", "-", "--", ".", "#n/a"))
 
@@ -57,15 +57,11 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
 def spelled_out(name: str) -> str:
     """A name for a message about its look: what is no Latin letter stands by its number.
 
-    >>> spelled_out("n\u043erth")
-    '`n\\u043erth`'
+    >>> spelled_out("n\u043erth") == "`n" + chr(92) + "u043erth`"
+    True
     """
-    marks = (mark if mark.isascii() or "LATIN" in unicodedata.name(mark, "") else _number(mark) for mark in name)
-    return shown("".join(marks))
-
-
-def _number(mark: str) -> str:
-    return mark.encode("unicode_escape").decode("ascii")
+    latin = (mark if mark.isascii() or "LATIN" in unicodedata.name(mark, "") else written_out(mark) for mark in name)
+    return shown("".join(latin))
 
 
 def unsaid(name: str) -> bool:

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.cells import Cells, ambiguous
 from securepfl.data.source import Source
-from securepfl.data.values import Value, require, require_values, shown
+from securepfl.data.values import Value, ambiguous, require, require_values, shown
+
+if TYPE_CHECKING:
+    from securepfl.data.cells import Cells
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class LabelRange:
         return values
 
 
-def _labels(source: Source, column: str, missing_values: Iterable[Value]) -> Cells:
+def _labels(source: Source, column: str, missing_values: Iterable[Value]) -> "Cells":
     cells = source.column(column, "the label")
     source.refuse(cells.missing(missing_values), column, "no label; fill it in or remove the row")
     return cells

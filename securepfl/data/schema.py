@@ -17,12 +17,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.cells import ambiguous
 from securepfl.data.labels import BinaryLabels
 from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.source import Source
-from securepfl.data.values import Value, require, require_values
+from securepfl.data.values import Value, ambiguous, require, require_values
 from securepfl.errors import ConfigError
 
 _T = TypeVar("_T")

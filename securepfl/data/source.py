@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.cells import Cells, Columns
 from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
+
+if TYPE_CHECKING:
+    from securepfl.data.cells import Cells, Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +19,7 @@ class Source:
     """Columns as read, with the rows' numbers and the place that messages name."""
 
     where: str
-    columns: Columns = field(repr=False)
+    columns: "Columns" = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
     unread: tuple[str, ...] = ()
     """Names of columns that were not asked for."""
@@ -33,7 +35,7 @@ class Source:
         kept = {name: cells[index] for name, cells in self.columns.items()}
         return Source(where or self.where, kept, self.rows[index], self.unread)
 
-    def column(self, name: str, role: str) -> Cells:
+    def column(self, name: str, role: str) -> "Cells":
         """The cells of one column. Raises DataError where the file has none of this name."""
         if name not in self.columns:
             raise DataError(f"{self.where}: has no column `{name}` ({role}); add it or mend [data]")

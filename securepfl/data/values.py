@@ -1,10 +1,15 @@
 """Values that a declaration may name, and how they stand in a message."""
 
 import math
+import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 Value = str | int | float
 """A cell's value as TOML writes it. A number matches cells of equal value, a text those of equal text."""
+
+PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+"""Texts that are plainly numbers, so that "1" and "1.0" are one; "01" is a code, and none."""
 
 _SHOWN = 40
 
@@ -23,6 +28,29 @@ def require_values(key: str, values: Iterable[Value]) -> None:
     require(len(set(values)) == len(values), f"{key}: a value stands twice; list each once")
 
 
+def ambiguous(values: Iterable[Value]) -> Value | None:
+    """The first of `values` that a cell could equal beside another of them, or None.
+
+    >>> ambiguous(["1", "1.0"]), ambiguous(["1", "01"])
+    ('1.0', None)
+    """
+    seen: set[Decimal | str] = set()
+    for value in values:
+        meaning = _meaning(value)
+        if meaning in seen:
+            return value
+        seen.add(meaning)
+    return None
+
+
+def _meaning(value: Value) -> Decimal | str:
+    """Equal for values that match the same cells."""
+    text = str(value)
+    if not isinstance(value, str) or PLAIN.fullmatch(text):
+        return Decimal(text)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
 def shown(name: str) -> str:
     """A label or a name for a one-line message: cut, and with what a terminal would not show written out.
 
@@ -30,8 +58,9 @@ def shown(name: str) -> str:
     '`yes`'
     """
     cut = name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..."
-    return f"`{''.join(mark if mark.isprintable() else _escaped(mark) for mark in cut)}`"
+    return f"`{''.join(mark if mark.isprintable() else written_out(mark) for mark in cut)}`"
 
 
-def _escaped(mark: str) -> str:
+def written_out(mark: str) -> str:
+    """A mark by its number in Unicode."""
     return mark.encode("unicode_escape").decode("ascii")

@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from securepfl.data.cells import Columns
 from securepfl.data.names import composed
 from securepfl.errors import DataError
+
+if TYPE_CHECKING:
+    from securepfl.data.cells import Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Contents:
     """The names of all columns in the file's order, the cells of those asked for, and how many rows there are."""
 
     names: tuple[str, ...]
-    columns: Columns = field(repr=False)
+    columns: "Columns" = field(repr=False)
     rows: int
 
 

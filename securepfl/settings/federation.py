@@ -12,6 +12,7 @@ import msgspec
 import rfc8785
 
 from securepfl.crypto.sums.scheme import Scheme, find_scheme
+from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
@@ -143,6 +144,10 @@ class Federation(Settings, frozen=True):
         if "shape" in mapping:
             raise ConfigError(f"{where}: key `shape` is computed from the model, not declared; remove it")
         federation = structured(mapping, cls, where)
+        if pair := alike(federation.sites):
+            raise ConfigError(f"{where}: [sites] {' and '.join(map(spelled_out, pair))} look alike; keep one")
+        sites = {composed(name): settings for name, settings in federation.sites.items()}
+        federation = msgspec.structs.replace(federation, sites=sites)
         if federation.data is None:
             return federation
         # In full, so that a default spelled out and one left out give the same digest.

@@ -13,6 +13,7 @@ from securepfl.data.names import alike, look
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites
 from securepfl.errors import ConfigError, DataError
+from securepfl.settings.federation import Federation
 from securepfl.settings.roster import check_roster
 
 NFC, NFD = (unicodedata.normalize(form, "K\u00f6ln") for form in ("NFC", "NFD"))
@@ -72,6 +73,12 @@ def test_one_hospital_in_two_unicode_forms_is_one(tmp_path: Path):
     assert {name: len(rows) for name, rows in tables.items()} == {NFC: 2, "x": 1}
     with pytest.raises(ConfigError, match="composed form"):
         check_roster([NFD], 1)
+
+
+def test_settings_of_a_hospital_are_found_by_either_form_of_its_name():
+    assert list(Federation.from_mapping({"sites": {NFD: {"weight": 2}}}).sites) == [NFC]
+    with pytest.raises(ConfigError, match="look alike; keep one"):
+        Federation.from_mapping({"sites": {"north": {}, "North": {}}})
 
 
 def test_a_files_name_and_its_declaration_are_of_one_spelling(tmp_path: Path):

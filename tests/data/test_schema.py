@@ -1,5 +1,7 @@
 """What `[data]` may declare, and the one-line error for what it may not."""
 
+import subprocess
+import sys
 from typing import Any
 
 import msgspec
@@ -59,7 +61,7 @@ def test_a_mapping_survives_json_and_reads_back_as_equal():
         ({"categories": {"cp": [1]}}, "fewer than two levels"),
         ({"categories": {"cp": [1, 1.0]}}, "a value stands twice"),
         ({"categories": {"cp": [1, "2"]}}, "mixes texts and numbers"),
-        ({"categories": {"cp": ["1", "1.0"]}}, "could be '1' and another level"),
+        ({"categories": {"cp": ["1", "1.0"]}}, "could be '1.0' and another level"),
         ({"categories": {"cp": ["true", "True"]}}, "and another level"),
         ({"separator": "ab"}, "separator = 'ab'"),
         ({"separator": '"'}, "must be one mark"),
@@ -116,3 +118,9 @@ def test_only_a_stratified_split_says_benchmarks_only():
     ]
     assert [word in note for word, note in zip(("benchmarks only", "no patient", "declare"), notes, strict=True)]
     assert "benchmarks" not in notes[1] + notes[2]
+
+
+def test_a_declaration_is_read_without_what_reads_tables():
+    # The coordinator reads the federation's file, and never a table.
+    code = "import sys, securepfl.data.schema; sys.exit(any(name in sys.modules for name in ('pyarrow', 'sklearn')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
