@@ -40,17 +40,15 @@ class Attention(nn.Module):
         self.embed_dim, self.num_heads, self.batch_first = like.embed_dim, like.num_heads, like.batch_first
         self.dropout, self.add_zero_attn = like.dropout, like.add_zero_attn
         self._qkv_same_embed_dim = like._qkv_same_embed_dim
-        if like.in_proj_weight is not None:
-            weights = like.in_proj_weight.chunk(3)
-            trained = (like.in_proj_weight.requires_grad,) * 3
+        if like._qkv_same_embed_dim:
+            weights = [(part, like.in_proj_weight.requires_grad) for part in like.in_proj_weight.chunk(3)]
         else:
             separate = (like.q_proj_weight, like.k_proj_weight, like.v_proj_weight)
-            weights, trained = separate, tuple(weight.requires_grad for weight in separate)
+            weights = [(weight, weight.requires_grad) for weight in separate]
         biases = (None,) * 3 if like.in_proj_bias is None else like.in_proj_bias.chunk(3)
         bias_trained = like.in_proj_bias is not None and like.in_proj_bias.requires_grad
         self.query, self.key, self.value = (
-            _linear(weight, bias, trains, bias_trained)
-            for weight, bias, trains in zip(weights, biases, trained, strict=True)
+            _linear(weight, bias, trains, bias_trained) for (weight, trains), bias in zip(weights, biases, strict=True)
         )
         out, out_bias = like.out_proj.weight, like.out_proj.bias
         self.out_proj = _linear(out, out_bias, out.requires_grad, out_bias is not None and out_bias.requires_grad)
@@ -84,7 +82,7 @@ class Attention(nn.Module):
         k, v = self._lengthened(k, self.extra_key), self._lengthened(v, self.extra_value)
         added = k.shape[1] - key.shape[1]
         mask = self._mask(attn_mask, key_padding_mask, added, q)
-        mixed, weights = self._mixed(*(self._by_head(part) for part in (q, k, v)), mask, need_weights)
+        mixed, weights = self._mixed(self._by_head(q), self._by_head(k), self._by_head(v), mask, need_weights)
         output = self.out_proj(mixed.transpose(1, 2).flatten(2))
         if weights is not None and average_attn_weights:
             weights = weights.mean(dim=1)
@@ -98,14 +96,14 @@ class Attention(nn.Module):
         return torch.cat([part, part.new_zeros(records, 1, self.embed_dim)], dim=1) if self.add_zero_attn else part
 
     def _by_head(self, part: Tensor) -> Tensor:
-        return part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return part.reshape(*part.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _mask(self, attention: Tensor | None, padding: Tensor | None, added: int, like: Tensor) -> Tensor | None:
         """Both masks as what is added to the scores, [1 or B, 1 or heads, 1 or L, S]; None where there are none."""
         parts = []
         if attention is not None:
-            split = attention.unflatten(0, (-1, self.num_heads)) if attention.dim() == 3 else attention[None, None]
-            parts.append(_scores(split, like))
+            by_record = (-1, self.num_heads) if attention.dim() == 3 else (1, 1)
+            parts.append(_scores(attention.reshape(*by_record, *attention.shape[-2:]), like))
         if padding is not None:
             parts.append(_scores(padding[:, None, None, :], like))
         if not parts:

@@ -180,6 +180,10 @@ class Kept:
             parts.append(_norms(self._found[p]))
         return _joint_norms(parts)
 
+    def parts(self) -> Iterator[tuple[Place, Tensor]]:
+        """The gradients, [units, place.size] of each parameter. To be called after `norms`."""
+        return ((place, self._found[p]) for p, place in self._frame.layout.places.items())
+
     def add(self, factors: Tensor, refused: Tensor | None, total: Tensor) -> None:
         """Adds the sum over units of factor times gradient to `total`, double [layout.size]."""
         for p, place in self._frame.layout.places.items():

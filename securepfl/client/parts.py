@@ -66,7 +66,7 @@ class Parts:
         partition = Partition.of(model, federation.model.personal)
         records = TrainingSet.of(training, name, federation.privacy.unit)
         check_labels(records, task, model, place, name, federation.training.physical_batch)
-        records.try_out(model, loss, place, name)
+        records.try_out(model, loss, place, name, physical_batch=federation.training.physical_batch)
         _check_normaliser(federation, records.units, name)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":

@@ -62,15 +62,26 @@ class TrainingSet:
             raise DataError(f"{site}: no training records; hand in at least one")
         return cls(dataset, collate, len(dataset), unit)
 
-    def try_out(self, model: nn.Module, loss: Loss, device: torch.device, site: str) -> None:
+    def try_out(
+        self, model: nn.Module, loss: Loss, device: torch.device, site: str, *, physical_batch: int = 256
+    ) -> None:
         """Train a copy of `model` on the first two units and on the first one, and throw it away.
 
-        A mistake in shapes, or a parameter without a gradient, then costs no budget later. Records that depend on
-        one another in model, loss or collate function are looked for too (see probe.check_independence). Raises
+        A mistake in shapes, or a parameter without a gradient, then costs no budget later. On the whole data set,
+        records that depend on one another in model, loss or collate function are looked for, and what the model keeps
+        of them (see probe.check_independence). Raises
         ModelError or DataError naming `site`, also where no gradient of these units is finite: then likely none is.
         """
         with _told(site, self.unit):
-            check_independence(model, self.dataset, loss, device=device, unit=self.unit, collate=self.collate)
+            check_independence(
+                model,
+                self.dataset,
+                loss,
+                device=device,
+                unit=self.unit,
+                collate=self.collate,
+                physical_batch=physical_batch,
+            )
         settings = DPSettings(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=1e-3)
         for count in sorted({1, min(2, self.units)}):
             first: Subset[Any] = Subset(self.dataset, range(count))
@@ -105,7 +116,7 @@ def _told(site: str, unit: Unit) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{site}: model and loss fail on the first {unit}s ({reason}); each is (x, y), and "
+            f"{site}: model and loss fail on this data set ({reason}); each {unit} is (x, y), and "
             "the loss takes the model's outputs and the labels of a batch"
         ) from None
 

@@ -100,7 +100,7 @@ def suggest_partition(
     each. gain_clip: most that one unit adds to a score, in units of the loss.
 
     The budget is checked before any record is read, and charged in full before the first trial. Model and loss are
-    tried before that on two units, and what comes of it is thrown away: its errors cost nothing and must stay in the
+    tried on the data set before that, and what comes of it is thrown away: its errors cost nothing and must stay in the
     hospital. What is refused leaves no line in the ledger, unless another process spends at the same time; a crash
     gives nothing back. Asking again costs again. What the run time shows (how many candidates there were) must stay in
     the hospital, like `Suggestion` until somebody decides to tell it.
@@ -381,7 +381,7 @@ def _try_out(parts: tuple[_Part, ...], trial: _Trial, task: Task, name: str) -> 
     records, device = trial.records, trial.device
     check_labels(records, task, parts[0].model, device, name, trial.settings.physical_batch)
     for model in {id(part.model): part.model for part in parts}.values():
-        records.try_out(model, trial.loss, device, name)
+        records.try_out(model, trial.loss, device, name, physical_batch=trial.settings.physical_batch)
 
 
 def _reserve(ledger: Ledger, selection: Selection, federation: Federation) -> None:

@@ -1,5 +1,8 @@
 """What a hospital trains for a round, and what that releases: an update of its own, or its part of one common step."""
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +23,7 @@ from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_p
 from securepfl.privacy.training.gradients import GradientMode, choose_mode
 from securepfl.privacy.training.integer_sum import IntegerSum
 from securepfl.privacy.training.shared_noise import SharedNoise
+from securepfl.privacy.training.state import HeldState
 from securepfl.settings.federation import Federation
 
 
@@ -40,7 +44,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """A hospital's model, records and settings. `model` is a workspace: its parameters are those trained last."""
+    """A hospital's model at the public start, records and settings.
+
+    Each training takes a copy of `model`: what one leaves behind in it, other than in its trained parameters, goes
+    neither into the next nor into any model that is handed out. A model that keeps something is refused all the same,
+    and here too, as a probe of the data set can't show all.
+    """
 
     federation: Federation
     model: nn.Module
@@ -71,10 +80,10 @@ class LocalTraining:
         """
         support = round_.support
         moving = support if self.federation.trains_support else np.ones_like(support)
-        self._load(state)
         options = self._options(moving, round_)
-        report = train_private(self.model, self.training.dataset, self.loss, self.settings, **options)
-        shared, personal = as_floats(self.partition.flatten_shared(self.model)), self._personal()
+        with self._copy(state) as model:
+            report = train_private(model, self.training.dataset, self.loss, self.settings, **options)
+        shared, personal = as_floats(self.partition.flatten_shared(model)), self._personal(model)
         gradient = (state.shared - shared).astype(np.float64)
         follow(self.federation, state, gradient, personal, moved=int(moving.sum()), variance=self.noise_variance)
         state.personal = personal
@@ -85,17 +94,17 @@ class LocalTraining:
         grid steps. The personal parameters took local noise.
         """
         integers = IntegerSum.empty(shared_noise, round_.streams["noise share"], int(round_.support.sum()))
-        self._load(state)
-        take_common_step(
-            self.model,
-            self.training.dataset,
-            self.loss,
-            replace(self.settings, noise_multiplier=shared_noise.noise_multiplier),
-            integers,
-            shared=self.partition.shared,
-            **self._options(round_.support, round_),
-        )
-        state.personal = self._personal()
+        with self._copy(state) as model:
+            take_common_step(
+                model,
+                self.training.dataset,
+                self.loss,
+                replace(self.settings, noise_multiplier=shared_noise.noise_multiplier),
+                integers,
+                shared=self.partition.shared,
+                **self._options(round_.support, round_),
+            )
+        state.personal = self._personal(model)
         return Trained(state.shared, np.zeros(state.shared.size), integers.noisy(), None)
 
     @property
@@ -114,12 +123,20 @@ class LocalTraining:
     def _noise(self) -> SharedNoise | None:
         return None if self.federation.shape is None else self.federation.shape.noise
 
-    def _load(self, state: ClientState) -> None:
-        self.partition.load_shared(self.model, torch.from_numpy(state.shared))
-        self.partition.load_personal(self.model, torch.from_numpy(state.personal))
+    @contextmanager
+    def _copy(self, state: ClientState) -> Iterator[nn.Module]:
+        """The model with the state's parameters, to be trained. Raises ModelError where more than these changes: then
+        nothing is sent.
+        """
+        model = copy.deepcopy(self.model)
+        self.partition.load_shared(model, torch.from_numpy(state.shared))
+        self.partition.load_personal(model, torch.from_numpy(state.personal))
+        held = HeldState.of(model, trained=False)
+        yield model
+        held.check_unchanged(model, trained=False)
 
-    def _personal(self) -> Floats:
-        return as_floats(self.partition.flatten_personal(self.model))
+    def _personal(self, model: nn.Module) -> Floats:
+        return as_floats(self.partition.flatten_personal(model))
 
     def _options(self, moving: NDArray[np.bool_], round_: Round) -> dict[str, Any]:
         """What both kinds of training are told alike."""

@@ -529,7 +529,7 @@ def test_a_loader_that_would_train_on_other_records_is_refused(training):
     [
         ("labels", r"alder: record 0 .*label is \[1\], and the model's output one number; reshape one of them"),
         ("outputs", r"alder: a binary task needs one output a record, not \[3\]; change the model's last layer"),
-        ("inputs", "alder: model and loss fail on the first records"),
+        ("inputs", "alder: model and loss fail on this data set"),
     ],
 )
 def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fault, words):

@@ -203,7 +203,7 @@ def test_collate_functions_make_each_row_of_one_record():
     def weighed(_, h):
         return h.square().flatten(1).sum(1, keepdim=True)
 
-    with pytest.raises(ModelError, match="no padding to the longest"):
+    with pytest.raises(ModelError, match="padded to the longest of them; pad all to one length"):
         check(Wrapped(after=averaged), Texts(), collate=padded)
     with pytest.raises(ModelError, match=DEPENDENT):
         check(Wrapped(after=weighed), Texts(), collate=mixed)

@@ -1,0 +1,219 @@
+"""What a model holds beside the parameters that train: buffers, frozen parameters, attributes, what its hooks hold.
+
+None of it takes noise. A model that keeps something of what it sees (a running mean, the last inputs, a count) would
+carry it out of the hospital, or from one record to the gradients of the next.
+"""
+
+import functools
+import hashlib
+import itertools
+import random
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from securepfl.errors import ModelError
+
+_INTERNAL = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"})
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+# Instances of these packages' own classes hold what the machine needs, not what a model keeps.
+_MACHINERY = frozenset({"torch", "opacus", "logging", "threading", "weakref", "builtins", "numpy"})
+
+Item = tuple[str, Any]
+
+
+@dataclass(frozen=True)
+class HeldState:
+    """A fingerprint of everything that a model holds, by its path from the model ("0.mean", "encoder.seen[3]").
+
+    Found are buffers, parameters, and attributes of all modules and of what they hold in turn: tensors, arrays,
+    numbers, texts, containers, generators, objects, and what functions (hooks) close over; class attributes of modules
+    of one's own too. Not found is what a module changes elsewhere: a global, a file.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> before = HeldState.of(model)
+        >>> model.seen = [3]
+        >>> before.change(HeldState.of(model))
+        'seen[0]'
+    """
+
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: nn.Module, *, trained: bool = True) -> Self:
+        """`trained`: whether parameters that train are looked at too, as they are where no step is taken."""
+        return cls(_Walk(trained).through(model))
+
+    def change(self, later: "HeldState") -> str | None:
+        """The path of the first thing that is new, gone or another one in `later`; None where nothing is."""
+        for path in [*self.values, *later.values]:
+            if (path in self.values) != (path in later.values) or self.values[path] != later.values[path]:
+                return path
+        return None
+
+    def check_unchanged(self, model: nn.Module, *, trained: bool = True) -> None:
+        """Raises ModelError, naming what changed in `model` since."""
+        path = self.change(HeldState.of(model, trained=trained))
+        if path is not None:
+            raise ModelError(
+                f"{_kind(model, path)} {path} changes while the model is trained, and would carry private records out "
+                "without noise: let forward keep nothing of what it sees (fix it in __init__, or compute it anew in "
+                "each call)"
+            )
+
+
+def _kind(model: nn.Module, path: str) -> str:
+    if path in dict(model.named_buffers()):
+        return "buffer"
+    return "parameter" if path in dict(model.named_parameters()) else "attribute"
+
+
+@dataclass
+class _Walk:
+    """One way through everything that can be reached, each thing once."""
+
+    trained: bool
+    found: dict[str, Any] = field(default_factory=dict)
+    seen: dict[int, Any] = field(default_factory=dict)
+
+    def through(self, model: nn.Module) -> dict[str, Any]:
+        waiting: list[Item] = [("", model)]
+        while waiting:
+            path, thing = waiting.pop()
+            if isinstance(thing, _PLAIN):
+                self.found[path] = (type(thing).__name__, repr(thing))
+            elif id(thing) not in self.seen:
+                self.seen[id(thing)] = thing  # kept, so that no other object gets its number
+                waiting += reversed(list(self._within(path, thing)))
+        return self.found
+
+    def _within(self, path: str, thing: Any) -> Iterator[Item]:
+        """What `thing` holds; its own value is taken down here."""
+        if isinstance(thing, Tensor):
+            if self.trained or not (isinstance(thing, nn.Parameter) and thing.requires_grad):
+                self.found[path] = _fingerprint(thing)
+            return
+        if isinstance(thing, np.ndarray | np.generic) and thing.dtype != object:
+            self.found[path] = (str(thing.dtype), thing.shape, hashlib.blake2b(thing.tobytes()).digest())
+            return
+        for applies, within in _WAYS:
+            if applies(thing):
+                yield from within(path, thing)
+                return
+
+
+def _fingerprint(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
+    value = tensor.detach()
+    if value.is_meta:
+        return str(value.dtype), tuple(value.shape), b""
+    dense = value.to_dense() if value.layout != torch.strided else value
+    raw = dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # once before and once after, not in training
+    return str(value.dtype), tuple(value.shape), hashlib.blake2b(raw.data).digest()
+
+
+def _of_module(path: str, module: nn.Module) -> Iterator[Item]:
+    for held in (module._parameters, module._buffers, module._modules):
+        for name, value in held.items():
+            yield _under(path, name), value
+    for name, value in vars(module).items():
+        if name not in _INTERNAL:
+            yield _under(path, name), value
+    for kind in type(module).__mro__:
+        if _package(kind) not in _MACHINERY:
+            yield from ((_under(path, name), value) for name, value in vars(kind).items() if _is_data(name, value))
+
+
+def _is_data(name: str, value: Any) -> bool:
+    """Whether an attribute of a class is a value, not a method or what Python keeps there."""
+    return not name.startswith("__") and not callable(value) and not hasattr(value, "__get__")
+
+
+def _of_mapping(path: str, thing: Mapping[Any, Any]) -> Iterator[Item]:
+    yield f"len({path})", len(thing)
+    for number, (key, value) in enumerate(thing.items()):
+        yield f"{path}[{key!r}]" if isinstance(key, _PLAIN) else f"{path}[key {number}]", value
+
+
+def _of_sequence(path: str, thing: Any) -> Iterator[Item]:
+    for number, value in enumerate(thing):
+        yield f"{path}[{number}]", value
+
+
+def _of_set(path: str, thing: Any) -> Iterator[Item]:
+    yield path, repr(sorted(repr(value) for value in thing))
+
+
+def _of_function(path: str, thing: Any) -> Iterator[Item]:
+    for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
+        try:
+            yield f"{path}:{name}", cell.cell_contents
+        except ValueError:  # not filled yet
+            continue
+    yield f"{path}:defaults", thing.__defaults__
+    yield f"{path}:defaults by name", thing.__kwdefaults__
+    yield f"{path}:attributes", vars(thing)
+
+
+def _of_method(path: str, thing: Any) -> Iterator[Item]:
+    yield f"{path}:self", thing.__self__
+    yield path, thing.__func__
+
+
+def _of_partial(path: str, thing: Any) -> Iterator[Item]:
+    yield path, thing.func
+    yield f"{path}:arguments", (thing.args, thing.keywords)
+
+
+def _of_object(path: str, thing: Any) -> Iterator[Item]:
+    for kind in type(thing).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(thing, name):
+                yield _under(path, name), getattr(thing, name)
+    for name, value in vars(thing).items() if hasattr(thing, "__dict__") else ():
+        yield _under(path, name), value
+
+
+def _is_kept_object(thing: Any) -> bool:
+    return not isinstance(thing, type | types.ModuleType) and _package(type(thing)) not in _MACHINERY
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _under(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+_WAYS: tuple[tuple[Callable[[Any], bool], Callable[[str, Any], Iterator[Item]]], ...] = (
+    (lambda thing: isinstance(thing, nn.Module), _of_module),
+    (lambda thing: isinstance(thing, dict | types.MappingProxyType), _of_mapping),
+    (lambda thing: isinstance(thing, list | tuple | deque), _of_sequence),
+    (lambda thing: isinstance(thing, np.ndarray), lambda path, thing: iter([(path, thing.tolist())])),
+    (lambda thing: isinstance(thing, set | frozenset), _of_set),
+    (lambda thing: isinstance(thing, itertools.count), lambda path, thing: iter([(path, repr(thing))])),
+    (lambda thing: isinstance(thing, bytearray), lambda path, thing: iter([(path, bytes(thing))])),
+    (lambda thing: isinstance(thing, torch.Generator), lambda path, thing: iter([(path, thing.get_state())])),
+    (lambda thing: isinstance(thing, random.Random), lambda path, thing: iter([(path, repr(thing.getstate()))])),
+    (
+        lambda thing: isinstance(thing, np.random.Generator),
+        lambda path, thing: iter([(path, repr(thing.bit_generator.state))]),
+    ),
+    (
+        lambda thing: isinstance(thing, np.random.RandomState),
+        lambda path, thing: iter([(path, repr(thing.get_state(legacy=False)))]),
+    ),
+    (lambda thing: isinstance(thing, types.FunctionType), _of_function),
+    (lambda thing: isinstance(thing, types.MethodType), _of_method),
+    (lambda thing: isinstance(thing, functools.partial), _of_partial),
+    (_is_kept_object, _of_object),
+)
