@@ -24,7 +24,7 @@ def loaded_by(statement):
         ("import securepfl.settings.federation", (*HEAVY, "tenseal")),
         ("import securepfl; securepfl.Federation.from_mapping({})", (*HEAVY, "tenseal")),
         ("import securepfl; securepfl.idle_settings", (*HEAVY, "tenseal")),
-        ("import securepfl; securepfl.Coordinator", HEAVY),
+        ("import securepfl; securepfl.Coordinator", (*HEAVY, "tenseal")),
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(statement, spared):
