@@ -38,7 +38,6 @@ def parts_of(task: Task) -> Mapping[str, tuple[Tables, bool]]:
     return {
         "whole": (whole, True),
         "no coupling": ({**wide, **SPARSE, **AVERAGED}, True),
-        "threshold graph": ({**whole, "coupling": {**COUPLED["coupling"], "graph": "threshold"}}, True),
         "no trajectory": ({**whole, "trajectory": {"alpha": 0.0}}, True),
         "no sparsity": ({**wide, **COUPLED, **AVERAGED}, True),
         "intercept alone personal, uncoupled": ({"model": {"personal": "intercept"}, **SPARSE, **AVERAGED}, True),
@@ -96,8 +95,7 @@ def main(data: Path, tasks: tuple[str, ...], seeds: int, trials: int, page: Path
     torch.set_num_threads(1)
     parts = [
         "The whole: a wide personal part (the head; all weights but the intercept of a logistic model), coupled, "
-        "density .25, the mixture averaged with alpha .5. Each row changes what it names; the threshold graph has "
-        "all with a cosine of .5 or more in place of the 3 nearest. Learning rate and "
+        "density .25, the mixture averaged with alpha .5. Each row changes what it names. Learning rate and "
         f"rounds are chosen for the whole by {trials} trials on inner validation. Means over hospitals, then over "
         f"{seeds} seeds.",
     ]

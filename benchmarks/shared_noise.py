@@ -42,14 +42,15 @@ def federation_for(base: Federation, hospitals: int, epsilon: float, noise: str,
     spec = base.data_spec
     if spec is None:
         raise click.UsageError("the configuration declares no [data]")
-    privacy = {"epsilon": epsilon, "delta": base.privacy.delta, "noise": noise, "normaliser": units}
     masking = "pairwise" if noise == "shared" else "none"
     settings = {
         "rounds": rounds,
         "model": {"kind": "logistic", "personal": []},
-        "privacy": privacy,
+        "privacy": {"epsilon": epsilon, "delta": base.privacy.delta},
         "encryption": {"scheme": "none", "masking": masking, "bits": 16, "limit": 2.0},
     }
+    if noise == "shared":
+        settings["shared_noise"] = {"normaliser": units}
     names = [f"h{number:02d}" for number in range(hospitals)]
     return Federation.from_mapping(settings).bound(names, partial(build_model, "logistic", len(spec.feature_names)))
 
@@ -160,7 +161,8 @@ def main(data: Path, seeds: int, rounds: int, config: Path) -> None:
                 _, steps = shared_model_of(federation, dealt(train, hospitals, 0), features, 0, nothing)
                 deviations[noise] = float(steps.std())
                 ratio = "" if noise == "local" else f"{deviations['local'] / deviations['shared']:.2f}"
-                expected = "" if noise == "local" else f"{np.sqrt(hospitals - federation.privacy.colluders):.2f}"
+                shared = federation.shared_noise
+                expected = "" if shared is None else f"{np.sqrt(hospitals - shared.colluders):.2f}"
                 accuracy, auroc = ([float(m[name]) for m in found] for name in ("accuracy", "auroc"))
                 cells = (f"{deviations[noise]:.4f}", ratio, expected)
                 table.add_row(str(hospitals), f"{epsilon:g}", noise, interval(accuracy), interval(auroc), *cells)

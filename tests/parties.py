@@ -21,6 +21,7 @@ from securepfl.protocol.rounds import drive
 from securepfl.runtime.local import local_parties
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import EXPLORATION
 from securepfl.tasks.models import build_model
 
 FEATURES = 6
@@ -74,7 +75,7 @@ def support_of(client, number):
         state.shared.size,
         density=sparsity.density,
         block=sparsity.block,
-        exploration=sparsity.exploration,
+        exploration=EXPLORATION,
         key=client.session.key.support_key,
         round_number=number,
     )

@@ -9,7 +9,8 @@ import msgspec
 
 from securepfl.data.schema import DataSpec, Range, Split
 from securepfl.settings.federation import Federation
-from securepfl.settings.tables import SiteSettings
+from securepfl.settings.presets import PRESETS, preset_notes
+from securepfl.settings.tables import LassoSettings, SharedNoiseSettings, SiteSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,15 +28,32 @@ def test_the_documented_settings_are_all_of_them_with_their_defaults():
     for name in ("sites", "data", "shape"):
         plain.pop(name)
     plain["privacy"].pop("budget")
-    assert plain["privacy"].pop("normaliser") is None, "TOML has no null: it stands there as a comment"
-    assert plain["encryption"].pop("mask_degree") is None, "TOML has no null: it stands there as a comment"
-    assert plain["model"].pop("task") is None, "binary, but for a pipeline's own loss: it stands there as a comment"
-    assert plain["model"].pop("adapters") is None, "TOML has no null: it stands there as a comment"
+    # TOML has no null: these stand there as a comment, or as a table of their own.
+    assert [plain.pop(name) for name in ("preset", "lasso", "shared_noise")] == [None] * 3
+    assert [plain["model"].pop(name) for name in ("adapters", "task")] == [None] * 2
     assert settings == plain
 
 
+def test_the_methods_with_a_table_of_their_own_are_documented_with_their_defaults():
+    methods = blocks()[1]
+    for name, kind in (("lasso", LassoSettings), ("shared_noise", SharedNoiseSettings)):
+        required = {field.name: methods[name][field.name] for field in msgspec.structs.fields(kind) if field.required}
+        assert methods[name] == msgspec.to_builtins(kind(**required))
+    assert set(methods) == {"lasso", "shared_noise"}
+
+
+def test_the_documented_presets_are_all_of_them_with_what_they_set():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| `(.+)` \|$", text, re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(PRESETS)
+    for name, purpose, sets in rows:
+        declared = {"shared_noise": {"normaliser": 1}} if name == "shared-noise" else {}
+        (note,) = preset_notes(Federation.from_mapping({"preset": name, **declared}))
+        assert (purpose, f'preset = "{name}" set {sets}') == (PRESETS[name].purpose, note)
+
+
 def test_the_documented_data_keys_are_all_of_them():
-    data = blocks()[1]["data"]
+    data = blocks()[2]["data"]
     assert data.keys() == {field.name for field in dataclasses.fields(DataSpec)}
     keys = {field.name for field in dataclasses.fields(Range)}
     assert set().union(*data["ranges"].values()) == keys

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "opacus", "sklearn", "scipy", "dp_accounting", "pyarrow")
+HEAVY = ("torch", "opacus", "sklearn", "scipy", "dp_accounting")
 PRINT = "import sys, time; {}; print(time.process_time(), *sys.modules)"
 
 

@@ -43,7 +43,9 @@ def train(task: Task, settings: Settings, hyper: Hyper, seed: int, tables: Table
     training = {name: TensorDataset(site.train_x, site.train_y) for name, site in task.sites.items()}
     with (
         scratch_folder() as folder,
-        simulate(federation, training, task.build_model, Path(folder), seed=seed, device="cpu") as run,
+        simulate(
+            federation, training, task.build_model, Path(folder), seed=seed, device="cpu", physical_batch=1024
+        ) as run,
     ):
         return _fitted(run, federation)
 
@@ -59,7 +61,7 @@ def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) 
     rounds = max(1, settings.steps // local_steps)
     defaults: dict[str, dict[str, Any]] = {
         "model": {"kind": "own"},
-        "training": {"learning_rate": hyper["lr"], "steps": local_steps, "physical_batch": 1024},
+        "training": {"learning_rate": hyper["lr"], "steps": local_steps},
         "privacy": {
             "epsilon": settings.epsilon if private else NO_PRIVACY,
             "delta": settings.delta,

@@ -21,7 +21,7 @@ def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
     rows = sum(len(site.train_y) for site in task.sites.values())
     tables: ours.Tables = {
         "model": {"personal": ours.personal(hyper)},
-        "privacy": {"noise": "shared", "normaliser": rows},
+        "shared_noise": {"normaliser": rows},
         "encryption": {"masking": "pairwise"},
     }
     return ours.train(task, settings, {**hyper, "local_steps": 1}, seed, tables)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from securepfl.client.answers import Opened
 from securepfl.client.comparing import Compared, noise_of, set_noise
@@ -12,12 +11,10 @@ from securepfl.client.neighbours import choose_neighbours
 from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Doubles, Floats, Pending
 from securepfl.learning.personal.coupling import couple
-from securepfl.learning.personal.lasso import Momentum, proximal_step
+from securepfl.learning.personal.lasso import proximal_step
 from securepfl.learning.personal.trajectory import Trajectory
 from securepfl.learning.sparse.support import add_residual
 from securepfl.settings.federation import Federation
-
-Alphas = float | dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Step:
         """The round's settings."""
         return self.round_.session.federation
 
-    def take(self, state: ClientState, pending: Pending, alphas: Alphas, noise_variance: float) -> None:
+    def take(self, state: ClientState, pending: Pending, noise_variance: float) -> None:
         """Move `state` to the end of the round. `noise_variance`: what training added to each coordinate."""
         opened = self.opened
         state.round, state.pending = self.round_.number, None
@@ -52,52 +49,37 @@ class Step:
         lost = not self.included if opened.step is not None else not self.federation.masked
         if lost and self.federation.sparsity.feedback:
             state.residual = add_residual(state.residual, pending.sent)
-        mixture = self.federation.trajectory.of == "mixture"
+        mixture, alpha = self.federation.trajectory.of == "mixture", self.federation.trajectory.alpha
         if pending.trained and not mixture:
             # With shared noise a hospital's own step is not private enough to keep: only the sum is.
             local = state.shared if self.federation.shares_noise else pending.local_shared
-            _move_trajectory(state, local, state.personal, alphas)
-        personal = self._couple(state, pending, noise_variance)
+            _move_trajectory(state, local, state.personal, alpha)
+        self._couple(state, pending, noise_variance)
         # It begins with the first round that the hospital trained in: one without training has spent nothing yet.
         if mixture and (pending.trained or state.trajectory):
-            _move_trajectory(state, state.shared, personal, alphas)
+            _move_trajectory(state, state.shared, state.personal, alpha)
         if opened.consensus is not None:
             state.average_personal = (self.start + opened.consensus).astype(np.float32)
         if opened.row:
-            choose_neighbours(self.federation.coupling, state, self.compared.norm, opened.row)
-        elif self.federation.coupling.momentum and self.round_.number < self.federation.rounds:
-            # An older row's, averaged with the next one's, would weigh an edge otherwise than its other end does.
-            state.distances = {}
+            choose_neighbours(self.federation, state, self.compared.norm, opened.row)
 
-    def _couple(self, state: ClientState, pending: Pending, noise_variance: float) -> Floats:
-        """Draw the personal parameters to the neighbourhood's. Returns them: the state's may run ahead by momentum.
+    def _couple(self, state: ClientState, pending: Pending, noise_variance: float) -> None:
+        """Draw the personal parameters to the neighbourhood's.
 
         The known noise stays as it was, though averaging lessens it: neighbours soon carry each other's, so that it
         isn't known by how much. A mean of vectors of some deviation has at most that deviation.
         """
-        coupling, lasso = self.federation.coupling, self.federation.coupling.kind == "lasso"
-        if lasso and pending.trained and self.federation.similarity.of == "personal":
+        lasso = self.federation.lasso is not None
+        if lasso and pending.trained:
             set_noise(state, noise_of(state).plus(self.start.size, noise_variance))
         if self.opened.neighbourhood is None:
-            return state.personal
+            return
         mean = self.start + self.opened.neighbourhood
         if not lasso:
             towards = torch.from_numpy(mean.astype(np.float32))
             state.personal = couple(torch.from_numpy(state.personal), towards, state.pull).numpy()
         elif pending.personal is not None:
-            personal = state.personal = self._proximal(state, pending.personal, mean)
-            if coupling.momentum:
-                self._run_ahead(state, pending.personal)
-            return personal
-        return state.personal
-
-    def _run_ahead(self, state: ClientState, sent: Floats) -> None:
-        """Extrapolate the network lasso's step to the point from which the next round starts."""
-        from_, stepped = (torch.from_numpy(vector.astype(np.float64)) for vector in (sent, state.personal))
-        previous = stepped if state.previous is None else torch.from_numpy(state.previous)
-        ahead, momentum = Momentum(previous, state.momentum_steps).extrapolate(from_, stepped)
-        state.personal = ahead.numpy().astype(np.float32)
-        state.previous, state.momentum_steps = momentum.previous.numpy(), momentum.steps
+            state.personal = self._proximal(state, pending.personal, mean)
 
     def _proximal(self, state: ClientState, sent: Floats, mean: Doubles) -> Floats:
         """The network lasso's step from what was sent, given the weighted mean of the neighbours'."""
@@ -108,8 +90,8 @@ class Step:
         return proximal_step(z, trained, torch.from_numpy(total * mean), total, rate).numpy().astype(np.float32)
 
 
-def _move_trajectory(state: ClientState, shared: Floats, personal: Floats, alphas: Alphas) -> None:
-    trajectory = Trajectory(alphas)
+def _move_trajectory(state: ClientState, shared: Floats, personal: Floats, alpha: float) -> None:
+    trajectory = Trajectory(alpha)
     trajectory.load_state_dict({name: torch.from_numpy(part) for name, part in state.trajectory.items()})
     trajectory.move({"shared": torch.from_numpy(shared), "personal": torch.from_numpy(personal)})
     state.trajectory = {name: part.numpy().astype(np.float32).copy() for name, part in trajectory.state_dict().items()}

@@ -29,6 +29,7 @@ from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation
 from securepfl.client.snapshot import Snapshot
 from securepfl.client.state import ClientState, Pending
+from securepfl.client.training import PHYSICAL_BATCH
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import MessageError, StorageError
@@ -46,6 +47,7 @@ from securepfl.protocol.messages import (
     Unmask,
 )
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import GATE
 from securepfl.storage.folder import lock_folder
 from securepfl.tasks.prediction import predict
 from securepfl.tasks.task import Task
@@ -63,6 +65,7 @@ class Client(Readings):
     `task` (default: the federation's) is a name or a Task: it says which labels are legal, the loss, and what `predict`
     returns. `loss(output, y)` in place of the task's gives one loss per record, shape [batch]; without a task anywhere,
     labels need only be finite and `predict` returns the model's outputs as they are.
+    `physical_batch` records are in memory at once: it changes no result.
     State lives in `folder` and survives a kill; the ledger in `ledger` (default: in `folder`) belongs to `data_set`
     (default: `name`) and composes over runs.
     `last_training` tells of this process's last round with local noise, also how many units held NaN or infinity and
@@ -105,6 +108,7 @@ class Client(Readings):
         loss: Loss | None = None,
         task: str | Task | None = None,
         device: str = "auto",
+        physical_batch: int = PHYSICAL_BATCH,
         simulation: Simulation | None = None,
     ) -> None:
         self.federation, self.name, self.folder = federation, name, folder
@@ -114,8 +118,10 @@ class Client(Readings):
         self._simulation = simulation
         self.session = Session.of(federation, keyring, None if simulation is None else simulation.noise_key)
         self.task, own_loss = task_and_loss(federation, task, loss)
-        parts = Parts.of(self.session, name, build_model, training, self.task, own_loss, device, self.seconds)
-        self._parts, self.device, self.units = parts, parts.training.device, parts.training.training.units
+        self._parts = parts = Parts.of(
+            self.session, name, build_model, training, self.task, own_loss, device, physical_batch, self.seconds
+        )
+        self.device, self.units = parts.training.device, parts.training.training.units
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
         try:
@@ -197,12 +203,12 @@ class Client(Readings):
         check_answer(body, round_.number, self.name, self.federation, self._state)
         pending = self._pinned(answer)
         started, state, parts = time.perf_counter(), self.state, self._parts
-        compared = compared_of(state, self.federation.similarity.gate)
+        compared = compared_of(state, GATE)
         row = parts.contributor.comparison.opener(round_, compared, pending)
         opened = open_answer(round_, body, parts.sender.channels, row, state.neighbours)
         self.seconds["decrypt"] += time.perf_counter() - started
         step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared)
-        step.take(state, pending, parts.alphas, parts.training.noise_variance)
+        step.take(state, pending, parts.training.noise_variance)
         self._commit(state)
         self.coupled_rounds += opened.neighbourhood is not None
 

@@ -17,6 +17,7 @@ from securepfl.errors import MessageError
 from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 from securepfl.randomness import derive_key
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 Nonces = Mapping[str, bytes]
 
@@ -88,12 +89,10 @@ def follow(
     `gradient` [d], `moved` of them, and the state's personal ones to `personal` [p], with noise of `variance` each.
     """
     noise, before = noise_of(state), state.personal
-    if federation.similarity.of == "updates":
+    if federation.compares == "updates":
         state.compared[: gradient.size] += gradient
         state.compared[gradient.size :] += before - personal
         set_noise(state, noise.plus(moved + before.size, variance))
-    elif federation.coupling.kind == "unit":
-        set_noise(state, noise.plus(before.size, variance))
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,9 @@ class Comparison:
     @classmethod
     def of(cls, federation: Federation, name: str, key: FederationKey) -> "Comparison":
         """With the cipher that the federation's settings ask for."""
-        clients, settings = len(federation.roster), federation.similarity
+        clients, compares = len(federation.roster), federation.similarity.every > 0
         way = similarity_scheme(federation.scheme.similarity)
-        cipher = way.cipher(key.similarity_key, clients, settings.dimensions) if settings.every else None
+        cipher = way.cipher(key.similarity_key, clients, SKETCH_DIMENSIONS) if compares else None
         return cls(federation, name, cipher, key.support_key)
 
     def upload(self, round_: Round, compared: Compared, nonces: Nonces, own: bytes) -> bytes | None:
@@ -149,7 +148,7 @@ class Comparison:
 
     def _sketch(self, compared: Compared, round_: int) -> NDArray[np.int64]:
         key = derive_key(self.sketch_key, "sketch", round_)
-        return compared.sketch(self.federation.similarity.dimensions, key)
+        return compared.sketch(SKETCH_DIMENSIONS, key)
 
     def _by_index(self, nonces: Nonces) -> dict[int, bytes]:
         return {index: nonces[name] for index, name in enumerate(self.federation.roster) if name in nonces}

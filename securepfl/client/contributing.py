@@ -17,6 +17,7 @@ from securepfl.client.training import LocalTraining
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import GATE
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Contributor:
         encrypting = time.perf_counter()
         update, sent = self.sender.update(round_, state, trained)
         # The network lasso steps from where gradients were taken; so those are sent and compared, not the trained ones.
-        personal = untrained if self.federation.coupling.kind == "lasso" else state.personal
+        personal = untrained if self.federation.lasso is not None else state.personal
         part = self.sender.personal(round_, personal)
         state.clipped += update.clipped + (0 if part is None else part.clipped)
         sketch = self._sketch(round_, state, personal, invitation)
@@ -75,9 +76,9 @@ class Contributor:
 
     def _sketch(self, round_: Round, state: ClientState, personal: Floats, invitation: Invitation) -> bytes | None:
         """The encrypted sketch, in the rounds in which one is due."""
-        if self.federation.similarity.of == "personal":
+        if self.federation.compares == "personal":
             state.compared = (personal - self.sender.start).astype(np.float64)
-        compared = compared_of(state, self.federation.similarity.gate)
+        compared = compared_of(state, GATE)
         sketch = self.comparison.upload(round_, compared, invitation.nonces, bytes.fromhex(state.nonce))
         if sketch is not None:
             state.signal = compared.signal.ratio

@@ -7,12 +7,14 @@ from securepfl.crypto.similarity.scheme import Similarity, distance
 from securepfl.learning.personal.coupling import pull_towards
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.learning.personal.graph import choose_neighbours as most_similar
-from securepfl.learning.personal.lasso import edge_weights, floor_at, mean_distances, weight_unit
-from securepfl.settings.tables import CouplingSettings
+from securepfl.learning.personal.lasso import edge_weights, floor_at, weight_unit
+from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import GRAPH_ROUNDS, WEIGHT_BITS
+from securepfl.settings.tables import LassoSettings
 
 
 def choose_neighbours(
-    coupling: CouplingSettings, state: ClientState, own: float, similar: Mapping[str, Similarity]
+    federation: Federation, state: ClientState, own: float, similar: Mapping[str, Similarity]
 ) -> None:
     """Keep in `state` the row as this hospital sees it, and from it the graph, its weights and the pull.
 
@@ -21,37 +23,28 @@ def choose_neighbours(
     """
     seen = {name: found for name, found in similar.items() if own > 0 and found.norm > 0}
     row = state.similarity = {name: found.cosine for name, found in seen.items()}
-    before, state.distances = state.distances, {name: distance(own, found) for name, found in seen.items()}
-    kept = _graph(coupling, state, row)
-    state.pull = pull_towards(row, kept, coupling.strength)
-    apart = mean_distances(before, state.distances) if coupling.momentum else state.distances
-    weights = _edge_weights(coupling, state, {name: apart[name] for name in kept})
+    state.distances = {name: distance(own, found) for name, found in seen.items()}
+    kept = _graph(federation.coupling.neighbours, state, row)
+    state.pull = pull_towards(row, kept, federation.coupling.strength)
+    weights = _edge_weights(federation.lasso, state, {name: state.distances[name] for name in kept})
     # Sorted: their order would tell the coordinator who is nearest.
     state.neighbours = dict(sorted(weights.items())) if len(weights) >= LEAST_NEIGHBOURS else {}
 
 
-def _graph(coupling: CouplingSettings, state: ClientState, row: Mapping[str, float]) -> list[str]:
-    """The neighbours so far, while they are enough and the graph is young enough; else those chosen anew."""
+def _graph(most: int, state: ClientState, row: Mapping[str, float]) -> list[str]:
+    """The neighbours so far, while they are enough and the graph is young enough; else at most `most` chosen anew."""
     kept = [name for name in state.neighbours if name in row]
-    if len(kept) >= LEAST_NEIGHBOURS and state.round - state.graph_round < coupling.hold:
+    if len(kept) >= LEAST_NEIGHBOURS and state.round - state.graph_round < GRAPH_ROUNDS:
         return kept
     state.graph_round = state.round
-    return list(
-        most_similar(
-            row,
-            kind=coupling.graph,
-            k=coupling.neighbours,
-            threshold=coupling.threshold,
-            minimum=LEAST_NEIGHBOURS,
-        )
-    )
+    return list(most_similar(row, most, LEAST_NEIGHBOURS))
 
 
-def _edge_weights(coupling: CouplingSettings, state: ClientState, distances: Mapping[str, float]) -> dict[str, int]:
+def _edge_weights(lasso: LassoSettings | None, state: ClientState, distances: Mapping[str, float]) -> dict[str, int]:
     """The integer weights of the edges to those in `distances`: the network lasso's, or one for each."""
-    if coupling.kind == "unit":
+    if lasso is None:
         return dict.fromkeys(distances if state.pull > 0 else [], 1)
-    floor, bits = coupling.scale * floor_at(state.round), coupling.weight_bits
-    state.weight_unit = weight_unit(coupling.penalty, floor, bits)
-    weights = edge_weights(distances, floor, bits)
+    floor = lasso.scale * floor_at(state.round)
+    state.weight_unit = weight_unit(lasso.penalty, floor, WEIGHT_BITS)
+    weights = edge_weights(distances, floor, WEIGHT_BITS)
     return {name: weight for name, weight in weights.items() if weight > 0}

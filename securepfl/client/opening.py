@@ -24,7 +24,7 @@ def open_state(
         kind_of(simulation),
         shared,
         personal,
-        compared=personal.size + (shared.size if federation.similarity.of == "updates" else 0),
+        compared=personal.size + (shared.size if federation.compares == "updates" else 0),
     )
     if path.exists():
         return ClientState.load(path, fresh.federation).going_on_as(fresh, path)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.client.applying import Alphas
 from securepfl.client.comparing import Comparison
 from securepfl.client.contributing import Contributor
 from securepfl.client.labels import check_labels, feature_type
@@ -21,7 +20,6 @@ from securepfl.client.training import LocalTraining, as_floats, dp_settings
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.errors import ConfigError
 from securepfl.learning.personal.partition import Partition
-from securepfl.learning.personal.trajectory import alphas_by_part
 from securepfl.learning.sparse.difference import load_solver
 from securepfl.privacy.training.validation import validate_model
 from securepfl.protocol.channels import SumChannel
@@ -35,8 +33,8 @@ BuildModel = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one hospital's client that no round changes. `alphas` are the trajectory's, `feature_type` is that
-    of the training features, None where they are no tensor.
+    """The parts of one hospital's client that no round changes. `feature_type` is that of the training
+    features, None where they are no tensor.
     """
 
     session: Session
@@ -45,7 +43,6 @@ class Parts:
     sender: Sender
     masks: Masks
     contributor: Contributor
-    alphas: Alphas
     feature_type: torch.dtype | None
 
     @classmethod
@@ -58,6 +55,7 @@ class Parts:
         task: Task,
         loss: Loss,
         device: str,
+        physical_batch: int,
         seconds: dict[str, float],
     ) -> Self:
         """Raises ConfigError, ModelError or DataError where model, data, keys and federation don't fit."""
@@ -65,13 +63,13 @@ class Parts:
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
         partition = Partition.of(model, federation.model.personal)
         records = TrainingSet.of(training, name, federation.privacy.unit)
-        check_labels(records, task, model, place, name, federation.training.physical_batch)
-        records.try_out(model, loss, place, name, physical_batch=federation.training.physical_batch)
+        check_labels(records, task, model, place, name, physical_batch)
+        records.try_out(model, loss, place, name, physical_batch=physical_batch)
         _check_normaliser(federation, records.units, name)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()
-        settings = dp_settings(federation, records.units, federation.training.steps)
+        settings = dp_settings(federation, records.units, federation.training.steps, physical_batch)
         local = LocalTraining(federation, model, partition, records, loss, place, settings)
         masks = Masks.of(federation, session.keyring)
         sender = Sender(federation, SumChannel.open(federation, key), masks, start)
@@ -82,9 +80,8 @@ class Parts:
             comparison=Comparison.of(federation, name, key),
             seconds=seconds,
         )
-        alphas = alphas_by_part(partition, federation.trajectory.alpha, federation.trajectory.layers)
         models = Models(model, partition, start)
-        return cls(session, models, local, sender, masks, contributor, alphas, feature_type(records))
+        return cls(session, models, local, sender, masks, contributor, feature_type(records))
 
     @staticmethod
     def _model(
@@ -107,9 +104,9 @@ class Parts:
 
 
 def _check_normaliser(federation: Federation, units: int, name: str) -> None:
-    normaliser = federation.privacy.normaliser
-    if federation.shares_noise and normaliser is not None and units > normaliser:
+    shared = federation.shared_noise
+    if shared is not None and units > shared.normaliser:
         raise ConfigError(
-            f"{name}: {units} training units, but [privacy] normaliser = {normaliser} declares those of all hospitals "
-            "together; declare more"
+            f"{name}: {units} training units, but [shared_noise] normaliser = {shared.normaliser} declares those of "
+            "all hospitals together; declare more"
         )

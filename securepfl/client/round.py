@@ -17,6 +17,7 @@ from securepfl.protocol.channels import Layouts, mask_context, round_context
 from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import EXPLORATION
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Round:
             self.shared,
             density=sparsity.density,
             block=sparsity.block,
-            exploration=sparsity.exploration,
+            exploration=EXPLORATION,
             key=self.session.key.support_key,
             round_number=self.number,
         )

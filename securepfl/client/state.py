@@ -52,8 +52,8 @@ class ClientState(msgspec.Struct, kw_only=True):
     `compared` is what it compares with others: its accumulated updates [d+p], or its personal parameters less their
     start [p]; `noise_energy` and `noise_peak` are the known noise in it, `signal` what stood out of that last.
     `neighbours` are the chosen ones with their integer weights, each worth that many `weight_unit`, in a graph chosen
-    in round `graph_round`; `previous` [p] and `momentum_steps` are the network lasso's momentum. `epoch` is that of the
-    keys in use; `nonce` (hexadecimal) went out with the last contribution.
+    in round `graph_round`. `epoch` is that of the keys in use; `nonce` (hexadecimal) went out with the last
+    contribution.
     """
 
     federation: str
@@ -67,7 +67,6 @@ class ClientState(msgspec.Struct, kw_only=True):
     compared: Doubles
     aggregate: Doubles | None = None
     average_personal: Floats | None = None
-    previous: Doubles | None = None
     trajectory: dict[str, NDArray[Any]] = {}
     nonce: str = ""
     similarity: dict[str, float] = {}
@@ -78,7 +77,6 @@ class ClientState(msgspec.Struct, kw_only=True):
     neighbours: dict[str, int] = {}
     graph_round: int = 0
     weight_unit: float = 1.0
-    momentum_steps: int = 0
     pull: float = 0.0
     clipped: int = 0
     sat_out: list[int] = []

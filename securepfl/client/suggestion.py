@@ -20,7 +20,7 @@ from securepfl.client.client import BuildModel
 from securepfl.client.labels import check_labels, task_and_loss
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.run_kind import Simulation, ledger_terms
-from securepfl.client.training import dp_settings
+from securepfl.client.training import PHYSICAL_BATCH, dp_settings
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import ConfigError, DataError, ModelError
@@ -250,7 +250,7 @@ class _Trial:
             sample_rate=one.sample_rate,
             steps=one.steps,
             learning_rate=federation.training.learning_rate,
-            physical_batch=federation.training.physical_batch,
+            physical_batch=PHYSICAL_BATCH,
         )
         score_noise = one.noise_multiplier / math.sqrt(one.steps)
         trained: Subset[Any] = Subset(records.dataset, sorted(order[:half]))

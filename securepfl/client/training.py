@@ -151,20 +151,24 @@ class LocalTraining:
         }
 
 
+PHYSICAL_BATCH = 256
+"""Records in memory at once. It changes no result, and what is best depends on the machine: so no shared setting."""
+
+
 def as_floats(vector: Tensor) -> Floats:
     """A flat parameter vector as a float32 array of its own. Once a round, not in a training loop."""
     return vector.detach().cpu().numpy().astype(np.float32).copy()
 
 
-def dp_settings(federation: Federation, units: int, steps: int) -> DPSettings:
+def dp_settings(federation: Federation, units: int, steps: int, physical_batch: int = PHYSICAL_BATCH) -> DPSettings:
     """DP-SGD for `steps` steps on `units` units, with noise that spends epsilon over the whole run's steps."""
     privacy, training = federation.privacy, federation.training
-    rate, run_steps = privacy.rate_for(units), federation.rounds * training.steps
+    rate, run_steps = federation.sample_rate_for(units), federation.rounds * training.steps
     return DPSettings(
         noise_multiplier=noise_multiplier_for(privacy.epsilon, privacy.delta, rate, run_steps),
         clip=privacy.clip,
         sample_rate=rate,
         steps=steps,
         learning_rate=training.learning_rate,
-        physical_batch=training.physical_batch,
+        physical_batch=physical_batch,
     )

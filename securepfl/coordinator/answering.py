@@ -55,7 +55,7 @@ class Answering:
             name: tuple(sorted(other for other in asked if other in self.round_.personal))
             for name, asked in self.round_.neighbours.items()
         }
-        if federation.coupling.kind == "lasso":
+        if federation.lasso is not None:
             return symmetric_core(present, LEAST_NEIGHBOURS)
         return {name: names for name, names in present.items() if len(names) >= LEAST_NEIGHBOURS}
 

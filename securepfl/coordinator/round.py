@@ -19,6 +19,7 @@ from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import Layouts, mask_context
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, MaskShares, Unmask
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -86,8 +87,8 @@ class OpenRound:
         """Round `number`, empty, with a fresh salt, and a table of similarities where sketches travel."""
         federation, table = rules.federation, None
         if federation.schedule.similarity_due(number):
-            clients = len(federation.roster)
-            table = similarity_scheme(federation.scheme.similarity).table(federation.similarity.dimensions, clients)
+            way = similarity_scheme(federation.scheme.similarity)
+            table = way.table(SKETCH_DIMENSIONS, len(federation.roster))
         salt = secrets.token_bytes(NONCE_BYTES)
         return cls(rules, number, deadline, salt, rules.sum_of(rules.layouts.update), table)
 
@@ -171,9 +172,9 @@ class OpenRound:
 
     def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
         federation = self.rules.federation
-        others, most = set(federation.roster) - {sender}, federation.coupling.most_edge_weight
+        others, most = set(federation.roster) - {sender}, federation.most_edge_weight
         sound = set(neighbours) <= others and all(1 <= weight <= most for weight in neighbours.values())
-        if neighbours and not (sound and federation.coupling.on and len(neighbours) >= LEAST_NEIGHBOURS):
+        if neighbours and not (sound and federation.coupled and len(neighbours) >= LEAST_NEIGHBOURS):
             raise MessageError(
                 f"{sender}: a neighbourhood is at least {LEAST_NEIGHBOURS} other hospitals of weights 1 to {most}"
             )

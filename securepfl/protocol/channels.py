@@ -23,6 +23,7 @@ from securepfl.errors import ConfigError
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 Vector = NDArray[np.float64]
 
@@ -71,7 +72,7 @@ class Layouts:
         personal = federation.shape.personal
         return cls(
             update=choose_layout(sent, MAX_BITS if federation.shares_noise else bits, clients),
-            personal=choose_layout(personal, bits, clients, federation.coupling.most_edge_weight) if personal else None,
+            personal=choose_layout(personal, bits, clients, federation.most_edge_weight) if personal else None,
             masking=masking_of(federation),
         )
 
@@ -84,8 +85,8 @@ class Layouts:
         layouts = [self.update] + [self.personal] * 2 if self.personal is not None else [self.update]
         wires = [scheme.wire(layout) for layout in layouts]
         sums = sum(wire.contribution_bytes + wire.answer_bytes(clients) for wire in wires)
-        similarity, way = federation.similarity, similarity_scheme(scheme.similarity)
-        row = way.upload_bytes(similarity.dimensions, clients) + clients * way.answer_bytes if similarity.every else 0
+        compares, way = federation.similarity.every > 0, similarity_scheme(scheme.similarity)
+        row = way.upload_bytes(SKETCH_DIMENSIONS, clients) + clients * way.answer_bytes if compares else 0
         masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
         return sums + row + masks + _NAMES_BYTES * (clients + 1)
 
@@ -94,18 +95,15 @@ def masking_of(federation: Federation) -> Masking | None:
     """How updates are masked, or None where they are not. Raises ConfigError where too few hospitals mask."""
     if not federation.masked:
         return None
-    clients, degree = len(federation.roster), federation.encryption.mask_degree
+    clients, shared = len(federation.roster), federation.shared_noise
+    degree = default_degree(clients)
+    if shared is not None:
+        # A hospital whose mask partners are all colluding or missing would be hidden by nobody.
+        degree = min(clients - 1, max(degree, shared.absent + 1))
     try:
-        masking = Masking(clients, default_degree(clients) if degree is None else degree)
+        return Masking(clients, degree)
     except ValueError as error:
         raise ConfigError(f"[encryption] masking = 'pairwise': {error}") from None
-    absent = federation.privacy.colluders + federation.privacy.dropouts
-    if federation.shares_noise and masking.least_degree <= absent:
-        raise ConfigError(
-            f"[encryption] mask_degree: {masking.least_degree} neighbours do not hide a hospital among {absent} "
-            f"colluders and dropouts; set at least {absent + 1}"
-        )
-    return masking
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,8 @@ class SumChannel:
             raise ConfigError("the federation is not bound to hospitals and a model: call Federation.bound first")
         step = federation.privacy.clip * federation.training.learning_rate / noise.grid
         limit = top_level(self.layout.bits) // 2 * step
-        return replace(self, limit=limit, normaliser=federation.privacy.normaliser)
+        shared = federation.shared_noise
+        return replace(self, limit=limit, normaliser=None if shared is None else shared.normaliser)
 
     def encode(
         self,

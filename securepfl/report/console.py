@@ -120,7 +120,7 @@ def _similarity_table(result: dict[str, Any]) -> Table:
     table = Table(
         title="Cosine similarity without the known noise, computed on ciphertexts (each hospital sees its own row)",
         title_justify="left",
-        caption=SIGNAL_NOTE.format(gate=result["federation"]["similarity"]["gate"]),
+        caption=SIGNAL_NOTE,
         caption_justify="left",
     )
     table.add_column("hospital")

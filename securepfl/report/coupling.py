@@ -1,12 +1,13 @@
 """What similarity and coupling did in a run: rows for a table, and a line for who was never coupled."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.report.outcome import SiteOutcome
 from securepfl.settings.federation import Federation
-from securepfl.settings.tables import CouplingSettings
+from securepfl.settings.fixed import GATE
+from securepfl.settings.idle import without_coupling
 
 COUPLING_HEADINGS = ("hospital", "neighbours at the end", "rounds coupled, of those possible")
 
@@ -37,31 +38,21 @@ def never_coupled(federation: Federation, sites: Mapping[str, SiteOutcome]) -> l
     mends = " and ".join(sorted({mend for _, mend in alone.values() if mend}))
     return [
         f"coupling is on, but {some if len(alone) < len(sites) else 'no hospital was ever coupled'}. At the last "
-        f"comparison: {why}. To go without, set [coupling] {federation.coupling.switch} = 0"
-        + (f"; else {mends}" if mends else "")
+        f"comparison: {why}. To go without, {without_coupling(federation)}" + (f"; else {mends}" if mends else "")
     ]
 
 
 def _why(federation: Federation, site: SiteOutcome) -> tuple[str, str]:
     """Why a hospital was not coupled, and what may change that, if anything."""
-    gate = federation.similarity.gate
-    clearer = "raise [privacy] epsilon, add rows or hospitals, or lower [similarity] gate (more noise passes it)"
+    clearer = "raise [privacy] epsilon, or add rows or hospitals"
     if site.signal is None:
         return "absent", "declare budgets that last for all rounds"
-    if site.signal < gate:
-        return f"below the gate of {gate:g}", clearer
+    if site.signal < GATE:
+        return f"below the gate of {GATE:g}", clearer
     if len(site.similarity) < LEAST_NEIGHBOURS:
         return f"with fewer than {LEAST_NEIGHBOURS} others above the gate", clearer
     if site.neighbours:
         return f"with fewer than {LEAST_NEIGHBOURS} neighbours that chose it too, or sent theirs", ""
-    return _unlike(federation.coupling, site.similarity.values())
-
-
-def _unlike(coupling: CouplingSettings, cosines: Collection[float]) -> tuple[str, str]:
-    """Why who could compare itself with enough others chose nobody: its graph takes too few, or its pull is 0."""
-    few, least = f"with fewer than {LEAST_NEIGHBOURS} others at a cosine", coupling.threshold
-    if coupling.graph == "threshold" and sum(cosine >= least for cosine in cosines) < LEAST_NEIGHBOURS:
-        return f"{few} of at least {least:g}", "lower [coupling] threshold"
-    if coupling.graph == "knn" and sum(cosine > 0 for cosine in cosines) < LEAST_NEIGHBOURS:
-        return f"{few} above 0", ""
+    if sum(cosine > 0 for cosine in site.similarity.values()) < LEAST_NEIGHBOURS:
+        return f"with fewer than {LEAST_NEIGHBOURS} others at a cosine above 0", ""
     return "too unlike the others", ""

@@ -7,6 +7,7 @@ from securepfl.report.coupling import never_coupled
 from securepfl.report.outcome import Outcome
 from securepfl.settings.federation import Federation
 from securepfl.settings.idle import idle_settings
+from securepfl.settings.presets import preset_notes
 
 _NAMED = 3
 """Of the personal parameters, how many a note names; result.json names all."""
@@ -23,6 +24,7 @@ def notes_of(
         "simulation: all parties ran in one process; the metrics are exact functions of private rows, "
         "not covered by epsilon, and not for publication",
         *about_data,
+        *preset_notes(federation),
     ]
     if seed is not None:
         notes.append(
@@ -40,11 +42,10 @@ def notes_of(
     if not federation.scheme.encrypted:
         seen = "hidden by masks alone" if federation.masked else "which could read each of them"
         notes.append(f"--plaintext: updates travelled unencrypted to the coordinator, {seen}")
-    if federation.shares_noise:
-        privacy = federation.privacy
+    if (common := federation.shared_noise) is not None:
         notes.append(
-            f"shared noise: epsilon holds while at most {privacy.colluders} hospital(s) give their share of it away "
-            f"and at most {privacy.dropouts} are missing from a sum; it is an RDP bound, and covers no single update"
+            f"shared noise: epsilon holds while at most {common.colluders} hospital(s) give their share of it away "
+            f"and at most {common.dropouts} are missing from a sum; it is an RDP bound, and covers no single update"
         )
     if all(value is None for value in outcome.mean()["shared"].values()):
         notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from securepfl.settings.fixed import GATE
 from securepfl.tasks.task import Task
 
 Metrics = Mapping[str, float | None]
 
 MODELS = ("personalised", "shared", "local", "majority")
 SIGNAL_NOTE = (
-    "signal / noise: below {gate:g} a hospital compares itself with nobody; it is coupled only where 3 others pass too "
-    "and are like it"
+    f"signal / noise: below {GATE:g} a hospital compares itself with nobody; it is coupled only where 3 others pass "
+    "too and are like it"
 )
 
 

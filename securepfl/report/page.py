@@ -113,7 +113,7 @@ def _similarity(result: dict[str, Any]) -> str:
         ]
         for name in names
     ]
-    note = f"<p>{SIGNAL_NOTE.format(gate=result['federation']['similarity']['gate'])}</p>"
+    note = f"<p>{SIGNAL_NOTE}</p>"
     title = "<h2>Cosine similarity without the known noise, computed on ciphertexts</h2>"
     return title + _table(["hospital", "signal / noise", *names], rows) + note
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from securepfl.client.client import BuildModel, Client
 from securepfl.client.records import Loss
 from securepfl.client.run_kind import Simulation
+from securepfl.client.training import PHYSICAL_BATCH
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
@@ -109,14 +110,15 @@ def simulate(
     device: str = "auto",
     loss: Loss | None = None,
     task: str | Task | None = None,
+    physical_batch: int = PHYSICAL_BATCH,
     observe: Callable[[SimulatedRun], None] = lambda run: None,
 ) -> Iterator[SimulatedRun]:
     """Run a bound federation to its last round and yield its parties; the clients are closed afterwards.
 
     `training` holds each hospital's DataLoader or Dataset. State lies in `folder`/NAME; `ledgers`/NAME.jsonl
-    (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. `loss` and `task`: as
-    in Client. With `seed`, noise, rounding and support repeat: for simulation only, since whoever knows the seed can
-    subtract the noise.
+    (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. `loss`, `task` and
+    `physical_batch`: as in Client. With `seed`, noise, rounding and support repeat: for simulation only, since whoever
+    knows the seed can subtract the noise.
 
     Raises ConfigError where `training` doesn't fit the roster, and BudgetError, before anything is spent, where too
     few hospitals have budget for all rounds.

@@ -18,6 +18,7 @@ from securepfl.randomness import fresh_key
 from securepfl.runtime.evaluation import dataset_of
 from securepfl.settings.binding import built_in, initial_model
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import EXPLORATION
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.registry import task_named
 
@@ -45,8 +46,7 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
     """
     if federation.shares_noise:
         raise ConfigError(
-            '[privacy] noise = "shared": no hospital can rehearse noise that all make; rehearse the same settings with '
-            'noise = "local"'
+            "[shared_noise]: no hospital can rehearse noise that all make; rehearse the same settings without the table"
         )
     if federation.model.kind == "own":
         raise ConfigError(
@@ -90,7 +90,7 @@ def _masks_of(federation: Federation, model: Any) -> dict[str, Any]:
         partition.shared_size,
         density=sparsity.density,
         block=sparsity.block,
-        exploration=sparsity.exploration,
+        exploration=EXPLORATION,
         key=fresh_key(),
         round_number=1,
     )

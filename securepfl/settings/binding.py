@@ -15,14 +15,14 @@ from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
 from securepfl.learning.personal.partition import Partition, personal_names
-from securepfl.learning.personal.trajectory import check_patterns
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.privacy.training.noise_plan import plan_shared_noise
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.privacy.training.validation import check_sizes
 from securepfl.settings.federation import Federation, ModelShape
+from securepfl.settings.fixed import MODEL_SEED
 from securepfl.settings.roster import check_roster
-from securepfl.settings.tables import ModelSettings, SiteSettings
+from securepfl.settings.tables import ModelSettings, SharedNoiseSettings, SiteSettings
 from securepfl.tasks.models import build_model
 from securepfl.tasks.registry import task_named
 
@@ -47,7 +47,6 @@ def bind(
         raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")
     if partition.personal_size == 0:
         _check_nothing_personal_is_used(federation)
-    check_patterns(partition, federation.trajectory.layers)
     shape = ModelShape(
         shared=partition.shared_size,
         personal=partition.personal_size,
@@ -55,47 +54,47 @@ def bind(
     )
     roster = {name: federation.sites.get(name, SiteSettings()) for name in names}
     bound = msgspec.structs.replace(federation, sites=roster, shape=shape)
-    noise = _planned_noise(bound, shape.shared) if federation.shares_noise else None
+    shared = federation.shared_noise
+    noise = None if shared is None else _planned_noise(bound, shared, shape.shared)
     return msgspec.structs.replace(bound, shape=msgspec.structs.replace(shape, noise=noise))
 
 
 def _check_nothing_personal_is_used(federation: Federation) -> None:
-    """Raise ConfigError where personal parameters are to be coupled or compared: there are none."""
-    if federation.coupling.on:
+    """Raise ConfigError where personal parameters are to be coupled: there are none."""
+    if federation.lasso is not None:
         raise ConfigError(
-            f"[coupling] {federation.coupling.switch}: no parameter is personal, so there is nothing to couple; set it "
-            "to 0, or name parameters in [model] personal"
+            "[lasso] penalty: no parameter is personal, so there is nothing to couple; remove [lasso], or name "
+            "parameters in [model] personal"
         )
-    if federation.similarity.every > 0 and federation.similarity.of == "personal":
+    if federation.coupling.strength > 0:
         raise ConfigError(
-            '[similarity] of = "personal": no parameter is personal, so there is nothing to compare; set of = '
-            '"updates", or name parameters in [model] personal'
+            "[coupling] strength: no parameter is personal, so there is nothing to couple; set it to 0, or name "
+            "parameters in [model] personal"
         )
 
 
-def _planned_noise(federation: Federation, shared_size: int) -> SharedNoise:
+def _planned_noise(federation: Federation, shared: SharedNoiseSettings, shared_size: int) -> SharedNoise:
     """Each hospital's share of the noise. Fixed here, so that no two hospitals compute different ones."""
-    privacy, hospitals = federation.privacy, len(federation.roster)
-    absent = privacy.colluders + privacy.dropouts
-    if 3 * privacy.colluders >= hospitals:
+    hospitals = len(federation.roster)
+    if 3 * shared.colluders >= hospitals:
         raise ConfigError(
-            f"[privacy] colluders = {privacy.colluders}: must be fewer than a third of {hospitals} hospitals; at "
+            f"[shared_noise] colluders = {shared.colluders}: must be fewer than a third of {hospitals} hospitals; at "
             f"most {(hospitals - 1) // 3}"
         )
-    if hospitals - absent < federation.minimum:
+    if hospitals - shared.absent < federation.minimum:
         raise ConfigError(
-            f"[privacy] dropouts = {privacy.dropouts}: with colluders = {privacy.colluders} that leaves "
-            f"{hospitals - absent} of {hospitals} hospitals, and {federation.minimum} must be left; at most "
-            f"{max(0, hospitals - privacy.colluders - federation.minimum)}"
+            f"[shared_noise] dropouts = {shared.dropouts}: with colluders = {shared.colluders} that leaves "
+            f"{hospitals - shared.absent} of {hospitals} hospitals, and {federation.minimum} must be left; at most "
+            f"{max(0, hospitals - shared.colluders - federation.minimum)}"
         )
     return plan_shared_noise(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
+        epsilon=federation.privacy.epsilon,
+        delta=federation.privacy.delta,
         steps=federation.rounds,
         hospitals=hospitals,
-        absent=absent,
+        absent=shared.absent,
         dimension=most_coordinates(shared_size, federation.sparsity.density, federation.sparsity.block),
-        units=privacy.normaliser or 1,
+        units=shared.normaliser,
         limit=top_level(MAX_BITS) // 2,
     )
 
@@ -105,7 +104,7 @@ def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]
     if settings.kind == "own":
         raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
     features, task = len(spec.feature_names), task_named(settings.task, **spec.label_options)
-    return partial(build_model, settings.kind, features, settings.hidden, settings.seed, task.outputs)
+    return partial(build_model, settings.kind, features, settings.hidden, outputs=task.outputs)
 
 
 def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:
@@ -113,7 +112,7 @@ def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings)
     were.
     """
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(MODEL_SEED)
         model = build_model()
     if not isinstance(model, nn.Module):
         raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")

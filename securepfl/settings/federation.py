@@ -6,7 +6,7 @@ Every party computes `Federation.digest` over all of them; a message made under 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import rfc8785
@@ -16,15 +16,19 @@ from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
-from securepfl.settings.reading import read_toml, structured
+from securepfl.settings.fixed import FULL_BATCH_UNITS, WEIGHT_BITS
+from securepfl.settings.presets import check_needs
+from securepfl.settings.reading import read_toml, with_preset
 from securepfl.settings.schedule import Schedule
 from securepfl.settings.tables import (
     CouplingSettings,
     EncryptionSettings,
+    LassoSettings,
     ModelSettings,
     PrivacySettings,
     ReleaseSettings,
     Settings,
+    SharedNoiseSettings,
     SimilaritySettings,
     SiteSettings,
     SparsitySettings,
@@ -62,6 +66,7 @@ class Federation(Settings, frozen=True):
     Raises ConfigError (from the readers) for a value out of range, an unknown key, too few hospitals.
     """
 
+    preset: str | None = None
     name: str = "federation"
     rounds: int = 20
     minimum: int = 3
@@ -72,6 +77,8 @@ class Federation(Settings, frozen=True):
     encryption: EncryptionSettings = EncryptionSettings()
     similarity: SimilaritySettings = SimilaritySettings()
     coupling: CouplingSettings = CouplingSettings()
+    lasso: LassoSettings | None = None
+    shared_noise: SharedNoiseSettings | None = None
     trajectory: TrajectorySettings = TrajectorySettings()
     release: ReleaseSettings = ReleaseSettings()
     sites: dict[str, SiteSettings] = msgspec.field(default_factory=dict)
@@ -83,21 +90,18 @@ class Federation(Settings, frozen=True):
         self._require_declared_task()
         require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")
         require(
-            not self.coupling.on or self.similarity.every > 0,
-            f"[coupling] {self.coupling.switch} is above 0 and needs similarity: set [similarity] every",
+            not self.coupling.strength or self.similarity.every > 0,
+            "[coupling] strength is above 0 and needs similarity: set [similarity] every",
         )
-        if self.coupling.kind == "lasso":
-            compared = self.similarity.of == "personal" and self.similarity.every == 1
-            require(
-                compared or not self.coupling.on,
-                'kind = "lasso" needs the distances of personal parameters in every round: set [similarity] every = 1 '
-                'and of = "personal"',
-            )
-            require(
-                self.privacy.epsilon >= 1e3 or not self.coupling.momentum,
-                "momentum amplifies noise, and the gate does not count that: below epsilon 1,000 set [coupling] "
-                "momentum = false",
-            )
+        require(
+            self.lasso is None or self.similarity.every == 1,
+            "[lasso] needs the distances of every round: set [similarity] every = 1",
+        )
+        require(
+            self.lasso is None or self.coupling.strength == 0,
+            "[coupling] strength and [lasso] are two ways to draw hospitals together; set strength = 0, or remove "
+            "[lasso]",
+        )
         if self.shares_noise:
             self._require_shared_noise_fits()
         require(
@@ -120,12 +124,12 @@ class Federation(Settings, frozen=True):
 
     def _require_shared_noise_fits(self) -> None:
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""
-        noise = '[privacy] noise = "shared"'
+        noise = "[shared_noise]"
         require(self.masked, f'{noise} needs masks: set [encryption] masking = "pairwise"')
         require(
-            not self.coupling.on and self.similarity.every == 0,
+            not self.coupled and self.similarity.every == 0,
             f"{noise}: similarity and coupling read one hospital's update; set [similarity] every = 0 and [coupling] "
-            "strength and penalty = 0",
+            "strength = 0, and remove [lasso]",
         )
         require(self.trains_support, f'{noise}: the noise is on what is sent; set [sparsity] kind = "support"')
         require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
@@ -143,11 +147,12 @@ class Federation(Settings, frozen=True):
         """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key."""
         if "shape" in mapping:
             raise ConfigError(f"{where}: key `shape` is computed from the model, not declared; remove it")
-        federation = structured(mapping, cls, where)
+        federation = with_preset(mapping, cls, where)
         if pair := alike(federation.sites):
             raise ConfigError(f"{where}: [sites] {' and '.join(map(spelled_out, pair))} look alike; keep one")
         sites = {composed(name): settings for name, settings in federation.sites.items()}
         federation = msgspec.structs.replace(federation, sites=sites)
+        check_needs(federation, where)
         if federation.data is None:
             return federation
         # In full, so that a default spelled out and one left out give the same digest.
@@ -193,9 +198,10 @@ class Federation(Settings, frozen=True):
     def digest(self) -> bytes:
         """SHA-256 over all settings as canonical JSON (RFC 8785). 32 bytes.
 
-        Budgets are left out: each hospital keeps its own to itself.
+        Budgets are left out: each hospital keeps its own to itself. So is the preset's name: what it set counts.
         """
         plain = msgspec.to_builtins(self)
+        plain.pop("preset")
         plain["privacy"].pop("budget")
         for site in plain["sites"].values():
             site.pop("budget")
@@ -220,12 +226,31 @@ class Federation(Settings, frozen=True):
     @property
     def shares_noise(self) -> bool:
         """Whether each sum is protected by all hospitals' noise together, and no update by its own."""
-        return self.privacy.noise == "shared"
+        return self.shared_noise is not None
 
     @property
     def least_in_sum(self) -> int:
         """The fewest hospitals that a sum may be over: with shared noise, as many as the accounting counts on."""
-        return max(self.minimum, len(self.roster) - self.privacy.dropouts) if self.shares_noise else self.minimum
+        if self.shared_noise is None:
+            return self.minimum
+        return max(self.minimum, len(self.roster) - self.shared_noise.dropouts)
+
+    @property
+    def coupled(self) -> bool:
+        """Whether personal parameters are drawn to those of similar hospitals."""
+        return self.coupling.strength > 0 or self.lasso is not None
+
+    @property
+    def compares(self) -> Literal["updates", "personal"]:
+        """What similarity is between: accumulated updates, in which the noise is known exactly, or, for the distances
+        of the network lasso, personal parameters less their start.
+        """
+        return "updates" if self.lasso is None else "personal"
+
+    @property
+    def most_edge_weight(self) -> int:
+        """The largest integer weight of a hospital in another's neighbourhood sum."""
+        return 1 if self.lasso is None else 2**WEIGHT_BITS - 1
 
     @property
     def scheme(self) -> Scheme:
@@ -257,7 +282,11 @@ class Federation(Settings, frozen=True):
     @property
     def schedule(self) -> Schedule:
         """Which round carries what."""
-        return Schedule(self.rounds, self.similarity.every, self.coupling.on)
+        return Schedule(self.rounds, self.similarity.every, self.coupled)
+
+    def sample_rate_for(self, units: int) -> float:
+        """The declared sample rate of a hospital with `units` training records or patients."""
+        return 1.0 if units <= FULL_BATCH_UNITS or self.shares_noise else self.privacy.sample_rate
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""

@@ -15,39 +15,58 @@ def idle_settings(federation: Federation) -> list[str]:
     """
     if federation.shape is None:
         raise ConfigError(f"{federation.name}: not bound to hospitals and a model; call Federation.bound first")
-    coupling, similarity, others = federation.coupling, federation.similarity, len(federation.roster) - 1
-    notes = [
-        f"[{table}] {switch} = 0 leaves it off, so {', '.join(keys)} had no effect; set {switch} above 0 to use it"
-        for table, switch, keys in (
-            ("similarity", "every", () if similarity.every else changed_keys(similarity)),
-            ("coupling", coupling.switch, () if coupling.on else changed_keys(coupling)),
-        )
-        if keys
-    ]
-    notes += _idle_model(federation.model) + _idle_sparsity(federation, federation.shape.shared)
-    notes += [
-        f'[coupling] {key} had no effect under graph = "{coupling.graph}"; remove it, or set graph = "{graph}"'
-        for key, graph in (("neighbours", "knn"), ("threshold", "threshold"))
-        if coupling.on and coupling.graph != graph and key in changed_keys(coupling)
-    ]
-    if similarity.every and not any(map(federation.schedule.similarity_due, range(1, federation.rounds + 1))):
+    notes = (
+        _idle_tables(federation) + _idle_model(federation.model) + _idle_sparsity(federation, federation.shape.shared)
+    )
+    if federation.similarity.every and not _compares(federation):
         notes.append(_never_compared(federation))
     if federation.schedule.coupling_rounds == (federation.rounds,) and federation.trajectory.of == "local":
         notes.append(
             "hospitals are drawn to neighbours in the last round alone, which reaches no personal model under "
             f'[trajectory] of = "local"; set of = "mixture", or {_mend(federation)}'
         )
-    if coupling.on and others < LEAST_NEIGHBOURS:
-        notes.append(
+    return notes + _idle_neighbours(federation)
+
+
+def _compares(federation: Federation) -> bool:
+    """Whether any round compares hospitals."""
+    return any(map(federation.schedule.similarity_due, range(1, federation.rounds + 1)))
+
+
+def _idle_tables(federation: Federation) -> list[str]:
+    """The keys of a table that its own switch leaves off."""
+    tables = {
+        ("similarity", "every"): () if federation.similarity.every else changed_keys(federation.similarity),
+        ("coupling", "strength"): () if federation.coupled else changed_keys(federation.coupling),
+    }
+    return [
+        f"[{table}] {switch} = 0 leaves it off, so {', '.join(keys)} had no effect; set {switch} above 0 to use it"
+        for (table, switch), keys in tables.items()
+        if keys
+    ]
+
+
+def _idle_neighbours(federation: Federation) -> list[str]:
+    """Where there are too few others to be coupled to."""
+    neighbours, others = federation.coupling.neighbours, len(federation.roster) - 1
+    if not federation.coupled:
+        return []
+    if others < LEAST_NEIGHBOURS:
+        return [
             f"coupling is on, but no hospital was coupled: it takes {LEAST_NEIGHBOURS} others, and each has {others}; "
-            f"add hospitals, or set [coupling] {coupling.switch} = 0"
-        )
-    elif coupling.on and coupling.graph == "knn" and coupling.neighbours > others:
-        notes.append(
-            f"[coupling] neighbours = {coupling.neighbours}: each hospital has {others} others, so all that could be "
-            f"compared were taken; set at most {others}"
-        )
-    return notes
+            f"add hospitals, or {without_coupling(federation)}"
+        ]
+    if neighbours > others:
+        return [
+            f"[coupling] neighbours = {neighbours}: each hospital has {others} others, so all that could be compared "
+            f"were taken; set at most {others}"
+        ]
+    return []
+
+
+def without_coupling(federation: Federation) -> str:
+    """How to go without coupling, where it is on."""
+    return "remove [lasso]" if federation.lasso is not None else "set [coupling] strength = 0"
 
 
 def _idle_model(model: ModelSettings) -> list[str]:
@@ -58,7 +77,7 @@ def _idle_model(model: ModelSettings) -> list[str]:
 
 def _idle_sparsity(federation: Federation, shared: int) -> list[str]:
     sparsity = federation.sparsity
-    keys = [key for key in ("density", "block", "exploration") if key in changed_keys(sparsity)]
+    keys = [key for key in ("density", "block") if key in changed_keys(sparsity)]
     if not keys or most_coordinates(shared, sparsity.density, sparsity.block) < shared:
         return []
     return [
@@ -69,7 +88,7 @@ def _idle_sparsity(federation: Federation, shared: int) -> list[str]:
 
 def _never_compared(federation: Federation) -> str:
     every, rounds = federation.similarity.every, federation.rounds
-    alone = ", so no hospital is coupled" if federation.coupling.on else ""
+    alone = ", so no hospital is coupled" if federation.coupled else ""
     return (
         f"[similarity] every = {every}: none of {rounds} round(s) compares hospitals, as the first and the last never "
         f"do{alone}; {_mend(federation)}"
@@ -82,6 +101,6 @@ def _mend(federation: Federation) -> str:
     round of the average over all.
     """
     every, rounds = federation.similarity.every, federation.rounds
-    after = 3 if federation.coupling.on and federation.trajectory.of == "local" else 1
+    after = 3 if federation.coupled and federation.trajectory.of == "local" else 1
     smaller = f", or set [similarity] every to at most {rounds - after}" if rounds - after >= 2 else ""
     return f"run at least {max(every, 2) + after} rounds{smaller}"

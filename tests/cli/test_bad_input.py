@@ -129,10 +129,10 @@ def test_a_pattern_that_matches_no_parameter(workplace, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ('[trajectory.layers]\n"neck.*" = 0.5', ('"neck.*"', "linear.weight, linear.bias")),
+        ('[trajectory.layers]\n"neck.*" = 0.5', ("[trajectory] layers", "removed")),
         ("[sites.dogwood]\nweight = 2", ("[sites.dogwood]", "alder, birch, cedar")),
         ("[sparsity]\nstrength = 2.0", ("[sparsity] strength", "soft")),
-        ("[coupling]\nstrength = 0.5\nweight_bits = 8", ("[coupling] weight_bits", "lasso")),
+        ("[coupling]\nstrength = 0.5\nweight_bits = 8", ("[coupling] weight_bits", "removed")),
     ],
 )
 def test_settings_that_fit_nothing_are_named_with_their_file(workplace, monkeypatch, capsys, table, words):

@@ -103,7 +103,7 @@ def test_a_ledger_of_records_is_not_gone_on_with_for_patients(tmp_path):
 
 @pytest.mark.parametrize("unit", ["record", "patient"])
 def test_shared_noise_on_a_table(tmp_path, unit):
-    privacy = f'noise = "shared"\nnormaliser = 200\nunit = "{unit}"'
+    privacy = f'unit = "{unit}"\n[shared_noise]\nnormaliser = 200'
     result, out = run(tmp_path, privacy=privacy, masking="pairwise", visits=False)
     assert result.exit_code == 0, result.exception
     for site in SITES:

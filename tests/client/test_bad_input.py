@@ -23,25 +23,27 @@ from securepfl.learning.personal.signal import KnownNoise
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.training.units import group_records
 from securepfl.runtime.local import local_parties, simulate
+from securepfl.settings.fixed import WEIGHT_BITS
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.prediction import predict
 
 SEED = bytes(range(32))
-PERSONAL = {"every": 1, "of": "personal"}
-LASSO = {"kind": "lasso", "penalty": 0.05, "graph": "complete", "hold": 1, "weight_bits": 10}
-CAP = 2**10 - 1
+CAP = 2**WEIGHT_BITS - 1
 MODES = {
     "unit": {"similarity": {"every": 1}, "sparsity": {"density": 0.5}},
-    "unit-personal": {"similarity": PERSONAL, "sparsity": {"density": 0.5, "kind": "soft"}},
-    "lasso": {"similarity": PERSONAL, "coupling": LASSO, "sparsity": {"density": 0.5, "kind": "select"}},
+    "unit-soft": {"similarity": {"every": 1}, "sparsity": {"density": 0.5, "kind": "soft"}},
+    "lasso": {
+        "similarity": {"every": 1},
+        "coupling": {"neighbours": 6},
+        "lasso": {"penalty": 0.05},
+        "sparsity": {"density": 0.5, "kind": "select"},
+    },
 }
 VAGUE = {"epsilon": 1e-3}
 SHARP = {"epsilon": 1e4}
 
-MODES["momentum"] = MODES["lasso"] | {"coupling": LASSO | {"momentum": True}}
 
-
-@pytest.fixture(params=["unit", "unit-personal", "lasso"])
+@pytest.fixture(params=["unit", "unit-soft", "lasso"])
 def mode(request):
     return request.param
 
@@ -218,10 +220,10 @@ def test_a_patients_bad_record(tmp_path):
 
 def test_bad_data_under_shared_noise(tmp_path):
     names = ("alder", "birch", "cedar", "damson", "elm")
-    privacy = {"epsilon": 50.0, "noise": "shared", "normaliser": 200}
     bound = federation_of(
         names,
-        privacy=privacy,
+        privacy={"epsilon": 50.0},
+        shared_noise={"normaliser": 200},
         encryption={"masking": "pairwise"},
         similarity={"every": 0},
         coupling={"strength": 0.0},
@@ -267,11 +269,10 @@ def test_epsilons_at_both_ends(tmp_path, mode, privacy):
 @pytest.mark.parametrize("why", ["below the gate", "two others"])
 def test_who_has_no_neighbours_trains_as_without_coupling(tmp_path, mode, why):
     names = ("alder", "birch", "cedar", "damson")[: 4 if why == "below the gate" else 3]
-    privacy, tables = (VAGUE, {"gate": 1000.0}) if why == "below the gate" else (SHARP, {})
-    coupled = federation(names, mode, privacy=privacy, similarity=MODES[mode]["similarity"] | tables)
-    alone = coupled.changed("coupling", strength=0.0, penalty=0.0)
+    coupled = federation(names, mode, privacy=VAGUE if why == "below the gate" else SHARP)
+    alone = coupled.replace(lasso=None).changed("coupling", strength=0.0)
     clients, others = (
-        finished(bound.bound(names, MODEL), tmp_path / str(index), good(names), seed=3)
+        finished(bound.bound(names, MODEL), tmp_path / str(index), good(names), seed=1)
         for index, bound in enumerate((coupled, alone))
     )
     check_agreement(clients)
@@ -309,7 +310,7 @@ def test_hospitals_with_the_same_rows(tmp_path, mode, alike):
 
 def test_a_penalty_beyond_what_fuses_stays_finite(tmp_path):
     names = ("alder", "birch", "cedar", "damson", "elm")
-    strong = federation(names, "lasso", rounds=6, coupling=LASSO | {"penalty": 1e9})
+    strong = federation(names, "lasso", rounds=6, lasso={"penalty": 1e9})
     clients = finished(strong, tmp_path, good(names))
     check_agreement(clients)
     for client in clients.values():
@@ -367,13 +368,14 @@ def spent_on(client, rounds):
 SEVEN = ("alder", "birch", "cedar", "damson", "elm", "fir", "gorse")
 
 
-MISSED = [("unit", "late"), ("unit-personal", "lost"), ("lasso", "late"), ("lasso", "in time"), ("lasso", "lost")]
-MISSED += [("momentum", "late"), ("momentum", "in time")]
+MISSED = [("unit", "late"), ("unit-soft", "lost"), ("lasso", "late"), ("lasso", "in time"), ("lasso", "lost")]
 
 
 @pytest.mark.parametrize(("mode", "answers"), MISSED)
 def test_three_rounds_missed_and_one_hospital_that_joins_at_round_seven(tmp_path, mode, answers):
-    bound = federation(SEVEN, mode, rounds=9)
+    # A graph is kept for five rounds: chosen in round 2, then in 7, then in 12 with who came back.
+    last = 13 if mode == "lasso" else 9
+    bound = federation(SEVEN, mode, rounds=last)
     coordinator, clients = parties(bound, tmp_path, good(SEVEN))
     missing, newcomer, kept = clients["fir"], clients["gorse"], []
     for _ in range(3):
@@ -399,18 +401,18 @@ def test_three_rounds_missed_and_one_hospital_that_joins_at_round_seven(tmp_path
     take_round(coordinator, clients, newcomer="gorse")
     check_agreement({name: clients[name] for name in SEVEN[:5]})
     assert np.array_equal(shared(missing), shared(clients["alder"]))
-    for _ in range(2):
+    for _ in range(last - 7):
         take_round(coordinator, clients)
     check_agreement(clients)
     check_weights(clients)
     for name, client in clients.items():
         check_finite(client)
-        assert client.round == 9 and set(client.similarity) == set(SEVEN) - {name}
-        if mode in ("lasso", "momentum"):  # the graph is complete, and both ends of each edge know it
+        assert client.round == last and set(client.similarity) == set(SEVEN) - {name}
+        if mode == "lasso":  # the graph is complete, and both ends of each edge know it
             assert set(client.neighbours) == set(SEVEN) - {name}
-    released = {"fir": 6 + (answers == "lost"), "gorse": 3}
+    released = {"fir": last - 3 + (answers == "lost"), "gorse": last - 6}
     for name, client in clients.items():
-        assert client.ledger.spent() == pytest.approx(spent_on(client, released.get(name, 9)), rel=1e-9)
+        assert client.ledger.spent() == pytest.approx(spent_on(client, released.get(name, last)), rel=1e-9)
     close_all(clients)
 
 

@@ -24,7 +24,7 @@ def federation(**tables):
     defaults = {
         "rounds": 4,
         "encryption": {"masking": "pairwise"},
-        "similarity": {"every": 1, "beside_masks": True, "dimensions": 64},
+        "similarity": {"every": 1, "beside_masks": True},
     }
     return federation_of(names=FIVE, **(defaults | tables))
 

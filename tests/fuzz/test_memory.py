@@ -42,9 +42,7 @@ HUGE = [
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    stage = Stage.open(
-        tmp_path_factory.mktemp("memory"), similarity={"every": 1, "beside_masks": True, "dimensions": 8192}
-    )
+    stage = Stage.open(tmp_path_factory.mktemp("memory"), similarity={"every": 1, "beside_masks": True})
     yield stage
     stage.close()
 

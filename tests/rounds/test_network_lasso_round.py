@@ -13,23 +13,25 @@ from securepfl.errors import ConfigError
 from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
-NAMES = ("alder", "birch", "cedar", "damson", "elm", "fir")
+NAMES = ("alder", "birch", "cedar", "damson", "elm", "fir", "gorse", "hazel")
 FEATURES = 2
 CLIP, ROUNDS, PENALTY = 4.0, 60, 0.02
 
 
-def federation_of(**coupling):
+def federation_of(**changes):
     return Federation.from_mapping(
         {
             "rounds": ROUNDS,
             "model": {"kind": "own", "personal": ["linear.weight"]},
             "privacy": {"epsilon": 1e6, "clip": CLIP},
             "encryption": {"bits": 16, "limit": 1.0, "personal_limit": 4.0},
-            "similarity": {"every": 1, "of": "personal", "gate": 0.1},
-            "coupling": {"kind": "lasso", "penalty": PENALTY, "graph": "complete"} | coupling,
+            "similarity": {"every": 1},
+            "coupling": {"neighbours": 3},
+            "lasso": {"penalty": PENALTY},
             "trajectory": {"of": "mixture", "alpha": 0.0},
             "training": {"learning_rate": 2.0},
         }
+        | changes
     ).bound(NAMES, MODEL)
 
 
@@ -37,17 +39,17 @@ MODEL = partial(build_model, "logistic", FEATURES)
 
 
 def rows_of(index):
-    """Two groups of three hospitals, whose first weight has another sign; 200 rows each."""
+    """Two groups of four hospitals, whose first weight has another sign; 200 rows each."""
     generator = torch.Generator().manual_seed(index)
     x = torch.randn(200, FEATURES, generator=generator)
-    slope = 1.5 if index < 3 else -1.5
+    slope = 1.5 if index < 4 else -1.5
     chance = torch.sigmoid(slope * x[:, 0] + 0.5 * x[:, 1])
     return TensorDataset(x, (torch.rand(200, generator=generator) < chance).float())
 
 
-@pytest.fixture(scope="module", params=["encrypted", "momentum"])
-def run(request, tmp_path_factory):
-    federation = federation_of(momentum=request.param == "momentum")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    federation = federation_of()
     rows = {name: rows_of(index) for index, name in enumerate(NAMES)}
     coordinator, clients = parties(federation, tmp_path_factory.mktemp("lasso"), rows=rows, model=MODEL)
     for _ in range(ROUNDS):
@@ -56,15 +58,18 @@ def run(request, tmp_path_factory):
     close_all(clients)
 
 
+EDGES = [(i, j) for i in range(len(NAMES)) for j in range(i) if (i < 4) == (j < 4)]
+"""The graph that similarities give: a hospital's three nearest are the others of its group."""
+
+
 def objective(weights, intercept, rows):
-    """sum of mean losses + penalty on all edges, at weights [hospitals, p] and the shared intercept."""
+    """sum of mean losses + penalty on the graph's edges, at weights [hospitals, p] and the shared intercept."""
     total = 0.0
     for z, dataset in zip(weights, rows.values(), strict=True):
         x, y = dataset.tensors
         logits = x.double() @ torch.from_numpy(z) + intercept
         total += float(nn.functional.binary_cross_entropy_with_logits(logits, y.double()))
-    edges = [(i, j) for i in range(len(weights)) for j in range(i)]
-    return total + PENALTY * sum(np.linalg.norm(weights[i] - weights[j]) for i, j in edges)
+    return total + PENALTY * sum(np.linalg.norm(weights[i] - weights[j]) for i, j in EDGES)
 
 
 def solved(rows, intercept):
@@ -75,7 +80,7 @@ def solved(rows, intercept):
         x, y = (tensor.double().numpy() for tensor in dataset.tensors)
         logits = x @ z[index] + intercept
         losses.append(cvxpy.sum(cvxpy.logistic(logits) - cvxpy.multiply(y, logits)) / len(y))
-    edges = [cvxpy.norm(z[i] - z[j]) for i in range(len(NAMES)) for j in range(i)]
+    edges = [cvxpy.norm(z[i] - z[j]) for i, j in EDGES]
     cvxpy.Problem(cvxpy.Minimize(sum(losses) + PENALTY * sum(edges))).solve(solver="CLARABEL")
     return np.asarray(z.value)
 
@@ -90,7 +95,7 @@ def test_rounds_on_ciphertexts_reach_the_minimum(run):
     assert objective(weights, intercept, rows) < best * (1 + 5e-3)
     local = objective(np.zeros_like(weights), intercept, rows)
     assert best < 0.95 * local
-    assert np.abs(weights[:3].mean(axis=0) - weights[3:].mean(axis=0))[0] > 0.5, "the two groups stay apart"
+    assert np.abs(weights[:4].mean(axis=0) - weights[4:].mean(axis=0))[0] > 0.5, "the two groups stay apart"
 
 
 def test_both_ends_of_an_edge_have_the_same_weight(run):
@@ -98,8 +103,9 @@ def test_both_ends_of_an_edge_have_the_same_weight(run):
     seen = {(one, other): weight for one in NAMES for other, weight in clients[one].neighbours.items()}
     assert seen
     assert all(weight == seen[other, one] for (one, other), weight in seen.items())
-    near, far = seen["alder", "birch"], seen["alder", "fir"]
-    assert near > far > 0
+    assert {name: set(client.neighbours) for name, client in clients.items()} == {
+        name: set(NAMES[:4] if index < 4 else NAMES[4:]) - {name} for index, name in enumerate(NAMES)
+    }
 
 
 def test_no_vector_is_in_two_sums(tmp_path):
@@ -118,14 +124,9 @@ def test_no_vector_is_in_two_sums(tmp_path):
     close_all(clients)
 
 
-def test_momentum_needs_hardly_any_noise():
-    with pytest.raises(ConfigError, match="momentum"):
-        federation_of(momentum=True).changed("privacy", epsilon=8.0)
-
-
-def test_the_lasso_needs_distances_of_personal_parameters():
-    with pytest.raises(ConfigError, match='of = "personal"'):
-        federation_of().changed("similarity", of="updates")
+def test_the_lasso_needs_distances_in_every_round():
+    with pytest.raises(ConfigError, match="every = 1"):
+        federation_of(similarity={"every": 2})
 
 
 def test_a_strength_has_no_place_in_it():

@@ -92,7 +92,7 @@ def test_shared_noise_trains_the_support_alone():
             names=tuple("abcdefg"),
             sparsity={"kind": "select"},
             encryption={"masking": "pairwise"},
-            privacy={"noise": "shared", "normaliser": 300},
+            shared_noise={"normaliser": 300},
             coupling={"strength": 0.0},
             similarity={"every": 0},
             release={"experts": False},
@@ -116,7 +116,7 @@ def test_the_trajectory_goes_on_bit_for_bit_from_a_checkpoint(tmp_path, of):
     """A hospital closed and opened between rounds ends with the same personal model as one that ran through."""
     federation = federation_of(
         rounds=4,
-        trajectory={"alpha": 0.3, "of": of, "layers": {"head.*": 0.7}},
+        trajectory={"alpha": 0.3, "of": of},
         privacy={"epsilon": 1e4, "budget": 1e5},
     )
     models = {}

@@ -20,6 +20,7 @@ from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.words import unpack_words
 from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
 from securepfl.randomness import derive_key
+from securepfl.settings.fixed import GATE, SKETCH_DIMENSIONS
 
 FIVE = (*NAMES, "elm")
 ROUNDS = 4
@@ -72,7 +73,7 @@ def one_round(coordinator, clients):
         seen.sent[name] = client.state.pending.sent.copy()
         seen.personal[name] = client.state.personal.copy()
         seen.compared[name] = client.state.compared.copy()
-        seen.whole[name] = compared_of(client.state, coordinator.federation.similarity.gate)
+        seen.whole[name] = compared_of(client.state, GATE)
     if coordinator.federation.masked:
         deliver(coordinator.fix_survivors())
         deliver(coordinator.unmask())
@@ -297,13 +298,13 @@ def test_another_hospital_sees_its_own_row_with_norms(unmasked):
 def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(unmasked):
     seen, client = unmasked.rounds[2], unmasked.clients[CURIOUS]
     nonces = {FIVE.index(n): v for n, v in decode(seen.curious[0], Invitation).nonces.items()}
-    table = similarity_scheme("pads").table(unmasked.federation.similarity.dimensions, len(FIVE))
+    table = similarity_scheme("pads").table(SKETCH_DIMENSIONS, len(FIVE))
     for name in FIVE:
         table.add(FIVE.index(name), seen.up[name].sketch)
     context, key = client.session.digest + f"similarity/{seen.number}/0".encode(), client.session.key
     receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
     # The pads follow from the key: the watched hospital's sketch comes off its upload.
-    size = client.federation.similarity.dimensions
+    size = SKETCH_DIMENSIONS
     cipher = similarity_scheme("pads").cipher(key.similarity_key, len(FIVE), size)
     pads = cipher.pads(context, nonces).of(receiver, size).astype(np.int64)
     words = unpack_words(seen.up[WATCHED].sketch, 3 * (size + len(FIVE)), 31, 2**31 - 1)[:size].astype(np.int64)

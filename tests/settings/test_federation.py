@@ -37,11 +37,15 @@ def test_defaults_are_valid_and_bind_to_a_model():
         ({"shape": {}}, ["computed from the model"]),
         ({"sparsity": {"strength": 2.0}}, ["[sparsity] strength", 'kind = "soft" or "difference"']),
         ({"sparsity": {"strength": 2.0, "kind": "select"}}, ["[sparsity] strength", "remove it"]),
-        ({"coupling": {"penalty": 0.1}}, ["[coupling] penalty", 'kind = "lasso"']),
-        ({"coupling": {"strength": 0.5, "weight_bits": 8}}, ["[coupling] weight_bits", 'kind = "lasso"']),
-        ({"coupling": {"strength": 0.5, "scale": 2.0}}, ["[coupling] scale", 'kind = "lasso"']),
-        ({"coupling": {"strength": 0.5, "momentum": True}}, ["[coupling] momentum", 'kind = "lasso"']),
-        ({"coupling": {"kind": "lasso", "strength": 0.1}}, ["[coupling] strength", 'kind = "unit"']),
+        ({"lasso": {}}, ["[lasso] penalty", "must be declared"]),
+        ({"lasso": {"penalty": 0}}, ["[lasso] penalty = 0", "positive"]),
+        ({"lasso": {"penalty": 0.1}}, ["[lasso]", "[similarity] every = 1"]),
+        (
+            {"lasso": {"penalty": 0.1}, "similarity": {"every": 1}, "coupling": {"strength": 0.1}},
+            ["[coupling] strength", "[lasso]", "remove"],
+        ),
+        ({"shared_noise": {}}, ["[shared_noise] normaliser", "must be declared"]),
+        ({"shared_noise": {"normaliser": 100}}, ["[shared_noise]", "masking"]),
     ],
 )
 def test_a_bad_setting_is_named_with_its_file(tables, words):
@@ -57,8 +61,7 @@ def test_a_bad_setting_is_named_with_its_file(tables, words):
     [
         {"sparsity": {"strength": 2.0, "kind": "soft"}},
         {"sparsity": {"strength": 1, "kind": "select"}},
-        {"coupling": {"kind": "lasso", "penalty": 0.0, "weight_bits": 8, "scale": 2.0}},
-        {"coupling": {"strength": 0.0, "graph": "threshold", "threshold": 0.7, "hold": 2}},
+        {"coupling": {"strength": 0.0, "neighbours": 4}},
         {"coupling": {"strength": 0.5}, "similarity": {"every": 30}},
     ],
 )
@@ -70,33 +73,17 @@ def test_a_table_that_is_off_or_spells_out_a_default_may_keep_the_rest(tables):
     ("tables", "words"),
     [
         ({"coupling": {"strength": 0.5}, "similarity": {"every": 2}}, r"\[coupling\] strength: .* set it to 0, or"),
-        (
-            {"coupling": {"kind": "lasso", "penalty": 0.1}, "similarity": {"every": 1, "of": "personal"}},
-            r"\[coupling\] penalty: .* set it to 0, or",
-        ),
-        ({"similarity": {"every": 2, "of": "personal"}}, r'\[similarity\] of = "personal": .* set of = "updates"'),
+        ({"lasso": {"penalty": 0.1}, "similarity": {"every": 1}}, r"\[lasso\] penalty: .* remove \[lasso\], or"),
     ],
 )
-def test_with_nothing_personal_none_is_coupled_or_compared(tables, words):
+def test_with_nothing_personal_none_is_coupled(tables, words):
     with pytest.raises(ConfigError, match=words):
         federation(model={"personal": []}, **tables).bound(NAMES, MLP)
     assert federation(**tables).bound(NAMES, MLP).shape.personal == 1
 
 
 def test_with_nothing_personal_updates_can_still_be_compared():
-    tables = {"similarity": {"every": 2}, "coupling": {"strength": 0.0, "hold": 2}}
-    assert federation(model={"personal": []}, **tables).bound(NAMES, MLP).shape.personal == 0
-    kept = {"similarity": {"every": 0, "of": "personal"}}
-    assert federation(model={"personal": []}, **kept).bound(NAMES, MLP).shape.personal == 0
-
-
-def test_a_trajectory_pattern_that_matches_nothing_is_refused_with_the_names_there_are():
-    with pytest.raises(ConfigError) as caught:
-        federation(trajectory={"layers": {"*.bias": 0.5, "neck.*": 0.5}}).bound(NAMES, MLP)
-    assert str(caught.value) == (
-        '[trajectory.layers]: pattern "neck.*" matches no trainable parameter: mend it; parameters are body.weight, '
-        "body.bias, head.weight, head.bias"
-    )
+    assert federation(model={"personal": []}, similarity={"every": 2}).bound(NAMES, MLP).shape.personal == 0
 
 
 @pytest.mark.parametrize(

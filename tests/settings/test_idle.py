@@ -46,32 +46,28 @@ def test_more_neighbours_than_others_is_a_note_because_hospitals_may_leave():
     (note,) = idle_settings(federation(**tables))
     assert "neighbours = 4: each hospital has 3 others" in note and note.endswith("set at most 3")
     assert idle_settings(federation((*NAMES, "elm"), **tables)) == []
-    assert idle_settings(federation(coupling={"strength": 0.5, "graph": "complete"})) == []
 
 
 def test_a_table_that_is_off_says_what_it_makes_idle():
-    (note,) = idle_settings(federation(coupling={"strength": 0.0, "neighbours": 4, "hold": 2}))
+    (note,) = idle_settings(federation(coupling={"strength": 0.0, "neighbours": 4}))
     assert note == (
-        "[coupling] strength = 0 leaves it off, so neighbours, hold had no effect; set strength above 0 to use it"
+        "[coupling] strength = 0 leaves it off, so neighbours had no effect; set strength above 0 to use it"
     )
-    personal = {"every": 1, "of": "personal"}
-    (note,) = idle_settings(federation(similarity=personal, coupling={"kind": "lasso", "weight_bits": 8}))
-    assert note.startswith("[coupling] penalty = 0 leaves it off, so kind, weight_bits had no effect")
-    (note,) = idle_settings(federation(similarity={"of": "personal", "gate": 2.0}, coupling={}))
-    assert note.startswith("[similarity] every = 0 leaves it off, so of, gate had no effect")
+    (note,) = idle_settings(federation(similarity={"beside_masks": True}, coupling={}))
+    assert note.startswith("[similarity] every = 0 leaves it off, so beside_masks had no effect")
     assert idle_settings(federation(similarity={}, coupling={})) == []
     assert idle_settings(federation()) == []
 
 
 def test_blocks_that_are_all_sent_are_a_note_so_that_densities_can_be_compared():
-    (note,) = idle_settings(federation(sparsity={"block": 4, "exploration": 0.5}))
+    (note,) = idle_settings(federation(sparsity={"block": 4}))
     assert note == (
-        "[sparsity] density = 1 in blocks of 4 sends all 56 shared parameters, so block, exploration had no "
-        "effect; set a smaller density or block"
+        "[sparsity] density = 1 in blocks of 4 sends all 56 shared parameters, so block had no effect; "
+        "set a smaller density or block"
     )
     (note,) = idle_settings(federation(sparsity={"density": 0.5, "block": 100}))
     assert note.startswith("[sparsity] density = 0.5 in blocks of 100 sends all 56") and "so density, block had" in note
-    assert idle_settings(federation(sparsity={"density": 0.5, "block": 4, "exploration": 0.5})) == []
+    assert idle_settings(federation(sparsity={"density": 0.5, "block": 4})) == []
 
 
 def test_a_hidden_layer_that_is_not_there_is_a_note():
@@ -86,8 +82,7 @@ def test_settings_without_hospitals_are_refused():
         securepfl.idle_settings(Federation())
 
 
-def test_a_key_of_another_graph_is_a_note_so_that_graphs_can_be_compared():
-    (note,) = idle_settings(federation(coupling={"strength": 0.5, "graph": "complete", "neighbours": 5}))
-    assert note == '[coupling] neighbours had no effect under graph = "complete"; remove it, or set graph = "knn"'
-    (note,) = idle_settings(federation(coupling={"strength": 0.5, "threshold": 0.9}))
-    assert note == '[coupling] threshold had no effect under graph = "knn"; remove it, or set graph = "threshold"'
+def test_the_network_lasso_is_taken_off_by_removing_its_table():
+    lasso = {"similarity": {"every": 1}, "coupling": {}, "lasso": {"penalty": 0.1}}
+    (note,) = idle_settings(federation(NAMES[:3], **lasso))
+    assert note.endswith("add hospitals, or remove [lasso]")

@@ -6,31 +6,23 @@ ends chose.
 
 from collections.abc import Collection, Mapping
 from math import isfinite
-from typing import Literal, get_args
-
-GraphKind = Literal["knn", "threshold", "complete"]
 
 LEAST_NEIGHBOURS = 3
 """A sum over fewer hospitals' personal parameters would show too much of each."""
 
 
-def choose_neighbours(
-    row: Mapping[str, float], *, kind: GraphKind, k: int, threshold: float, minimum: int
-) -> tuple[str, ...]:
-    """This hospital's neighbours, most similar first; ties by name.
+def choose_neighbours(row: Mapping[str, float], k: int, minimum: int) -> tuple[str, ...]:
+    """This hospital's neighbours: the `k` most similar of those above 0, most similar first; ties by name.
 
-    `row` maps each *other* hospital to its cosine similarity (debiased ones can pass 1). "knn": the `k` most similar of
-    those above 0, since who points elsewhere is no neighbour; "threshold": those with a similarity of at least
-    `threshold`; "complete": all. Where these are fewer than `minimum`, nobody: a sum over fewer would show single
-    hospitals. Raises ValueError for an unknown kind, minimum < 1, a
-    similarity that is not finite, k < minimum ("knn") or a threshold that is not finite ("threshold").
+    `row` maps each *other* hospital to its cosine similarity (debiased ones can pass 1); who points elsewhere is no
+    neighbour. Where these are fewer than `minimum`, nobody: a sum over fewer would show single hospitals. Raises
+    ValueError for minimum < 1, k < minimum or a similarity that is not finite.
+
+    >>> choose_neighbours({"east": 0.9, "north": 0.2, "south": -0.4, "west": 0.9}, k=3, minimum=3)
+    ('east', 'west', 'north')
     """
-    _check(row, kind, k, threshold, minimum)
-    ranked = sorted(row, key=lambda name: (-row[name], name))
-    if kind == "knn":
-        ranked = [name for name in ranked if row[name] > 0][:k]
-    elif kind == "threshold":
-        ranked = [name for name in ranked if row[name] >= threshold]
+    _check(row, k, minimum)
+    ranked = sorted((name for name in row if row[name] > 0), key=lambda name: (-row[name], name))[:k]
     return tuple(ranked) if len(ranked) >= minimum else ()
 
 
@@ -53,15 +45,11 @@ def symmetric_core(lists: Mapping[str, Collection[str]], minimum: int) -> dict[s
     return {name: tuple(sorted(own)) for name, own in kept.items()}
 
 
-def _check(row: Mapping[str, float], kind: str, k: int, threshold: float, minimum: int) -> None:
-    if kind not in get_args(GraphKind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(GraphKind))}, not {kind!r}")
+def _check(row: Mapping[str, float], k: int, minimum: int) -> None:
     if minimum < 1:
         raise ValueError(f"minimum must be at least 1, not {minimum}")
-    if kind == "knn" and k < minimum:
+    if k < minimum:
         raise ValueError(f"k must be at least minimum={minimum}, not {k}: no neighbourhood would ever be large enough")
-    if kind == "threshold" and not isfinite(threshold):
-        raise ValueError(f"threshold must be finite, not {threshold}")
     for name, similarity in row.items():
         if not isfinite(similarity):
             raise ValueError(f"similarity to {name!r} must be finite, not {similarity}")

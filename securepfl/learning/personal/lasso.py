@@ -17,10 +17,9 @@ time and F with the floor falls, for fresh and symmetric weights and eta at most
 gradients). A pull all the way to the neighbours' last points, the obvious step, is no majoriser: it swaps the points
 of two close hospitals round after round.
 
-**A round of one hospital** sends z, trains from it, gets S back, steps; the distances between the points sent in rounds
-t - 1 and t, averaged, give the weights of round t + 1.
+**A round of one hospital** sends z, trains from it, gets S back, steps; the distances between the points sent in
+round t give the weights of round t + 1.
 
-    distances = mean_distances(two_rounds_ago, last_round)
     m = edge_weights(distances, floor, bits)        # integers, the same at both ends of an edge
     unit = weight_unit(strength, floor, bits)
     z = proximal_step(z, trained, unit * (sum_j m_j z_j), unit * (sum_j m_j), learning_rate)
@@ -36,11 +35,9 @@ a majoriser of a penalty that is concave in the squared distance: the step stays
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Final
 
-import torch
 from torch import Tensor
 
 MAX_WEIGHT_BITS: Final = 32
@@ -74,15 +71,6 @@ def weight_unit(strength: float, floor: float, bits: int) -> float:
         raise ValueError(f"strength must be finite and not negative, not {strength}")
     _check_grid(floor, bits)
     return strength / floor / _largest(bits)
-
-
-def mean_distances(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """The mean of two rounds' distances to each hospital in `now`; the one of `now` to who was not in `before`.
-
-    `Momentum` on weights that lag a round can cycle without end: a pair that was close is pulled hard while far,
-    and let go while it is close. The mean over two rounds ended every such cycle that we found, at no cost in rounds.
-    """
-    return {name: (before.get(name, distance) + distance) / 2 for name, distance in now.items()}
 
 
 def edge_weights(distances: Mapping[str, float], floor: float, bits: int) -> dict[str, int]:
@@ -124,39 +112,6 @@ def proximal_step(
         raise ValueError(f"learning_rate must be positive and finite, not {learning_rate}")
     pull = weighted_sum.to(z) - total_weight * z
     return z + (learning_rate * pull + (trained.to(z) - z)) / (1.0 + 2.0 * learning_rate * total_weight)
-
-
-@dataclass(frozen=True)
-class Momentum:
-    """Nesterov's extrapolation with the gradient restart of O'Donoghue and Candès (2015, section 3.2).
-
-    `previous`, shape [p], is the point after the step before; `steps` counts since the last restart. Each hospital
-    restarts on its own vectors alone: that converges as fast as a restart common to all (measured, not proven), and
-    often much faster than one every 30 rounds. Weights must come from `mean_distances`. Optional, and not for noisy
-    training: it amplifies the noise. Raises ValueError for a negative count.
-    """
-
-    previous: Tensor
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"steps must not be negative, not {self.steps}")
-
-    def extrapolate(self, sent: Tensor, stepped: Tensor) -> tuple[Tensor, "Momentum"]:
-        """The point to send and to train from next, and the state for the round after; `stepped` remains the model.
-
-        `sent`, shape [p], is the point that this round's step was taken at, `stepped` where `proximal_step` went from
-        it. Raises ValueError where shapes differ.
-        """
-        if not sent.shape == stepped.shape == self.previous.shape:
-            shapes = [tuple(vector.shape) for vector in (sent, stepped, self.previous)]
-            raise ValueError(f"sent, stepped and previous differ in shape: {shapes}")
-        moved = stepped - self.previous.to(stepped)
-        # sent - stepped is the gradient up to a positive factor: moving uphill means that the momentum overshot.
-        uphill = float(torch.sum((sent.to(stepped) - stepped) * moved)) > 0
-        steps = 0 if uphill else self.steps
-        return stepped + steps / (steps + 3) * moved, Momentum(stepped.detach().clone(), steps + 1)
 
 
 def _largest(bits: int) -> int:

@@ -9,44 +9,38 @@ from securepfl.learning.personal.graph import choose_neighbours, symmetric_core
 ROW = {"basel": 0.4, "cork": 0.9, "delft": -0.2, "evora": 0.4, "ghent": 0.7}
 
 
-def choose(row=ROW, kind="knn", k=3, threshold=0.4, minimum=1):
-    return choose_neighbours(row, kind=kind, k=k, threshold=threshold, minimum=minimum)
+def choose(row=ROW, k=3, minimum=1):
+    return choose_neighbours(row, k, minimum)
 
 
 @pytest.mark.parametrize(
     ("arguments", "chosen"),
     [
-        ({"kind": "knn"}, ("cork", "ghent", "basel")),
-        ({"kind": "knn", "k": 9}, ("cork", "ghent", "basel", "evora")),
-        ({"kind": "knn", "row": {"cork": 0.0, "ghent": -0.1}}, ()),
-        ({"kind": "threshold"}, ("cork", "ghent", "basel", "evora")),
-        ({"kind": "threshold", "threshold": 0.95}, ()),
-        ({"kind": "complete"}, ("cork", "ghent", "basel", "evora", "delft")),
+        ({}, ("cork", "ghent", "basel")),
+        ({"k": 9}, ("cork", "ghent", "basel", "evora")),
+        ({"row": {"cork": 0.0, "ghent": -0.1}}, ()),
     ],
-    ids=["knn", "knn-above-0", "knn-nobody", "threshold-inclusive", "threshold-nobody", "complete"],
+    ids=["three", "all-above-0", "nobody-above-0"],
 )
-def test_each_kind_chooses_most_similar_first_with_ties_by_name(arguments, chosen):
+def test_the_most_similar_come_first_with_ties_by_name(arguments, chosen):
     assert choose(**arguments) == chosen
     assert choose(**arguments | {"row": dict(reversed(arguments.get("row", ROW).items()))}) == chosen
 
 
-@pytest.mark.parametrize(("kind", "enough"), [("knn", 4), ("threshold", 4), ("complete", 5)])
-def test_fewer_than_the_minimum_means_nobody(kind, enough):
-    assert len(choose(kind=kind, k=6, minimum=enough)) >= enough
-    assert choose(kind=kind, k=6, minimum=6) == ()
-    assert choose({}, kind=kind) == ()
+def test_fewer_than_the_minimum_means_nobody():
+    assert len(choose(k=6, minimum=4)) == 4
+    assert choose(k=6, minimum=5) == ()
+    assert choose({}) == ()
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"kind": "ring"}, "kind .*'ring'"),
         ({"minimum": 0}, "minimum .*not 0"),
         ({"k": 2, "minimum": 3}, "k .*minimum=3, not 2"),
-        ({"kind": "threshold", "threshold": float("nan")}, "threshold .*nan"),
         ({"row": {**ROW, "basel": float("inf")}}, "'basel' .*inf"),
     ],
-    ids=["kind", "minimum", "k", "threshold", "similarity"],
+    ids=["minimum", "k", "similarity"],
 )
 def test_bad_arguments_are_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from securepfl.learning.personal.lasso import (
-    Momentum,
     edge_weights,
     floor_at,
-    mean_distances,
     proximal_step,
     weight_unit,
 )
@@ -72,50 +70,27 @@ def sites(kind, seed=1):
     return Sites(torch.from_numpy(x), torch.from_numpy(y), kind)
 
 
-def solve(
-    problem,
-    edges,
-    strength,
-    start,
-    *,
-    rounds=350,
-    bits=12,
-    floor=None,
-    momentum=True,
-    error=0.0,
-    hold=False,
-    smooth=True,
-):
+def solve(problem, edges, strength, start, *, rounds=350, bits=12, floor=None, error=0.0, hold=False):
     """Z [hospitals, p] after so many rounds of all hospitals, each on its own row and neighbourhood sum.
 
     Weights lag a round. `floor` fixes the floor, `error` is the relative error of distances (alike at both ends), and
-    `hold` lowers the floor only after rounds in which some pair stood at it. `smooth` averages distances of two rounds.
+    `hold` lowers the floor only after rounds in which some pair stood at it.
     """
     rate, noise = 1 / problem.curvature, np.random.default_rng(0)
-    z = sent = start
-    states = [Momentum(row) for row in start]
+    z = start
     weights, floor_of_weights, at_floor = [{} for _ in start], 1.0, 0
-    before = weights
     for round_ in range(rounds):
         unit = weight_unit(strength, floor_of_weights, bits)
         floor_of_weights = floor or floor_at(at_floor if hold else round_)
-        gaps = torch.cdist(sent, sent).tolist()
+        gaps = torch.cdist(z, z).tolist()
         rows = [{} for _ in start]
         for i, j in edges:
             gap = gaps[i][j] * max(0.05, 1 + error * noise.normal())
             rows[i][str(j)] = rows[j][str(i)] = gap
-        trained = sent - rate * problem.gradient(sent)
-        stepped = [_step(n, sent, trained[n], weights[n], unit, rate) for n in range(len(start))]
-        used = [mean_distances(old, row) if smooth else row for old, row in zip(before, rows, strict=True)]
-        weights, before = [edge_weights(row, floor_of_weights, bits) for row in used], rows
+        trained = z - rate * problem.gradient(z)
+        z = torch.stack([_step(n, z, trained[n], weights[n], unit, rate) for n in range(len(start))])
+        weights = [edge_weights(row, floor_of_weights, bits) for row in rows]
         at_floor += any(m == 2**bits - 1 for row in weights for m in row.values())
-        if momentum:
-            moved = [state.extrapolate(sent[n], stepped[n]) for n, state in enumerate(states)]
-            states = [state for _, state in moved]
-            sent = torch.stack([point for point, _ in moved])
-        else:
-            sent = torch.stack(stepped)
-        z = torch.stack(stepped)
     return z
 
 
@@ -314,16 +289,6 @@ def test_two_hospitals_shrink_towards_their_mean_and_fuse_at_the_known_strength(
     assert (float(torch.linalg.norm(z[0] - z[1])) <= 1e-3) == (part > 1)
 
 
-def test_without_averaged_distances_momentum_can_cycle():
-    v = random_rows(2)
-    strength = 0.7 * float(torch.linalg.norm(v[0] - v[1])) / 2
-    wanted = v.mean(dim=0) + 0.15 * torch.stack([v[0] - v[1], v[1] - v[0]])
-    how = {"rounds": 400, "floor": 1e-3, "bits": 24}
-    cycling = [solve(Anchors(v), [(0, 1)], strength, v, smooth=False, **(how | {"rounds": n})) for n in (400, 401)]
-    assert max(float((z - wanted).abs().max()) for z in cycling) > 0.02
-    torch.testing.assert_close(solve(Anchors(v), [(0, 1)], strength, v, **how), wanted, atol=1e-5, rtol=0)
-
-
 def test_a_pull_all_the_way_to_the_neighbours_last_points_swaps_two_hospitals():
     """Why the separable majoriser: with weight 2w and midpoints the same round brings them together."""
     z = start = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
@@ -339,7 +304,7 @@ def test_a_large_strength_gives_each_component_its_mean():
     v = random_rows()
     z = solve(Anchors(v), TWO_CLIQUES, 1.0, v)
     for start in (0, 1):
-        torch.testing.assert_close(z[start::2], v[start::2].mean(dim=0).expand(4, 3), atol=2e-3, rtol=0)
+        torch.testing.assert_close(z[start::2], v[start::2].mean(dim=0).expand(4, 3), atol=1e-2, rtol=0)
 
 
 def test_renaming_hospitals_renames_the_result():
@@ -357,17 +322,18 @@ def test_strength_zero_is_local_training():
     alone = start
     for _ in range(20):
         alone = alone - problem.gradient(alone) / problem.curvature
-    torch.testing.assert_close(solve(problem, COMPLETE, 0.0, start, rounds=20, momentum=False), alone)
+    torch.testing.assert_close(solve(problem, COMPLETE, 0.0, start, rounds=20), alone)
 
 
-@pytest.mark.parametrize("kind", ["squares", "logistic"])
-def test_a_large_strength_from_equal_starts_is_the_shared_optimum(kind):
+@pytest.mark.parametrize(("kind", "strength"), [("squares", 0.3), ("logistic", 0.09)])
+def test_a_strength_that_fuses_all_from_equal_starts_is_the_shared_optimum(kind, strength):
+    """Beyond what fuses them a strength only slows all of them down: so barely as much."""
     problem, start = sites(kind), torch.zeros(HOSPITALS, WIDTH, dtype=torch.float64)
     shared = torch.zeros(WIDTH, dtype=torch.float64)
     for _ in range(500):
         shared = shared - problem.gradient(shared.expand(HOSPITALS, -1)).mean(dim=0) / problem.curvature
-    z = solve(problem, COMPLETE, 0.4, start)
-    torch.testing.assert_close(z, shared.expand(HOSPITALS, -1), atol=1e-2, rtol=0)
+    z = solve(problem, COMPLETE, strength, start)
+    torch.testing.assert_close(z, shared.expand(HOSPITALS, -1), atol=2e-2, rtol=0)
 
 
 SPLIT = [("squares", COMPLETE, 0.02), ("squares", COMPLETE, 0.1), ("squares", TWO_CLIQUES, 0.06)]
@@ -402,7 +368,7 @@ def test_the_floor_biases_by_no_more_than_half_of_it_an_edge():
 
 def test_a_floor_that_is_small_from_the_start_sticks():
     problem = sites("squares")
-    annealed, fixed = (gap(problem, TWO_CLIQUES, 0.3, floor=at, bits=32, momentum=False) for at in (None, 1e-6))
+    annealed, fixed = (gap(problem, TWO_CLIQUES, 0.3, floor=at, bits=32) for at in (None, 1e-6))
     assert abs(annealed) < 1e-3
     assert fixed > 10 * abs(annealed)
 
@@ -419,38 +385,3 @@ def test_few_bits_lose_far_pairs_once_the_floor_is_low(bits, least, most):
 
 def test_four_bits_do_where_nothing_fuses_and_the_floor_waits_for_pairs_at_it():
     assert abs(gap(sites("logistic"), COMPLETE, 0.02, bits=4, hold=True)) < 1e-4
-
-
-# Momentum.
-
-
-def test_the_first_step_is_not_extrapolated_and_later_ones_are():
-    origin, first, second = torch.zeros(2), torch.ones(2), 2 * torch.ones(2)
-    sent, state = Momentum(origin).extrapolate(origin, first)
-    assert torch.equal(sent, first)
-    sent, state = state.extrapolate(sent, second)
-    torch.testing.assert_close(sent, second + 0.25 * (second - first))
-    assert (state.steps, state.previous.tolist()) == (2, second.tolist())
-
-
-def test_moving_uphill_restarts():
-    # Sent beyond the minimum, and stepped back to a point still beyond the previous one.
-    sent, state = Momentum(torch.zeros(1), 5).extrapolate(torch.tensor([2.0]), torch.tensor([1.0]))
-    assert (sent.tolist(), state.steps) == ([1.0], 1)
-
-
-def test_momentum_takes_fewer_rounds():
-    problem = sites("logistic")
-    slow, fast = (gap(problem, TWO_CLIQUES, 0.3, momentum=momentum) for momentum in (False, True))
-    assert fast < 1e-3 < slow
-
-
-def test_bad_momentum_is_refused():
-    with pytest.raises(ValueError, match="steps"):
-        Momentum(torch.zeros(1), -1)
-    with pytest.raises(ValueError, match=r"\(2,\)"):
-        Momentum(torch.zeros(2)).extrapolate(torch.zeros(1), torch.zeros(1))
-
-
-def test_distances_are_averaged_over_two_rounds_where_there_are_two():
-    assert mean_distances({"a": 1.0, "gone": 3.0}, {"a": 2.0, "new": 4.0}) == {"a": 1.5, "new": 4.0}

@@ -1,11 +1,8 @@
 import pytest
 import torch
 from safetensors.torch import load, save
-from torch import nn
 
-from securepfl.errors import ConfigError
-from securepfl.learning.personal.partition import Partition
-from securepfl.learning.personal.trajectory import Trajectory, alphas_by_part
+from securepfl.learning.personal.trajectory import Trajectory
 from securepfl.tasks.models import build_model
 
 
@@ -98,32 +95,6 @@ def test_changed_or_integer_tensors_are_refused():
         trajectory.move({"v": torch.zeros(2)})
     with pytest.raises(ValueError, match="shapes"):
         trajectory.move({"w": torch.zeros(1)})
-
-
-def test_each_layer_has_its_own_alpha_and_the_longest_pattern_counts():
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    partition = Partition.of(model, ("1.*",))
-    alphas = alphas_by_part(partition, 0.1, {"*.bias": 0.0, "0.*": 0.5})
-    assert torch.equal(alphas["shared"], torch.tensor([0.5] * 6 + [0.0] * 3))
-    assert torch.equal(alphas["personal"], torch.tensor([0.1] * 3 + [0.0]))
-    trajectory = Trajectory(alphas)
-    for value in (1.0, 0.0):
-        trajectory.move({"shared": torch.full((9,), value), "personal": torch.full((4,), value)})
-    assert torch.equal(trajectory.state_dict()["shared"], alphas["shared"])
-    assert torch.equal(trajectory.state_dict()["personal"], alphas["personal"])
-
-
-def test_without_layers_one_alpha_is_for_all():
-    partition = Partition.of(nn.Linear(2, 1), ("bias",))
-    assert alphas_by_part(partition, 0.1, {}) == 0.1
-
-
-def test_a_pattern_that_matches_nothing_and_an_alpha_out_of_range_are_refused():
-    partition = Partition.of(nn.Linear(2, 1), ("bias",))
-    with pytest.raises(ConfigError, match='"heads'):
-        alphas_by_part(partition, 0.1, {"heads.*": 0.2})
-    with pytest.raises(ValueError, match="alpha"):
-        Trajectory({"shared": torch.tensor([0.5, 1.5])})
 
 
 def test_an_integer_alpha_is_a_number_too():
