@@ -163,7 +163,8 @@ def preset_notes(federation: "Federation") -> list[str]:
     preset = _preset(federation.preset, federation.name)
     if preset is None:
         return []
-    kept, others = [], []
+    kept: list[str] = []
+    others: list[str] = []
     for table, keys in preset.tables_for(federation.model.kind).items():
         own = getattr(federation, table)
         kept += [f"[{table}]"] if not keys else []
