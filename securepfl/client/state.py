@@ -6,7 +6,7 @@ The file is safetensors: arrays under their field's name (of `pending`, behind "
 
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
+class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A contribution that was made and not yet answered: its bytes, and what applying the answer needs.
 
     `personal` [p] is the personal component that it stands by, None for a refusal. `trained` is False for a refusal
@@ -46,7 +46,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         return cls(message=b"", trained=False, sent=np.zeros_like(state.residual), local_shared=state.shared)
 
 
-class ClientState(msgspec.Struct, kw_only=True):
+class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Everything a hospital carries from round to round. Vectors: shared and residual [d], personal [p].
 
     `compared` is what it compares with others: its accumulated updates [d+p], or its personal parameters less their
@@ -176,7 +176,10 @@ def _joined(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> dict[str, 
 
 
 def _array(kind: type, value: object) -> object:
-    """What msgspec asks about a field of a type that it doesn't know: here an array."""
+    """What msgspec asks about a field of a type that it doesn't know: here an array, of the field's own precision."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{type(value).__name__} where an array belongs")
+    wanted = get_args(get_args(kind)[1])[0]
+    if wanted is not Any and value.dtype != wanted:
+        raise TypeError(f"{value.dtype} where {wanted.__name__} belongs")
     return value
