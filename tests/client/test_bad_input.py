@@ -474,7 +474,7 @@ def table_rows(outlier):
     wide = [(20 + 7 * i % 60, 90 + 13 * i % 70, i % 5, (i % 3 + i % 2) % 2) for i in range(30)]
     hospitals = {
         "alder": wide,
-        "birch": wide[::-1],
+        "birch": [(1 + row[0], *row[1:]) for row in wide],
         "cedar": wide[:5],
         "damson": [(*row[:3], 1) for row in wide],
         "elm": [(*row[:2], 4, row[3]) for row in wide],

@@ -453,7 +453,8 @@ age = {{ centre = 50, spread = 15, limit = 3 }}
 def test_the_command_starts_from_a_run_and_charges_the_same_ledger(tmp_path):
     config, data, out = tmp_path / "small.toml", tmp_path / "rows.csv", tmp_path / "run"
     config.write_text(CONFIG.format(budget=4))
-    table = [f"{site},{20 + number},{number % 2}" for site in ("ash", "elm", "yew") for number in range(40)]
+    places = enumerate(("ash", "elm", "yew"))
+    table = [f"{site},{20 + place + number},{number % 2}" for place, site in places for number in range(40)]
     data.write_text("\n".join(["hospital,age,ill", *table]))
     run = CliRunner().invoke(cli, ["run", str(config), "--data", str(data), "--out", str(out), "--plaintext"])
     assert run.exit_code == 0, run.exception

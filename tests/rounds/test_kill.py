@@ -320,17 +320,15 @@ class Victim:
         data = self.ledger.read_bytes() if self.ledger.exists() else b""
         return [json.loads(line) for line in data.split(b"\n")[:-1]]
 
-    def _state(self) -> ClientState:
+    def state(self) -> ClientState:
         """Raises StorageError where it is torn."""
         return ClientState.load(self.state_file, self.federation.digest.hex())
 
     def _phase(self, life: Life, left: bool) -> str:
         """Where the life ended, as its folder tells."""
         if not life.ready:
-            return "start: " + (
-                "state stored or read" if self.state_file.exists() and self._state() else "no state yet"
-            )
-        state = self._state()
+            return "start: " + ("state stored or read" if self.state_file.exists() and self.state() else "no state yet")
+        state = self.state()
         if not life.doing:
             return "between messages"
         return f"{life.doing}: " + ("sent" if left else self._phase_of(life.doing, state))
@@ -386,7 +384,7 @@ class Victim:
 
     def _check_stored(self) -> None:
         """Whatever left the process is on disk until the round is over."""
-        if self.number in self.sent and (state := self._state()).round < self.number:
+        if self.number in self.sent and (state := self.state()).round < self.number:
             assert state.pending is not None and state.pending.message == self.sent[self.number]
 
     def _check_ledger(self) -> None:
