@@ -58,6 +58,11 @@ class Suggestion:
     personal: for `[model] personal`; "adapters" needs `[model] adapters`, the other choices are for a model without.
     epsilon: of this suggestion alone at `delta`, zero-out, whatever was chosen. resolution: parts whose mean loss
     differs by less cannot be told apart: the noise's standard deviation, public. release: the ledger's event.
+
+    >>> one = Release(noise_multiplier=9.0, sample_rate=1.0, steps=20)
+    >>> event = Selection(candidate=(one,), mean=4.0, shape=1.0)
+    >>> Suggestion("head", ("2.*",), 1.0, 1e-5, 0.02, event, "Keep the last layer personal.").personal
+    ('2.*',)
     """
 
     choice: Choice

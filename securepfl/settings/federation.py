@@ -64,6 +64,10 @@ class Federation(Settings, frozen=True):
     """All shared settings. Read them with `Federation.read`, fix them to parties with `bound`.
 
     Raises ConfigError (from the readers) for a value out of range, an unknown key, too few hospitals.
+
+    >>> from securepfl import Federation
+    >>> Federation.from_mapping({"rounds": 6, "privacy": {"epsilon": 2.0}}).privacy.epsilon
+    2.0
     """
 
     preset: str | None = None

@@ -12,6 +12,13 @@ def idle_settings(federation: Federation) -> list[str]:
 
     No errors: the same settings serve runs with more of either, and who turns a table off may keep the rest of it.
     Raises ConfigError for settings that are not bound to hospitals and a model.
+
+    >>> from torch import nn
+    >>> from securepfl import Federation, idle_settings
+    >>> tables = {"model": {"kind": "own", "personal": ["bias"]}, "rounds": 3, "similarity": {"every": 8}}
+    >>> bound = Federation.from_mapping(tables).bound(["alder", "birch", "cedar"], lambda: nn.Linear(3, 1))
+    >>> print(idle_settings(bound)[0].split(",")[0])
+    [similarity] every = 8: none of 3 round(s) compares hospitals
     """
     if federation.shape is None:
         raise ConfigError(f"{federation.name}: not bound to hospitals and a model; call Federation.bound first")
