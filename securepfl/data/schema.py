@@ -11,20 +11,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.data.declaring import build, convert, listed, spelled, table
 from securepfl.data.labels import BinaryLabels
-from securepfl.data.names import alike, composed, spelled_out
+from securepfl.data.names import alike, spelled_out
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.source import Source
 from securepfl.data.values import Value, ambiguous, require, require_values
-from securepfl.errors import ConfigError
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,25 +125,25 @@ class DataSpec:
 
         Raises ConfigError naming file and key.
         """
-        mapping = {key: value if key == "separator" else _spelled(value) for key, value in mapping.items()}
-        ranges = _table(mapping.get("ranges", {}), "data.ranges", where)
-        levels = _table(mapping.get("categories", {}), "data.categories", where)
+        mapping = {key: value if key == "separator" else spelled(value) for key, value in mapping.items()}
+        ranges = table(mapping.get("ranges", {}), "data.ranges", where)
+        levels = table(mapping.get("categories", {}), "data.categories", where)
         ready = {
-            "ranges": {name: _build(Range, entry, f"data.ranges.{name}", where) for name, entry in ranges.items()},
+            "ranges": {name: build(Range, entry, f"data.ranges.{name}", where) for name, entry in ranges.items()},
             "categories": {
-                name: _convert(entry, tuple[Value, ...], f"[data.categories] {name}", where)
+                name: convert(entry, tuple[Value, ...], f"[data.categories] {name}", where)
                 for name, entry in levels.items()
             },
-            "split": _build(Split, mapping.get("split", {}), "data.split", where),
+            "split": build(Split, mapping.get("split", {}), "data.split", where),
         }
         if "label_range" in mapping:
-            ready["label_range"] = _build(LabelRange, mapping["label_range"], "data.label_range", where)
-        return _build(cls, {**mapping, **ready}, "data", where, ready=frozenset(ready))
+            ready["label_range"] = build(LabelRange, mapping["label_range"], "data.label_range", where)
+        return build(cls, {**mapping, **ready}, "data", where, ready=frozenset(ready))
 
     def to_mapping(self) -> dict[str, Any]:
         """The declaration as plain dicts, lists, texts and numbers; `from_mapping` reads it back as equal."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return {key: _listed(value) for key, value in plain.items() if value is not None}
+        return {key: listed(value) for key, value in plain.items() if value is not None}
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -258,53 +256,3 @@ def _check_levels(column: str, levels: tuple[Value, ...]) -> None:
     require_values(f"categories: {column}", levels)
     same = ambiguous(levels)
     require(same is None, f"categories: {column}: a cell could be {same!r} and another level too; list each once")
-
-
-def _table(entry: object, place: str, where: str) -> Mapping[str, Any]:
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: {place} must be a table, written [{place}] or {{ ... }}")
-    return entry
-
-
-def _convert(value: object, kind: Any, place: str, where: str) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {place}: {str(error).split(' - at')[0]}; mend the value") from None
-
-
-def _build(kind: type[_T], entry: object, place: str, where: str, ready: frozenset[str] = frozenset()) -> _T:
-    """A dataclass from a TOML table; keys in `ready` hold converted values. Raises ConfigError."""
-    mapping = _table(entry, place, where)
-    hints = get_type_hints(kind)
-    for key in mapping:
-        if key not in hints:
-            raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; known are {', '.join(hints)}")
-    for declared in dataclasses.fields(kind):  # type: ignore[arg-type]
-        bare = declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
-        if bare and declared.name not in mapping:
-            raise ConfigError(f"{where}: [{place}] lacks `{declared.name}`; declare it")
-    values = {
-        key: value if key in ready else _convert(value, hints[key], f"[{place}] {key}", where)
-        for key, value in mapping.items()
-    }
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise ConfigError(f"{where}: [{place}] {error}") from None
-
-
-def _spelled(value: Any) -> Any:
-    """`value` with every text, keys too, in the spelling that cells and columns' names are read in."""
-    if isinstance(value, Mapping):
-        return {_spelled(key): _spelled(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spelled(entry) for entry in value]
-    return composed(value) if isinstance(value, str) else value
-
-
-def _listed(value: Any) -> Any:
-    """`value` with every tuple as a list, as JSON and TOML know it."""
-    if isinstance(value, dict):
-        return {key: _listed(entry) for key, entry in value.items()}
-    return [_listed(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,64 @@
+"""From TOML's tables to checked dataclasses and back, in our words where a value is wrong."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from securepfl.data.names import composed
+from securepfl.errors import ConfigError
+
+_T = TypeVar("_T")
+
+
+def table(entry: object, place: str, where: str) -> Mapping[str, Any]:
+    """`entry` as a table. Raises ConfigError naming file and place."""
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: {place} must be a table, written [{place}] or {{ ... }}")
+    return entry
+
+
+def convert(value: object, kind: Any, place: str, where: str) -> Any:
+    """`value` as `kind`. Raises ConfigError naming file and place."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {place}: {str(error).split(' - at')[0]}; mend the value") from None
+
+
+def build(kind: type[_T], entry: object, place: str, where: str, ready: frozenset[str] = frozenset()) -> _T:
+    """A dataclass from a TOML table; keys in `ready` hold converted values. Raises ConfigError."""
+    mapping = table(entry, place, where)
+    hints = get_type_hints(kind)
+    for key in mapping:
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; known are {', '.join(hints)}")
+    for declared in dataclasses.fields(kind):  # type: ignore[arg-type]
+        bare = declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
+        if bare and declared.name not in mapping:
+            raise ConfigError(f"{where}: [{place}] lacks `{declared.name}`; declare it")
+    values = {
+        key: value if key in ready else convert(value, hints[key], f"[{place}] {key}", where)
+        for key, value in mapping.items()
+    }
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [{place}] {error}") from None
+
+
+def spelled(value: Any) -> Any:
+    """`value` with every text, keys too, in the spelling that cells and columns' names are read in."""
+    if isinstance(value, Mapping):
+        return {spelled(key): spelled(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [spelled(entry) for entry in value]
+    return composed(value) if isinstance(value, str) else value
+
+
+def listed(value: Any) -> Any:
+    """`value` with every tuple as a list, as JSON and TOML know it."""
+    if isinstance(value, dict):
+        return {key: listed(entry) for key, entry in value.items()}
+    return [listed(entry) for entry in value] if isinstance(value, list | tuple) else value
