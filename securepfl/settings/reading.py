@@ -1,5 +1,6 @@
 """From a TOML file to settings: read, converted, and every error in our words with the file and the key."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,27 +14,71 @@ from securepfl.settings.presets import expanded
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
+MOST_BYTES = 2**24
+"""Of a settings file: a longer one is something else, and is not read into memory."""
+
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_HINTS = (
+    (re.compile("[\u2018-\u201f]"), "curly quotes are no quotes to TOML; write straight ones"),
+    (re.compile(r"=\s*(True|False|TRUE|FALSE|Yes|No|yes|no)\b"), "yes and no are written true and false"),
+    (re.compile(r"=\s*(None|null|nil)\b"), "TOML has no empty value; leave the key out"),
+    (re.compile(r"=\s*-?\d+,\d"), "a decimal comma is none to TOML; write a point"),
+)
+"""What people often write that TOML is not, and what to write instead."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """The mapping in a TOML file. Raises ConfigError naming the file, and the line where there is one."""
+    """The mapping in a TOML file: UTF-8, with or without a byte order mark, lines ending as on any system.
+
+    Raises ConfigError naming the file, what is wrong, the line where there is one, and the mend.
+    """
+    text = _text_of(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML ({error}); {_hint(text, str(error))}") from None
+    except (RecursionError, ValueError):
+        raise ConfigError(f"{path}: brackets nested too deep, or a number of too many digits; mend it") from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML ({error}); mend that line") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{path}: longer than {MOST_BYTES >> 20} MiB, so no settings file; name the TOML file")
+    if data.startswith(_WIDE_MARKS) or b"\0" in data:
+        raise ConfigError(f"{path}: not UTF-8 but UTF-16, or no text at all; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: line {line} is not UTF-8 (Latin-1, perhaps); save it as UTF-8") from None
+
+
+def _hint(text: str, problem: str) -> str:
+    """How to mend the line that `problem` names."""
+    found = re.search(r"at line (\d+)", problem)
+    line = text.split("\n")[int(found[1]) - 1] if found else ""
+    return next((hint for pattern, hint in _HINTS if pattern.search(line)), "mend that line")
 
 
 def with_preset(mapping: Mapping[str, Any], kind: type[_S], where: str) -> _S:
     """`mapping` and what its preset adds to it, as settings of `kind`.
 
-    Raises ConfigError naming `where` and the key; and the preset, where without it nothing would be wrong.
+    Raises ConfigError naming `where` and the key; and the preset, where it is about a table that the preset sets, or
+    nothing would be wrong without it.
     """
     whole = expanded(mapping, where)
     try:
         return structured(whole, kind, where)
     except ConfigError as error:
         own = {key: value for key, value in mapping.items() if key != "preset"}
-        if "preset" not in mapping or str(error) == _problem(own, kind, where):
+        tables = PRESETS[mapping["preset"]].tables if "preset" in mapping else {}
+        about = any(f"[{name}]" in str(error) for name in tables)
+        if "preset" not in mapping or (str(error) == _problem(own, kind, where) and not about):
             raise
         raise ConfigError(f'{where}: preset = "{mapping["preset"]}": {str(error).removeprefix(f"{where}: ")}') from None
 
@@ -52,10 +97,23 @@ def structured(mapping: Mapping[str, Any], kind: type[_S], where: str) -> _S:
         table, _, key = place.partition(".")
         if key in _table(mapping, table):
             raise ConfigError(f"{where}: [{table}] {key}: {words}")
+    _check_whole_numbers(mapping, where)
     try:
         return msgspec.convert(mapping, type=kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_readable(str(error))}") from None
+
+
+def _check_whole_numbers(value: Any, where: str, place: str = "") -> None:
+    """Raise ConfigError for a whole number that canonical JSON, over which the digest is, can't hold exactly."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_whole_numbers(inner, where, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_whole_numbers(inner, where, place)
+    elif isinstance(value, int) and abs(value) >= 2**53:
+        raise ConfigError(f"{where}: {place} = {value:.3e}: too large; whole numbers stay below 2^53")
 
 
 def _table(mapping: Mapping[str, Any], name: str) -> Mapping[str, Any]:
