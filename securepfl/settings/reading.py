@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from securepfl.errors import ConfigError
-from securepfl.settings.presets import expanded
+from securepfl.settings.presets import PRESETS, expanded
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
