@@ -53,21 +53,6 @@ def client_of(federation, name, keyring, folder):
     return Client(federation, name, MODEL, rows_of(name), keyring, folder, device="cpu", simulation=Simulation())
 
 
-def full_round(coordinator, clients):
-    """One masked round; returns the contributions by name."""
-    sent = {name: clients[name].contribute(invitation) for name, invitation in coordinator.invite().items()}
-    for message in sent.values():
-        coordinator.receive(message)
-    for name, survivors in coordinator.fix_survivors().items():
-        coordinator.receive(clients[name].sign_survivors(survivors))
-    for name, request in coordinator.unmask().items():
-        coordinator.receive(clients[name].reveal(request))
-    answers = coordinator.close()
-    for name, answer in answers.items():
-        clients[name].apply(answer)
-    return sent, answers
-
-
 def shared(client):
     return client.state.shared
 
@@ -75,12 +60,12 @@ def shared(client):
 def test_a_run_goes_on_under_new_keys_and_all_agree(tmp_path):
     federation = federation_of(names=FIVE, **TABLES)
     coordinator, clients = parties(federation, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     start = shared(clients["alder"]).copy()
     coordinator, clients = rotated(coordinator, clients, federation, tmp_path)
     assert all(np.array_equal(shared(client), start) for client in clients.values())
     for _ in range(2):
-        full_round(coordinator, clients)
+        exchange(coordinator, clients)
     assert {client.round for client in clients.values()} == {3}
     assert all(np.array_equal(shared(client), shared(clients["alder"])) for client in clients.values())
     assert not np.array_equal(shared(clients["alder"]), start)
@@ -90,10 +75,10 @@ def test_a_run_goes_on_under_new_keys_and_all_agree(tmp_path):
 def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
     before, after = (federation_of(names=names, **TABLES) for names in (FIVE, NAMES))
     coordinator, clients = parties(before, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     gone = clients["elm"]
     coordinator, clients = rotated(coordinator, clients, after, tmp_path, removed=("elm",))
-    _, answers = full_round(coordinator, clients)
+    _, answers = exchange(coordinator, clients)
     snapshot = clients["alder"].snapshot()
     with pytest.raises(MessageError):
         gone.apply(answers["alder"])
@@ -126,7 +111,7 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
 def test_a_newcomer_takes_the_snapshot_that_all_agree_on_and_takes_part(tmp_path):
     before, after = (federation_of(names=names, **TABLES) for names in (NAMES, FIVE))
     coordinator, clients = parties(before, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     coordinator, clients = rotated(coordinator, clients, after, tmp_path, joining=("elm",))
     newcomer = clients["elm"]
     assert newcomer.round == 0
@@ -143,7 +128,7 @@ def test_a_newcomer_takes_the_snapshot_that_all_agree_on_and_takes_part(tmp_path
         coordinator.receive(clients[name].reveal(request))
     for name, answer in coordinator.close().items():
         clients[name].apply(answer)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     assert newcomer.round == 3
     assert all(np.array_equal(shared(client), shared(newcomer)) for client in clients.values())
     close_all(clients)
@@ -206,7 +191,7 @@ def test_a_round_that_is_open_is_finished_under_its_own_keys(tmp_path):
 def test_messages_of_the_old_epoch_are_refused_after_a_rotation(tmp_path):
     federation = federation_of(names=FIVE, **TABLES)
     coordinator, clients = parties(federation, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     old, stayed = coordinator, clients
     coordinator, clients = rotated(coordinator, clients, federation, tmp_path)
     for name, invitation in old.invite().items():
@@ -225,7 +210,7 @@ def test_only_the_roster_may_change(tmp_path):
 def test_moving_on_twice_changes_nothing(tmp_path):
     before, after = (federation_of(names=names, **TABLES) for names in (FIVE, NAMES))
     coordinator, clients = parties(before, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     close_all(clients)
     move_to(tmp_path / "alder", before, after)
     once = (tmp_path / "alder" / "state.safetensors").read_bytes()
@@ -248,10 +233,10 @@ def test_keys_made_for_other_settings_or_another_hospital_are_refused(tmp_path):
 def test_older_keys_do_not_open_a_folder_that_has_gone_on(tmp_path):
     federation = federation_of(names=FIVE, **TABLES)
     coordinator, clients = parties(federation, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     old = clients["alder"].session.keyring
     coordinator, clients = rotated(coordinator, clients, federation, tmp_path)
-    full_round(coordinator, clients)
+    exchange(coordinator, clients)
     close_all(clients)
     with pytest.raises(StorageError, match="on to epoch 1"):
         client_of(federation, "alder", old, tmp_path / "alder")

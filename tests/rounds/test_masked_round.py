@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from forging import falsify_answers, opened_by_coordinator, opened_by_hospital, to_coordinator, to_hospital
 from masked_rounds import SEVEN, chi_square, contribute, unmask
-from parties import channels_of, close_all, federation_of, parties, reopened
+from parties import channels_of, close_all, exchange, federation_of, parties, reopened
 
 from securepfl.client.masks import Masks
 from securepfl.coordinator.coordinator import Coordinator
@@ -69,11 +69,7 @@ def test_masked_and_unmasked_runs_of_one_seed_end_in_the_same_state(tmp_path):
     for federation, folder in ((masked(), "masked"), (masked(encryption={}), "open")):
         coordinator, clients = parties(federation, tmp_path / folder, b"r" * 32, b"n" * 32)
         for _ in range(2):
-            contribute(coordinator, clients)
-            if federation.masked:
-                unmask(coordinator, clients)
-            for name, answer in coordinator.close().items():
-                clients[name].apply(answer)
+            exchange(coordinator, clients)
         ends.append({name: state(client).shared for name, client in clients.items()})
         close_all(clients)
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in SEVEN)
