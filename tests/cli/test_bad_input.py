@@ -145,7 +145,6 @@ def test_settings_that_fit_nothing_are_named_with_their_file(workplace, monkeypa
     ("model", "table", "words"),
     [
         ("[]", "[similarity]\nevery = 1\n[coupling]\nstrength = 0.5", ("[coupling] strength", "[model] personal")),
-        ("[]", '[similarity]\nevery = 1\nof = "personal"', ('[similarity] of = "personal"', '"updates"')),
         ('["*"]', "", ("[model] personal", "nothing is shared")),
     ],
 )
