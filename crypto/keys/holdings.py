@@ -142,7 +142,7 @@ class Holdings:
             if stored.schema != _SCHEMA:
                 raise StorageError(f"schema {stored.schema}, but {_SCHEMA} is read here; install the newer securepfl")
             identity = Identity.from_private_bytes(stored.name, Secret(stored.private))
-            epochs = tuple(_read_epoch(epoch) for epoch in stored.epochs)
+            epochs = tuple(read_epoch(epoch) for epoch in stored.epochs)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise StorageError("malformed private keys; restore the file from a copy") from None
         except MessageError as error:
@@ -195,7 +195,8 @@ def _stored_epoch(epoch: Epoch) -> StoredEpoch:
     )
 
 
-def _read_epoch(stored: StoredEpoch) -> Epoch:
+def read_epoch(stored: StoredEpoch) -> Epoch:
+    """An epoch as it was stored. Raises ValueError or MessageError for parts that do not belong together."""
     hospitals = [PublicIdentity.from_bytes(data) for data in stored.hospitals]
     return Epoch(
         number=stored.number,

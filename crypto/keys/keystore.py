@@ -81,13 +81,13 @@ class StoreKey:
         """For a new file. Raises ConfigError for a short passphrase."""
         check_new_passphrase(passphrase)
         salt = secrets.token_bytes(16)
-        return cls(LOG_N, salt, _stretch(passphrase, salt, LOG_N))
+        return cls(LOG_N, salt, stretch(passphrase, salt, LOG_N))
 
     @classmethod
     def of(cls, data: bytes, passphrase: bytes) -> Self:
         """For a file as it stands. Raises StorageError for a header out of bounds, before scrypt runs."""
         log_n, salt, _ = _read_header(data)
-        return cls(log_n, salt, _stretch(passphrase, salt, log_n))
+        return cls(log_n, salt, stretch(passphrase, salt, log_n))
 
     def seal(self, plaintext: bytes) -> bytes:
         """The whole file."""
@@ -116,5 +116,6 @@ def _read_header(data: bytes) -> tuple[int, bytes, bytes]:
     return log_n, salt, nonce
 
 
-def _stretch(passphrase: bytes, salt: bytes, log_n: int) -> Secret:
+def stretch(passphrase: bytes, salt: bytes, log_n: int) -> Secret:
+    """The key that scrypt makes of a passphrase, 32 bytes."""
     return Secret(Scrypt(salt=salt, length=32, n=2**log_n, r=_R, p=_P).derive(passphrase))

@@ -344,10 +344,11 @@ def _settle(exchange: Path, keys: KeyFolder, epoch: Epoch, removed: tuple[str, .
         _send_pairs(exchange, holdings.identity, epoch)
     if holdings.identity.name == epoch.steward:
         _send_grants(exchange, holdings.identity, epoch)
-    return _state(exchange, after, epoch)
+    return standing(exchange, after, epoch)
 
 
-def _state(exchange: Path, holdings: Holdings, epoch: Epoch) -> list[str]:
+def standing(exchange: Path, holdings: Holdings, epoch: Epoch) -> list[str]:
+    """How far a party has come in an epoch, in lines for people."""
     lines = [
         f"epoch {epoch.number}: {len(epoch.hospitals)} hospitals, steward {epoch.steward}, coordinator "
         f"{epoch.coordinator.name}, key commitment {short(epoch.commitment)}"

@@ -802,7 +802,7 @@ class Recorder:
             (Identity, "generate", self._identity),
             (FederationKey, "generate", lambda key: [key.root_key, key.he_key[:64], key.tag_key, key.support_key]),
             (enrolment, "fresh_key", lambda secret: [secret]),
-            (keystore, "_stretch", lambda secret: [secret]),
+            (keystore, "stretch", lambda secret: [secret]),
         ):
             self._wrap(patch, holder, name, parts)
 
@@ -868,11 +868,11 @@ def break_at(patch, point, what):
         "publish": (key_commands if what == "create" else enrolment, "publish", die),
         "encrypt": (keystore.AESGCM, "encrypt", die),
         "decode": (holdings.Identity, "from_private_bytes", die),
-        "epoch": (holdings, "_read_epoch", die),
+        "epoch": (holdings, "read_epoch", die),
         "key": (holdings.FederationKey, "from_bytes", die),
         "sign": (Identity, "sign", die),
         "grant": (Notice, "read", die),
-        "state": (enrolment, "_state", die),
+        "state": (enrolment, "standing", die),
         "scrypt": (keystore, "Scrypt", die),
     }
     holder, name, replacement = places[point]
