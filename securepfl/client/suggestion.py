@@ -1,51 +1,38 @@
 """Which parameters should be personal, asked on one hospital's own data: charged as repeat-and-select.
 
-The default is the public rule of default_partition.py, which costs nothing. Here a hospital trains the personal part of
-a random number of candidates on half of its units, scores each on the other half, and learns the best one's name.
+The default is the public rule of learning/personal/rule.py, which costs nothing. Here a hospital trains the personal
+part of a random number of candidates on half of its units, scores each on the other half, and learns the best one's
+name.
 """
 
-import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-import msgspec
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-from securepfl.client.client import BuildModel
+from securepfl.client.candidates import Candidate, Choice, candidates_for
 from securepfl.client.labels import check_labels, task_and_loss
+from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.run_kind import Simulation, ledger_terms
-from securepfl.client.training import PHYSICAL_BATCH, dp_settings
+from securepfl.client.training import dp_settings
+from securepfl.client.trial import Trial
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
-from securepfl.errors import ConfigError, DataError, ModelError
-from securepfl.learning.personal.adapters import adapter_names, folded, with_adapters
-from securepfl.learning.personal.partition import personal_names
-from securepfl.learning.personal.rule import candidates
+from securepfl.errors import ConfigError, DataError
 from securepfl.privacy.accounting.accounting import epsilon as epsilon_of
 from securepfl.privacy.accounting.calibration import selection_noise_for
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection
 from securepfl.privacy.accounting.selection import candidate_count
 from securepfl.privacy.ledger.ledger import Ledger
-from securepfl.privacy.training.dpsgd import DPSettings, train_private
-from securepfl.privacy.training.units import Batch, batches_of
 from securepfl.randomness import RandomStream, derive_key, fresh_key
-from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
 from securepfl.settings.tables import SiteSettings
 from securepfl.tasks.device import resolve_device
-from securepfl.tasks.models import public_stream
-from securepfl.tasks.prediction import evaluating
 from securepfl.tasks.task import Task
-
-Choice = Literal["none", "intercept", "head", "adapters"]
-_SIZES: tuple[Choice, ...] = ("intercept", "head", "adapters")
-"""From the smallest part up, as the public rule has them."""
 
 _LEAST_GAIN = 0.02
 """By how much of gain_clip the mean loss must fall for each size up: .01 nats by default."""
@@ -114,6 +101,7 @@ def suggest_partition(
     another kind, ModelError or DataError where model, start and data do not fit, ValueError for another argument out of
     range, LedgerError and StorageError as Ledger.open: also where a Client or another process has the ledger open.
 
+    >>> import torch
     >>> from tempfile import TemporaryDirectory
     >>> from torch.utils.data import TensorDataset
     >>> settings = {"model": {"kind": "own"}, "privacy": {"epsilon": 1.0, "budget": 2.0}}
@@ -137,8 +125,8 @@ def suggest_partition(
     one = Release(noise_multiplier=noise, sample_rate=1.0, steps=steps, unit=records.unit)
     selection = Selection(candidate=(one,), mean=mean, shape="poisson")
     streams = _Streams(name, simulation)
-    trial = _Trial.of(federation, records, one, gain_clip, own_loss, resolve_device(device))
-    parts = _parts(federation, build_model, start, trial.device)
+    trial = Trial.of(federation, records, one, gain_clip, own_loss, resolve_device(device))
+    parts = candidates_for(federation, build_model, start, trial.device)
     path, terms = Path(ledger), ledger_terms(_site(federation, name), name, data_set or name, simulation)
     signer = LedgerSigner(identity, trusting=terms.simulation)
     Ledger.check(path, terms, signer, selection)
@@ -195,25 +183,6 @@ def _cost(suggestion: Suggestion) -> str:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A candidate: the parameters `names` of `model`, which stands at its start and is copied, never trained."""
-
-    choice: Choice
-    names: tuple[str, ...]
-    model: nn.Module
-
-    @property
-    def personal(self) -> tuple[str, ...]:
-        """Patterns that match `names` only."""
-        return personal_names(self.model, lambda name, _: name in self.names)
-
-    def frozen(self) -> dict[str, Tensor]:
-        """Masks under which `names` alone are trained, clipped and noised."""
-        parameters = self.model.named_parameters()
-        return {n: torch.zeros_like(p) for n, p in parameters if p.requires_grad and n not in self.names}
-
-
-@dataclass(frozen=True)
 class _Streams:
     """Where a trial's randomness comes from: the operating system, or a seeded simulation's key."""
 
@@ -225,91 +194,7 @@ class _Streams:
         return RandomStream(fresh_key() if key is None else derive_key(key, self.name, "suggestion", label, trial))
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """How one candidate is trained on one half of the units and scored on the other.
-
-    The halves are disjoint and fixed by the units' places alone, so one unit is in one of them and a candidate costs
-    the dearer (parallel composition). Both cost the same: `steps` steps of noise s, or one sum of noise
-    s / sqrt(steps).
-    """
-
-    records: TrainingSet
-    trained: Subset[Any]
-    scored: list[int]
-    settings: DPSettings
-    score_noise: float
-    gain_clip: float
-    loss: Loss
-    device: torch.device
-
-    @classmethod
-    def of(
-        cls, federation: Federation, records: TrainingSet, one: Release, clip: float, loss: Loss, device: torch.device
-    ) -> Self:
-        order = public_stream("suggestion halves", records.units).permutation(records.units).tolist()
-        half = records.units // 2
-        settings = DPSettings(
-            noise_multiplier=one.noise_multiplier,
-            clip=federation.privacy.clip,
-            sample_rate=one.sample_rate,
-            steps=one.steps,
-            learning_rate=federation.training.learning_rate,
-            physical_batch=PHYSICAL_BATCH,
-        )
-        score_noise = one.noise_multiplier / math.sqrt(one.steps)
-        trained: Subset[Any] = Subset(records.dataset, sorted(order[:half]))
-        return cls(records, trained, sorted(order[half:]), settings, score_noise, clip, loss, device)
-
-    @property
-    def resolution(self) -> float:
-        """Standard deviation of the noise on a score, in units of the loss."""
-        return self.score_noise * self.gain_clip / len(self.scored)
-
-    def score(self, part: _Part, noise: RandomStream, sampling: RandomStream) -> float:
-        """How much less the scored half's mean loss is after training `part`: each unit's gain clipped, and noisy."""
-        model = copy.deepcopy(part.model)
-        train_private(
-            model,
-            self.trained,
-            self.loss,
-            self.settings,
-            noise=noise,
-            sampling=sampling,
-            device=self.device,
-            units=len(self.trained),
-            unit=self.records.unit,
-            masks=part.frozen(),
-            collate=self.records.collate,
-        )
-        with evaluating(part.model), evaluating(model), torch.no_grad():
-            total = math.fsum(float(self._gains(part.model, model, batch).sum()) for batch in self._batches())
-        return (total + self.score_noise * self.gain_clip * float(noise.gaussian(1)[0])) / len(self.scored)
-
-    def _batches(self) -> Iterator[Batch]:
-        records = self.records
-        return batches_of(records.dataset, self.scored, self.settings.physical_batch, records.unit, records.collate)
-
-    def _gains(self, before: nn.Module, after: nn.Module, batch: Batch) -> Tensor:
-        """Each unit's gain, double [units] within +-gain_clip: a patient's is the mean over the patient's records."""
-        gains = torch.cat(
-            [
-                (self.loss(before(x), y) - self.loss(after(x), y)).double()
-                for x, y in zip(self._rows(batch.x), self._rows(batch.y), strict=True)
-            ]
-        )
-        owner = batch.owner(gains.device)
-        if owner is not None:
-            sums = gains.new_zeros(len(batch.units)).index_add_(0, owner, gains)
-            gains = sums / torch.bincount(owner, minlength=len(batch.units))
-        # Not a number counts as nothing: a sum that holds one would not be bounded.
-        return gains.nan_to_num(0.0, 0.0, 0.0).clamp(-self.gain_clip, self.gain_clip)
-
-    def _rows(self, values: Tensor) -> Iterator[Tensor]:
-        return (part.to(self.device) for part in torch.split(values, self.settings.physical_batch))
-
-
-def _asked(parts: tuple[_Part, ...], trial: _Trial) -> str:
+def _asked(parts: tuple[Candidate, ...], trial: Trial) -> str:
     """Which candidates there were, and whether any answer could mean something."""
     told = f"Candidates were {', '.join(part.choice for part in parts)}, drawn at random: one may not have been tried."
     if trial.resolution < trial.gain_clip:
@@ -317,7 +202,7 @@ def _asked(parts: tuple[_Part, ...], trial: _Trial) -> str:
     return f"{told} The noise is as large as a gain can be ({trial.gain_clip:g}), so this answer tells nothing."
 
 
-def _best(parts: tuple[_Part, ...], trial: _Trial, selection: Selection, streams: _Streams) -> _Part | None:
+def _best(parts: tuple[Candidate, ...], trial: Trial, selection: Selection, streams: _Streams) -> Candidate | None:
     """The part with the best score of a random number of trials, None where no score passes its bar.
 
     Each size up must gain a bit more, and more than the noise's standard deviation: a larger part costs noise in every
@@ -335,53 +220,7 @@ def _best(parts: tuple[_Part, ...], trial: _Trial, selection: Selection, streams
     return found
 
 
-def _parts(
-    federation: Federation, build_model: BuildModel, start: nn.Module | None, device: torch.device
-) -> tuple[_Part, ...]:
-    """The candidates, the smallest first, each with its model on `device`. Raises ModelError where there are none."""
-    rank = federation.model.adapters
-    plain = initial_model(build_model, msgspec.structs.replace(federation.model, adapters=None))
-    given = copy.deepcopy(plain if start is None else start)
-    adapted = None if rank is None else given if adapter_names(given) else with_adapters(copy.deepcopy(given), rank)
-    bare = given if rank is None else folded(given)
-    _check_start(bare, plain, "the model without adapters")
-    found = {choice: _Part(choice, names, bare) for choice, names in _named(plain).items()}
-    if adapted is not None:
-        _check_start(adapted, initial_model(build_model, federation.model), "the model with its adapters")
-        found["adapters"] = _Part("adapters", adapter_names(adapted), adapted)
-    if not found:
-        raise ModelError(
-            f"{federation.name}: no candidate, as the model's output layer is not known or is all there is; set "
-            "[model] adapters, or name personal parameters by patterns"
-        )
-    for part in found.values():
-        part.model.to(device)
-    return tuple(found[choice] for choice in _SIZES if choice in found)
-
-
-def _named(plain: nn.Module) -> dict[Choice, tuple[str, ...]]:
-    found = candidates(plain)
-    return {choice: found[choice] for choice in _SIZES if choice in found}
-
-
-def _check_start(model: nn.Module, like: nn.Module, what: str) -> None:
-    """A layer that had no bias may have one where a correction was folded into it. Raises ModelError."""
-    model_frozen, frozen = ({n for n, p in m.named_parameters() if not p.requires_grad} for m in (model, like))
-    if model_frozen != frozen:
-        raise ModelError(
-            f'start: parameter "{min(model_frozen ^ frozen)}" is frozen in one of start and {what} and trained in the '
-            "other; freeze the same ones"
-        )
-    have, need = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (model, like))
-    wrong = sorted(n for n, shape in need.items() if have.get(n) != shape)
-    if wrong:
-        raise ModelError(
-            f'start: parameter "{wrong[0]}" is {have.get(wrong[0], "missing")}, and {need[wrong[0]]} in {what}; give '
-            "this federation's own shared model"
-        )
-
-
-def _try_out(parts: tuple[_Part, ...], trial: _Trial, task: Task, name: str) -> None:
+def _try_out(parts: tuple[Candidate, ...], trial: Trial, task: Task, name: str) -> None:
     """Find mistakes in model, loss or data while they cost nothing. Raises ModelError or DataError."""
     records, device = trial.records, trial.device
     check_labels(records, task, parts[0].model, device, name, trial.settings.physical_batch)

@@ -1,5 +1,6 @@
 """Which part should be personal, asked on a hospital's own data: the answer, its cost, and what is never told."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -18,8 +19,10 @@ from torch.utils.data import Dataset, TensorDataset
 from securepfl import Federation, Identity, Simulation, group_records, suggest_partition
 from securepfl.cli.main import cli
 from securepfl.client import suggestion as module
+from securepfl.client.candidates import candidates_for
 from securepfl.client.records import TrainingSet
 from securepfl.client.training import dp_settings
+from securepfl.client.trial import Trial
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
@@ -101,9 +104,9 @@ def test_with_much_epsilon_the_smallest_part_that_captures_the_shift_wins(tmp_pa
 
 def test_adapters_are_a_candidate_where_the_settings_have_them_and_other_parts_go_without(tmp_path):
     federation = settings(model={"adapters": 2}, training={"learning_rate": 2.0})
-    parts = module._parts(federation, BUILD, START, torch.device("cpu"))
+    parts = candidates_for(federation, BUILD, START, torch.device("cpu"))
     assert [part.choice for part in parts] == ["intercept", "head", "adapters"]
-    given = module._parts(federation, BUILD, with_adapters(shared_model(), 2), torch.device("cpu"))
+    given = candidates_for(federation, BUILD, with_adapters(shared_model(), 2), torch.device("cpu"))
     assert [part.names for part in given] == [part.names for part in parts]
     assert parts[0].personal == ("head.bias",) and all(".adapter." in name for name in parts[2].personal)
     found = ask(tmp_path, rows("intercept", 300), federation, epsilon=100.0, mean=30.0, steps=5, seed=SEED)
@@ -112,9 +115,9 @@ def test_adapters_are_a_candidate_where_the_settings_have_them_and_other_parts_g
 
 def test_a_trial_moves_the_candidate_alone_and_never_the_start(monkeypatch):
     trial = a_trial(TrainingSet.of(rows("weights", 60), "north"))
-    parts = module._parts(settings(), BUILD, START, torch.device("cpu"))
-    trained, copied = [], module.copy.deepcopy
-    monkeypatch.setattr(module.copy, "deepcopy", lambda model: trained.append(copied(model)) or trained[-1])
+    parts = candidates_for(settings(), BUILD, START, torch.device("cpu"))
+    trained, copied = [], copy.deepcopy
+    monkeypatch.setattr(copy, "deepcopy", lambda model: trained.append(copied(model)) or trained[-1])
     for part in parts:
         trial.score(part, RandomStream(bytes(32)), RandomStream(bytes(32)))
     for part, model in zip(parts, trained, strict=True):
@@ -125,7 +128,7 @@ def test_a_trial_moves_the_candidate_alone_and_never_the_start(monkeypatch):
 
 def a_trial(records, steps=4, noise=6.0, clip=0.5):
     one = Release(noise_multiplier=noise, sample_rate=1.0, steps=steps, unit=records.unit)
-    return module._Trial.of(settings(), records, one, clip, bce, torch.device("cpu"))
+    return Trial.of(settings(), records, one, clip, bce, torch.device("cpu"))
 
 
 def test_each_unit_trains_or_scores_wherever_the_values_lie_and_both_cost_the_same():
@@ -151,15 +154,15 @@ def test_no_unit_adds_more_than_the_clip_to_a_score_whatever_it_holds(unit):
     worse = BUILD()
     with torch.no_grad():
         worse.head.bias += 50.0
-    gains = torch.cat([trial._gains(START, worse, batch) for batch in trial._batches()])
+    gains = torch.cat([trial.gains(START, worse, batch) for batch in trial.batches()])
     assert gains.shape == (len(data),) and torch.isfinite(gains).all()
     assert gains.abs().max() == trial.gain_clip
 
 
 def test_the_noise_on_a_score_is_the_clip_times_the_noise_that_is_charged(monkeypatch):
     trial = a_trial(TrainingSet.of(rows("none", 60), "north"))
-    monkeypatch.setattr(module, "train_private", lambda *args, **named: None)
-    part, sampling = module._parts(settings(), BUILD, START, torch.device("cpu"))[0], RandomStream(bytes(32))
+    monkeypatch.setattr("securepfl.client.trial.train_private", lambda *args, **named: None)
+    part, sampling = candidates_for(settings(), BUILD, START, torch.device("cpu"))[0], RandomStream(bytes(32))
     noise = RandomStream(bytes(range(32)))
     scores = torch.tensor([trial.score(part, noise, sampling) for _ in range(200)])
     # An untrained candidate gains 0: what is left is noise. The stream is fixed, and 25 % are five deviations.
@@ -346,7 +349,7 @@ def test_a_crash_leaves_it_charged_in_full(tmp_path, monkeypatch, where):
     def crash(*args, **named):
         raise KeyboardInterrupt
 
-    at = {"settle": (Ledger, "settle"), "train": (module._Trial, "score"), "count": (module, "candidate_count")}[where]
+    at = {"settle": (Ledger, "settle"), "train": (Trial, "score"), "count": (module, "candidate_count")}[where]
     monkeypatch.setattr(*at, crash)
     with pytest.raises(KeyboardInterrupt):
         ask(tmp_path, rows("none", 40), mean=60.0)
@@ -375,8 +378,8 @@ def test_neither_scores_nor_their_number_are_told(tmp_path, monkeypatch):
     for number, score in ((3, 0.555555), (17, 0.777777)):
         folder = tmp_path / str(number)
         monkeypatch.setattr(module, "candidate_count", lambda _, number=number: number)
-        monkeypatch.setattr(module._Trial, "score", lambda *_, score=score: score)
-        monkeypatch.setattr(module, "_parts", lambda *_: PARTS[:1])
+        monkeypatch.setattr(Trial, "score", lambda *_, score=score: score)
+        monkeypatch.setattr(module, "candidates_for", lambda *_: PARTS[:1])
         found = ask(folder, rows("intercept", 40))
         lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
         for line in lines:
@@ -389,7 +392,7 @@ def test_neither_scores_nor_their_number_are_told(tmp_path, monkeypatch):
     }
 
 
-PARTS = module._parts(settings(), BUILD, START, torch.device("cpu"))
+PARTS = candidates_for(settings(), BUILD, START, torch.device("cpu"))
 
 
 def test_audit_says_repeat_and_select(tmp_path):
