@@ -16,6 +16,8 @@ from securepfl.errors import StorageError
 from securepfl.storage.folder import read_arrays, write_arrays
 
 SCHEMA = 4
+RETIRED = ("previous", "momentum_steps")
+"""Fields that earlier states may hold, of a setting that is gone and refused where it is asked for: read past."""
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -139,7 +141,10 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                 raise StorageError(
                     f"{path}: belongs to a federation with other settings; name another, or move_to after a rotation"
                 )
-            return msgspec.convert(_joined(arrays, meta), type=cls, dec_hook=_array)
+            fields = _joined(arrays, meta)
+            return msgspec.convert(
+                {name: value for name, value in fields.items() if name not in RETIRED}, type=cls, dec_hook=_array
+            )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StorageError(f"{path}: not a whole hospital state; restore it from a copy") from None
 

@@ -15,7 +15,7 @@ from securepfl.errors import MessageError
 from securepfl.protocol.messages import Decline
 
 ROOT, NOISE = bytes(range(32)), bytes(range(32, 64))
-SPARSE = {"density": 0.5, "block": 1, "exploration": 0.5}
+SPARSE = {"density": 0.5, "block": 1}
 """Of so many ways to choose that two alike are no chance."""
 
 
@@ -157,7 +157,7 @@ def test_no_secret_shows_in_what_a_client_is_made_of(tmp_path):
     round_, _ = opened_by_hospital(client, coordinator.invite()["alder"])
     assert round_.support.any() and round_.streams and round_.contexts, "computed, so a field would show it"
     task, loss = task_and_loss(client.federation, None, None)
-    parts = Parts.of(session, "alder", MODEL, rows_of("alder"), task, loss, "cpu", {"train": 0.0, "encrypt": 0.0})
+    parts = Parts.of(session, "alder", MODEL, rows_of("alder"), task, loss, "cpu", 256, {"train": 0.0, "encrypt": 0.0})
     for thing in (session, round_, parts, parts.contributor, parts.sender, parts.masks, parts.training):
         assert shown(thing, secrets) == [], type(thing).__name__
         assert type(thing).__name__ in repr(thing)
