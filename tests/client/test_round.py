@@ -162,6 +162,8 @@ def test_no_secret_shows_in_what_a_client_is_made_of(tmp_path):
         assert shown(thing, secrets) == [], type(thing).__name__
         assert type(thing).__name__ in repr(thing)
     assert str(round_.aggregate[0]) not in repr(round_)
+    own = [bytes(coordinator.identity.to_private_bytes())]
+    assert shown(vars(coordinator), own) == [] and "Identity('coordinator')" in repr(vars(coordinator))
     close_all(clients)
 
 
