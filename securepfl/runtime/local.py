@@ -156,6 +156,7 @@ def simulate(
                 device=device,
                 loss=loss,
                 task=task,
+                physical_batch=physical_batch,
                 simulation=Simulation(noise_key(seed)),
             )
         run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), started)
