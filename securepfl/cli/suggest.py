@@ -39,8 +39,9 @@ def suggest(
     from securepfl.storage.folder import write_json
 
     ledger = ledger or ledgers_beside(data) / f"{site}.jsonl"
-    found = ask(config, data, site, run_folder, epsilon, ledger, device)
+    # Of when it was asked: when the answer came would tell, beside the ledger's line, how many candidates there were.
     kept = ledger.with_name(f"{site}.suggestion-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
+    found = ask(config, data, site, run_folder, epsilon, ledger, device)
     try:
         write_json(kept, found)
     finally:  # it is paid for: printed whether or not it could be written

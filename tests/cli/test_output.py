@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import pytest
+from click.testing import CliRunner
 from small_run import NAMES, PROGRAM, call, prepare
 
 from securepfl.cli.consoles import ReadableConsole
+from securepfl.cli.main import cli
 from securepfl.cli.output import readable
 from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.privacy.ledger.summary import verify_ledger
@@ -185,6 +188,27 @@ def test_a_suggestion_that_cannot_be_printed_is_on_disk(finished):
     assert done.returncode == 2 and b"No space left" in done.stderr, done.stderr
     (kept,) = (finished[0] / "rows.csv.ledgers").glob("Köln.suggestion-*.json")
     assert json.loads(kept.read_text())["epsilon"] <= 0.5
+
+
+def test_a_suggestions_file_does_not_tell_when_the_answer_came(tmp_path, monkeypatch):
+    """Beside the ledger's line that would tell how many candidates were tried (docs/privacy.md)."""
+    asked = []
+
+    def slow(*_):
+        asked.append(time.time())
+        time.sleep(1.1)
+        return {"sentence": "none"}
+
+    monkeypatch.setattr("securepfl.runtime.suggesting.suggest", slow)
+    (tmp_path / "out").mkdir()
+    files = [tmp_path / name for name in ("federation.toml", "rows.csv")]
+    for file in files:
+        file.touch()
+    words = ["suggest", files[0], "--data", files[1], "--site", "A", "--run", tmp_path / "out", "--epsilon", "1"]
+    assert CliRunner().invoke(cli, list(map(str, words)), catch_exceptions=False).exit_code == 0
+    (kept,) = (tmp_path / "rows.csv.ledgers").glob("A.suggestion-*.json")
+    named = datetime.strptime(kept.stem, "A.suggestion-%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    assert named.timestamp() <= asked[0]
 
 
 # Ctrl-C and SIGTERM
