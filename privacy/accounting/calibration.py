@@ -73,8 +73,9 @@ def narrowed(
     while not close(bracket):
         place = between(bracket)
         found = excess(place)
+        # What is no number meets no target.
         bracket = (
-            replace(bracket, lower=place, above=found) if found > 0 else replace(bracket, upper=place, below=found)
+            replace(bracket, upper=place, below=found) if found <= 0 else replace(bracket, lower=place, above=found)
         )
     return bracket
 
@@ -129,7 +130,7 @@ def shared_scale_for(
 
     try:
         lower, upper = LEAST_SCALE - 1, LEAST_SCALE
-        while excess(upper) > 0:
+        while not excess(upper) <= 0:
             if upper == MOST_SCALE:
                 raise ConfigError(
                     f"epsilon {target!r}: no scale up to 2^53 meets it with a tail of {tail!r}; lower the tail"
@@ -162,7 +163,7 @@ def selection_noise_for(
 
     # Above exp(14) the orders' divergences are lost in rounding.
     lower, upper = (math.log(steps) / 2 + bound for bound in (-math.log(50), 14.0))
-    if excess(upper) > 0:
+    if not excess(upper) <= 0:
         raise ConfigError(f"epsilon is {target!r}: no noise brings a selection so low at delta {delta!r}; give more")
     return math.exp(narrowed(excess, Bracket(lower, upper), lambda bracket: bracket.width <= 1e-3).upper)
 

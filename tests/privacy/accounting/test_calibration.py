@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securepfl.errors import ConfigError
+from securepfl.privacy.accounting import calibration
 from securepfl.privacy.accounting.accounting import Composition, Release, Selection, SharedRelease, epsilon
 from securepfl.privacy.accounting.calibration import (
     Bracket,
@@ -38,6 +39,16 @@ def test_a_bracket_that_is_close_is_left_alone():
 def test_a_leap_over_the_root_is_narrowed_to_where_it_leaps():
     found = narrowed(lambda x: 5.0 if x < 2.5 else -5.0, Bracket(0.0, 8.0), lambda bracket: bracket.width < 1e-6)
     assert found.lower < 2.5 <= found.upper
+
+
+def test_what_is_no_number_meets_no_target(monkeypatch):
+    found = narrowed(lambda x: math.nan if x < 2.5 else -1.0, Bracket(0.0, 8.0), lambda bracket: bracket.width < 1e-6)
+    assert found.lower < 2.5 <= found.upper
+    monkeypatch.setattr(calibration, "epsilon", lambda *_: math.nan)
+    with pytest.raises(ConfigError, match="no noise brings"):
+        selection_noise_for(1.0, 1e-5, 5.0, "poisson", 10)
+    with pytest.raises(ConfigError, match="no scale"):
+        shared_scale_for(1.0, 1e-5, 10, 3, 200.0, 100, 0.0)
 
 
 @pytest.mark.parametrize(("mean", "shape"), [(1.0, 1.0), (4.0, 0.0), (9.0, "poisson")])
