@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from securepfl.client.client import BuildModel, Client
+from securepfl.client.client import Client
+from securepfl.client.parts import BuildModel
 from securepfl.client.training import dp_settings
 from securepfl.data.tables import Table
 from securepfl.errors import ConfigError

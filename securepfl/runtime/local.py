@@ -10,7 +10,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from securepfl.client.client import BuildModel, Client
+from securepfl.client.client import Client
+from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss
 from securepfl.client.run_kind import Simulation
 from securepfl.client.training import PHYSICAL_BATCH
