@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.data.source import Source
-from securepfl.data.values import Value, require, require_values, shown
+from securepfl.data.values import Value, in_both, require, require_values, shown
 
 if TYPE_CHECKING:
     from securepfl.data.cells import Cells
@@ -40,6 +40,11 @@ class Comparison:
     sign: str
     threshold: float
 
+    @property
+    def listed(self) -> tuple[Value, ...]:
+        """The labels by name: none."""
+        return ()
+
     def holds(self, cells: "Cells") -> NDArray[np.bool_]:
         """For which cells, [rows]; never for one that is no number."""
         values = cells.numbers
@@ -56,6 +61,11 @@ class Listed:
     """Labels that equal one of `values`."""
 
     values: tuple[Value, ...]
+
+    @property
+    def listed(self) -> tuple[Value, ...]:
+        """The labels by name; of a comparison there are none."""
+        return self.values
 
     def holds(self, cells: "Cells") -> NDArray[np.bool_]:
         """For which cells, [rows]."""
@@ -82,7 +92,15 @@ class BinaryLabels:
             require(negative is None, "negative is declared without positive; declare both")
             return cls(Listed((1,)), Listed((0,)))
         yes = _rule("positive", positive)
-        return cls(yes, _opposite(yes) if negative is None else _rule("negative", negative))
+        no = _opposite(yes) if negative is None else _rule("negative", negative)
+        both = in_both(yes.listed, no.listed)
+        require(both is None, f"positive and negative both name {both!r}; keep it in one")
+        return cls(yes, no)
+
+    @property
+    def listed(self) -> tuple[Value, ...]:
+        """The labels that the declaration names one by one."""
+        return (*self.positive.listed, *self.negative.listed)
 
     def read(self, source: Source, column: str, missing_values: Iterable[Value]) -> NDArray[np.int64]:
         """The column's labels as 0 and 1, [rows]. Raises DataError for the first that is neither, or missing."""

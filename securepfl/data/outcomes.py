@@ -30,6 +30,11 @@ class ClassLabels:
         require(same is None, f"classes: a cell could be {same!r} and another class too; list each once")
 
     @property
+    def listed(self) -> tuple[Value, ...]:
+        """The labels that the declaration names one by one."""
+        return self.classes
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The classes as texts, in order.
 
@@ -60,6 +65,11 @@ class LabelRange:
     spread: float
     limit: float = 10.0
     unit: str = ""
+
+    @property
+    def listed(self) -> tuple[Value, ...]:
+        """The labels that the declaration names one by one: none."""
+        return ()
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.centre), f"centre = {self.centre}: must be a finite number")

@@ -22,7 +22,7 @@ from securepfl.data.labels import BinaryLabels
 from securepfl.data.names import alike, spelled_out
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.source import Source
-from securepfl.data.values import Value, ambiguous, require, require_values
+from securepfl.data.values import Value, ambiguous, in_both, require, require_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,9 @@ def _check_labels(spec: DataSpec) -> None:
         require(len(spec.label) >= 2, "label: a list names at least two columns; write one column as a text")
         of_one = next((kind for kind in kinds if kind != "positive"), None)
         require(of_one is None, f"{of_one}: of several label columns each is a yes or no; remove it")
-    spec.label_rule  # noqa: B018 - raises where the declaration is none
+    gone = in_both(spec.label_rule.listed, spec.missing_values)
+    mend = "where features alone have that code, move it to [data.ranges] COLUMN missing_values"
+    require(gone is None, f"missing_values: {gone!r} is a declared label too, whose rows would have none; {mend}")
 
 
 def _check_columns(spec: DataSpec) -> None:
@@ -232,7 +234,7 @@ def _check_columns(spec: DataSpec) -> None:
 
 def _check_files(spec: DataSpec) -> None:
     for site, name in spec.files.items():
-        plain = bool(name) and PurePath(name).name == name and "\\" not in name
+        plain = PurePath(name).name == name and name not in ("", "..") and not set(name) & set("\\\0")
         require(plain, f'files: {site} = "{name}" must be the plain name of a file in the data folder')
     pair = alike(spec.files)
     require(pair is None, f"files: sites {' and '.join(map(spelled_out, pair or ()))} look alike; rename one")

@@ -43,6 +43,16 @@ def ambiguous(values: Iterable[Value]) -> Value | None:
     return None
 
 
+def in_both(values: Iterable[Value], others: Iterable[Value]) -> Value | None:
+    """The first of `values` whose cells one of `others` names too, or None.
+
+    >>> in_both([2, 0], ["0.0"]), in_both(["a"], ["A"])
+    (0, None)
+    """
+    meanings = {_meaning(other) for other in others}
+    return next((value for value in values if _meaning(value) in meanings), None)
+
+
 def _meaning(value: Value) -> Decimal | str:
     """Equal for values that match the same cells."""
     text = str(value)

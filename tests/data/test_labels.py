@@ -1,5 +1,6 @@
 """Every label is declared, missing by declaration, or refused: none becomes negative by default."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from securepfl.data.cells import Cells
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites
-from securepfl.errors import DataError
+from securepfl.errors import ConfigError, DataError
 
 
 def declare(**entries: Any) -> DataSpec:
@@ -88,6 +89,27 @@ def test_a_declared_code_for_missing_drops_its_row_and_is_no_class(tmp_path: Pat
 def test_a_label_that_is_positive_and_negative_is_refused(tmp_path: Path):
     message = refusal(tmp_path, ["3", "1"], positive=">= 1", negative="<= 1")
     assert message.startswith("2: label `1` is both positive and negative")
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"positive": [1, 2], "negative": [0, 2]}, "positive and negative both name 2"),
+        ({"positive": ["yes", "0"], "negative": ["no", 0]}, "positive and negative both name '0'"),
+        ({"missing_values": [-9, 0]}, "missing_values: 0 is a declared label too"),
+        ({"positive": "yes", "missing_values": ["no"]}, "missing_values: 'no' is a declared label too"),
+        ({"positive": [1, 9], "negative": 0, "missing_values": ["9.0"]}, "missing_values: 9 is a declared label too"),
+        ({"classes": ["a", "b", "unknown"], "missing_values": ["unknown"]}, "'unknown' is a declared label too"),
+    ],
+)
+def test_a_declaration_that_contradicts_itself_is_refused_before_any_row(entries: dict[str, Any], words: str):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        declare(**entries)
+
+
+def test_a_code_for_missing_that_a_comparison_would_take_in_is_missing(tmp_path: Path):
+    codes = {"positive": "> 0", "missing_values": [-99], "missing": "drop-rows"}
+    assert labels_of(tmp_path, ["1", "-99", "0"], **codes) == [1, 0]
 
 
 def test_a_label_that_is_no_number_cannot_be_compared(tmp_path: Path):

@@ -84,6 +84,8 @@ def test_a_mapping_survives_json_and_reads_back_as_equal():
         ({"split": {"method": "random"}}, "[data.split] method"),
         ({"patient": "id", "split": {"method": "stratified"}}, 'use method = "hash"'),
         ({"files": {"va": "../va.csv"}}, "plain name"),
+        ({"files": {"va": ".."}}, "plain name"),
+        ({"files": {"va": "v\0a.csv"}}, "plain name"),
         ({"files": {"va": "a.csv", "basel": "a.csv"}}, "share a file"),
         ({"files": {"va": "a.csv"}, "site": "hospital"}, "files and site"),
     ],
