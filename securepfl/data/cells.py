@@ -24,7 +24,11 @@ _MARKED = {
     mark: rf"^[+-]?([0-9]+{mark}?[0-9]*|{mark}[0-9]+)([eE][+-]?[0-9]+)?$|^(?i:[+-]?inf(inity)?)$"
     for mark in (r"\.", ",")
 }
-_OTHER_MARKS = r"^[+-]?([0-9]+[.,][0-9]+|[0-9]{1,3}([.,' ][0-9]{3})+([.,][0-9]+)?)$"
+_OTHER_MARKS = (
+    r"^[+\x{2212}-]?([0-9]+([.,][0-9]+)?|[0-9]{1,3}([.,'\x{2019} \x{a0}\x{2009}\x{202f}][0-9]{3})+([.,][0-9]+)?"
+    r"|[0-9]{1,2}(,[0-9]{2})+,[0-9]{3}(\.[0-9]+)?)$"
+)
+"""Numbers as Excel shows them: a minus that is no hyphen; points, commas, apostrophes or blanks between thousands."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,21 @@ _BLOCK = 4 << 20
 _LONGEST = 64 << 20
 """Bytes of one record: a quote that is never closed must not fill the memory."""
 
-_NO_TEXT = {b"PK\x03\x04": "an Excel workbook or a ZIP archive", b"\x1f\x8b": "a gzip file", b"PAR1": "a Parquet file"}
+_NO_TEXT = {
+    b"PK\x03\x04": "an Excel workbook or a ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook or another Office file",
+    b"\x1f\x8b": "a gzip file",
+    b"BZh9": "a bzip2 file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "a Feather or Arrow file",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF-": "a PDF",
+}
+"""What else people hand in, by its first bytes."""
 
 
 def read_csv(path: Path, wanted: Wanted) -> Contents:

@@ -39,7 +39,7 @@ def _scaled(source: Source, column: str, declared: Range, missing: NDArray[np.bo
     cells = source.columns[column]
     values = cells.numbers
     bad = np.isnan(values) & ~missing
-    marks = f"a number with other marks than a decimal `{cells.decimal}`; {_MARKS}"
+    marks = f"a number with other marks than a decimal `{cells.decimal}` and a hyphen as minus; {_MARKS}"
     source.refuse(bad & cells.other_marks, column, marks)
     source.refuse(bad, column, "holds text, not a number; mend the cell, or list its text in [data] missing_values")
     with np.errstate(over="ignore", invalid="ignore"):

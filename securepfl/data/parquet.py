@@ -1,6 +1,7 @@
 """A Parquet file as columns: only those asked for are read, and each type becomes what its cells mean."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,17 @@ def _cells(column: Any, decimal: str) -> Cells:
         # The number that was stored is the shortest that float32 rounds so: -99.9, and not -99.9000015.
         return Cells.of(array.cast(pa.string()).cast(pa.float64()))
     if pa.types.is_decimal(kind):
-        return Cells.of(array.cast(pa.string()))
+        return Cells.of(_pointed(array.cast(pa.string())))
     if pa.types.is_string_view(kind):
         array = array.cast(pa.string())
     return Cells.of(array, decimal if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) else ".")
+
+
+def _pointed(texts: Any) -> Any:
+    """Texts of decimals without exponents: a zero of seven places is "0.0000000", and not "0E-7"."""
+    encoded = texts.dictionary_encode()
+    plain = [text and format(Decimal(text), "f") for text in encoded.dictionary.to_pylist()]
+    return pa.array(plain, pa.string()).take(encoded.indices)
 
 
 def _decimals(values: Any) -> list[float]:

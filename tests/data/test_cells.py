@@ -49,6 +49,8 @@ def test_a_declared_decimal_mark_is_the_only_one():
     np.testing.assert_array_equal(cells.numbers, [-99.9, np.nan, 2, np.nan])
     assert cells.matches([-99.9, "2"]).tolist() == [True, False, True, False]
     assert cells.other_marks.tolist() == [False, True, False, True]
+    excel = ["1\u00a0234,5", "1\u202f234", "1\u2019234.5", "\u22121.5", "1,00,000"]
+    assert Cells.of(excel).other_marks.all()
     assert Cells.of(["27,5", "1,234", "1 234", "12.03.2020", "x"]).other_marks.tolist() == [True] * 3 + [False] * 2
 
 

@@ -63,6 +63,17 @@ def test_a_number_is_the_same_whatever_stored_it(tmp_path: Path, kind: str):
     np.testing.assert_array_equal(found.features, np.float32([[0, 1], [0.1, 0], [0, 0], [27.5, 0], [0, 1]]))
 
 
+@pytest.mark.parametrize("kind", [pa.decimal128(18, 8), pa.decimal256(40, 12)])
+def test_decimals_of_many_places_match_texts_as_they_do_in_a_csv(tmp_path: Path, kind: Any):
+    ranges = {"a": {"centre": 0, "spread": 1, "missing_values": ["0"]}}
+    spec = declare(patient="id", ranges=ranges)
+    values = [Decimal(value) for value in ("0", "0.00000001", "2", "0")]
+    columns = {"a": pa.array(values, kind), "id": pa.array([*values[:3], Decimal(5)], kind), "y": [0, 1, 0, 1]}
+    found = stored(tmp_path / "p", spec, **columns)
+    assert found.features[:, 1].tolist() == [1, 0, 0, 1]
+    assert found.patients.tolist()[::2] == ["0", "2"]
+
+
 LABELS = {
     "int8": pa.array([0, 1, 1, 0], pa.int8()),
     "uint64": pa.array([0, 1, 1, 0], pa.uint64()),
