@@ -14,8 +14,8 @@ from securepfl.data.values import shown
 from securepfl.errors import DataError
 
 _NO_TABLE = re.compile(
-    r"(readme|licen[cs]e|copying|notice|source|changelog|citation|makefile)(\..*)?"
-    r"|.*\.(md|rst|html?|pdf|docx?|toml|ya?ml|ini|cfg|py|ipynb|r|sh|png|jpe?g|svg|log|sha256|md5|names|safetensors)",
+    r"(readme|licen[cs]e|copying|notice|source|changelog|citation|makefile|thumbs|_success)(\..*)?"
+    r"|.*\.(md|rst|html?|pdf|docx?|toml|ya?ml|ini|cfg|py|ipynb|r|sh|png|jpe?g|svg|log|sha1|sha256|sha512|md5|crc|names|safetensors)",
     re.IGNORECASE,
 )
 _TABLES = re.compile(
@@ -62,7 +62,8 @@ def _by_site(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
         site = composed(file.stem)
         if site in found:
             raise DataError(
-                f"{folder}: two files for site {site} ({shown(found[site].name)} and {shown(file.name)}); remove one"
+                f"{folder}: two files for site {site} ({spelled_out(found[site].name)} and {spelled_out(file.name)}); "
+                "remove one"
             )
         found[site] = file
     if not found:

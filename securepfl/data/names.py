@@ -1,5 +1,6 @@
 """Names of hospitals and patients: one spelling each, and which two would look alike."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from types import MappingProxyType
@@ -10,11 +11,17 @@ _UNSAID = frozenset(("na", "n/a", "<na>", "nan", "none", "null", "nil", "nat", "
 
 _LATIN = MappingProxyType(
     str.maketrans(
-        "авекмнорстухіјѕһԁԛԝ" + "αβεζηικμνορτυχ" + "ı" + "‐‑‒–—−" + "’‘ʼ´`",
-        "abekmhopctyxijshdqw" + "abezhikmvoptux" + "i" + "------" + "'''''",
+        "авекмнорстухіјѕһԁԛԝӏ" + "αβεζηικμνορτυχ" + "ı" + "‐‑‒–—−" + "’‘ʼ´`" + "“”„″",
+        "abekmhopctyxijshdqwl" + "abezhikmvoptux" + "i" + "------" + "'''''" + '""""',
     )
 )
-"""Cyrillic and Greek letters (lower case, by the look of either case), dashes and apostrophes, by their Latin likes."""
+"""Cyrillic and Greek letters (lower case, by the look of either case), dashes and quotes, by their Latin likes."""
+
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Marks of no look of their own that Unicode counts as letters or accents."""
+
+_DOT = re.compile(r"(?<![0-9])\.|\.(?![0-9])")
+_NUMBER = re.compile(r"0*([0-9]+)(\.0+)?")
 
 
 def composed(name: str) -> str:
@@ -27,17 +34,25 @@ def composed(name: str) -> str:
 
 
 def look(name: str) -> str:
-    """Equal for two names that a reader would take for one: alike but for case, spaces, marks that are not seen, and
-    letters of other scripts that look Latin.
+    """Equal for two names that a reader would take for one: alike but for case, spaces, dots that part no digits, marks
+    that are not seen, letters of other scripts that look Latin, and for numbers their digits' script and zeros.
 
-    >>> look("St. Anna") == look("st.anna") == look("St.\\u00a0\\u0410nna\\u200b")
+    >>> look("St. Anna") == look("st anna.") == look("St.\\u00a0\\u0410nna\\u200b")
     True
+    >>> look("7") == look("007") == look("7.0") == look("\\u0667"), look("ward 1.1") == look("ward 11")
+    (True, False)
     """
-    if name.isascii() and name.isprintable():
-        return name.lower().replace(" ", "").translate(_LATIN)
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    seen = "".join(mark for mark in folded if unicodedata.category(mark)[0] not in "CZ" and not mark.isspace())
-    return seen.translate(_LATIN)
+    seen = name.lower() if name.isascii() and name.isprintable() else _seen(name)
+    plain = _DOT.sub("", seen.replace(" ", "").translate(_LATIN))
+    number = _NUMBER.fullmatch(plain)
+    return number[1] if number else plain
+
+
+def _seen(name: str) -> str:
+    """A name in small letters, accents apart from their letters, digits as Latin ones, without what has no look."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold()).replace("i\u0307", "i")
+    kept = (mark for mark in _UNSEEN.sub("", folded) if unicodedata.category(mark)[0] not in "CZ")
+    return "".join(str(unicodedata.decimal(mark, mark)) for mark in kept)
 
 
 def alike(names: Iterable[str]) -> tuple[str, str] | None:

@@ -1,6 +1,5 @@
 """Which rows are of one patient: an id has one spelling, whatever wrote it, or it is refused."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,8 +41,7 @@ def patient_key(name: str) -> str:
     >>> patient_key("007"), patient_key("P 1"), patient_key("p1")
     ('7', 'p1', 'p1')
     """
-    seen = look(name)
-    return re.sub(r"^0+(?=[0-9])", "", seen) if seen.isdecimal() else seen
+    return look(name)
 
 
 def _encoded(texts: Any) -> tuple[list[str], NDArray[np.int64]]:
@@ -65,6 +63,6 @@ def _check_alike(source: Source, column: str, ids: list[str], rows: NDArray[np.i
         other = first.setdefault(patient_key(name), place)
         if other != place:
             seen = source.rows[(rows == other).argmax()]
-            marks = "case, spaces, leading zeros or look-alike letters"
+            marks = "case, spaces, dots, leading zeros or look-alike letters"
             problem = f"a patient whose id differs from row {seen}'s only in {marks}; write each patient's one way"
             source.refuse(rows == place, column, problem)

@@ -20,6 +20,8 @@ def site_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
 
     Raises DataError for a row without a site, and for two names that look alike.
     """
+    if not path.exists():
+        raise DataError(f"{path}: cannot be read (No such file or directory); name an existing file or folder")
     return _folder_sources(path, spec) if path.is_dir() else _file_sources(path, spec)
 
 

@@ -27,6 +27,29 @@ LIKES = [
     ("north-1", "north\u20131"),
     ("Gie\u00dfen", "GIESSEN"),
     ("\ufb01eld", "field"),
+    ("north", "north."),
+    ("St. Anna", "St Anna"),
+    ("ward1", "ward\u0661"),
+    ("north", "north\ufe0f"),
+    ("\u0130zmir", "izmir"),
+    ("Or\u00ebl", "Or\u0451l"),
+    ("1", "1.0"),
+    ("1", "01"),
+]
+UNLIKE = [
+    "Z\u00fcrich",
+    "Zurich",
+    "north-1",
+    "north-2",
+    "ward 1.1",
+    "ward 11",
+    "north 2024",
+    "H1",
+    "H01",
+    "10",
+    "1",
+    "Ost",
+    "0st",
 ]
 
 
@@ -63,7 +86,7 @@ def test_names_that_look_alike_are_refused_everywhere(tmp_path: Path, one: str, 
 def test_a_look_alike_letter_stands_by_its_number():
     with pytest.raises(ConfigError, match=r"`n\\u043erth`"):
         check_roster(["north", "n\u043erth"], 1)
-    assert alike(["north", "south", "Z\u00fcrich", "Zurich", "north-1", "north-2"]) is None
+    assert alike(["north", "south", *UNLIKE]) is None
 
 
 def test_one_hospital_in_two_unicode_forms_is_one(tmp_path: Path):
@@ -95,7 +118,19 @@ def test_a_row_without_a_site_is_refused(tmp_path: Path, absent: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["b.xlsx", "b.csv.gz", "b.tsv", "b.parquet.gz", "b.json", "b.txt", "b", "b.csv.bak", "north (copy).dat"]
+    "name",
+    [
+        "b.csv.gpg",
+        "b.xlsx",
+        "b.csv.gz",
+        "b.tsv",
+        "b.parquet.gz",
+        "b.json",
+        "b.txt",
+        "b",
+        "b.csv.bak",
+        "north (copy).dat",
+    ],
 )
 def test_a_file_that_no_reader_takes_is_named(tmp_path: Path, name: str):
     write(tmp_path / "a.csv", "1,0")
@@ -128,7 +163,15 @@ def test_suffixes_are_of_any_case(tmp_path: Path):
 
 def test_what_plainly_is_no_table_is_a_note(tmp_path: Path):
     write(tmp_path / "a.csv", "1,0")
-    others = ("README", "LICENSE.txt", "notes.md", ".hidden.csv", "~$b.xlsx", "SOURCE.txt", "federation.toml")
+    others = (
+        "README",
+        "LICENSE.txt",
+        "notes.md",
+        ".hidden.csv",
+        "~$b.xlsx",
+        "SOURCE.txt",
+        "federation.toml",
+    )
     for name in others:
         write(tmp_path / name, "2,1")
     (tmp_path / "figures").mkdir()
@@ -137,6 +180,14 @@ def test_what_plainly_is_no_table_is_a_note(tmp_path: Path):
     assert "\n" not in note
     assert all(f"`{name}`" in note for name in (*others, "figures"))
     assert left_out(tmp_path / "a.csv", {}) == []
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "_SUCCESS", "a.csv.crc", "a.csv.sha512"])
+def test_what_systems_leave_beside_tables_is_a_note(tmp_path: Path, name: str):
+    write(tmp_path / "a.csv", "1,0")
+    write(tmp_path / name, "2,1")
+    assert list(load_sites(tmp_path, declare())) == ["a"]
+    assert f"`{name}`" in left_out(tmp_path, {})[0]
 
 
 def test_with_declared_files_the_others_are_a_note(tmp_path: Path):
@@ -162,3 +213,25 @@ def test_equal_rows_of_other_patients_are_another_table(tmp_path: Path):
     table = tmp_path / "all.csv"
     table.write_text("s,a,y,p\nx,1,0,p1\nz,1,0,p2\n", encoding="utf-8")
     assert len(load_sites(table, declare(site="s", patient="p"))) == 2
+
+
+def test_two_files_of_one_name_are_told_apart_in_the_message(tmp_path: Path):
+    write(tmp_path / f"{NFC}.csv", "1,0")
+    write(tmp_path / f"{NFD}.csv", "2,1")
+    assert "(`Ko\\u0308ln.csv` and `K\u00f6ln.csv`)" in refusal(tmp_path, declare())
+
+
+def test_a_path_where_nothing_is_is_named_so(tmp_path: Path):
+    assert refusal(tmp_path / "nowhere", declare()).endswith(
+        "nowhere: cannot be read (No such file or directory); name an existing file or folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("A", "`A`"), ("\ufeffa", "`\\ufeffa`"), ("a\u200b", "`a\\u200b`"), ("\u0430", "`\\u0430`")]
+)
+def test_a_column_that_looks_like_the_one_that_lacks_is_named(tmp_path: Path, name: str, told: str):
+    (tmp_path / "north.csv").write_text(f"z,{name},y\n0,1,0\n", encoding="utf-8")
+    assert f"has no column `a` (declared as a feature); {told} looks like it; rename one" in refusal(
+        tmp_path, declare()
+    )
