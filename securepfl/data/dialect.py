@@ -42,7 +42,7 @@ def dialect_of(path: Path, line: bytes, wanted: Wanted, separator: str | None) -
     chosen = _by_header(path, cuts, wanted.needed) if wanted.layouts is None else _by_width(path, cuts, wanted.layouts)
     fields = cuts[chosen]
     if wanted.layouts is None:
-        _check_header(path, fields)
+        _check_header(path, fields, wanted.needed)
         return Dialect(chosen, distinct(path, fields), True)
     if not wanted.layouts:
         return Dialect(chosen, tuple(f"column_{index}" for index in range(1, len(fields) + 1)), False)
@@ -102,8 +102,10 @@ def _one_field(path: Path, cuts: dict[str, list[str]]) -> DataError:
     return DataError(f"{path}: its first line is not separated by {tried}; declare [data] separator, or save it anew")
 
 
-def _check_header(path: Path, fields: Sequence[str]) -> None:
+def _check_header(path: Path, fields: Sequence[str], needed: Sequence[str]) -> None:
     # A patient's row taken for a header would end up in messages as column names.
+    if {field.strip() for field in fields}.issuperset(needed) and any(map(str.isidentifier, needed)):
+        return
     numeric = sum(_NUMBER.fullmatch(field.strip()) is not None for field in fields)
     if 2 * numeric >= len(fields):
         raise DataError(f"{path}: its first line holds numbers: name its columns in [data] columns (or --no-header)")

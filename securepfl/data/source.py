@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.data.names import look, spelled_out
 from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
 
@@ -38,7 +39,9 @@ class Source:
     def column(self, name: str, role: str) -> "Cells":
         """The cells of one column. Raises DataError where the file has none of this name."""
         if name not in self.columns:
-            raise DataError(f"{self.where}: has no column `{name}` ({role}); add it or mend [data]")
+            like = next((other for other in (*self.columns, *self.unread) if look(other) == look(name)), None)
+            mend = "add it or mend [data]" if like is None else f"{spelled_out(like)} looks like it; rename one"
+            raise DataError(f"{self.where}: has no column `{name}` ({role}); {mend}")
         return self.columns[name]
 
     def refuse(self, bad: NDArray[np.bool_], column: str, problem: str) -> None:

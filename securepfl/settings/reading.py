@@ -23,6 +23,7 @@ _HINTS = (
     (re.compile(r"=\s*(True|False|TRUE|FALSE|Yes|No|yes|no)\b"), "yes and no are written true and false"),
     (re.compile(r"=\s*(None|null|nil)\b"), "TOML has no empty value; leave the key out"),
     (re.compile(r"=\s*-?\d+,\d"), "a decimal comma is none to TOML; write a point"),
+    (re.compile("[\xa0\u2000-\u200f\u202f\u2060\ufeff]"), "it holds a blank or mark that is not seen; type it anew"),
 )
 """What people often write that TOML is not, and what to write instead."""
 

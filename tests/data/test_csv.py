@@ -138,6 +138,12 @@ def test_a_row_is_not_taken_for_a_header(tmp_path: Path):
     assert "first line holds numbers" in refusal(file_of(tmp_path, "50;27,4711;1\n51;2;0\n"))
 
 
+def test_a_header_that_holds_the_declared_names_may_hold_years_too(tmp_path: Path):
+    wanted = Wanted(columns=frozenset("ay"), needed=("a", "y"))
+    assert columns(file_of(tmp_path, "2019,2020,a,y\n5,6,1,0\n"), wanted) == {"a": ["1"], "y": ["0"]}
+    assert "first line holds numbers" in refusal(file_of(tmp_path, "0,1,4711\n"), Wanted(needed=("0", "1")))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_unicode_is_read_by_its_mark(tmp_path: Path, encoding: str):
     path = file_of(tmp_path, "a\ty\r\nK\u00f6ln\t1\r\n".encode(encoding))

@@ -48,6 +48,8 @@ def test_the_line_of_a_byte_that_is_no_utf_8_is_named(tmp_path):
     [
         ("[similarity]\nbeside_masks = True\n", ["line 2", "true and false"]),
         ("name = “Klinik”\n", ["line 1", "straight"]),
+        ("name = 'x'\n\u00a0rounds = 2\n", ["line 2", "not seen"]),
+        ("\ufeff\ufeffname = 'x'\n", ["line 1", "not seen"]),
         ("[privacy]\nepsilon = 1,5\n", ["line 2", "write a point"]),
         ("rounds = None", ["leave the key out"]),
         ("[model]\nhidden = 3\n[model]\nhidden = 4\n", ["twice", "line 3"]),
