@@ -24,7 +24,11 @@ site = "hospital"
 age = { centre = 50, spread = 15 }
 bp = { centre = 120, spread = 20 }
 """
-ROWS = [(site, 30 + 7 * i % 50, 100 + 13 * i % 60, i % 2) for site in ("alder", "birch", "cedar") for i in range(30)]
+ROWS = [
+    (site, 30 + (7 * i + start) % 50, 100 + 13 * i % 60, i % 2)
+    for start, site in enumerate(("alder", "birch", "cedar"))
+    for i in range(30)
+]
 
 
 @pytest.fixture

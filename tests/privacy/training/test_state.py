@@ -205,7 +205,8 @@ def test_what_no_probe_can_see_leaves_neither_in_a_message_nor_in_a_model(tmp_pa
     settings = {"rounds": 2, "release": {"experts": noise == "local"}, "similarity": {"every": 0}}
     if noise == "shared":
         settings |= {
-            "privacy": {"noise": "shared", "normaliser": 400, "epsilon": 8.0},
+            "privacy": {"epsilon": 8.0},
+            "shared_noise": {"normaliser": 400},
             "training": {"steps": 1},
             "encryption": {"masking": "pairwise"},
         }
