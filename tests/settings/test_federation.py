@@ -1,6 +1,7 @@
 from functools import partial
 
 import pytest
+import torch
 from torch import nn
 
 from securepfl.errors import ConfigError, ModelError
@@ -145,6 +146,17 @@ def test_the_digest_covers_settings_scheme_and_model_but_no_budget():
     assert bound.digest == bound.changed("privacy", budget=9.0).digest == bound.without_budgets().digest
 
 
+@pytest.mark.parametrize("persistent", [True, False])
+def test_the_digest_covers_buffers(persistent):
+    def build(number):
+        model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+        model.register_buffer("scale", torch.tensor([number]), persistent=persistent)
+        return model
+
+    bound = [federation(model={"kind": "own"}).bound(NAMES, partial(build, number)) for number in (1.0, 1.0, 1.0001)]
+    assert bound[0].digest == bound[1].digest != bound[2].digest
+
+
 def test_the_coordinators_copy_holds_no_budget():
     bound = federation(privacy={"budget": 7.5}, sites={"a": {"budget": 3.5}}).bound(NAMES, MLP)
     assert bound.budget_of("a") == 3.5 and bound.budget_of("b") == 7.5
@@ -167,6 +179,21 @@ LABELS = {
     "multilabel": {"label": ["flu", "asthma"]},
     "regression": {"label": "mmhg", "label_range": {"centre": 120, "spread": 20, "unit": "mmHg"}},
 }
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("multiclass", {"classes": ["severe", "mild"]}),
+        ("multiclass", {"classes": ["mild", "severe", "worst"]}),
+        ("multilabel", {"label": ["asthma", "flu"]}),
+        ("regression", {"label_range": {"centre": 120, "spread": 21, "unit": "mmHg"}}),
+        ("regression", {"label_range": {"centre": 121, "spread": 20, "unit": "mmHg"}}),
+        ("regression", {"label_range": {"centre": 120, "spread": 20, "limit": 9, "unit": "mmHg"}}),
+    ],
+)
+def test_the_digest_covers_what_labels_are(task, changes):
+    assert of_task(task, LABELS[task]).digest != of_task(task, LABELS[task] | changes).digest
 
 
 def of_task(task, labels):
