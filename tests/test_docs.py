@@ -73,3 +73,6 @@ def test_the_tests_that_the_threat_model_names_exist():
         here = here if path == "..." else path
         source = (ROOT / here).read_text()
         assert not test or f"def {test}(" in source, f"{here}::{test}"
+    rounds = "".join(file.read_text() for file in (ROOT / "tests" / "rounds").glob("*.py"))
+    alone = re.findall(r"`(test_\w+)`", text)
+    assert len(alone) > 20 and [test for test in alone if f"def {test}(" not in rounds] == []

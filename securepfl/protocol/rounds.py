@@ -11,7 +11,7 @@ class Carrier(Protocol):
     """What takes a message to a hospital and brings its reply back: a runtime."""
 
     def ask(self, name: str, message: bytes) -> bytes:
-        """The reply of hospital `name` (Client.handle); empty where it sent none, or could not be reached."""
+        """The reply of hospital `name` (Client.handle); empty where that raised, none came, or nobody was reached."""
 
 
 class Hub(Protocol):
