@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from securepfl.data.schema import DataSpec
-from securepfl.errors import StorageError
+from securepfl.errors import ConfigError, StorageError
 from securepfl.learning.personal.adapters import folded
 from securepfl.settings.binding import built_in, initial_model
 from securepfl.settings.tables import ModelSettings
@@ -56,7 +56,7 @@ def read_experts(folder: Path) -> Experts:
             if (meta["model"], meta["data"]) != (first["model"], first["data"]):
                 raise StorageError(f"{path}: model or ranges differ from {paths[0].name}; keep one run's experts")
             models[path.stem], records[path.stem] = _model(arrays, meta), meta["record"]
-        except (KeyError, TypeError, RuntimeError, msgspec.ValidationError):
+        except (AttributeError, KeyError, TypeError, RuntimeError, ValueError, ConfigError):
             raise StorageError(f"{path}: not an expert that securepfl released; restore it from a copy") from None
     meta = first or {}
     spec, settings = DataSpec.from_mapping(meta["data"], where=str(paths[0])), _settings_of(meta)
@@ -71,6 +71,11 @@ def _model(arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) 
     settings = _settings_of(meta)
     if settings.kind == "own":
         raise StorageError("the experts are of the pipeline's own model; route them with securepfl.RoutedModel")
+    # Before a model is made: a small file must not ask for a large one, nor numbers that no training leaves.
+    if settings.kind == "mlp" and settings.hidden > sum(array.size for array in arrays.values()):
+        raise ValueError("more hidden units than numbers")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("NaN or infinity among the parameters")
     model = initial_model(built_in(settings, DataSpec.from_mapping(meta["data"])), settings)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     # Whole layers are mixed: a correction apart from its layer would meet another expert's.

@@ -12,6 +12,7 @@ from securepfl.outside.experts import read_experts, write_expert
 from securepfl.outside.routing import RoutedModel
 from securepfl.settings.binding import initial_model
 from securepfl.settings.tables import ModelSettings
+from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
@@ -61,3 +62,26 @@ def test_an_expert_with_another_rank_than_it_says_is_refused(tmp_path):
     write_expert(tmp_path / "north.safetensors", trained(settings, 0), {}, lying, SPEC)
     with pytest.raises(StorageError, match="not an expert"):
         read_experts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays, meta: meta["model"].update(hidden=10**7),
+        lambda arrays, meta: meta.update(data="none"),
+        lambda arrays, meta: meta["data"].update(ranges={}),
+        lambda arrays, meta: arrays.update({"head.bias": arrays["head.bias"] * np.nan}),
+    ],
+    ids=["ten million hidden units", "data as text", "no feature", "not a number"],
+)
+def test_what_another_hospital_could_write_is_refused_at_once_and_by_file(tmp_path, monkeypatch, change):
+    path, settings = tmp_path / "north.safetensors", ModelSettings()
+    write_expert(path, trained(settings, 0), {}, settings, SPEC)
+    arrays, meta = read_arrays(path)
+    change(arrays, meta)
+    write_arrays(path, arrays, meta)
+    made = lambda *_: pytest.fail("a model was made")  # noqa: E731
+    monkeypatch.setattr("securepfl.outside.experts.initial_model", made)
+    with pytest.raises(StorageError, match="not an expert that securepfl released") as caught:
+        read_experts(tmp_path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
