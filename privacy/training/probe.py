@@ -52,7 +52,7 @@ def check_independence(
     131,072 units the rest is fetched only. A record may be padded to the longest beside it where model and loss mask
     what was padded: then nothing changes.
 
-    No buffer, attribute or parameter may differ afterwards (see state.HeldState).
+    No buffer, attribute or parameter, and nothing in the loss, may differ afterwards (see state.HeldState).
 
     Arguments are as in dpsgd.train_private; `model` and torch's generator are left alone. A copy of the model is run,
     whose parameters that are zero throughout get small random values: behind them no dependence would show. A model
@@ -75,7 +75,7 @@ def check_independence(
     with without_chance():
         probed = _filled(copy.deepcopy(model).to(torch.device(device)))
         set_training(probed)
-        look = _Look(probed, HeldState.of(probed), dataset, loss, unit, collate)
+        look = _Look(probed, HeldState.of(probed, loss), dataset, loss, unit, collate)
         first = _chosen(dataset, available, unit)
         drawn = look.closely(first)
         survey = look.widely(available, physical_batch, drawn=drawn)
@@ -86,7 +86,7 @@ def check_independence(
 
 @dataclass(frozen=True)
 class _Look:
-    """A copy of the model, what it held before anything was run, and what it is run on."""
+    """A copy of the model, what it and the loss held before anything was run, and what it is run on."""
 
     model: nn.Module
     before: HeldState
@@ -109,13 +109,13 @@ class _Look:
 
     def _doubled(self) -> "_Look":
         model = copy.deepcopy(self.model).double()
-        return replace(self, model=model, before=HeldState.of(model))
+        return replace(self, model=model, before=HeldState.of(model, self.loss))
 
     def _closer(self, items: Items, units: list[int]) -> tuple[bool, str | None]:
         """Whether the model draws at random, and what to say of the first gradient that is not what it should be."""
         probed, plain = (copy.deepcopy(self.model) for _ in range(2))
         own = _own_gradients(plain, self.loss, items, units)
-        self.before.check_unchanged(plain)
+        self.before.check_unchanged(plain, self.loss)
         drawn = own is None
         if own is None:
             own = _own_gradients(plain.eval(), self.loss, items, units)
@@ -132,7 +132,7 @@ class _Look:
                 for index, gradient in zip(order, _run(recorder, layout, batch, self.loss), strict=True):
                     if not _same(gradient.to(own[index].dtype), own[index]):
                         return drawn, self._difference(items, index, order)
-        self.before.check_unchanged(probed)
+        self.before.check_unchanged(probed, self.loss)
         return drawn, None
 
     def widely(self, available: int, physical_batch: int, *, drawn: bool) -> Survey:
@@ -154,10 +154,10 @@ class _Look:
             if odd is None and len(by_gradient) < len(units):
                 odd = sweep.odd_one(items, units, gradients=False)
             if odd is not None:
-                self.before.check_unchanged(model)
+                self.before.check_unchanged(model, self.loss)
                 raise ModelError(self._difference(items, odd, units))
-        self.before.check_unchanged(model)
-        self.before.check_unchanged(training)
+        self.before.check_unchanged(model, self.loss)
+        self.before.check_unchanged(training, self.loss)
         return survey
 
     def _train(self, model: nn.Module, batches: Iterable[Batch]) -> None:

@@ -17,24 +17,29 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from securepfl.errors import ModelError
 
 _INTERNAL = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"})
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-# Instances of these packages' own classes hold what the machine needs, not what a model keeps.
-_MACHINERY = frozenset({"torch", "opacus", "logging", "threading", "weakref", "builtins", "numpy"})
+# Instances of these packages' own classes hold what the machine needs, not what a model keeps; but for some of torch's.
+_MACHINERY = frozenset({"torch", "opacus", "logging", "threading", "weakref", "builtins", "numpy", "securepfl"})
+_KEEPING = ("torch.optim.", "torch.distributions.")
+# Data may be cached as they are read: who holds a model's data set holds them anyway.
+_NOT_KEPT = (types.ModuleType, types.GeneratorType, types.CodeType, types.FrameType, Dataset, DataLoader)
 
 Item = tuple[str, Any]
 
 
 @dataclass(frozen=True)
 class HeldState:
-    """A fingerprint of everything that a model holds, by its path from the model ("0.mean", "encoder.seen[3]").
+    """A fingerprint of everything that a model holds, by its path from the model ("0.mean", "encoder.seen[3]"), and
+    that its loss does ("loss.mean").
 
     Found are buffers, parameters, and attributes of all modules and of what they hold in turn: tensors, arrays,
-    numbers, texts, containers, generators, objects, and what functions (hooks) close over; class attributes of modules
-    of one's own too. Not found is what a module changes elsewhere: a global, a file.
+    numbers, texts, containers, generators, objects, their classes, and what functions (hooks) close over. Not found is
+    what a module changes elsewhere: a global, a file, the cache of functools.lru_cache.
 
     Example:
         >>> import torch
@@ -48,9 +53,9 @@ class HeldState:
     values: Mapping[str, Any]
 
     @classmethod
-    def of(cls, model: nn.Module, *, trained: bool = True) -> Self:
+    def of(cls, model: nn.Module, loss: Any = None, *, trained: bool = True) -> Self:
         """`trained`: whether parameters that train are looked at too, as they are where no step is taken."""
-        return cls(_Walk(trained).through(model))
+        return cls(_Walk(trained).through(model, loss))
 
     def change(self, later: "HeldState") -> str | None:
         """The path of the first thing that is new, gone or another one in `later`; None where nothing is."""
@@ -59,14 +64,14 @@ class HeldState:
                 return path
         return None
 
-    def check_unchanged(self, model: nn.Module, *, trained: bool = True) -> None:
-        """Raises ModelError, naming what changed in `model` since."""
-        path = self.change(HeldState.of(model, trained=trained))
+    def check_unchanged(self, model: nn.Module, loss: Any = None, *, trained: bool = True) -> None:
+        """Raises ModelError, naming what changed in `model` or `loss` since."""
+        path = self.change(HeldState.of(model, loss, trained=trained))
         if path is not None:
             raise ModelError(
                 f"{_kind(model, path)} {path} changes while the model is trained, and would carry private records out "
-                "without noise: let forward keep nothing of what it sees (fix it in __init__, or compute it anew in "
-                "each call)"
+                "without noise: let forward and loss keep nothing of what they see (fix it in __init__, or compute it "
+                "anew in each call)"
             )
 
 
@@ -84,8 +89,8 @@ class _Walk:
     found: dict[str, Any] = field(default_factory=dict)
     seen: dict[int, Any] = field(default_factory=dict)
 
-    def through(self, model: nn.Module) -> dict[str, Any]:
-        waiting: list[Item] = [("", model)]
+    def through(self, model: nn.Module, loss: Any) -> dict[str, Any]:
+        waiting: list[Item] = [("loss", loss), ("", model)]
         while waiting:
             path, thing = waiting.pop()
             if isinstance(thing, _PLAIN):
@@ -100,9 +105,12 @@ class _Walk:
         if isinstance(thing, Tensor):
             if self.trained or not (isinstance(thing, nn.Parameter) and thing.requires_grad):
                 self.found[path] = _fingerprint(thing)
+                yield f"{path}.grad", thing.grad if thing.is_leaf else None
+            yield from _attributes(path, thing)
             return
         if isinstance(thing, np.ndarray | np.generic) and thing.dtype != object:
             self.found[path] = (str(thing.dtype), thing.shape, hashlib.blake2b(thing.tobytes()).digest())
+            yield from _attributes(path, thing)
             return
         for applies, within in _WAYS:
             if applies(thing):
@@ -126,9 +134,13 @@ def _of_module(path: str, module: nn.Module) -> Iterator[Item]:
     for name, value in vars(module).items():
         if name not in _INTERNAL:
             yield _under(path, name), value
-    for kind in type(module).__mro__:
-        if _package(kind) not in _MACHINERY:
-            yield from ((_under(path, name), value) for name, value in vars(kind).items() if _is_data(name, value))
+    yield from _of_class(path, type(module))
+
+
+def _of_class(path: str, kind: type) -> Iterator[Item]:
+    for one in kind.__mro__:
+        if _package(one) not in _MACHINERY:
+            yield from ((_under(path, name), value) for name, value in vars(one).items() if _is_data(name, value))
 
 
 def _is_data(name: str, value: Any) -> bool:
@@ -140,15 +152,18 @@ def _of_mapping(path: str, thing: Mapping[Any, Any]) -> Iterator[Item]:
     yield f"len({path})", len(thing)
     for number, (key, value) in enumerate(thing.items()):
         yield f"{path}[{key!r}]" if isinstance(key, _PLAIN) else f"{path}[key {number}]", value
+    yield from _attributes(path, thing)
 
 
 def _of_sequence(path: str, thing: Any) -> Iterator[Item]:
     for number, value in enumerate(thing):
         yield f"{path}[{number}]", value
+    yield from _attributes(path, thing)
 
 
 def _of_set(path: str, thing: Any) -> Iterator[Item]:
     yield path, repr(sorted(repr(value) for value in thing))
+    yield from _attributes(path, thing)
 
 
 def _of_function(path: str, thing: Any) -> Iterator[Item]:
@@ -173,6 +188,14 @@ def _of_partial(path: str, thing: Any) -> Iterator[Item]:
 
 
 def _of_object(path: str, thing: Any) -> Iterator[Item]:
+    held = list(_attributes(path, thing))
+    yield from held
+    yield from _of_class(path, type(thing))
+    if not held:
+        yield from _of_reduction(path, thing)
+
+
+def _attributes(path: str, thing: Any) -> Iterator[Item]:
     for kind in type(thing).__mro__:
         slots = vars(kind).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -182,8 +205,21 @@ def _of_object(path: str, thing: Any) -> Iterator[Item]:
         yield _under(path, name), value
 
 
+def _of_reduction(path: str, thing: Any) -> Iterator[Item]:
+    """What pickle would take of an object without attributes (a date, an array.array, a BytesIO); most give nothing."""
+    try:
+        reduced = thing.__reduce_ex__(2)
+    except Exception:  # noqa: BLE001 - whatever a class says to that: it can't be pickled
+        return
+    if isinstance(reduced, tuple):
+        yield path, tuple(list(part) if isinstance(part, Iterator) else part for part in reduced[1:])
+
+
 def _is_kept_object(thing: Any) -> bool:
-    return not isinstance(thing, type | types.ModuleType) and _package(type(thing)) not in _MACHINERY
+    kind = type(thing)
+    if isinstance(thing, _NOT_KEPT):
+        return False
+    return _package(kind) not in _MACHINERY or f"{kind.__module__}.".startswith(_KEEPING)
 
 
 def _package(kind: type) -> str:
@@ -215,5 +251,6 @@ _WAYS: tuple[tuple[Callable[[Any], bool], Callable[[str, Any], Iterator[Item]]],
     (lambda thing: isinstance(thing, types.FunctionType), _of_function),
     (lambda thing: isinstance(thing, types.MethodType), _of_method),
     (lambda thing: isinstance(thing, functools.partial), _of_partial),
+    (lambda thing: isinstance(thing, type), _of_class),
     (_is_kept_object, _of_object),
 )

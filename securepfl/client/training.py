@@ -131,9 +131,9 @@ class LocalTraining:
         model = copy.deepcopy(self.model)
         self.partition.load_shared(model, torch.from_numpy(state.shared))
         self.partition.load_personal(model, torch.from_numpy(state.personal))
-        held = HeldState.of(model, trained=False)
+        held = HeldState.of(model, self.loss, trained=False)
         yield model
-        held.check_unchanged(model, trained=False)
+        held.check_unchanged(model, self.loss, trained=False)
 
     def _personal(self, model: nn.Module) -> Floats:
         return as_floats(self.partition.flatten_personal(model))

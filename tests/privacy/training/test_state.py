@@ -1,9 +1,12 @@
 """A model that keeps something of what it sees is refused by the name of what it keeps, before anything is spent."""
 
+import array
 import functools
+import io
 import itertools
 import random
 from collections import deque
+from decimal import Decimal
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +14,8 @@ import pytest
 import torch
 from parties import FEATURES, NAMES, close_all, exchange, parties
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.distributions import Normal
+from torch.utils.data import Dataset, TensorDataset
 
 from securepfl import Federation
 from securepfl.errors import ModelError
@@ -47,6 +51,18 @@ class Statistics:
 
     def add(self, x):
         self.total += float(x.sum())
+
+
+class Named(dict):
+    """A container with attributes of its own."""
+
+
+class Counted:
+    total = 0.0
+
+
+def count(kind, x):
+    kind.total = getattr(kind, "total", 0.0) + float(x.sum())
 
 
 def squared(output, y):
@@ -99,12 +115,81 @@ def replace_frozen(module, x):
         (lambda m, x: m.kept_by_class.append(1), {}, r"kept_by_class"),
         (functools.partial(lambda seen, m, x: seen.append(1), []), {}, "keep:arguments"),
         (after_three_batches, {"calls": []}, "calls|mean"),
+        (lambda m, x: m.seen.append(float(x[0, 0])), {"seen": array.array("d")}, "attribute seen"),
+        (lambda m, x: m.seen.write(str(float(x[0, 0]))), {"seen": io.StringIO()}, "attribute seen"),
+        (lambda m, x: setattr(m, "sum", m.sum + Decimal(1)), {"sum": Decimal()}, "attribute sum"),
+        (lambda m, x: count(m.seen, x), {"seen": Named()}, r"attribute seen\.total"),
+        (lambda m, x: count(type(m.seen), x), {"seen": Counted()}, r"attribute seen\.total"),
+        (lambda m, x: count(m.kind, x), {"kind": Counted}, r"attribute kind\.total"),
+        (lambda m, x: setattr(m.mean, "seen", x.mean(0)), {}, r"attribute mean\.seen"),
+        (lambda m, x: setattr(m.hidden, "grad", x.mean(0)), {}, r"attribute hidden\.grad"),
+        (lambda m, x: setattr(m.layer.weight, "seen", x[0]), {}, r"attribute layer\.weight\.seen"),
+        (
+            lambda m, x: m.steps.param_groups[0].update(lr=float(x.mean())),
+            {"steps": torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)},
+            r"attribute steps\.param_groups\[0\]\['lr'\]",
+        ),
+        (
+            lambda m, x: m.prior.loc.copy_(x.mean(0)),
+            {"prior": Normal(torch.zeros(4), torch.ones(4))},
+            r"attribute prior\.loc",
+        ),
     ],
 )
 def test_what_a_model_keeps_is_named(keep, held, told):
     with pytest.raises(ModelError, match=f"{told}.* changes while the model is trained") as caught:
         check_independence(Keeping(keep, **held), data(), squared, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+class Running:
+    """A loss that weighs by a mean of the labels so far."""
+
+    def __init__(self):
+        self.mean = 0.0
+
+    def __call__(self, output, y):
+        self.mean += 1e-6 * float(y.mean())
+        return (1 + self.mean) * squared(output, y)
+
+
+class Weighing(nn.Module):
+    """One that is to be trained, which a loss never is."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, output, y):
+        return squared(output, y) * torch.exp(-self.log_weight) + self.log_weight
+
+
+@pytest.mark.parametrize(("loss", "told"), [(Running(), r"loss\.mean"), (Weighing(), r"loss\.log_weight\.grad")])
+def test_what_a_loss_keeps_is_named(loss, told):
+    with pytest.raises(ModelError, match=f"attribute {told} changes"):
+        check_independence(nn.Linear(4, 1), data(), loss, device="cpu")
+
+
+class Caching(Dataset):
+    """Keeps what it has read, as data sets of images do."""
+
+    def __init__(self):
+        self.read = {}
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return self.read.setdefault(index, data()[index])
+
+    def loss(self, output, y):
+        return squared(output, y)
+
+
+def test_data_may_be_cached_as_they_are_read():
+    cached = Caching()
+    check_independence(nn.Linear(4, 1), cached, cached.loss, device="cpu")
+    assert len(cached.read) == 40
 
 
 def hooked(register):
