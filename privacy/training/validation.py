@@ -147,15 +147,38 @@ def _substitute(module: nn.Module) -> nn.Module | None:
         return attention_in_place_of(module)
     if isinstance(module, _InstanceNorm):
         return _without_statistics(module)
-    if type(module) not in ModuleValidator.FIXERS:
+    substitute: nn.Module
+    if type(module) is nn.RNN:
+        substitute = _of_rnn(module)
+    elif type(module) in ModuleValidator.FIXERS and not getattr(module, "proj_size", 0):
+        substitute = ModuleValidator.FIXERS[type(module)](module)
+    else:
         return None
-    substitute: nn.Module = ModuleValidator.FIXERS[type(module)](module)
     if isinstance(module, _BatchNorm) and module.affine:
         substitute.load_state_dict({"weight": module.weight, "bias": module.bias})
     like = next(iter(module.parameters()), None)
     if like is not None:
         substitute.to(like.device, like.dtype)
+    trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    for name, parameter in substitute.named_parameters():
+        parameter.requires_grad_(trained.get(name, True))
     return substitute.train(module.training)
+
+
+def _of_rnn(module: nn.RNN) -> nn.Module:
+    """Opacus has the layer, and no fixer that makes it."""
+    substitute: nn.Module = DPRNN(
+        module.input_size,
+        module.hidden_size,
+        module.num_layers,
+        nonlinearity=module.nonlinearity,
+        bias=module.bias,
+        batch_first=module.batch_first,
+        dropout=module.dropout,
+        bidirectional=module.bidirectional,
+    )
+    substitute.load_state_dict(module.state_dict())
+    return substitute
 
 
 def _without_statistics(module: _InstanceNorm) -> nn.Module:
@@ -192,6 +215,9 @@ def _fault_of_training(module: nn.Module) -> str | None:
     faults = {
         "divides by how often the batch looks a row up: set scale_grad_by_freq=False": (
             getattr(module, "scale_grad_by_freq", False)
+        ),
+        "has proj_size, and no layer with per-record gradients has: leave it out, and put a Linear behind": bool(
+            getattr(module, "proj_size", 0)
         ),
         "has no per-record gradients: replace it (securepfl.replace_unsupported)": (
             isinstance(module, nn.RNNBase | nn.MultiheadAttention)

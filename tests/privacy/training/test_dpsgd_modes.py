@@ -1,6 +1,7 @@
 """Every way to have per-record gradients gives the clipped sum that a plain loop over records gives."""
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -505,6 +506,7 @@ def test_canaries_that_do_not_fit_are_refused(coordinates, zeroed):
         (nn.InstanceNorm1d(4, affine=True, track_running_stats=True), (4, 5), nn.InstanceNorm1d),
         (nn.LSTM(4, 3, batch_first=True), (5, 4), DPLSTM),
         (nn.GRU(4, 3, batch_first=True), (5, 4), DPGRU),
+        (nn.RNN(4, 3, batch_first=True), (5, 4), DPRNN),
     ],
 )
 def test_unsupported_layers_are_replaced_in_a_copy_that_trains(layer, shape, kind):
@@ -525,11 +527,21 @@ def test_unsupported_layers_are_replaced_in_a_copy_that_trains(layer, shape, kin
     train(trained, TensorDataset(x, torch.ones(4, dtype=torch.float64)))
 
 
-def test_replaced_recurrent_layers_compute_the_same():
-    model = Last(nn.LSTM(4, 3, batch_first=True))
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, functools.partial(nn.RNN, nonlinearity="relu")])
+def test_replaced_recurrent_layers_compute_the_same(kind):
+    model = Last(kind(4, 3, num_layers=2, bidirectional=True, batch_first=True))
+    model.layer.weight_hh_l0.requires_grad_(False)
     copied, _ = replace_unsupported(model)
     x = torch.randn(2, 5, 4)
     torch.testing.assert_close(copied(x), model(x))
+    assert {name for name, p in copied.layer.named_parameters() if not p.requires_grad} == {"weight_hh_l0"}
+
+
+def test_a_projected_recurrent_layer_has_no_substitute():
+    model = Last(nn.LSTM(4, 3, proj_size=2, batch_first=True))
+    assert replace_unsupported(model)[1] == ()
+    with pytest.raises(ModelError, match=r"layer layer \(LSTM\) has proj_size"):
+        validate_model(model)
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
