@@ -39,3 +39,12 @@ class AggregateError(SecurePFLError):
 
 class StorageError(SecurePFLError):
     """A folder or file cannot be written or already holds something: choose another or make room."""
+
+
+def first_line(error: BaseException) -> str:
+    """What somebody else's error says, in a line; its class where it says nothing.
+
+    >>> first_line(ValueError("no such row\\nat all")), first_line(AssertionError())
+    ('no such row', 'AssertionError')
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]

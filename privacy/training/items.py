@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from securepfl.errors import DataError
+from securepfl.errors import DataError, first_line
 from securepfl.privacy.accounting.events import Unit
-from securepfl.privacy.training.units import Batch, Collate, patient_batches
+from securepfl.privacy.training.units import Batch, Collate, check_rows, patient_batches
 
-_FAULTS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 # Labels of at most so many numbers are told apart.
 _LABEL_VALUES = 16
 # Items of which a collate function is asked twice whether it makes the same.
@@ -73,11 +72,7 @@ class Items:
 
     def _joined(self, order: Sequence[int]) -> Batch:
         x, y = (self.collate or default_collate)([self.held[index] for index in order])
-        if len(x) != len(order):
-            raise DataError(
-                f"the collate function made {len(x)} rows of {len(order)} records, but the clip bounds one row each: "
-                "give one row per record"
-            )
+        check_rows(x, y, len(order))
         return Batch(x, y, tuple(order))
 
     def _repeats(self, order: Sequence[int]) -> bool:
@@ -89,9 +84,10 @@ def fetched(dataset: Dataset[Any], index: int, unit: Unit) -> Any:
     """One item. Raises DataError, naming it, where it cannot be read."""
     try:
         return dataset[index]
-    except _FAULTS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{unit} {index} of the data set cannot be read ({reason}): mend it, or leave it out") from None
+    except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
+        raise DataError(
+            f"{unit} {index} of the data set cannot be read ({first_line(error)}): mend it, or leave it out"
+        ) from None
 
 
 def alike(one: Any, other: Any) -> bool:

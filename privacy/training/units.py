@@ -152,12 +152,26 @@ def record_batches(
     groups = [drawn[start : start + physical_batch] for start in range(0, len(drawn), physical_batch)]
     loader = DataLoader(dataset, batch_sampler=groups, collate_fn=collate)
     for (x, y), group in zip(loader, groups, strict=True):
-        if len(x) != len(group):
-            raise DataError(
-                f"the collate function made {len(x)} rows of {len(group)} records, but the clip bounds one row each: "
-                "give one row per record"
-            )
+        check_rows(x, y, len(group))
         yield Batch(x, y, tuple(group))
+
+
+def check_rows(x: Any, y: Any, records: int) -> None:
+    """Raises DataError where a batch of records is not a tensor of features and one of labels, a row for each record.
+
+    >>> check_rows(torch.zeros(2, 3), torch.zeros(2), records=2)
+    """
+    for what, rows in (("features", x), ("labels", y)):
+        if not isinstance(rows, Tensor):
+            raise DataError(
+                f"{what} of several records make a {type(rows).__name__}, not a tensor: let each record be (x, y), two "
+                "tensors or numbers, or make tensors in a collate function"
+            )
+    if len(x) != records:
+        raise DataError(
+            f"the collate function made {len(x)} rows of {records} records, but the clip bounds one row each: "
+            "give one row per record"
+        )
 
 
 def patient_batches(dataset: Dataset[Any], drawn: list[int], physical_batch: int) -> Iterator[Batch]:

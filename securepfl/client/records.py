@@ -19,7 +19,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from securepfl.errors import DataError, ModelError
+from securepfl.client.repeats import check_held_once
+from securepfl.errors import DataError, ModelError, SecurePFLError, first_line
 from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.probe import check_independence
@@ -44,9 +45,9 @@ class TrainingSet:
     def of(cls, training: DataLoader[Any] | Dataset[Any], site: str, unit: Unit = "record") -> "TrainingSet":
         """From a DataLoader or Dataset. Batches are drawn anew: full, or Poisson at the declared rate.
 
-        Raises DataError for data that cannot be indexed or are empty, and for a DataLoader whose sampler leaves
-        records out, repeats or weighs them: drawing anew would undo that unseen. So does a collate function for
-        patients, whose records are concatenated here.
+        Raises DataError for data that cannot be indexed or are empty, for a Subset or ConcatDataset that holds one
+        twice (see repeats.py), and for a DataLoader whose sampler leaves records out, repeats or weighs them: drawing
+        anew would undo that unseen. So does a collate function for patients, whose records are concatenated here.
         """
         if isinstance(training, DataLoader):
             _check_sampler(training, site)
@@ -60,6 +61,7 @@ class TrainingSet:
             )
         if not len(dataset):
             raise DataError(f"{site}: no training records; hand in at least one")
+        check_held_once(dataset, site, unit)
         return cls(dataset, collate, len(dataset), unit)
 
     def try_out(
@@ -113,10 +115,11 @@ def _told(site: str, unit: Unit) -> Iterator[None]:
         yield
     except (ModelError, DataError) as error:
         raise type(error)(f"{site}: {error}") from None
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except SecurePFLError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
         raise ModelError(
-            f"{site}: model and loss fail on this data set ({reason}); each {unit} is (x, y), and "
+            f"{site}: model and loss fail on this data set ({first_line(error)}); each {unit} is (x, y), and "
             "the loss takes the model's outputs and the labels of a batch"
         ) from None
 

@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from securepfl.errors import ModelError
+from securepfl.errors import ModelError, SecurePFLError, first_line
 
 if TYPE_CHECKING:
     from securepfl.tasks.task import Predictions, Task
 
 _SURE = 1e300
+# Torch knows no type that holds both these and a signed one.
+_UNPROMOTED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @contextmanager
@@ -46,9 +48,11 @@ def placed_like(model: nn.Module, features: NDArray[Any] | Tensor, trained: torc
         tensor = tensor.to(parameter.device)
     if tensor.is_floating_point():
         return tensor.to(torch.float32 if parameter is None else parameter.dtype)
-    if trained is not None and torch.promote_types(tensor.dtype, trained) == trained:
-        return tensor.to(trained)
-    return tensor
+    if trained is None or tensor.dtype == trained or trained in _UNPROMOTED:
+        return tensor
+    if tensor.dtype in _UNPROMOTED:
+        tensor = tensor.to(torch.int64)
+    return tensor.to(trained) if torch.promote_types(tensor.dtype, trained) == trained else tensor
 
 
 def probabilities(logits: Tensor) -> NDArray[np.float64]:
@@ -83,8 +87,10 @@ def predict(
     try:
         with evaluating(model), torch.no_grad():
             parts = [task.predict(_outputs(model, part)) for part in torch.split(rows, batch)]
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except SecurePFLError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
+        reason = first_line(error)
         kind = f"{str(rows.dtype).removeprefix('torch.')} features {list(rows.shape)}"
         raise ModelError(f"predict: the model fails on {kind} ({reason}); hand in rows as in training") from None
     return np.concatenate(parts)
@@ -101,7 +107,12 @@ def _tensor(features: NDArray[Any] | Tensor) -> Tensor:
     """A copy, because torch takes no read-only, reversed or big-endian arrays, which pandas and files can give."""
     if isinstance(features, Tensor):
         return features
-    array = np.asarray(features)
+    try:
+        array = np.asarray(features)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"predict: features cannot be made one array ({first_line(error)}); hand in an array of numbers"
+        ) from None
     if array.dtype.kind not in "biuf":
         raise ModelError(f"predict: features of type {array.dtype}; hand in an array of numbers")
     native = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")

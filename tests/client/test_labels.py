@@ -77,6 +77,76 @@ def test_an_illegal_label_is_found_wherever_it_is(tmp_path, training, item):
     assert not (tmp_path / "state").exists()
 
 
+TWICE = TensorDataset(X, ZEROS)
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        (Subset(TWICE, [5, 6, 7, 5]), "records 0 and 3"),
+        (Subset(TWICE, [5, -55]), "records 0 and 1"),
+        (Subset(Subset(TWICE, torch.tensor([4, 5, 4])), [2, 1, 0]), "records 0 and 2"),
+        (ConcatDataset([TWICE, TWICE]), "records 0 and 60"),
+        (ConcatDataset([Subset(TWICE, range(9)), Subset(TWICE, range(8, 12))]), "records 8 and 9"),
+    ],
+)
+def test_an_item_that_would_train_twice_is_refused(tmp_path, training, told):
+    with pytest.raises(DataError, match=rf"^alder: {told} \(from 0\) are the same one"):
+        client(tmp_path, training)
+
+
+def test_every_item_once_in_any_order_is_taken(tmp_path):
+    equal = TensorDataset(torch.ones(4, 4), torch.ones(4))
+    with client(tmp_path, ConcatDataset([Subset(TWICE, torch.arange(20)), Subset(TWICE, range(59, 30, -1)), equal])):
+        pass
+
+
+def test_an_index_beyond_the_data_set_is_told(tmp_path):
+    with pytest.raises(DataError, match=r"alder: record 2 \(from 0\) is none of its data set's"):
+        client(tmp_path, Subset(TWICE, [0, 1, 60]))
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ([((x, x), 0.0) for x in X], "features of several records make a list"),
+        ([({"x": x}, 0.0) for x in X], "features of several records make a dict"),
+        ([(x, "yes") for x in X], "labels of several records make a tuple"),
+    ],
+)
+def test_what_makes_no_tensors_is_told(tmp_path, training, told):
+    with pytest.raises(DataError, match=f"alder: {told}, not a tensor"):
+        client(tmp_path, training)
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.uint32, torch.uint64])
+def test_labels_in_types_that_torch_does_not_compare(tmp_path, kind):
+    with client(tmp_path / "a", TensorDataset(X, (X[:, 0] > 0).to(kind)), build=three, task="multiclass"):
+        pass
+    with pytest.raises(DataError, match=r"alder: record 57 .* label is 3: with 3 classes"):
+        client(tmp_path / "b", TensorDataset(X, with_label(3.0).to(kind)), build=three, task="multiclass")
+
+
+def test_complex_labels_are_refused(tmp_path):
+    with pytest.raises(DataError, match="alder: labels are complex"):
+        client(tmp_path, TensorDataset(X, ZEROS.to(torch.complex64)))
+
+
+class UnreadableError(Exception):
+    """As libraries raise that derive from no error of Python's."""
+
+
+def test_whatever_the_pipelines_own_code_raises_is_told_in_one_line(tmp_path):
+    def fails(*_):
+        raise UnreadableError("no header\nin this file")
+
+    with pytest.raises(ModelError, match=r"alder: model and loss fail on this data set \(no header\)"):
+        client(tmp_path, TensorDataset(X, ZEROS), loss=fails)
+    failing = type("Failing", (Items,), {"__getitem__": fails})
+    with pytest.raises(DataError, match=r"alder: record 0 \(from 0\) cannot be read \(no header\)"):
+        client(tmp_path, failing(X, ZEROS))
+
+
 def test_a_patients_illegal_label_is_named_by_patient_and_record(tmp_path):
     training = group_records(X, with_label(-1.0), [row // 3 for row in range(60)])
     with pytest.raises(DataError, match=r"alder: patient 19 \(from 0\), record 0 of theirs: label is -1"):

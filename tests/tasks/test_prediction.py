@@ -65,6 +65,10 @@ class Codes(nn.Module):
         (np.ones((2, 3), np.int32), torch.int64, torch.int64),
         (np.full((2, 3), 299), torch.uint8, torch.int64),
         (np.ones((2, 3), np.int64), torch.float32, torch.float32),
+        (np.ones((2, 3), np.uint16), torch.int64, torch.int64),
+        (np.ones((2, 3), np.uint32), torch.int32, torch.int64),
+        (np.ones((2, 3), ">u2"), torch.float32, torch.float32),
+        (np.ones((2, 3), np.int64), torch.uint16, torch.int64),
         (np.ones((2, 3), ">f8"), torch.int64, torch.float32),
         (np.ones((2, 3), np.longdouble), None, torch.float32),
         (torch.ones(2, 3, dtype=torch.float64), torch.float64, torch.float32),
@@ -79,6 +83,21 @@ def test_integers_stay_integers_and_numbers_take_the_models_type(given, trained,
 def test_what_is_no_number_is_refused():
     with pytest.raises(ModelError, match="features of type object; hand in an array of numbers"):
         predict(Codes(), np.array([["a"]], dtype=object), BINARY)
+
+
+def test_rows_of_several_lengths_are_no_array():
+    with pytest.raises(ModelError, match=r"cannot be made one array .*; hand in an array of numbers"):
+        predict(nn.Linear(2, 1), [[1.0, 2.0], [1.0]], BINARY)
+
+
+def test_whatever_the_pipelines_own_code_raises_is_told_in_one_line():
+    class Strict(nn.Linear):
+        def forward(self, x):
+            assert x.shape[1] == 3, "two lines\nof words"
+            return super().forward(x)
+
+    with pytest.raises(ModelError, match=r"fails on float32 features \[2, 4\] \(two lines\)"):
+        predict(Strict(3, 1), torch.ones(2, 4), BINARY)
 
 
 def test_a_type_that_the_model_does_not_take_is_told_in_one_line():
