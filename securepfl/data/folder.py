@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from securepfl.data.names import alike, composed, spelled_out
-from securepfl.data.reading import SUFFIXES
+from securepfl.data.reading import READERS, SUFFIXES_IN_WORDS
 from securepfl.data.values import shown
 from securepfl.errors import DataError
 
@@ -41,8 +41,8 @@ def hospital_files(folder: Path, declared: Mapping[str, str]) -> dict[str, Path]
     other = [file.name for file in listed if file not in taken and not _passed_over(file)]
     if other:
         raise DataError(
-            f"{folder}: no reader takes {_in_words(other)}; save each as .csv or .parquet, move it, or name every "
-            "hospital's file in [data.files]"
+            f"{folder}: no reader takes {_in_words(other)}; save each as {SUFFIXES_IN_WORDS}, move it, or name "
+            "every hospital's file in [data.files]"
         )
     return _by_site(folder, taken)
 
@@ -67,7 +67,7 @@ def _by_site(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
             )
         found[site] = file
     if not found:
-        raise DataError(f"{folder}: has no .csv or .parquet file; add one a site, or declare [data.files]")
+        raise DataError(f"{folder}: has no {SUFFIXES_IN_WORDS} file; add one a site, or declare [data.files]")
     if pair := alike(found):
         files_of = " and ".join(spelled_out(found[site].name) for site in pair)
         raise DataError(f"{folder}: {files_of} name hospitals that look alike; rename or remove one")
@@ -83,7 +83,7 @@ def _listed(folder: Path) -> list[Path]:
 
 def _is_table(file: Path) -> bool:
     """Whether a file counts as a hospital's. A broken link does: reading it says what is wrong."""
-    return file.suffix.lower() in SUFFIXES and not _hidden(file) and (file.is_file() or file.is_symlink())
+    return file.suffix.lower() in READERS and not _hidden(file) and (file.is_file() or file.is_symlink())
 
 
 def _passed_over(file: Path) -> bool:
@@ -107,7 +107,7 @@ def _holds_tables(folder: Path) -> bool:
 
 
 def _like_table(file: Path) -> bool:
-    return _TABLES.fullmatch(file.name) is not None
+    return file.suffix.lower() in READERS or _TABLES.fullmatch(file.name) is not None
 
 
 def _in_words(names: list[str]) -> str:

@@ -1,6 +1,8 @@
 """One file of any kind as columns: a reader a suffix."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from securepfl.data.csv_table import read_csv
 from securepfl.data.parquet import read_parquet
@@ -8,22 +10,23 @@ from securepfl.data.schema import DataSpec
 from securepfl.data.wanted import Contents, Wanted
 from securepfl.errors import DataError
 
-PARQUET = ".parquet"
-SUFFIXES = (".csv", PARQUET)
-"""Of files in a folder that are taken for tables without being declared."""
+Reader = Callable[[Path, Wanted], Contents]
+READERS: Mapping[str, Reader] = MappingProxyType({".csv": read_csv, ".parquet": read_parquet})
+"""By suffix; in a folder, files that end so are taken for tables without being declared."""
+SUFFIXES_IN_WORDS = " or ".join(READERS)
 
 
 def read_columns(path: Path, wanted: Wanted | None = None) -> Contents:
-    """Read one file: Parquet by its suffix `.parquet`, anything else as text in the CSV format.
+    """Read one file by the reader of its suffix; one of any other suffix as text in the CSV format.
 
     Raises DataError for a file that cannot be read or has no rows.
     """
-    read = read_parquet if path.suffix.lower() == PARQUET else read_csv
+    read = READERS.get(path.suffix.lower(), read_csv)
     try:
         contents = read(path, wanted or Wanted())
     except OSError as error:
         reason = error.strerror or "damaged"
-        raise DataError(f"{path}: cannot be read ({reason}); name an existing CSV or Parquet file") from None
+        raise DataError(f"{path}: cannot be read ({reason}); name an existing {SUFFIXES_IN_WORDS} file") from None
     if contents.rows == 0:
         raise DataError(f"{path}: has no rows; give a file with at least one row of data")
     return contents

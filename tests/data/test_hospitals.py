@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from securepfl.data.folder import left_out
+from securepfl.data import folder
+from securepfl.data.folder import hospital_files, left_out
 from securepfl.data.names import alike, look
+from securepfl.data.reading import READERS
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites
 from securepfl.errors import ConfigError, DataError
@@ -235,3 +237,13 @@ def test_a_column_that_looks_like_the_one_that_lacks_is_named(tmp_path: Path, na
     assert f"has no column `a` (declared as a feature); {told} looks like it; rename one" in refusal(
         tmp_path, declare()
     )
+
+
+def test_every_file_that_a_reader_takes_counts_as_a_table_inside_a_folder_too(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(folder, "READERS", {**READERS, ".rows": READERS[".csv"]})
+    write(tmp_path / "north.csv", "1,0")
+    write(tmp_path / "south.rows", "2,1")
+    assert set(hospital_files(tmp_path, {})) == {"north", "south"}
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more" / "west.rows", "3,1")
+    assert "no reader takes `more`" in refusal(tmp_path, declare())
