@@ -36,16 +36,16 @@ from securepfl.settings.tables import (
     TrajectorySettings,
     require,
 )
-from securepfl.tasks.names import DEFAULT_TASK, TaskName
+from securepfl.tasks.names import DEFAULT_TASK, LABEL_KEYS
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-_LABEL_KEYS: dict[TaskName, str] = {
-    "multiclass": 'classes = ["...", "..."]',
-    "multilabel": 'label = ["...", "..."] (several columns)',
-    "regression": "label_range = { centre = ..., spread = ... }",
+_LABEL_FORMS = {
+    "classes": 'classes = ["...", "..."]',
+    "label": 'label = ["...", "..."] (several columns)',
+    "label_range": "label_range = { centre = ..., spread = ... }",
 }
 
 
@@ -117,14 +117,13 @@ class Federation(Settings, frozen=True):
     def _require_declared_task(self) -> None:
         """What `[data]` declares of labels and what `[model]` makes of them are one task."""
         data, task = self.data or {}, self.model.task or DEFAULT_TASK
-        declared: dict[TaskName, bool] = {
-            "multiclass": data.get("classes") is not None,
-            "multilabel": isinstance(data.get("label"), list | tuple),
-            "regression": data.get("label_range") is not None,
-        }
-        for name, key in _LABEL_KEYS.items():
-            require(not declared[name] or task == name, f'[data] {key} needs [model] task = "{name}", not "{task}"')
-            require(self.data is None or declared[name] or task != name, f'[model] task = "{name}" needs [data] {key}')
+        declared = {key: data.get(key) is not None for key in _LABEL_FORMS}
+        declared["label"] = isinstance(data.get("label"), list | tuple)
+        for key, form in _LABEL_FORMS.items():
+            tasks = " or ".join(f'"{name}"' for name, its in LABEL_KEYS.items() if its == key)
+            fits = LABEL_KEYS[task] == key
+            require(not declared[key] or fits, f'[data] {form} needs [model] task = {tasks}, not "{task}"')
+            require(self.data is None or declared[key] or not fits, f'[model] task = "{task}" needs [data] {form}')
 
     def _require_shared_noise_fits(self) -> None:
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""

@@ -1,6 +1,12 @@
-"""The tasks' names, for settings: without torch."""
+"""The tasks' names, and what settings must know of each: without torch."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 TaskName = Literal["binary", "multiclass", "multilabel", "regression"]
 DEFAULT_TASK: TaskName = "binary"
+LABEL_KEYS: Mapping[TaskName, str | None] = MappingProxyType(
+    {"binary": None, "multiclass": "classes", "multilabel": "label", "regression": "label_range"}
+)
+"""The key of `[data]` that declares a task's labels (`label`: as a list); None where they are yes or no."""

@@ -1,4 +1,4 @@
-"""The tasks that settings can name. A new one is a line here, its name in names.py, and a file of its own."""
+"""The tasks that settings can name. A new one is a file of its own, its name in names.py, and a line here."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,6 +1,7 @@
 """What each task calls legal, loses, and measures."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from securepfl.errors import ConfigError
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.multiclass import Multiclass
 from securepfl.tasks.multilabel import Multilabel
+from securepfl.tasks.names import LABEL_KEYS, TaskName
 from securepfl.tasks.own import OwnLoss
 from securepfl.tasks.registry import TASKS, task_named
 from securepfl.tasks.regression import Regression
@@ -183,3 +185,7 @@ def test_an_unknown_task_is_refused_with_those_that_are_known():
 def test_a_declaration_that_is_none_is_refused(name, declared):
     with pytest.raises(ValueError):
         task_named(name, **declared)
+
+
+def test_settings_and_the_registry_know_the_same_tasks():
+    assert tuple(TASKS) == tuple(LABEL_KEYS) == get_args(TaskName)
