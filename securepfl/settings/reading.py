@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -102,7 +102,7 @@ def structured(mapping: Mapping[str, Any], kind: type[_S], where: str) -> _S:
     try:
         return msgspec.convert(mapping, type=kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_readable(str(error))}") from None
+        raise ConfigError(f"{where}: {_readable(str(error), kind)}") from None
 
 
 def _check_whole_numbers(value: Any, where: str, place: str = "") -> None:
@@ -148,18 +148,24 @@ _GONE = {
 }
 """Keys that files of earlier versions may hold, and what to do about each."""
 
-_CHOICES = {
-    "trajectory.of": "local and mixture",
-    "sparsity.kind": "auto, support, select, soft and difference",
-    "model.kind": "mlp, logistic and own",
-    "model.task": "binary, multiclass, multilabel and regression",
-    "model.personal": "auto, intercept, head and adapters; patterns stand in a list",
-    "encryption.masking": "none and pairwise",
-    "privacy.unit": "record and patient",
-}
+
+def _choices(kind: Any, key: str) -> str:
+    """The words that settings of `kind` know at `key`, as `[model] task` has some."""
+    for name in key.split("."):
+        hints = [get_type_hints(part) for part in (kind, *get_args(kind)) if hasattr(part, "__struct_fields__")]
+        kind = hints[0].get(name) if hints else None
+    *words, last = _words(kind) or ["those in docs/configuration.md"]
+    known = f"{', '.join(words)} and {last}" if words else last
+    return f"{known}; patterns stand in a list" if key == "model.personal" else known
 
 
-def _readable(message: str) -> str:
+def _words(hint: Any) -> list[str]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [word for part in get_args(hint) for word in _words(part)]
+
+
+def _readable(message: str, kind: Any) -> str:
     """msgspec's words in ours: the key's place first, as it stands in the TOML."""
     text, _, place = message.partition(" - at `$")
     key = place.rstrip("`").lstrip(".")
@@ -170,7 +176,7 @@ def _readable(message: str) -> str:
         field = text.split("`")[1]
         return f"[{key}] {field}: must be declared; add {field} = ..."
     if text.startswith("Invalid enum value"):
-        text += f"; known are {_CHOICES.get(key, 'those in docs/configuration.md')}"
+        text += f"; known are {_choices(kind, key)}"
     if text.startswith("Expected"):
         text += "; mend its type (numbers stand without quotes)"
     return f"[{key}] {text}" if key else text

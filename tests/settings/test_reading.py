@@ -113,3 +113,16 @@ def test_the_command_line_says_it_in_one_line_too(tmp_path):
     (tmp_path / "data").mkdir()
     done = CliRunner().invoke(cli, ["run", str(tmp_path / "federation.toml"), "--data", str(tmp_path / "data")])
     assert isinstance(done.exception, ConfigError) and "save it as UTF-8" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "known"),
+    [
+        ("sparsity", "kind", "auto, support, select, soft and difference"),
+        ("model", "personal", "auto, intercept, head and adapters; patterns stand in a list"),
+        ("privacy", "unit", "record and patient"),
+    ],
+)
+def test_a_word_that_a_key_does_not_know_is_answered_with_all_that_it_does(table, key, known):
+    with pytest.raises(ConfigError, match=rf"\[{table}\.{key}\] .*; known are {known}$"):
+        Federation.from_mapping({table: {key: "nonsense"}})
