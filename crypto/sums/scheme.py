@@ -97,8 +97,8 @@ class Scheme(Protocol):
 def scheme_names() -> tuple[str, ...]:
     """The names that `[encryption] scheme` may have, sorted.
 
-    >>> scheme_names()
-    ('bfv', 'none')
+    >>> {"bfv", "none"} <= set(scheme_names())
+    True
     """
     return tuple(sorted(module.name for module in pkgutil.iter_modules(schemes.__path__)))
 
@@ -115,7 +115,7 @@ def find_scheme(name: str) -> Scheme:
     True
     >>> find_scheme("rot13")
     Traceback (most recent call last):
-    ValueError: scheme must be one of bfv, none, not 'rot13'
+    ValueError: scheme must be one of bfv, ..., not 'rot13'
     """
     if name not in scheme_names():
         raise ValueError(f"scheme must be one of {', '.join(scheme_names())}, not {name!r}")

@@ -60,7 +60,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def test_the_file_is_found_by_its_name_and_gone_without_it(toy):
-    assert scheme_names() == ("bfv", "none", "toy")
+    assert set(scheme_names()) >= {"bfv", "none", "toy"}
     layout = choose_layout(30, 8, 3)
     slots = np.arange(layout.slots, dtype=np.uint64)
     total, cipher = toy.total(layout), toy.cipher(b"", layout)
@@ -70,8 +70,8 @@ def test_the_file_is_found_by_its_name_and_gone_without_it(toy):
 
 
 def test_settings_know_the_schemes_that_are_there():
-    assert scheme_names() == ("bfv", "none")
-    with pytest.raises(ConfigError, match=r"scheme = 'toy': known are bfv and none"):
+    known = " and ".join(scheme_names())
+    with pytest.raises(ConfigError, match=rf"scheme = 'toy': known are {known}"):
         federation_of(encryption={"scheme": "toy"})
 
 
