@@ -13,7 +13,7 @@ from securepfl.errors import DataError
 Reader = Callable[[Path, Wanted], Contents]
 READERS: Mapping[str, Reader] = MappingProxyType({".csv": read_csv, ".parquet": read_parquet})
 """By suffix; in a folder, files that end so are taken for tables without being declared."""
-SUFFIXES_IN_WORDS = " or ".join(READERS)
+SUFFIXES_IN_WORDS = " or ".join(", ".join(READERS).rsplit(", ", 1))
 
 
 def read_columns(path: Path, wanted: Wanted | None = None) -> Contents:
