@@ -19,7 +19,7 @@ def import_name(path):
 CODE = sorted({file.parent for top in FOLDERS for file in (ROOT / top).rglob("*.py")})
 
 
-@pytest.mark.parametrize("name", map(import_name, CODE))
+@pytest.mark.parametrize("name", [*map(import_name, CODE)])
 def test_every_folder_with_code_is_installed(name):
     assert name in SETUPTOOLS["packages"], f'add "{name}" to packages in pyproject.toml'
 
