@@ -97,7 +97,7 @@ class Scheme(Protocol):
 def scheme_names() -> tuple[str, ...]:
     """The names that `[encryption] scheme` may have, sorted.
 
-    >>> {"bfv", "none"} <= set(scheme_names())
+    >>> "none" in scheme_names()
     True
     """
     return tuple(sorted(module.name for module in pkgutil.iter_modules(schemes.__path__)))
