@@ -108,8 +108,9 @@ def replace_unsupported(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
     MultiheadAttention, torch's or Opacus's, becomes an Attention of the same function and weights, also within torch's
     transformer layers, which must have batch_first=True. LSTM, GRU and RNN become those of opacus.layers with the same
-    weights. BatchNorm becomes GroupNorm (gcd(32, channels) groups, weight and bias carried over), InstanceNorm with
-    running statistics one without: the copy then computes something else than `model`, so train it, do not just use it.
+    weights. BatchNorm becomes GroupNorm (of one group for BatchNorm1d, whose records may hold one value a channel; else
+    gcd(32, channels) groups; weight and bias carried over), InstanceNorm with running statistics one without: the copy
+    then computes something else than `model`, so train it, do not just use it.
     Names are those of named_modules(), in order. Device, dtype, mode and what is frozen stay; `model` does too, and so
     do layers whose parameters are all frozen.
 
@@ -150,6 +151,8 @@ def _substitute(module: nn.Module) -> nn.Module | None:
     substitute: nn.Module
     if type(module) is nn.RNN:
         substitute = _of_rnn(module)
+    elif type(module) is nn.BatchNorm1d:  # Opacus's groups of one channel would make every value of [records, 16] a 0
+        substitute = nn.GroupNorm(1, module.num_features, affine=module.affine)
     elif type(module) in ModuleValidator.FIXERS and not getattr(module, "proj_size", 0):
         substitute = ModuleValidator.FIXERS[type(module)](module)
     else:

@@ -527,6 +527,16 @@ def test_unsupported_layers_are_replaced_in_a_copy_that_trains(layer, shape, kin
     train(trained, TensorDataset(x, torch.ones(4, dtype=torch.float64)))
 
 
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_what_replaces_a_batch_norm_of_a_table_lets_values_through(shape):
+    """With groups of one channel, each value of [records, 16] would become its bias, whatever it was."""
+    copied, _ = replace_unsupported(nn.Sequential(nn.BatchNorm1d(16)))
+    x = torch.randn(8, 16, *shape)
+    out = copied(x)
+    assert (out.std(dim=0) > 0.1).all()
+    torch.testing.assert_close(copied(x[:1]), out[:1])
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, functools.partial(nn.RNN, nonlinearity="relu")])
 def test_replaced_recurrent_layers_compute_the_same(kind):
     model = Last(kind(4, 3, num_layers=2, bidirectional=True, batch_first=True))
