@@ -122,7 +122,7 @@ def choose_mode(
     if without:
         kind = type(without[0].module).__name__
         return GradientMode("functorch", f"layer {without[0].name or 'the model itself'} ({kind}) has no sampler")
-    return GradientMode("per-sample", f"every layer has a sampler, and the gradients take {needed / 2**20:.1f} MiB")
+    return GradientMode("per-sample", f"every layer gives them, in {needed / 2**20:.1f} MiB")
 
 
 def require_mode(model: nn.Module, name: ModeName) -> GradientMode:
@@ -183,8 +183,8 @@ class Recorder:
             self._require(True)  # samplers look at it
         if losses.shape != (records,):
             raise ModelError(
-                f"the loss gave shape {tuple(losses.shape)} for {records} records: "
-                "make it give one value per record (in torch's losses, reduction='none')"
+                f"the loss gave shape {tuple(losses.shape)} for {records} records: make it give one value per record "
+                "(in torch's losses, reduction='none'; outputs and labels of one shape; the mean of a record's values)"
             )
         if losses.requires_grad:  # where not, no layer was used: the caller finds its parameters without gradients
             torch.autograd.backward(losses.sum())

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor
 from torch.nn import functional
 
-from securepfl.tasks.labels import first_bad, shape_text
+from securepfl.tasks.labels import first_bad, other_shape, shape_text
 from securepfl.tasks.metrics import auroc, binary_balanced_accuracy, check_probabilities
 from securepfl.tasks.prediction import probabilities
 from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape, no_labels
@@ -46,8 +46,7 @@ class Binary:
         """Shapes other than the output's, and finite values other than 0 and 1."""
         shape = tuple(labels.shape[1:])
         if shape not in ((), (1,)) or output not in (None, shape):
-            wanted = shape_text(() if output is None else output)
-            return Illegal(0, f"label is {shape_text(shape)}, and the model's output {wanted}; reshape one of them")
+            return other_shape(shape, output)
         bad = (labels != 0) & (labels != 1) & torch.isfinite(labels)
         return first_bad(labels, bad, "label is {}: binary labels are 0 and 1; map them, or set another task".format)
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from securepfl.tasks.labels import first_bad, shape_text
+from securepfl.tasks.labels import first_bad, other_shape, shape_text
 from securepfl.tasks.prediction import bounded
 from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape, no_labels
 
@@ -61,8 +61,7 @@ class Regression:
         """Shapes other than the output's, what is not finite, and what lies outside the limit."""
         shape = tuple(labels.shape[1:])
         if shape not in ((), (1,)) or output not in (None, shape):
-            wanted = shape_text(() if output is None else output)
-            return Illegal(0, f"label is {shape_text(shape)}, and the model's output {wanted}; reshape one of them")
+            return other_shape(shape, output)
         bad, legal = ~torch.isfinite(labels), "labels are finite numbers; leave the record out"
         if self.limit < math.inf:
             low, high = self.centre - self.limit * self.spread, self.centre + self.limit * self.spread

@@ -303,12 +303,19 @@ def test_gradients_that_are_not_one_per_record_are_refused(model, named):
         train(model.double(), records(), dp_settings())
 
 
-def test_a_loss_averaged_over_the_batch_is_refused():
-    with pytest.raises(ModelError, match="reduction='none'"):
+@pytest.mark.parametrize(
+    ("loss", "mend"),
+    [
+        (lambda output, y: per_record_loss(output, y).mean(), "reduction='none'"),
+        (lambda output, y: output, "one shape; the mean of a record's values"),
+    ],
+)
+def test_a_loss_that_is_not_one_value_per_record_is_refused(loss, mend):
+    with pytest.raises(ModelError, match=mend):
         train_private(
             network(),
             records(),
-            lambda output, y: per_record_loss(output, y).mean(),
+            loss,
             dp_settings(),
             noise=RandomStream(bytes(32)),
             sampling=RandomStream(bytes(32)),
