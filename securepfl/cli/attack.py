@@ -13,7 +13,9 @@ from securepfl.cli.output import say, say_json
 @click.argument("config", type=EXISTING, required=False)
 @click.option("--data", type=PATH, help="The hospital's table, or a folder with one file a site, as for `run`.")
 @click.option("--site", help="The hospital to rehearse. [default: the first]")
-@click.option("--canaries", type=click.IntRange(min=10), default=1000, show_default=True)
+@click.option(
+    "--canaries", type=click.IntRange(min=10), default=1000, show_default=True, help="Made-up records in one rehearsal."
+)
 @click.option(
     "--runs", type=click.IntRange(min=3), default=40, show_default=True, help="Whole runs of one canary each."
 )

@@ -80,8 +80,8 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
         lines.append("lines cut off at the end would not show: give --heads with what the coordinator saw last")
     else:
         lines.append(
-            f"the coordinator saw line {summary.seen}; that no line after it, nor after the last of {summary.lines}, "
-            "was cut off rests on the hospital: give the heads of the latest run"
+            f"the coordinator saw line {summary.seen} of {summary.lines}: none up to there is missing; that none "
+            "after it was cut off rests on the hospital's word, and heads of a later run, if any, cover more"
         )
     return lines + _caveats(summary)
 

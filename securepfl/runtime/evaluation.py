@@ -196,7 +196,7 @@ def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:
 
 def _budget_notes(client: Client) -> list[str]:
     privacy, gradients = client.federation.privacy, client.gradient_mode
-    notes = [f"gradients {gradients.name}: {gradients.reason}"]
+    notes = [f"gradients by record: {gradients.name}, as {gradients.reason}"]
     if client.sat_out:
         first, count = client.sat_out[0], len(client.sat_out)
         notes.append(

@@ -83,6 +83,7 @@ def test_a_whole_ledger_verifies(run):
     done = in_a_process("audit", "verify", ledger, "--heads", heads, "--key", key)
     assert done.returncode == 0, done.stderr
     assert "each epsilon recomputed" in done.stdout
+    assert "none up to there is missing" in done.stdout
 
 
 def test_without_heads_or_key_verify_says_what_it_could_not_see(run):
