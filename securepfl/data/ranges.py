@@ -44,14 +44,14 @@ def describe_columns(path: Path, site: str, *, header: bool = True) -> str:
     if not header:
         lines.append(f"columns = [{', '.join(json.dumps(name) for name in columns)}]  # rename: no header")
     lines += ['# label = "..."           # the column to predict; for labels other than 0 and 1 add, say,']
-    lines += ['# positive = "> 0"        # which labels count as 1']
+    lines += ['# positive = "> 0"        # which labels count as 1; other tasks: `classes`, `label_range`']
     if site_column is not None:
         lines.append(f"site = {json.dumps(site_column, ensure_ascii=False)}")
     lines += ['# patient = "..."         # whose rows must stay together, where a patient has several']
     lines += ['# drop = ["..."]          # columns that are no features: dates, free text, other identifiers']
     lines += ['# missing_values = ["?"]  # codes for "not recorded"; empty cells and NaN always are']
     kinds = {name: _kind(cells) for name, cells in columns.items() if name != site_column}
-    lines += ['# decimal = ","            # where texts write numbers with a decimal comma']
+    lines += ['# decimal = ","           # where texts write numbers with a decimal comma']
     lines += ["", "[data.ranges]             # numbers, and 0/1 columns (centre 0.5, spread 0.5)"]
     lines += [_range_line(name) for name, kind in kinds.items() if kind == "numeric"]
     lines += ["", "[data.categories]         # texts, and numbers that are codes: every level that may occur"]

@@ -23,6 +23,7 @@ def test_columns_are_listed_with_kind_and_unit(tmp_path: Path):
     assert '# height_cm = { centre = ..., spread = ..., unit = "cm" }' in text
     assert "# smoker = [...]  # boolean" in text
     assert "# ward = [...]  # text" in text
+    assert "`classes`, `label_range`" in text
 
 
 def test_no_cell_and_no_statistic_is_shown(tmp_path: Path):
