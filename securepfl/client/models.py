@@ -1,11 +1,7 @@
 """The models that a hospital's state stands for."""
 
-import copy
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from securepfl.client.state import ClientState, Floats
@@ -28,7 +24,7 @@ class Models:
     def personal(self, state: ClientState) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""
         average = state.trajectory or {"shared": state.shared, "personal": state.personal}
-        return self._with(average["shared"], average["personal"])
+        return self.partition.filled(self.template, average["shared"], average["personal"]).eval()
 
     def shared(self, state: ClientState) -> nn.Module | None:
         """A copy with the shared parameters and the hospitals' average personal ones, or None where there are personal
@@ -37,10 +33,4 @@ class Models:
         average = state.average_personal
         if average is None and self.start.size:
             return None
-        return self._with(state.shared, self.start if average is None else average)
-
-    def _with(self, shared: NDArray[np.float32], personal: NDArray[np.float32]) -> nn.Module:
-        model = copy.deepcopy(self.template)
-        self.partition.load_shared(model, torch.from_numpy(shared))
-        self.partition.load_personal(model, torch.from_numpy(personal))
-        return model.eval()
+        return self.partition.filled(self.template, state.shared, self.start if average is None else average).eval()

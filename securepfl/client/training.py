@@ -1,6 +1,5 @@
 """What a hospital trains for a round, and what that releases: an update of its own, or its part of one common step."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -128,9 +127,7 @@ class LocalTraining:
         """The model with the state's parameters, to be trained. Raises ModelError where more than these changes: then
         nothing is sent.
         """
-        model = copy.deepcopy(self.model)
-        self.partition.load_shared(model, torch.from_numpy(state.shared))
-        self.partition.load_personal(model, torch.from_numpy(state.personal))
+        model = self.partition.filled(self.model, state.shared, state.personal)
         held = HeldState.of(model, self.loss, trained=False)
         yield model
         held.check_unchanged(model, self.loss, trained=False)

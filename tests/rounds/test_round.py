@@ -151,18 +151,7 @@ def test_a_killed_hospital_goes_on_from_its_folder(tmp_path):
     coordinator, clients = parties(federation, tmp_path)
     invitations = coordinator.invite()
     sent = {name: clients[name].contribute(invitation) for name, invitation in invitations.items()}
-    old = clients["birch"]
-    old.close()
-    again = Client(
-        federation,
-        "birch",
-        MODEL,
-        rows_of("birch"),
-        old.session.keyring,
-        tmp_path / "birch",
-        device="cpu",
-        simulation=Simulation(),
-    )
+    again = reopened(clients["birch"])
     assert again.contribute(invitations["birch"]) == sent["birch"]
     clients["birch"] = again
     for message in sent.values():
@@ -186,18 +175,8 @@ def test_killed_in_training_the_round_stays_charged_and_is_sat_out(tmp_path, mon
         clients["birch"].contribute(invitations["birch"])
     monkeypatch.undo()
     spent = clients["birch"].ledger.spent()
-    clients["birch"].close()
     assert spent > 0
-    again = Client(
-        federation,
-        "birch",
-        MODEL,
-        rows_of("birch"),
-        clients["birch"].session.keyring,
-        tmp_path / "birch",
-        device="cpu",
-        simulation=Simulation(),
-    )
+    again = reopened(clients["birch"])
     clients["birch"] = again
     for name, invitation in invitations.items():
         coordinator.receive(clients[name].contribute(invitation))

@@ -1,5 +1,6 @@
 """Which parameters are shared and which personal: the selectors M and N of x = Mx + Nz, by name."""
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,13 @@ class Partition:
     def load_personal(self, model: nn.Module, vector: Tensor) -> None:
         """Write `vector` [personal_size] into the personal parameters, in place, on the model's device."""
         self._load(model, self.personal, vector)
+
+    def filled(self, model: nn.Module, shared: NDArray[np.float32], personal: NDArray[np.float32]) -> nn.Module:
+        """A copy of `model` with these shared [shared_size] and personal [personal_size] parameters."""
+        copied = copy.deepcopy(model)
+        self.load_shared(copied, torch.from_numpy(shared))
+        self.load_personal(copied, torch.from_numpy(personal))
+        return copied
 
     def mask_from_support(self, support: NDArray[np.bool_]) -> dict[str, Tensor]:
         """The support [shared_size] as one float32 0/1 mask per shared parameter, in its shape, on the CPU.
