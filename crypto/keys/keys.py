@@ -21,17 +21,18 @@ from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 __all__ = ["FederationKey", "Identity", "Keyring", "PublicIdentity", "key_commitment"]
 
 _MAGIC: Final = b"SPFK"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _HEAD: Final = struct.Struct(">4sBIB")
-_INFO: Final = b"securepfl federation key 2"
+_INFO: Final = b"securepfl federation key 3"
 
 
 @dataclass(frozen=True, repr=False)
 class FederationKey:
-    """One epoch's secrets: a root key (32 bytes) from which the seeds derive, and one BFV secret key.
+    """One epoch's secrets: a root key (32 bytes) from which the seeds derive, and two BFV secret keys.
 
-    All parameter sets of sums share degree and modulus, so `he_key` serves each of them; it is empty for
-    `--plaintext`. Raises ValueError for keys of a wrong length.
+    `he_key` encrypts sums, under every parameter set. `similarity_he_key` encrypts sketches; the two are drawn
+    independently. Each is a ternary polynomial (crypto/sums/ring.py), and both are empty for `--plaintext`. Raises
+    ValueError for keys of a wrong length.
 
     It travels (grants) and persists (key files): `to_bytes` and the labels of the derived keys may never change under
     one version number, since commitments and whole runs are bound to them.
@@ -45,17 +46,19 @@ class FederationKey:
 
     epoch: int
     root_key: bytes
-    he_key: bytes
+    he_key: bytes = b""
+    similarity_he_key: bytes = b""
 
     def __post_init__(self) -> None:
         if not 0 <= self.epoch < 2**32:
             raise ValueError(f"epoch must be in [0, 2^32), not {self.epoch}")
         if len(self.root_key) != KEY_BYTES:
             raise ValueError(f"root_key must be {KEY_BYTES} bytes, not {len(self.root_key)}")
-        if len(self.he_key) not in (0, RING_KEY_BYTES):
-            raise ValueError(f"he_key must be {RING_KEY_BYTES} bytes or none, not {len(self.he_key)}")
-        object.__setattr__(self, "root_key", Secret(self.root_key))
-        object.__setattr__(self, "he_key", Secret(self.he_key))
+        lengths = len(self.he_key), len(self.similarity_he_key)
+        if lengths not in ((0, 0), (RING_KEY_BYTES, RING_KEY_BYTES)):
+            raise ValueError(f"he_key and similarity_he_key must be {RING_KEY_BYTES} bytes each or none, not {lengths}")
+        for name in ("root_key", "he_key", "similarity_he_key"):
+            object.__setattr__(self, name, Secret(getattr(self, name)))
 
     def __repr__(self) -> str:
         short = self.commitment.hex()[:16]
@@ -63,13 +66,13 @@ class FederationKey:
 
     @classmethod
     def generate(cls, *, encrypted: bool, epoch: int = 0, root_key: bytes | None = None) -> Self:
-        """A fresh key; without an HE key unless `encrypted`.
+        """A fresh key; without HE keys unless `encrypted`.
 
-        The HE key always comes from the OS. `root_key` (32 bytes) fixes what derives from it: for a seeded
+        The HE keys always come from the OS. `root_key` (32 bytes) fixes what derives from it: for a seeded
         simulation only.
         """
         root = Secret(fresh_key() if root_key is None else root_key)
-        return cls(epoch, root, Secret(generate_ring_key()) if encrypted else b"")
+        return cls(epoch, root, *(Secret(generate_ring_key()) for _ in range(2 * encrypted)))
 
     @property
     def encrypted(self) -> bool:
@@ -105,9 +108,9 @@ class FederationKey:
         return key_commitment(self.to_bytes())
 
     def to_bytes(self) -> Secret:
-        """SEAL's version stamp, magic, version, epoch, whether encrypted, then the two keys."""
+        """SEAL's version stamp, magic, version, epoch, whether encrypted, then the keys in their order."""
         head = _HEAD.pack(_MAGIC, _VERSION, self.epoch, self.encrypted)
-        return Secret(b"".join((stamp(), head, self.root_key, self.he_key)))
+        return Secret(b"".join((stamp(), head, self.root_key, self.he_key, self.similarity_he_key)))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -117,10 +120,10 @@ class FederationKey:
         if magic != _MAGIC or version != _VERSION or encrypted > 1:
             raise MessageError("federation key of an unknown form; install the same securepfl as the steward")
         start = _HEAD.size + KEY_BYTES
-        expected = start + encrypted * RING_KEY_BYTES
+        middle, expected = start + encrypted * RING_KEY_BYTES, start + encrypted * 2 * RING_KEY_BYTES
         if len(body) != expected:
             raise MessageError(f"federation key of {len(body)} bytes, not {expected}; ask the steward to seal it again")
-        return cls(epoch, body[_HEAD.size : start], body[start:])
+        return cls(epoch, body[_HEAD.size : start], body[start:middle], body[middle:])
 
 
 def key_commitment(key: bytes) -> bytes:

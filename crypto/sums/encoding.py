@@ -1,4 +1,4 @@
-"""How a plaintext word stands among a sum's words: q m / t, rounded. numpy only."""
+"""How a plaintext word stands among a sum's words: q m / t, rounded as SEAL rounds it. numpy only."""
 
 import numpy as np
 
@@ -6,20 +6,18 @@ from securepfl.crypto.sums.words import Words
 
 
 def encoded(words: Words, plain_modulus: int, modulus: int) -> Words:
-    """round(q m / t), exactly, for words m below the odd plain modulus t < 2^51 and q the modulus that sums are under.
+    """floor((q m + (t + 1) / 2) / t), for words m below the odd plain modulus t and q the modulus that sums are under.
 
-    Where both are the same, words stay as they are.
+    q must be t j - 1; then this is j m for m <= (t + 1) / 2 and j m - 1 above (parameters.py has the proof). Where q is
+    t itself, words stay as they are. Raises ValueError for another q.
 
-    >>> encoded(np.array([0, 1, 4], dtype=np.uint64), plain_modulus=5, modulus=101).tolist()
-    [0, 20, 81]
+    >>> encoded(np.array([0, 1, 3, 4], dtype=np.uint64), plain_modulus=5, modulus=99).tolist()
+    [0, 20, 60, 79]
     """
-    whole, rest = divmod(modulus, plain_modulus)
-    t = np.int64(plain_modulus)
-    signed = words.view(np.int64)
-    # In doubles m rest / t < 2^51 errs by less than 1/2, so the rounded part is at most one off. What it leaves over
-    # lies within 3 t / 2 of 0, so it is right modulo 2^64, and tells.
-    part = np.rint(words.astype(np.float64) * (rest / plain_modulus)).astype(np.int64)
-    over = signed * np.int64(rest) - part * t
-    part += (2 * over > t).astype(np.int64) - (2 * over < -t)
-    scaled: Words = words * np.uint64(whole) + part.view(np.uint64)
+    if modulus == plain_modulus:
+        return words
+    step, rest = divmod(modulus + 1, plain_modulus)
+    if rest:
+        raise ValueError(f"modulus must be -1 modulo {plain_modulus}, not {modulus}")
+    scaled: Words = words * np.uint64(step) - (words > np.uint64((plain_modulus + 1) // 2))
     return scaled

@@ -1,17 +1,29 @@
 """Vetted BFV parameter sets, their proven noise margin, and how values are laid out in slots.
 
-All sets share one ring (degree 4096, one 60-bit prime q) and so one secret key; they differ in the plain modulus t.
-A slot is a coefficient, so a ciphertext is cut after the last one in use, and low bits of the first polynomial that
-the margin does not need are never sent.
+Every set has degree 4096, a plain modulus t and a 60-bit prime q of its own; the secret key is one ternary polynomial
+(ring.py), which serves them all. A slot is a coefficient, so a ciphertext is cut after the last one in use, and low
+bits of the first polynomial that the margin does not need are never sent.
 
-The margin. A fresh ciphertext has phase round(q m / t) + e with |e| <= 21 (centred binomial noise of 42 bits, SEAL's):
-it lies within 21.5 of q m / t. Leaving out d low bits and putting their middle back moves it by at most 2^(d-1),
-once for every summand and once more in the answer. Subtracting a mask moves it by at most 1/2. SEAL rounds correctly up
-to q / (2 t) (1 - 2^-58): its base conversion (Bajard et al., SAC 2016, lemma 1) errs by at most 1 in gamma > 2^60.
-So with a total weight W a sum decrypts exactly while
+Exactly linear encoding. SEAL encodes m as floor((q m + (t + 1) / 2) / t). With q = t j - 1 that is
 
-    t (W (43 + 2^d) + 2^d + 1) < q (1 - 2^-58)      (2^d counts as 0 for d = 0).
+    j m + floor(((t + 1) / 2 - m) / t) = j m for m <= (t + 1) / 2, and j m - 1 above.
 
+Values are packed so that W m < t for the total weight W (`Layout.base`), hence m < t / 2 for W >= 2: value slots encode
+as j m, and a sum of encodings is j times the sum of values. So what noise a decrypted sum is left with depends on that
+sum and on fresh noise, and on no single update. For another q every encoding is rounded, the rounding errors of single
+updates add up in the sum's noise, and whoever holds the key reads them there. Tags and masked slots range over all
+residues: of them the noise says how many lay above t / 2, which a flood (below) drowns, or masks hide.
+
+The margin. A fresh ciphertext has phase encoding + e with |e| <= 21 (centred binomial noise of 42 bits, SEAL's), and an
+encoding lies within 1/2 + 1 / (2 t) of q m / t. Leaving out d low bits and putting their middle back moves a word by
+at most 2^(d-1), once for every summand and once more in the answer. A flood uniform in [-F, F] moves it by at most F.
+Subtracting a mask moves it by one more encoding error. SEAL rounds correctly up to q / (2 t) (1 - 2^-58): its base
+conversion (Bajard et al., SAC 2016, lemma 1) errs by at most 1 in gamma > 2^60. So with a total weight W a sum decrypts
+exactly while
+
+    t (W (43 + 2^d) + 2^d + 2 F + 1) + W + 1 < q (1 - 2^-58)      (2^d counts as 0 for d = 0).
+
+d is the largest that leaves room for F = 2^6, and F is then all the room there is.
 Nothing here is estimated: a roster past the bound is refused.
 """
 
@@ -30,19 +42,27 @@ FORGERY_BITS: Final = 64
 MIN_BITS: Final = 2
 MAX_BITS: Final = 24
 
+LEAST_FLOOD: Final = 64
+"""The room that every sum leaves for noise which drowns its own."""
+
 _FRESH: Final = 43
-"""Twice the largest distance of a fresh ciphertext from its message."""
+"""Twice the largest distance of a fresh ciphertext from its message, but for 1 / t."""
 
 _MASK: Final = 1
-"""Twice the largest distance that subtracting the sum of all masks adds."""
+"""Twice the largest distance that subtracting the sum of all masks adds, but for 1 / t."""
 
 
 @dataclass(frozen=True)
 class ParameterSet:
     """One BFV parameter set; SEAL checks it against its 128-bit tables when the context is built.
 
-    Raises ValueError for a degree that is no power of two, a prime without a negacyclic transform, or a plain modulus
-    that leaves no margin.
+    `coeff_modulus` must be t j - 1 for the plain modulus t and an integer j: only then is SEAL's encoding exactly
+    linear on value slots, so that the noise of a sum tells nothing of a single update (above).
+    Raises ValueError where it is not, for a degree that is no power of two, a prime without a negacyclic transform, or
+    a plain modulus that is even or leaves no margin.
+
+    >>> SETS[0].step
+    16754278
     """
 
     name: str
@@ -56,10 +76,15 @@ class ParameterSet:
             raise ValueError(f"poly_modulus_degree must be a power of two of at least 1024, not {degree}")
         if self.coeff_modulus % (2 * degree) != 1 or self.coeff_modulus.bit_length() > 60:
             raise ValueError(f"coeff_modulus must be 1 modulo {2 * degree} and below 2^60, not {self.coeff_modulus}")
+        if self.plain_modulus.bit_length() > 50 or self.plain_modulus % 2 == 0:
+            raise ValueError(f"plain_modulus must be odd and below 2^50, not {self.plain_modulus}")
+        if (self.coeff_modulus + 1) % self.plain_modulus:
+            raise ValueError(
+                f"coeff_modulus must be -1 modulo plain_modulus {self.plain_modulus}, not {self.coeff_modulus}: else "
+                "rounded encodings show single updates in a sum's noise"
+            )
         if self.most_summands < 1:
             raise ValueError(f"plain_modulus {self.plain_modulus} leaves no margin")
-        if self.plain_modulus.bit_length() > 50:
-            raise ValueError(f"plain_modulus must be below 2^50, not {self.plain_modulus}")
 
     @property
     def slots(self) -> int:
@@ -67,19 +92,34 @@ class ParameterSet:
         return self.poly_modulus_degree
 
     @property
-    def most_summands(self) -> int:
-        """The largest sum of weights, and so the largest integer weight, with which a sum decrypts exactly."""
-        return (self._margin - _MASK) // _FRESH
+    def step(self) -> int:
+        """How far the encodings of m and m + 1 lie apart: j = (q + 1) / t."""
+        return (self.coeff_modulus + 1) // self.plain_modulus
 
     @property
-    def _margin(self) -> int:
-        """The largest integer that 2 |error| may reach: t times it stays below q (1 - 2^-58)."""
-        return (self.coeff_modulus - (self.coeff_modulus >> 58) - 2) // self.plain_modulus
+    def most_summands(self) -> int:
+        """The largest sum of weights, and so the largest integer weight, with which a sum decrypts exactly."""
+        # With no bit dropped each summand takes 43 t + 1 of the room.
+        return (self._room - self.plain_modulus * (2 * LEAST_FLOOD + _MASK)) // (self.plain_modulus * _FRESH + 1)
+
+    @property
+    def _room(self) -> int:
+        """The most that t (W (43 + 2^d) + 2^d + 2 F + 1) + W may be, to stay below q (1 - 2^-58) - 1."""
+        return self.coeff_modulus - (self.coeff_modulus >> 58) - 2
+
+    def flood(self, total_weight: int, dropped: int) -> int:
+        """The largest F for which sums of that total weight decrypt exactly when `dropped` low bits are not sent and an
+        integer in [-F, F] is added to each of their words. Negative where they might not even without.
+        """
+        rounding = 1 << dropped if dropped else 0
+        left = (self._room - total_weight) // self.plain_modulus
+        return (left - total_weight * (_FRESH + rounding) - rounding - _MASK) // 2
 
     def carries(self, total_weight: int, dropped: int = 0) -> bool:
-        """Whether sums of that total weight decrypt exactly when `dropped` low bits are not sent."""
-        rounding = 1 << dropped if dropped else 0
-        return total_weight * (_FRESH + rounding) + rounding + _MASK <= self._margin
+        """Whether sums of that total weight, flooded by at least LEAST_FLOOD, decrypt exactly when `dropped` low bits
+        are not sent.
+        """
+        return self.flood(total_weight, dropped) >= LEAST_FLOOD
 
     def dropped_bits(self, total_weight: int) -> int:
         """The most low bits of each word that may stay unsent. Raises ValueError where none can be summed at all."""
@@ -89,18 +129,24 @@ class ParameterSet:
         return next(count for count in bits if not self.carries(total_weight, count + 1))
 
 
-_DEGREE: Final = 4096
-_PRIME: Final = 2**60 - 16383
+DEGREE: Final = 4096
+"""Of every ring here."""
+
+
+def _set(name: str, plain_modulus: int, step: int) -> ParameterSet:
+    return ParameterSet(name, DEGREE, plain_modulus * step - 1, plain_modulus)
+
 
 SETS: Final[tuple[ParameterSet, ...]] = (
-    ParameterSet("sum36", _DEGREE, _PRIME, 2**36 - 5),
-    ParameterSet("sum40", _DEGREE, _PRIME, 2**40 - 87),
-    ParameterSet("sum44", _DEGREE, _PRIME, 2**44 - 17),
-    ParameterSet("sum48", _DEGREE, _PRIME, 2**48 - 59),
-    ParameterSet("sum50", _DEGREE, _PRIME, 2**50 - 27),
+    _set("sum36", 2**36 - 5, 16_754_278),
+    _set("sum40", 2**40 - 203, 1_021_498),
+    _set("sum44", 2**44 - 3_479, 64_434),
+    _set("sum48", 2**48 - 17_847, 4_082),
+    _set("sum50", 2**50 - 78_021, 998),
 )
-"""For sums. The plain moduli are the largest primes of their lengths: prime for the tag, near a power of two so that
-uniform values are drawn with hardly a rejection.
+"""For sums. t and q = t j - 1 are prime, q is 1 modulo 8192. Each t is the largest of its length for which such a j
+exists with q of 60 bits: prime for the tag, near a power of two so that uniform values are drawn with hardly a
+rejection.
 """
 
 
@@ -198,6 +244,11 @@ class Layout:
         return self.parameters.dropped_bits(self.total_weight)
 
     @property
+    def flood(self) -> int:
+        """The largest size of an integer that may be added to each word of a sum."""
+        return self.parameters.flood(self.total_weight, self.dropped_bits)
+
+    @property
     def word_bits(self) -> int:
         """Bits of each word that are sent."""
         return self.parameters.coeff_modulus.bit_length() - self.dropped_bits
@@ -220,7 +271,7 @@ def choose_layout(values: int, bits: int, clients: int, max_weight: int = 1) -> 
 
     >>> layout = choose_layout(values=10_000, bits=10, clients=5)
     >>> layout.parameters.name, layout.fields, layout.slots, layout.upload_bytes
-    ('sum50', 4, 2502, 16608)
+    ('sum50', 4, 2502, 16921)
     """
     if clients < 1 or max_weight < 1 or not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(f"clients {clients}, max_weight {max_weight} must be at least 1, bits {bits} in [2, 24]")

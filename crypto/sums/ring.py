@@ -1,26 +1,54 @@
-"""The ring that all parameter sets share: its secret key, and the stamp of the SEAL that works in it.
+"""The secret key of the rings that all parameter sets are made of, and the stamp of the SEAL that works in them.
+
+A key is a ternary polynomial: coefficients -1, 0 and 1, whatever prime a ring has. It is kept as it is, two bits a
+coefficient (0, 1, and 2 for -1), and SEAL brings it to each ring's own form.
 
 SEAL is loaded by the first call that needs it, never by importing this: a coordinator and a plaintext run do without.
 """
 
 from typing import Final
 
-from securepfl.crypto.sums.parameters import SETS
-from securepfl.crypto.sums.words import packed_bytes
+import numpy as np
 
-RING_KEY_BYTES: Final = packed_bytes(SETS[0].poly_modulus_degree, SETS[0].coeff_modulus.bit_length())
-"""Length of a secret key: one packed word a coefficient."""
+from securepfl.crypto.sums.parameters import DEGREE
+from securepfl.crypto.sums.words import Words, pack_words, packed_bytes, unpack_words
+
+_BITS: Final = 2
+
+RING_KEY_BYTES: Final = packed_bytes(DEGREE, _BITS)
+"""Length of a secret key."""
+
+
+def pack_key(residues: Words, modulus: int) -> bytes:
+    """A key, RING_KEY_BYTES long, from its coefficients modulo any modulus, shape (DEGREE,).
+
+    Raises ValueError for another shape, or coefficients other than -1, 0 and 1.
+
+    >>> coefficients = np.resize(np.array([0, 1, 96], dtype=np.uint64), DEGREE)
+    >>> bool((unpack_key(pack_key(coefficients, 97), 97) == coefficients).all())
+    True
+    """
+    codes = np.where(residues == np.uint64(modulus - 1), np.uint64(2), residues)
+    if residues.shape != (DEGREE,) or codes.max() > 2:
+        raise ValueError(f"a ring's key must have {DEGREE} coefficients, each -1, 0 or 1")
+    return pack_words(codes, _BITS)
+
+
+def unpack_key(key: bytes, modulus: int) -> Words:
+    """The coefficients modulo any modulus above 2, shape (DEGREE,). Raises MessageError for bytes that are no key."""
+    residues = np.array([0, 1, modulus - 1], dtype=np.uint64)
+    return residues[unpack_words(key, DEGREE, _BITS, residues.size)]
 
 
 def generate_ring_key() -> bytes:
-    """A fresh secret key from the OS's randomness, RING_KEY_BYTES long: it serves every parameter set.
+    """A fresh secret key, made by SEAL from the OS's randomness, RING_KEY_BYTES long: it serves every parameter set.
 
     >>> len(generate_ring_key()) == RING_KEY_BYTES
     True
     """
     from securepfl.crypto.sums import seal
 
-    return seal.generate_secret_key(SETS[0])
+    return seal.generate_secret_key()
 
 
 def stamp() -> bytes:

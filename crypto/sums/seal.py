@@ -27,9 +27,10 @@ from tenseal.sealapi import util
 
 from securepfl.crypto.sums import versions
 from securepfl.crypto.sums.encoding import encoded
-from securepfl.crypto.sums.parameters import SEED_BYTES, ParameterSet
+from securepfl.crypto.sums.parameters import SEED_BYTES, SETS, ParameterSet
+from securepfl.crypto.sums.ring import pack_key, unpack_key
 from securepfl.crypto.sums.uniform import uniform_words
-from securepfl.crypto.sums.words import Words, add, pack_words, subtract, unpack_words
+from securepfl.crypto.sums.words import Words, add, subtract
 from securepfl.randomness import RandomStream, fresh_key
 
 # How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the body.
@@ -41,6 +42,7 @@ _CIPHERTEXT_FIELDS: Final = 73
 _SIZE_OFFSET: Final = 33
 # A plaintext's (and so a secret key's) body: parms_id, coefficient count, scale.
 _PLAINTEXT_FIELDS: Final = 48
+_COEFFICIENTS: Final = struct.Struct("<32xQd")
 _ARRAY_HEADER: Final = _HEADER.size + 8
 _NOISE_BITS: Final = 21
 _BATCH: Final = 15
@@ -101,6 +103,10 @@ class _Context:
         struct.pack_into("<Q", sized, _SIZE_OFFSET, words.shape[0])
         return self.load(sealapi.Ciphertext(), bytes(sized), words)
 
+    def plaintext(self, coefficients: Words) -> Any:
+        """A SEAL plaintext of coefficients modulo t, shape (degree,)."""
+        return self.load(sealapi.Plaintext(), _COEFFICIENTS.pack(coefficients.size, 1.0), coefficients)
+
     def words(self, ciphertext: Any, size: int) -> Words:
         """Polynomials of a ciphertext, shape (size, degree)."""
         _, body = _save(ciphertext)
@@ -109,7 +115,7 @@ class _Context:
         return flat.astype(np.uint64).reshape(shape)
 
     def coefficients(self, plaintext: Any) -> Words:
-        """All coefficients of a plaintext, shape (degree,); SEAL leaves out leading zeros."""
+        """All coefficients, or values in NTT form, of a plaintext, shape (degree,); SEAL leaves out leading zeros."""
         _, body = _save(plaintext)
         found = np.frombuffer(body, "<u8", offset=_PLAINTEXT_FIELDS + _ARRAY_HEADER)
         whole = np.zeros(self.parameters.poly_modulus_degree, dtype=np.uint64)
@@ -124,11 +130,10 @@ def _context(parameters: ParameterSet) -> _Context:
         raise ValueError(f"parameter set {parameters} has less than 128 bits against a quantum computer")
     settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.BFV)
     settings.set_poly_modulus_degree(degree)
-    settings.set_coeff_modulus(sealapi.CoeffModulus.Create(degree, [prime.bit_length()]))
+    settings.set_coeff_modulus([sealapi.Modulus(prime)])
     settings.set_plain_modulus(parameters.plain_modulus)
-    primes = [found.value() for found in settings.coeff_modulus()]
-    if primes != [prime]:
-        raise ValueError(f"SEAL's primes {primes} differ from those of parameter set {parameters}")
+    if not settings.plain_modulus().is_prime():
+        raise ValueError(f"plain_modulus of parameter set {parameters} must be prime, for the tag")
     context = sealapi.SEALContext(settings, True, sealapi.SEC_LEVEL_TYPE.TC128)
     if not context.parameters_set():
         raise ValueError(f"SEAL refuses parameter set {parameters}: {context.parameters_error_message()}")
@@ -147,11 +152,16 @@ def stamp() -> bytes:
     return versions.make_stamp((major, minor), (release[0], release[1], release[2]))
 
 
-def generate_secret_key(parameters: ParameterSet) -> bytes:
-    """A fresh secret key from the OS's randomness, as packed words: for every set with the same ring."""
+def generate_secret_key() -> bytes:
+    """A fresh secret key from the OS's randomness (ring.py), for every set."""
+    parameters = SETS[0]
     _, body = _save(sealapi.KeyGenerator(_context(parameters).seal).secret_key())
-    words = np.frombuffer(body, "<u8", parameters.poly_modulus_degree, _PLAINTEXT_FIELDS + _ARRAY_HEADER)
-    return pack_words(words.astype(np.uint64), parameters.coeff_modulus.bit_length())
+    values = np.frombuffer(body, "<u8", parameters.poly_modulus_degree, _PLAINTEXT_FIELDS + _ARRAY_HEADER)
+    tables = util.NTTTables(parameters.poly_modulus_degree.bit_length() - 1, sealapi.Modulus(parameters.coeff_modulus))
+    coefficients = util.inverse_ntt_negacyclic_harvey(values.tolist(), tables)
+    # SEAL leaves some of these not below the prime.
+    prime = parameters.coeff_modulus
+    return pack_key(np.array(coefficients, dtype=np.uint64) % np.uint64(prime), prime)
 
 
 class SecretContext:
@@ -160,13 +170,12 @@ class SecretContext:
     def __init__(self, parameters: ParameterSet, secret: bytes) -> None:
         self.parameters = parameters
         self._context = context = _context(parameters)
-        prime = parameters.coeff_modulus
-        words = unpack_words(secret, parameters.poly_modulus_degree, prime.bit_length(), prime)
-        key = context.load(sealapi.SecretKey(), context.secret, words)
-        # SEAL keeps a secret key as a plaintext in NTT form, so it can stand in a product as it is.
-        self._key = context.load(sealapi.Plaintext(), context.secret, words)
-        self._decryptor = sealapi.Decryptor(context.seal, key)
         self._evaluator = sealapi.Evaluator(context.seal)
+        # SEAL keeps a secret key as a plaintext in NTT form, so it can stand in a product as it is.
+        self._key = context.plaintext(unpack_key(secret, parameters.plain_modulus))
+        self._evaluator.transform_to_ntt_inplace(self._key, context.seal.first_parms_id())
+        key = context.load(sealapi.SecretKey(), context.secret, context.coefficients(self._key))
+        self._decryptor = sealapi.Decryptor(context.seal, key)
 
     def __repr__(self) -> str:
         return f"SecretContext({self.parameters.name!r})"

@@ -22,7 +22,7 @@ from securepfl.randomness import RandomStream
 
 LAYOUT = choose_layout(50, 10, 4)
 OTHER_SET = next(parameters for parameters in SETS if parameters != LAYOUT.parameters)
-KEY, OTHER_KEY = (seal.generate_secret_key(SETS[0]) for _ in range(2))
+KEY, OTHER_KEY = (seal.generate_secret_key() for _ in range(2))
 BFV, PLAIN = find_scheme("bfv"), find_scheme("none")
 CIPHER, CLEAR = BFV.cipher(KEY, LAYOUT), PLAIN.cipher(b"", LAYOUT)
 TAG_KEY, CONTEXT = b"t" * 32, b"federation, round 1, update"

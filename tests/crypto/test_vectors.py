@@ -371,13 +371,14 @@ def test_what_was_signed_and_sealed():
 
 def test_federation_keys_and_what_derives_from_them():
     stored = of("keys")["federation_key"]
-    plain = FederationKey(stored["epoch"], raw(stored["root_key"]), b"")
+    plain = FederationKey(stored["epoch"], raw(stored["root_key"]))
     assert plain.to_bytes().hex() == stored["plain"]
     assert FederationKey.from_bytes(raw(stored["plain"])) == plain
     assert plain.commitment.hex() == stored["plain_commitment"]
     for name in ("tag_key", "support_key", "similarity_key", "snapshot_key"):
         assert getattr(plain, name).hex() == stored[name]
-    encrypted = FederationKey(stored["epoch"], raw(stored["root_key"]), raw(SUMS["ring_key"]))
+    rings = raw(SUMS["ring_key"]), raw(SUMS["similarity_ring_key"])
+    encrypted = FederationKey(stored["epoch"], raw(stored["root_key"]), *rings)
     assert encrypted.commitment.hex() == stored["encrypted_commitment"]
     assert encrypted.to_bytes()[:50].hex() == stored["encrypted_head"]
 

@@ -202,7 +202,7 @@ def test_a_root_key_fixes_the_derived_keys_and_never_the_he_secret():
     names = ("tag_key", "support_key", "similarity_key", "snapshot_key")
     assert [getattr(one, name) for name in names] == [getattr(two, name) for name in names]
     assert len({getattr(one, name) for name in names}) == 4
-    assert one.he_key != two.he_key
+    assert len({one.he_key, one.similarity_he_key, two.he_key, two.similarity_he_key}) == 4
     later = FederationKey.generate(encrypted=False, root_key=b"r" * 32, epoch=1)
     assert not {getattr(one, name) for name in names} & {getattr(later, name) for name in names}
     fresh = FederationKey.generate(encrypted=False)
@@ -211,15 +211,16 @@ def test_a_root_key_fixes_the_derived_keys_and_never_the_he_secret():
 
 def test_a_key_without_an_he_key_reads_back_and_says_so():
     plain = FederationKey.generate(encrypted=False)
-    assert not plain.encrypted and plain.he_key == b""
+    assert not plain.encrypted and plain.he_key == plain.similarity_he_key == b""
     assert FederationKey.from_bytes(plain.to_bytes()) == plain
 
 
 def test_keys_of_a_wrong_length_are_refused():
     with pytest.raises(ValueError, match="root_key"):
-        FederationKey(0, b"short", b"")
-    with pytest.raises(ValueError, match="he_key"):
-        FederationKey(0, bytes(32), b"short")
+        FederationKey(0, b"short")
+    for rings in ((b"short", b"short"), (KEY.he_key, b""), (b"", KEY.he_key), (KEY.he_key, KEY.he_key + b"\0")):
+        with pytest.raises(ValueError, match="he_key"):
+            FederationKey(0, bytes(32), *rings)
     for bad in (KEY.to_bytes()[:-1], KEY.to_bytes() + b"\0", KEY.to_bytes()[:10], b""):
         with pytest.raises(MessageError):
             FederationKey.from_bytes(bad)
@@ -260,7 +261,8 @@ def test_no_repr_shows_a_secret():
         KEY.tag_key,
     )
     shown = "".join(f"{thing!r} {thing!s} {thing}" for thing in things)
-    secrets = (KEY.root_key, KEY.he_key, KEY.tag_key, HOSPITAL.to_private_bytes(), *keyring.pair_secrets.values())
+    rings = (KEY.he_key, KEY.similarity_he_key)
+    secrets = (KEY.root_key, *rings, KEY.tag_key, HOSPITAL.to_private_bytes(), *keyring.pair_secrets.values())
     for secret in secrets:
         plain = bytes(secret)
         assert plain.hex()[:16] not in shown

@@ -17,7 +17,7 @@ from securepfl.crypto.sums.words import add, scale, subtract
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
-KEY = seal.generate_secret_key(SETS[0])
+KEY = seal.generate_secret_key()
 BFV, PLAIN = find_scheme("bfv"), find_scheme("none")
 
 
@@ -191,14 +191,13 @@ def fresh(secret, message):
         reads = secret.decrypt(add(words, middle, q), uniform) == message
         low, high = np.where(reads, middle, low), np.where(reads, high, middle)
     # low is the largest offset that still reads as the message: encoded + e + low < (m + 1/2) q / t.
-    edge = (q * (2 * message + 1) - 1) // (2 * t) - (q * message + (t + 1) // 2) // t
+    edge = (q * (2 * message + 1) - 1) // (2 * t) - int(encoded(np.array([message], dtype=np.uint64), t, q)[0])
     return words, uniform, edge - low.astype(np.int64)
 
 
 def worst(parameters):
-    """The message whose encoding is rounded up most, by (t - 1) / (2 t): q m = (t + 1) / 2 modulo t."""
-    t = parameters.plain_modulus
-    return pow(parameters.coeff_modulus, -1, t) * ((t + 1) // 2) % t
+    """The message whose encoding lies furthest above q m / t, by (t + 1) / (2 t)."""
+    return (parameters.plain_modulus + 1) // 2
 
 
 def times(words, weight, q):
@@ -206,44 +205,51 @@ def times(words, weight, q):
 
 
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
-def test_the_proven_number_of_worst_summands_decrypts_and_one_more_does_not(parameters):
+def test_the_proven_number_of_worst_summands_and_flood_decrypt_and_more_does_not(parameters):
     q, t, most = parameters.coeff_modulus, parameters.plain_modulus, parameters.most_summands
-    secret, message = seal.SecretContext(parameters, seal.generate_secret_key(parameters)), worst(parameters)
+    secret, message = seal.SecretContext(parameters, seal.generate_secret_key()), worst(parameters)
     words, uniform, noise = fresh(secret, message)
     assert np.abs(noise).max() <= 21
     words = add(words, (21 - noise).astype(np.uint64), q)
 
-    # The mask whose encoding is rounded down most.
-    mask = pow(q, -1, t) * ((t - 1) // 2) % t
+    # The mask whose encoding lies furthest below.
+    mask = (t + 3) // 2
     taken = encoded(np.full(DEGREE, mask, dtype=np.uint64), t, q)
 
-    def survives(weight):
-        total = subtract(times(words, weight, q), taken, q)
+    def survives(weight, flood):
+        total = add(subtract(times(words, weight, q), taken, q), np.uint64(flood), q)
         slots = secret.decrypt(total, times(uniform, weight, q).reshape(1, -1))
         return set(slots.tolist()) == {(message * weight - mask) % t}
 
-    assert survives(most)
-    assert not survives(most + 1)
+    assert survives(most, 64)
+    assert not survives(most + 1, 64)
+    for weight in {1, 2, 7, most // 3 + 1, most}:
+        room = parameters.flood(weight, 0)
+        assert survives(weight, room)
+        # The worst mask lies 4 / (2 t) nearer than the bound says, and one step of flood may fall right between.
+        assert not survives(weight, room + 2)
 
 
 @pytest.mark.parametrize("weight", [40, 80])
 def test_bits_are_dropped_up_to_the_proven_bound_and_no_further(weight):
     parameters = SETS[3]
     q, t, dropped = parameters.coeff_modulus, parameters.plain_modulus, parameters.dropped_bits(weight)
-    secret, message = seal.SecretContext(parameters, seal.generate_secret_key(parameters)), worst(parameters)
+    secret, message = seal.SecretContext(parameters, seal.generate_secret_key()), worst(parameters)
     words, uniform, noise = fresh(secret, message)
     words = add(words, (21 - noise).astype(np.uint64), q)
 
-    def wrong(bits):
+    def wrong(bits, flood=0):
         # Among 4096 words some are whole multiples: their middle lies furthest above them.
         cut = words >> np.uint64(bits) << np.uint64(bits)
-        total = times(cut, weight, q) >> np.uint64(bits) << np.uint64(bits)
+        total = add(times(cut, weight, q), np.uint64(flood), q) >> np.uint64(bits) << np.uint64(bits)
         middle = np.uint64((1 << bits >> 1) * (weight + 1) % q)
         slots = secret.decrypt(add(total, middle, q), times(uniform, weight, q).reshape(1, -1))
         return int((slots != np.uint64(message * weight % t)).sum())
 
-    assert dropped >= 1
-    assert wrong(dropped) == 0
+    flood = parameters.flood(weight, dropped)
+    assert dropped >= 1 and flood >= 64
+    assert wrong(dropped, flood) == 0
+    assert wrong(dropped, flood + (weight << dropped) // 8) > 0
     assert wrong(dropped + 2) > 0
 
 
@@ -263,7 +269,7 @@ def test_a_mask_comes_off_the_sum_exactly(weight, seed):
 
 
 def test_one_secret_key_serves_every_set_and_uploads_are_cut_after_the_last_slot():
-    key = seal.generate_secret_key(SETS[0])
+    key = seal.generate_secret_key()
     for parameters in SETS:
         layout, cipher = Layout(parameters, 500, 4, 16, 16), BFV.cipher(key, Layout(parameters, 500, 4, 16, 16))
         slots = prepare(levels_for(layout, 0), layout, 0, TAG_KEY, CONTEXT)

@@ -1,40 +1,76 @@
 """Layouts and the proven bounds."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tenseal import sealapi
 
 from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.parameters import SETS, Layout, ParameterSet, choose_layout
 from securepfl.crypto.sums.ring import RING_KEY_BYTES
 from securepfl.errors import ConfigError
 
-PRIME = SETS[0].coeff_modulus
+KEY = seal.generate_secret_key()
 
 
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
-def test_seal_accepts_every_set_at_128_bits_classical_and_quantum_with_this_prime(parameters):
-    assert len(seal.generate_secret_key(parameters)) == RING_KEY_BYTES
+def test_seal_accepts_every_set_at_128_bits_classical_and_quantum_with_its_prime(parameters):
+    assert len(KEY) == RING_KEY_BYTES
+    assert seal.SecretContext(parameters, KEY).parameters == parameters
+
+
+def test_the_sets_are_what_their_description_says():
+    for parameters in SETS:
+        q, t = parameters.coeff_modulus, parameters.plain_modulus
+        assert q == t * parameters.step - 1 and q % (2 * parameters.poly_modulus_degree) == 1
+        assert q.bit_length() == 60 and t.bit_length() == int(parameters.name.removeprefix("sum"))
+        assert sealapi.Modulus(q).is_prime() and sealapi.Modulus(t).is_prime()
 
 
 @pytest.mark.parametrize(
-    ("degree", "prime", "reason"),
-    [(1024, 18014398509404161, "quantum"), (2048, 18014398509404161, "quantum"), (1024, 134215681, "quantum")],
+    ("degree", "prime", "plain"), [(1024, 1728053247999, 1_000_003), (2048, 288230376151711743, 2**36 - 5)]
 )
-def test_a_set_below_128_bits_is_refused(degree, prime, reason):
+def test_a_set_below_128_bits_is_refused(degree, prime, plain):
+    # Any j with t j - 1 = 1 modulo twice the degree: length is looked at before anything else.
+    step = next(j for j in range(prime // plain, 0, -1) if (plain * j - 1) % (2 * degree) == 1)
+    with pytest.raises(ValueError, match="quantum"):
+        seal.SecretContext(ParameterSet("weak", degree, plain * step - 1, plain), KEY)
+
+
+def test_what_is_no_prime_is_refused():
+    t = SETS[0].plain_modulus
+    step = next(j for j in range(SETS[0].step - 1, 0, -1) if (t * j - 1) % 8192 == 1)
+    assert not sealapi.Modulus(t * step - 1).is_prime()
+    with pytest.raises(ValueError, match="SEAL refuses"):
+        seal.SecretContext(ParameterSet("odd", 4096, t * step - 1, t), KEY)
+    nine = 9 * next(j for j in range(2**50, 2**51) if (9 * j - 1) % 8192 == 1) - 1
+    with pytest.raises(ValueError, match="must be prime"):
+        seal.SecretContext(ParameterSet("odd", 4096, nine, 9), KEY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"poly_modulus_degree": 4095}, "power of two"),
+        ({"coeff_modulus": SETS[1].coeff_modulus - 2}, "1 modulo 8192"),
+        ({"plain_modulus": SETS[1].plain_modulus}, "-1 modulo plain_modulus"),
+        ({"plain_modulus": 2**36}, "odd"),
+        ({"plain_modulus": SETS[0].coeff_modulus + 1}, "below 2"),
+    ],
+)
+def test_a_set_that_would_leak_or_not_work_is_refused_when_made(changes, reason):
     with pytest.raises(ValueError, match=reason):
-        seal.generate_secret_key(ParameterSet("weak", degree, prime, 12289))
-
-
-def test_a_prime_that_is_not_seals_is_refused():
-    with pytest.raises(ValueError, match="differ"):
-        seal.generate_secret_key(ParameterSet("odd", 4096, 1152921504606748673, 12289))
+        dataclasses.replace(SETS[0], **changes)
 
 
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
 def test_most_summands_is_the_largest_weight_within_the_bound(parameters):
     most, q, t = parameters.most_summands, parameters.coeff_modulus, parameters.plain_modulus
-    assert (43 * most + 1) * t < q - q / 2**58 <= (43 * (most + 1) + 2) * t
+    bound = 2**58 * q - q  # 2^58 times it: whole numbers only
+    assert 2**58 * ((43 * most + 2 * 64 + 1) * t + most + 1) < bound
+    assert 2**58 * ((43 * (most + 1) + 2 * 64 + 1) * t + most + 3) >= bound
     assert parameters.carries(most)
     assert not parameters.carries(most + 1)
 
@@ -44,10 +80,16 @@ def test_most_summands_is_the_largest_weight_within_the_bound(parameters):
 def test_as_many_bits_are_dropped_as_the_bound_allows(parameters, data):
     weight = data.draw(st.integers(1, parameters.most_summands))
     q, t, dropped = parameters.coeff_modulus, parameters.plain_modulus, parameters.dropped_bits(weight)
-    doubled = 2**dropped if dropped else 0
-    assert t * (weight * (43 + doubled) + doubled + 1) < q
+    doubled, bound = 2**dropped if dropped else 0, 2**58 * q - q
     further = 2 ** (dropped + 1)
-    assert t * (weight * (43 + further) + further + 2) >= q - q // 2**58
+    assert 2**58 * (t * (weight * (43 + further) + further + 2 * 64 + 1) + weight + 3) >= bound
+
+    # And the flood takes all the room that is left.
+    flood = parameters.flood(weight, dropped)
+    assert flood >= 64
+    assert 2**58 * (t * (weight * (43 + doubled) + doubled + 2 * flood + 1) + weight + 1) < bound
+    flood += 1
+    assert 2**58 * (t * (weight * (43 + doubled) + doubled + 2 * flood + 1) + weight + 3) >= bound
     with pytest.raises(ValueError, match="total_weight"):
         parameters.dropped_bits(parameters.most_summands + 1)
 
