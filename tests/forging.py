@@ -39,7 +39,8 @@ def opened_by_coordinator(coordinator, message):
         coordinator.identity,
         coordinator.hospitals,
         kinds=(kind,),
-        federation_digest=coordinator.rules.session,
+        federation_digest=coordinator.rules.base,
+        run=coordinator.rules.run,
         round=coordinator.open_round.number,
         max_bytes=10**7,
     )
@@ -52,7 +53,8 @@ def to_hospital(coordinator, name: str, body: Body, number=None, signer=None, **
     receiver = coordinator.hospitals[name]
     place = Header(
         kind=body.kind,
-        federation_digest=coordinator.rules.session,
+        federation_digest=coordinator.rules.base,
+        run=coordinator.rules.run,
         round=coordinator.open_round.number if number is None else number,
         attempt=0,
         sender=signer.public.fingerprint,
@@ -61,12 +63,13 @@ def to_hospital(coordinator, name: str, body: Body, number=None, signer=None, **
     return seal_message(replace(place, **header), encode(body), signer, receiver)
 
 
-def to_coordinator(client, body: Body | bytes, kind: Kind | None = None) -> bytes:
-    """A hospital's message in the round that it takes next; bytes are sealed as they are."""
+def to_coordinator(client, body: Body | bytes, kind: Kind | None = None, run: bytes | None = None) -> bytes:
+    """A hospital's message in the round that it takes next, of its run or `run`; bytes are sealed as they are."""
     keyring = client.session.keyring
     header = Header(
         kind=body.kind if kind is None else kind,
-        federation_digest=client.session.digest,
+        federation_digest=client.session.base,
+        run=client.session.run if run is None else run,
         round=client.round + 1,
         attempt=0,
         sender=keyring.identity.public.fingerprint,

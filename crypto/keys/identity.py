@@ -141,6 +141,13 @@ class PublicIdentity:
         except InvalidSignature:
             raise MessageError(f"a signature of {self.name!r} does not verify; the message was not used") from None
 
+    def verify_classical(self, signature: bytes, message: bytes) -> None:
+        """Check what `Identity.sign_classical` made. Raises MessageError where it fails."""
+        try:
+            self._verifiers()[0].verify(signature, message)
+        except InvalidSignature:
+            raise MessageError(f"a signature of {self.name!r} does not verify; the message was not used") from None
+
     def seal(self, plaintext: bytes, info: bytes) -> bytes:
         """Encrypt so that only this party opens it, bound to `info`. Raises MessageError for unusable
         public keys.

@@ -25,8 +25,10 @@ from securepfl.crypto.keys.identity import (
 from securepfl.errors import MessageError
 
 _MAGIC: Final = b"SPFL"
-_VERSION: Final = 1
-_LAYOUT: Final = struct.Struct(f">4sBB32sII{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s")
+_VERSION: Final = 2
+RUN_BYTES: Final = 16
+"""Of a run's identifier."""
+_LAYOUT: Final = struct.Struct(f">4sBB32s{RUN_BYTES}sII{FINGERPRINT_BYTES}s{FINGERPRINT_BYTES}s")
 _CONTEXT: Final = b"envelope"
 
 OVERHEAD_BYTES: Final = _LAYOUT.size + SEAL_BYTES + SIGNATURE_BYTES
@@ -44,6 +46,11 @@ class Kind(enum.IntEnum):
     AGREEMENT = 6
     UNMASK = 7
     REVEAL = 8
+    RECEIPT = 9
+    OPENING = 10
+    OPENED = 11
+    EVIDENCE = 12
+    VERDICT = 13
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,15 @@ class Header:
     """A message's place in the protocol. `sender` and `receiver` are fingerprints
     (PublicIdentity.fingerprint).
 
-    It travels in clear before every message, 86 bytes: their layout, and the numbers of `Kind`, may never change under
-    one version. Raises ValueError for a digest that is not 32 bytes, numbers outside 32 bits or text that is no
-    fingerprint.
+    `federation_digest` (32 bytes) fixes settings and key, `run` (RUN_BYTES) is the run's identifier: keys serve many
+    runs, and no message of one is taken in another. It travels in clear before every message, 102 bytes: their layout,
+    and the numbers of `Kind`, may never change under one version. Raises ValueError for a digest or run of another
+    length, numbers outside 32 bits or text that is no fingerprint.
     """
 
     kind: Kind
     federation_digest: bytes
+    run: bytes
     round: int
     attempt: int
     sender: str
@@ -66,6 +75,8 @@ class Header:
     def __post_init__(self) -> None:
         if len(self.federation_digest) != 32:
             raise ValueError(f"federation_digest must be 32 bytes, not {len(self.federation_digest)}")
+        if len(self.run) != RUN_BYTES:
+            raise ValueError(f"run must be {RUN_BYTES} bytes, not {len(self.run)}")
         for name in ("round", "attempt"):
             if not 0 <= getattr(self, name) < 2**32:
                 raise ValueError(f"{name} must be in [0, 2^32), not {getattr(self, name)}")
@@ -75,7 +86,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """The fixed layout, magic and version first."""
         sender, receiver = fingerprint_bytes(self.sender), fingerprint_bytes(self.receiver)
-        numbers = (self.kind, self.federation_digest, self.round, self.attempt)
+        numbers = (self.kind, self.federation_digest, self.run, self.round, self.attempt)
         return _LAYOUT.pack(_MAGIC, _VERSION, *numbers, sender, receiver)
 
     @classmethod
@@ -85,14 +96,15 @@ class Header:
         """
         if len(data) < _LAYOUT.size:
             raise MessageError(f"message of {len(data)} bytes is truncated; send it again")
-        magic, version, kind, digest, number, attempt, sender, receiver = _LAYOUT.unpack_from(data)
+        magic, version, kind, digest, run, number, attempt, sender, receiver = _LAYOUT.unpack_from(data)
         if magic != _MAGIC:
             raise MessageError("not a securepfl message; check what is connected to this port or folder")
         if version != _VERSION:
             raise MessageError(f"message version {version}, but {_VERSION} is read here; install the same securepfl")
         if kind not in set(Kind):
             raise MessageError(f"message of unknown kind {kind}; install the same securepfl everywhere")
-        return cls(Kind(kind), digest, number, attempt, fingerprint_text(sender), fingerprint_text(receiver))
+        names = fingerprint_text(sender), fingerprint_text(receiver)
+        return cls(Kind(kind), digest, run, number, attempt, *names)
 
 
 def seal_message(header: Header, body: bytes, sender: Identity, receiver: PublicIdentity) -> bytes:
@@ -103,11 +115,12 @@ def seal_message(header: Header, body: bytes, sender: Identity, receiver: Public
 
     >>> alder, server = Identity.generate("alder"), Identity.generate("server")
     >>> names = alder.public.fingerprint, server.public.fingerprint
-    >>> header = Header(Kind.CONTRIBUTION, bytes(32), 1, 0, *names)
+    >>> header = Header(Kind.CONTRIBUTION, bytes(32), bytes(16), 1, 0, *names)
     >>> message = seal_message(header, b"body", alder, server.public)
     >>> len(message) - len(b"body") == OVERHEAD_BYTES
     True
-    >>> expected = {"kinds": {Kind.CONTRIBUTION}, "federation_digest": bytes(32), "round": 1, "max_bytes": 100}
+    >>> place = {"federation_digest": bytes(32), "run": bytes(16), "round": 1}
+    >>> expected = place | {"kinds": {Kind.CONTRIBUTION}, "max_bytes": 100}
     >>> open_message(message, server, [alder.public], **expected) == (header, b"body")
     True
     """
@@ -124,17 +137,18 @@ def open_message(
     *,
     kinds: Collection[Kind],
     federation_digest: bytes,
+    run: bytes | None,
     round: int,  # noqa: A002 (the protocol's word)
     max_bytes: int,
 ) -> tuple[Header, bytes]:
     """The header and body of a message that is expected now, from a known sender, unaltered; at most
-    `max_bytes` of body.
+    `max_bytes` of body. `run`: None takes any run's, for a hospital that has joined none.
 
     | what arrives                                          | what happens                                        |
     |-------------------------------------------------------|-----------------------------------------------------|
     | an expected message, unaltered                        | its header and body                                 |
     | longer than expected, truncated, another magic        | MessageError before anything is decrypted           |
-    | another version, kind, federation, round, receiver    | MessageError before anything is decrypted           |
+    | another version, kind, federation, run, round, receiver | MessageError before anything is decrypted         |
     | a sender that is not among `senders`                  | MessageError before anything is decrypted           |
     | any bit of header or sealing altered                  | MessageError: it does not open                      |
     | sealed by somebody else in a hospital's name          | MessageError: both signatures must verify           |
@@ -149,6 +163,8 @@ def open_message(
     header = Header.from_bytes(data)
     _expect("kind", header.kind.name, [kind.name for kind in kinds])
     _expect("federation", header.federation_digest.hex()[:16], [federation_digest.hex()[:16]])
+    if run is not None:
+        _expect("run", header.run.hex(), [run.hex()])
     _expect("round", header.round, [round])
     _expect("receiver", header.receiver, [receiver.public.fingerprint])
     if header.federation_digest != federation_digest:

@@ -20,7 +20,7 @@ from securepfl.client.answers import check_answer, open_answer
 from securepfl.client.applying import Step
 from securepfl.client.comparing import compared_of
 from securepfl.client.labels import task_and_loss
-from securepfl.client.opening import open_ledger, open_state, reserve
+from securepfl.client.opening import check_run, open_ledger, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
 from securepfl.client.readings import Readings
 from securepfl.client.records import Loss
@@ -42,10 +42,12 @@ from securepfl.protocol.messages import (
     Contribution,
     Decline,
     Invitation,
+    Receipt,
     Reveal,
     Survivors,
     Unmask,
 )
+from securepfl.protocol.statements import make_statement
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 from securepfl.storage.folder import lock_folder
@@ -55,7 +57,8 @@ from securepfl.tasks.task import Task
 
 class Client(Readings):
     """A hospital as a state machine over bytes: contribute(invitation) -> message, apply(answer); where updates are
-    masked, sign_survivors(list) -> message and reveal(request) -> message between the two. handle(message) takes any.
+    masked, sign_survivors(list) -> message and reveal(request) -> message between the two; receipt() -> message after
+    an answer. handle(message) takes any of the coordinator's and gives the reply.
 
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
     its items are the privacy units, records or patients (x [r, ...], y [r, ...]) as `[privacy] unit` says, and batches
@@ -117,6 +120,7 @@ class Client(Readings):
         self._lock = lock_folder(folder)
         try:
             self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
+            self.session = self.session.joining(bytes.fromhex(self._state.joined))
             place = ledger or folder / "ledger.jsonl"
             self.ledger = open_ledger(place, self.session, data_set or name, simulation, self._state)
         except BaseException:
@@ -124,7 +128,7 @@ class Client(Readings):
             raise
 
     def handle(self, message: bytes) -> bytes:
-        """Take any message of the coordinator's: the reply to send, empty after an answer.
+        """Take any message of the coordinator's: the reply to send.
 
         Raises what contribute, sign_survivors, reveal and apply raise, MessageError for what none of them takes.
         """
@@ -133,7 +137,7 @@ class Client(Readings):
         if kind in asked:
             return asked[kind](message)
         self.apply(message)
-        return b""
+        return self.receipt()
 
     def contribute(self, invitation: bytes) -> bytes:
         """Answer an invitation: train, reserve the budget first, and return one sealed message.
@@ -203,9 +207,31 @@ class Client(Readings):
         self._commit(state)
         self.coupled_rounds += opened.neighbourhood is not None
 
+    def receipt(self) -> bytes:
+        """What this hospital states once it has applied an answer: the state that it reached and its ledger's head,
+        signed. Raises MessageError before the first answer of a run.
+        """
+        if not self.session.run or not self.round:
+            raise MessageError(f"{self.name}: has applied no answer yet; nothing to state")
+        statement = make_statement(
+            self.session.keyring.identity, self.session.digest, self.round, self.state_digest, self.ledger.head
+        )
+        return self.session.message(self.round, Receipt(statement=statement, refused=()))
+
+    @property
+    def state_digest(self) -> str:
+        """The keyed digest of the shared state: equal at all hospitals that hold the same, and telling nothing else."""
+        return Snapshot.of(self._state).digest(self.session.key.snapshot_key, self.session.digest)
+
     def snapshot(self) -> bytes:
-        """The shared state for late and new hospitals, encrypted. Make it anew after a key rotation."""
-        return Snapshot.of(self._state).seal(self.session.key.snapshot_key, self.session.digest)
+        """The shared state for late and new hospitals, encrypted. Make it anew after a key rotation.
+
+        Raises MessageError before the first message of a run.
+        """
+        session = self.session
+        if not session.run:
+            raise MessageError(f"{self.name}: has joined no run yet; take part in a round first")
+        return Snapshot.of(self._state).seal(session.key.snapshot_key, session.digest, session.run)
 
     def join(self, snapshot: bytes, digests: Mapping[str, str]) -> None:
         """Start from the shared state of a run under way, in place of the public start; the personal part starts anew.
@@ -218,7 +244,10 @@ class Client(Readings):
         if state.round or state.pending is not None:
             raise StorageError(f"{self._path}: has taken part in rounds already; a newcomer needs a new folder")
         others = [digest for name, digest in digests.items() if name in self.federation.roster and name != self.name]
-        opened = Snapshot.agreed(snapshot, self.session, state.shared.size, others)
+        session = self.session.joining(Snapshot.run_of(snapshot))
+        opened = Snapshot.agreed(snapshot, session, state.shared.size, others)
+        self._join(session)
+        state = self.state
         state.round, state.shared, state.aggregate = opened.round, opened.shared, opened.aggregate
         self._commit(state)
 
@@ -279,7 +308,18 @@ class Client(Readings):
         self._state = state
 
     def _opened(self, message: bytes, form: type[AnyBody]) -> tuple[Round, AnyBody]:
-        return Round.open(self.session, message, form, self._state)
+        round_, body = Round.open(self.session, message, form, self._state)
+        self._join(round_.session)
+        return round_, body
+
+    def _join(self, session: Session) -> None:
+        """Take part in the run of the first authentic message, and in no other from this folder."""
+        if not self.session.run:
+            check_run(self.ledger, session)
+            state = self.state
+            state.joined = session.run.hex()
+            self._commit(state)
+            self.session = session
 
     def _check_invitation(self, round_: Round, body: Invitation) -> None:
         """Nothing is spent on a round that is past the last, of other hospitals, or open already: MessageError."""

@@ -6,7 +6,7 @@ from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation, kind_of, ledger_terms
 from securepfl.client.state import ClientState, Floats
 from securepfl.crypto.keys.signing import LedgerSigner
-from securepfl.errors import BudgetError, LedgerError
+from securepfl.errors import BudgetError, LedgerError, MessageError
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.ledger.ledger import Ledger
 
@@ -43,13 +43,18 @@ def open_ledger(
     if trained and not ledger.knows_run:
         ledger.close()
         raise LedgerError(f"{path}: does not hold what this run spent; give the ledger that the run began with")
-    if ledger.serves_other_run(session.digest.hex()):
-        ledger.close()
-        raise LedgerError(
-            f"{path}: another run of this hospital has used these keys under these settings, and masks and tags "
-            "must not come twice; go on in that run's folder, or rotate the keys"
-        )
     return ledger
+
+
+def check_run(ledger: Ledger, session: Session) -> None:
+    """Raises MessageError where another folder of this hospital has taken part in the run that `session` joins: tags,
+    masks and pads must not come twice.
+    """
+    if ledger.serves_other_run(session.digest.hex()):
+        raise MessageError(
+            f"{session.name}: invited to run {session.run.hex()}, in which this hospital took part from another "
+            "folder; go on there, or let the coordinator begin a new run"
+        )
 
 
 def reserve(ledger: Ledger, round_: Round, release: AnyRelease) -> str | None:

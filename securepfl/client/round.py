@@ -13,7 +13,7 @@ from securepfl.crypto.keys.keys import FederationKey, Keyring
 from securepfl.crypto.messages.envelope import Header, open_message, seal_message
 from securepfl.errors import MessageError
 from securepfl.learning.sparse.support import choose_support
-from securepfl.protocol.channels import Layouts, mask_context, round_context
+from securepfl.protocol.channels import Layouts, mask_context, round_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.settings.federation import Federation
@@ -24,21 +24,48 @@ from securepfl.settings.fixed import EXPLORATION
 class Session:
     """A hospital in a bound federation under one key: what all of its rounds have in common.
 
-    `digest` (32 bytes) is what messages, tags, masks and pads are bound to. `noise_key` fixes the noise of a seeded
-    simulation; None is a real hospital's, or an unseeded one's. `most_bytes` bounds a message's body.
+    `base` (32 bytes) is what messages are bound to, `run` the identifier of the run that it has joined, empty before
+    the first message. `noise_key` fixes the noise of a seeded simulation; None is a real hospital's, or an unseeded
+    one's. `most_bytes` bounds a message's body.
     """
 
     federation: Federation
     keyring: Keyring = field(repr=False)
     noise_key: bytes | None = field(repr=False)
-    digest: bytes
+    base: bytes
     most_bytes: int
+    run: bytes = b""
 
     @classmethod
     def of(cls, federation: Federation, keyring: Keyring, noise_key: bytes | None) -> Self:
-        """Raises ConfigError where the federation is not bound, or its sums fit no parameter set."""
-        digest = federation.session_digest(keyring.federation_key.commitment)
-        return cls(federation, keyring, noise_key, digest, Layouts.of(federation).most_bytes(federation))
+        """Before it has joined a run. Raises ConfigError where the federation is not bound, or its sums fit no
+        parameter set.
+        """
+        base = federation.session_digest(keyring.federation_key.commitment)
+        return cls(federation, keyring, noise_key, base, Layouts.of(federation).most_bytes(federation))
+
+    def joining(self, run: bytes) -> Self:
+        """In the run of that identifier."""
+        return replace(self, run=run)
+
+    def message(self, round_: int, body: Body) -> bytes:
+        """A sealed message to the coordinator about that round."""
+        identity, coordinator = self.keyring.identity, self.keyring.coordinator
+        header = Header(
+            kind=body.kind,
+            federation_digest=self.base,
+            run=self.run,
+            round=round_,
+            attempt=0,
+            sender=identity.public.fingerprint,
+            receiver=coordinator.fingerprint,
+        )
+        return seal_message(header, encode(body), identity, coordinator)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What the run's tags, masks, pads and ledger lines are bound to. 32 bytes; other for every run."""
+        return run_digest(self.base, self.run)
 
     @property
     def name(self) -> str:
@@ -74,15 +101,17 @@ class Round:
     def open(cls, session: Session, message: bytes, form: type[AnyBody], state: ClientState) -> tuple[Self, AnyBody]:
         """The round of a message to a hospital in `state`, and the message's body.
 
-        Raises MessageError for bytes that are not of this form, from the coordinator, to this hospital, and of the
-        round after the last one applied, or have a salt of another length.
+        A hospital that has joined no run is shown the message's. Raises MessageError for bytes that are not of this
+        form, from the coordinator, to this hospital, of its run, and of the round after the last one applied, or have a
+        salt of another length.
         """
         header, data = open_message(
             message,
             session.keyring.identity,
             [session.keyring.coordinator],
             kinds=(form.kind,),
-            federation_digest=session.digest,
+            federation_digest=session.base,
+            run=session.run or None,
             round=state.round + 1,
             max_bytes=session.most_bytes,
         )
@@ -94,7 +123,8 @@ class Round:
         salt: bytes | None = getattr(body, "salt", None)
         if salt is not None and len(salt) != NONCE_BYTES:
             raise MessageError(f"{session.name}: a salt of {len(salt)} bytes in round {header.round}; refused")
-        return cls(session, header, state.shared.size, state.aggregate, salt or b""), body
+        joined = session.joining(header.run)
+        return cls(joined, header, state.shared.size, state.aggregate, salt or b""), body
 
     @property
     def number(self) -> int:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from securepfl.client.round import Session
 from securepfl.client.state import ClientState
+from securepfl.crypto.messages.envelope import RUN_BYTES
 from securepfl.errors import MessageError
 from securepfl.randomness import derive_key
 
 _MAGIC: Final = b"SPSN"
-_HEAD: Final = struct.Struct(">4sBIIB32s")
-_VERSION: Final = 1
+_HEAD: Final = struct.Struct(f">4sBIIB32s{RUN_BYTES}s")
+_VERSION: Final = 2
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 
@@ -55,20 +56,16 @@ class Snapshot:
         message = session + self.round.to_bytes(4, "big") + self._to_bytes()
         return hmac.new(derive_key(key, "snapshot digest"), message, sha256).hexdigest()
 
-    def seal(self, key: bytes, session: bytes) -> bytes:
-        """Encrypt under the federation's snapshot key, bound to `session` (Federation.session_digest)."""
+    def seal(self, key: bytes, session: bytes, run: bytes) -> bytes:
+        """Encrypt under the federation's snapshot key, bound to `session` (run_digest) of the run `run`."""
         numbers = (self.round, self.shared.size, self.aggregate is not None)
-        head, nonce = _HEAD.pack(_MAGIC, _VERSION, *numbers, session), secrets.token_bytes(_NONCE_BYTES)
+        head, nonce = _HEAD.pack(_MAGIC, _VERSION, *numbers, session, run), secrets.token_bytes(_NONCE_BYTES)
         return head + nonce + AESGCM(derive_key(key, "snapshot")).encrypt(nonce, self._to_bytes(), head)
 
     @classmethod
     def open(cls, data: bytes, key: bytes, session: bytes, size: int) -> Self:
         """What `seal` made, for `size` shared parameters. Raises MessageError for anything else."""
-        if len(data) < _HEAD.size:
-            raise MessageError("snapshot is truncated; ask for it again")
-        magic, version, number, count, summed, bound = _HEAD.unpack_from(data)
-        if magic != _MAGIC or version != _VERSION:
-            raise MessageError("not a snapshot that this securepfl reads; ask for it again")
+        _, _, number, count, summed, bound, _ = _read_head(data)
         if bound != session:
             raise MessageError(
                 "snapshot of other settings or another key epoch; ask an enrolled hospital for a new one"
@@ -84,6 +81,12 @@ class Snapshot:
         shared = np.frombuffer(opened, "<f4", size).astype(np.float32)
         aggregate = np.frombuffer(opened, "<f8", size, 4 * size).astype(np.float64) if summed else None
         return cls(number, shared, aggregate)
+
+    @staticmethod
+    def run_of(data: bytes) -> bytes:
+        """The identifier of the run that a snapshot is of. Raises MessageError where it is none."""
+        run: bytes = _read_head(data)[-1]
+        return run
 
     @classmethod
     def agreed(cls, data: bytes, session: Session, size: int, digests: Collection[str]) -> Self:
@@ -108,3 +111,12 @@ class Snapshot:
                 f"snapshot of round {self.round}: not the state that the other hospitals hold; nothing was taken; ask "
                 "another hospital for its snapshot"
             )
+
+
+def _read_head(data: bytes) -> tuple[Any, ...]:
+    if len(data) < _HEAD.size:
+        raise MessageError("snapshot is truncated; ask for it again")
+    fields = _HEAD.unpack_from(data)
+    if fields[:2] != (_MAGIC, _VERSION):
+        raise MessageError("not a snapshot that this securepfl reads; ask for it again")
+    return fields

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from securepfl.errors import StorageError
 from securepfl.storage.folder import read_arrays, write_arrays
 
-SCHEMA = 4
-RETIRED = ("previous", "momentum_steps")
-"""Fields that earlier states may hold, of a setting that is gone and refused where it is asked for: read past."""
+SCHEMA = 5
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -54,13 +52,15 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     `compared` is what it compares with others: its accumulated updates [d+p], or its personal parameters less their
     start [p]; `noise_energy` and `noise_peak` are the known noise in it, `signal` what stood out of that last.
     `neighbours` are the chosen ones with their integer weights, each worth that many `weight_unit`, in a graph chosen
-    in round `graph_round`. `epoch` is that of the keys in use; `nonce` (hexadecimal) went out with the last
-    contribution.
+    in round `graph_round`. `run` is what the ledger calls this folder's run, `joined` (hexadecimal) the
+    identifier of the federation's run that it takes part in, empty before the first message. `epoch` is that of the
+    keys in use; `nonce` (hexadecimal) went out with the last contribution.
     """
 
     federation: str
     epoch: int
     run: str
+    joined: str = ""
     kind: str
     round: int
     shared: Floats
@@ -142,9 +142,7 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                     f"{path}: belongs to a federation with other settings; name another, or move_to after a rotation"
                 )
             fields = _joined(arrays, meta)
-            return msgspec.convert(
-                {name: value for name, value in fields.items() if name not in RETIRED}, type=cls, dec_hook=_array
-            )
+            return msgspec.convert(fields, type=cls, dec_hook=_array)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StorageError(f"{path}: not a whole hospital state; restore it from a copy") from None
 

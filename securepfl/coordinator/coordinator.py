@@ -3,15 +3,16 @@ never parses what hospitals send.
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Mapping
 
 from securepfl.coordinator.answering import Answering
-from securepfl.coordinator.round import AGREEING, COLLECTING, REVEALING, OpenRound, Rules
+from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
 from securepfl.crypto.masks.graph import Masking
-from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
@@ -20,11 +21,14 @@ from securepfl.protocol.messages import (
     Contribution,
     Decline,
     Invitation,
+    Receipt,
     Reveal,
+    Statement,
     Survivors,
     decode,
     encode,
 )
+from securepfl.protocol.statements import check_statement
 from securepfl.settings.federation import Federation
 
 
@@ -33,9 +37,10 @@ class Coordinator:
     updates are masked, fix_survivors() -> messages and unmask() -> messages between the two. All replies are received.
 
     `hospitals` maps every name of the federation's roster to its public identity. `key_commitment` fixes the hospitals'
-    key and shows nothing of it; `closed` are the rounds that were closed before (after a rotation). Each step of a
-    round takes messages for `deadline_seconds`. `heads` keeps each hospital's latest ledger hash; `states` the keyed
-    digests of the shared state from the open round's contributions; `evidence`, by round and hospital, the first
+    key and shows nothing of it; `run` (16 bytes) identifies the run, and `closed` are its rounds that were closed
+    before, where it goes on after a rotation. Each step of a round takes messages for `deadline_seconds`. `heads` keeps
+    each hospital's latest ledger hash; `states` the keyed digests of the shared state from the open round's
+    contributions; `statements` what hospitals stated last; `evidence`, by round and hospital, the first
     message that contradicted the contribution taken; `parts` counts bytes by purpose.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
@@ -56,6 +61,7 @@ class Coordinator:
         hospitals: Mapping[str, PublicIdentity],
         *,
         key_commitment: bytes,
+        run: bytes | None = None,
         closed: int = 0,
         deadline_seconds: float = 3600.0,
     ) -> None:
@@ -67,15 +73,17 @@ class Coordinator:
         self.federation = federation
         self.heads: dict[str, str] = {}
         self.states: dict[str, str] = {}
+        self.statements: dict[str, Statement] = {}
         self.evidence: dict[tuple[int, str], bytes] = {}
         self.seconds = 0.0
         self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
         self.identity, self.hospitals = identity, dict(hospitals)
-        session, layouts = federation.session_digest(key_commitment), Layouts.of(federation)
-        self.rules = Rules(federation, layouts, session)
+        base, layouts = federation.session_digest(key_commitment), Layouts.of(federation)
+        self.rules = Rules(federation, layouts, base, run or secrets.token_bytes(RUN_BYTES))
         self.deadline_seconds = deadline_seconds
         self._nonces: dict[str, bytes] = {}
         self.open_round: OpenRound | None = None
+        self.answered: OpenRound | None = None
         self.closed = closed
 
     def invite(self) -> dict[str, bytes]:
@@ -94,7 +102,9 @@ class Coordinator:
             deadline=current.deadline,
             nonces=self._nonces,
             salt=current.salt,
+            statements=self.statements,
         )
+        self.answered = None
         self.open_round, self._nonces, self.states = current, {}, {}
         return self._sealed(Kind.INVITATION, dict.fromkeys(roster, encode(body)))
 
@@ -105,7 +115,7 @@ class Coordinator:
         `evidence`. Of its signatures and reveals the first that is right counts, and later ones change nothing. Raises
         MessageError for anything that is not a whole, authentic message of this round.
         """
-        current = self.open_round
+        current = self.open_round or self.answered
         if current is None:
             raise MessageError("no round is open: the message came before an invitation or after the close")
         if time.time() > current.deadline:
@@ -116,13 +126,16 @@ class Coordinator:
             self.identity,
             self.hospitals,
             kinds=current.expected,
-            federation_digest=self.rules.session,
+            federation_digest=self.rules.base,
+            run=self.rules.run,
             round=current.number,
             max_bytes=self.rules.most_bytes,
         )
         sender = self._names[header.sender]
         if header.kind in COLLECTING:
             self._take(current, sender, header.kind, message, data)
+        elif header.kind == Kind.RECEIPT:
+            self._take_receipt(current, sender, decode(data, Receipt))
         else:
             self._take_unmasking(current, sender, header.kind, data)
         self.seconds += time.perf_counter() - started
@@ -161,7 +174,8 @@ class Coordinator:
         for answer in answers.values():
             self._count(answer)
         sealed = self._sealed(Kind.ANSWER, {name: encode(answer) for name, answer in answers.items()})
-        self.open_round, self.closed = None, current.number
+        self.open_round, self.answered, self.closed = None, current, current.number
+        current.expected, current.deadline = ANSWERED, time.time() + self.deadline_seconds
         self.seconds += time.perf_counter() - started
         return sealed
 
@@ -213,6 +227,16 @@ class Coordinator:
             return
         self.parts["masks"] += len(data)
 
+    def _take_receipt(self, current: OpenRound, sender: str, receipt: Receipt) -> None:
+        """A hospital's statement about the round that it has applied. Raises MessageError for a false one."""
+        statement = receipt.statement
+        if statement is None:
+            raise MessageError(f"{sender}: refused the answer to round {current.number}")
+        check_statement(self.hospitals[sender], self.rules.session, statement)
+        if statement.round != current.number:
+            raise MessageError(f"{sender}: states round {statement.round} in a receipt for round {current.number}")
+        self.statements[sender], self.heads[sender] = statement, statement.head
+
     def _count(self, answer: Answer) -> None:
         self.parts["updates"] += len(answer.aggregate or b"")
         self.parts["personal"] += len(answer.neighbourhood or b"") + len(answer.consensus or b"")
@@ -238,7 +262,8 @@ class Coordinator:
     def _seal(self, kind: Kind, receiver: str, body: bytes) -> bytes:
         header = Header(
             kind=kind,
-            federation_digest=self.rules.session,
+            federation_digest=self.rules.base,
+            run=self.rules.run,
             round=self._current().number,
             attempt=0,
             sender=self.identity.public.fingerprint,

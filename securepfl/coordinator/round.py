@@ -16,7 +16,7 @@ from securepfl.crypto.sums.scheme import RunningSum
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
-from securepfl.protocol.channels import Layouts, mask_context
+from securepfl.protocol.channels import Layouts, mask_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, MaskShares, Unmask
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import SKETCH_DIMENSIONS
@@ -26,16 +26,25 @@ _HASH = re.compile("[0-9a-f]{64}")
 COLLECTING = (Kind.CONTRIBUTION, Kind.DECLINE)
 AGREEING = (Kind.AGREEMENT,)
 REVEALING = (Kind.REVEAL,)
+ANSWERED = (Kind.RECEIPT,)
 """The kinds of message that a round takes, stage by stage."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What all rounds of a run have in common. `session` (32 bytes) is what messages and masks are bound to."""
+    """What all rounds of a run have in common. `base` (32 bytes) is what messages are bound to, with the `run`'s
+    identifier.
+    """
 
     federation: Federation
     layouts: Layouts
-    session: bytes
+    base: bytes
+    run: bytes
+
+    @cached_property
+    def session(self) -> bytes:
+        """What masks and statements are bound to. 32 bytes."""
+        return run_digest(self.base, self.run)
 
     def sum_of(self, layout: Layout) -> RunningSum:
         """An empty sum."""

@@ -3,6 +3,7 @@
 quantise -> pack and tag -> mask -> encrypt, and back: decrypt -> check -> unpack -> sum.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,13 +28,25 @@ from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 Vector = NDArray[np.float64]
 
-_NAMES_BYTES = 2048
-"""Allowed for each hospital's name (at most 255 bytes, up to four times) and the fields around it."""
+_NAMES_BYTES = 2560
+"""Allowed for each hospital's name (at most 255 bytes, up to six times) and the fields around it."""
+_STATEMENT_BYTES = 512
+"""Allowed for each hospital's statement, and for a line about it."""
+
+
+def run_digest(base: bytes, run: bytes) -> bytes:
+    """What a run's tags, masks, pads and ledger lines are bound to: settings and key (`base`, 32 bytes, from
+    Federation.session_digest) and the run's identifier. 32 bytes.
+
+    >>> len(run_digest(bytes(32), bytes(16)))
+    32
+    """
+    return hashlib.sha256(b"securepfl run 1" + base + run).digest()
 
 
 def round_context(session: bytes, kind: str, round_: int, attempt: int = 0) -> bytes:
-    """What tags, masks and pads are bound to, by hospitals and coordinator alike: settings and key (`session`), the
-    round, the attempt and the kind of sum.
+    """What tags, masks and pads are bound to, by hospitals and coordinator alike: the run (`session`, from
+    run_digest), the round, the attempt and the kind of sum.
     """
     return session + f"{kind}/{round_}/{attempt}".encode()
 
@@ -88,7 +101,7 @@ class Layouts:
         compares, way = federation.similarity.every > 0, similarity_scheme(scheme.similarity)
         row = way.upload_bytes(SKETCH_DIMENSIONS, clients) + clients * way.answer_bytes if compares else 0
         masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
-        return sums + row + masks + _NAMES_BYTES * (clients + 1)
+        return sums + row + masks + (_NAMES_BYTES + _STATEMENT_BYTES) * (clients + 1)
 
 
 def masking_of(federation: Federation) -> Masking | None:

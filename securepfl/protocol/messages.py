@@ -1,13 +1,13 @@
 """What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/messages/envelope.py)."""
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError
 
-SCHEMA = 4
+SCHEMA = 5
 
 NONCE_BYTES = 16
 """Of the nonces that make a hospital's next pads and a round's masks fresh."""
@@ -25,11 +25,26 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     schema: int = SCHEMA
 
 
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a hospital states, signed (statements.py), once it has applied the answer to `round`.
+
+    `state`: the keyed digest of the shared state that it reached, `head`: the latest hash of its budget ledger, both
+    SHA-256 in hexadecimal. `signature`: Ed25519, 64 bytes.
+    """
+
+    round: int
+    state: str
+    head: str
+    signature: bytes
+
+
 class Invitation(Body, frozen=True):
     """Coordinator to hospital: take part in `round`. `deadline` is in seconds since the epoch.
 
     `nonces`: those that hospitals sent with their last contributions, by name. They make this round's pads fresh.
-    `salt`: the coordinator's own, the same for all; it makes this round's masks fresh.
+    `salt`: the coordinator's own, the same for all; it makes this round's masks fresh. `statements`: the latest of
+    each hospital, by name: hospitals compare them. `held`: the hospitals whose evaluation keys the coordinator has.
+    `named`: what it has to say of hospitals that did something wrong, by name: a line each.
     """
 
     kind = Kind.INVITATION
@@ -39,6 +54,9 @@ class Invitation(Body, frozen=True):
     deadline: float
     nonces: dict[str, bytes]
     salt: bytes
+    statements: dict[str, Statement] = {}
+    held: tuple[str, ...] = ()
+    named: dict[str, str] = {}
 
 
 class MaskShares(Body, frozen=True):
@@ -55,7 +73,8 @@ class Contribution(Body, frozen=True):
     None. `sketch`: the encrypted sketch for similarity, or None. `neighbours`: the others whose personal components
     this hospital wants summed, with their integer weights. `head`: the latest hash of its budget ledger. `nonce`:
     fresh, for the next round's pads. `state`: the keyed digest of the shared state it started from. `masks`: None where
-    updates are not masked.
+    updates are not masked. `evaluation`: the public keys with which the coordinator multiplies sketches, until an
+    invitation says that it holds them; None where it needs none.
     """
 
     kind = Kind.CONTRIBUTION
@@ -68,6 +87,7 @@ class Contribution(Body, frozen=True):
     nonce: bytes
     state: str
     masks: MaskShares | None
+    evaluation: bytes | None = None
 
 
 class Decline(Body, frozen=True):
@@ -119,6 +139,7 @@ class Answer(Body, frozen=True):
     `products`: this hospital's own row of encrypted inner products by other hospital's name.
     `neighbourhood`: the encrypted sum it asked for, over those `neighbours` that are present.
     `consensus`: in one round, the last or the one before, the encrypted sum of all survivors' personal components.
+    `named`: as in Invitation.
     """
 
     kind = Kind.ANSWER
@@ -129,6 +150,65 @@ class Answer(Body, frozen=True):
     neighbourhood: bytes | None
     neighbours: tuple[str, ...]
     consensus: bytes | None
+    named: dict[str, str] = {}
+
+
+Part = Literal["update", "personal", "sketch"]
+"""What a contribution is made of, each with a check of its own."""
+
+
+class Receipt(Body, frozen=True):
+    """Hospital to coordinator, after an answer: either its statement, or the parts of the answer that failed."""
+
+    kind = Kind.RECEIPT
+
+    statement: Statement | None
+    refused: tuple[Part, ...]
+
+
+class Opening(Body, frozen=True):
+    """Coordinator to hospital: these parts of all the round's contributions are to be opened, as the sum failed."""
+
+    kind = Kind.OPENING
+
+    parts: tuple[Part, ...]
+
+
+class Opened(Body, frozen=True):
+    """Hospital to coordinator: it stands by what it sent. `digests`: SHA-256 of each part's bytes; `signature`: both
+    signatures over them (statements.py). `secrets`: those of its masks in this round, 32 bytes each, in the order of
+    its commitments; empty where updates are not masked.
+    """
+
+    kind = Kind.OPENED
+
+    digests: dict[Part, bytes]
+    secrets: bytes
+    signature: bytes
+
+
+class Evidence(Body, frozen=True):
+    """Coordinator to hospital: one hospital's opened parts, to be judged.
+
+    `sender` sent `parts` in the round; `opened` is what it sent when asked to stand by them, None where it did not.
+    """
+
+    kind = Kind.EVIDENCE
+
+    sender: str
+    parts: dict[Part, bytes]
+    commitments: bytes
+    opened: Opened | None
+
+
+class Verdict(Body, frozen=True):
+    """Hospital to coordinator: which of the opened parts of `sender` break the rules, with its signatures over that."""
+
+    kind = Kind.VERDICT
+
+    sender: str
+    broken: tuple[Part, ...]
+    signature: bytes
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

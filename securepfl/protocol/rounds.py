@@ -31,7 +31,7 @@ class Hub(Protocol):
         """The request for shares of what the sum still carries. Raises MessageError where no sum can come of it."""
 
     def close(self) -> Mapping[str, bytes]:
-        """End the round."""
+        """End the round: the answers, to which hospitals reply with receipts."""
 
     def receive(self, message: bytes) -> str:
         """Take one hospital's reply. Raises MessageError for one that it refuses."""
@@ -56,7 +56,7 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
     | 1 | invite | contribute | yes |
     | 2 | fix_survivors | sign_survivors | where updates are masked |
     | 3 | unmask | reveal | where updates are masked |
-    | 4 | close | apply | yes |
+    | 4 | close | apply, receipt | yes |
 
     A hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
     others: bad bytes of one must not end it for all. The coordinator decides whether a sum can be formed; an engine
@@ -66,8 +66,7 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
     if hub.masked:
         refused += _exchange(hub, carrier, hub.fix_survivors())
         refused += _unmask(hub, carrier)
-    for name, answer in hub.close().items():
-        carrier.ask(name, answer)
+    refused += _exchange(hub, carrier, hub.close())
     return tuple(refused)
 
 

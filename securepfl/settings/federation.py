@@ -266,7 +266,7 @@ class Federation(Settings, frozen=True):
         return self.replace(shape=None).digest
 
     def session_digest(self, key_commitment: bytes) -> bytes:
-        """What messages, tags, masks and pads are bound to: these settings under one federation key. 32 bytes.
+        """What messages are bound to, whichever run they are of: these settings under one federation key. 32 bytes.
 
         `key_commitment` (FederationKey.commitment, 32 bytes) fixes the key and its epoch, and is public.
         """

@@ -46,7 +46,9 @@ def rotated(coordinator, clients, federation, folder, removed=(), joining=()):
         secrets = {other: pairs[frozenset((name, other))] for other in identities}
         keyring = Keyring(identity, key, server.public, public, secrets, ceremony=federation.ceremony_digest)
         after[name] = client_of(federation, name, keyring, folder / name)
-    return Coordinator(federation, server, public, key_commitment=key.commitment, closed=closed), after
+    return Coordinator(
+        federation, server, public, key_commitment=key.commitment, run=coordinator.rules.run, closed=closed
+    ), after
 
 
 def client_of(federation, name, keyring, folder):
@@ -84,13 +86,14 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
         gone.apply(answers["alder"])
     # Even with an answer in clear: the old key decrypts no sum and opens no snapshot.
     stayer = clients["alder"]
-    session, keyring = coordinator.rules.session, stayer.session.keyring
+    rules, keyring = coordinator.rules, stayer.session.keyring
     _, data = open_message(
         answers["alder"],
         keyring.identity,
         [keyring.coordinator],
         kinds=(Kind.ANSWER,),
-        federation_digest=session,
+        federation_digest=rules.base,
+        run=rules.run,
         round=2,
         max_bytes=10**7,
     )
@@ -98,12 +101,12 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
     channel = channels_of(stayer)["update"]
     theirs = find_scheme("bfv").cipher(gone.session.keyring.federation_key.he_key, channel.layout)
     foreign = replace(channel, cipher=theirs)
-    context = session + b"update/2/0"
+    context = rules.session + b"update/2/0"
     with pytest.raises(AggregateError):
         foreign.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10)
     assert channel.mean(body.aggregate, dict.fromkeys(body.survivors, 1), context, 10).size == 10
     with pytest.raises(MessageError):
-        Snapshot.open(snapshot, gone.session.key.snapshot_key, session, shared(gone).size)
+        Snapshot.open(snapshot, gone.session.key.snapshot_key, rules.session, shared(gone).size)
     close_all(clients)
 
 
@@ -139,9 +142,11 @@ def test_a_snapshot_that_is_not_what_all_hold_is_refused(tmp_path, fault):
     coordinator, clients = parties(federation, tmp_path)
     newcomer = clients.pop("elm")
     invitations = coordinator.invite()
-    stale = clients["alder"].snapshot()
+    with pytest.raises(MessageError, match="no run"):
+        clients["alder"].snapshot()
     for name in clients:
         coordinator.receive(clients[name].contribute(invitations[name]))
+    stale = clients["alder"].snapshot()
     digests = dict(coordinator.states)
     if fault == "altered":
         data, wanted = bytearray(stale), "altered"
@@ -149,7 +154,9 @@ def test_a_snapshot_that_is_not_what_all_hold_is_refused(tmp_path, fault):
         stale = bytes(data)
     elif fault == "old key":
         other = FederationKey.generate(encrypted=True)
-        stale = Snapshot.of(clients["alder"].state).seal(other.snapshot_key, newcomer.session.digest)
+        stale = Snapshot.of(clients["alder"].state).seal(
+            other.snapshot_key, clients["alder"].session.digest, clients["alder"].session.run
+        )
         wanted = "altered or made under another key"
     elif fault == "old round":
         digests = dict.fromkeys(digests, "0" * 64)

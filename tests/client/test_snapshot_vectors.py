@@ -9,7 +9,7 @@ from vectors import reals, vectors
 from securepfl.client.snapshot import Snapshot
 
 TOLD = vectors("client", "snapshot")
-KEY, SESSION = bytes.fromhex(TOLD["key"]), bytes.fromhex(TOLD["session"])
+KEY, SESSION, RUN = (bytes.fromhex(TOLD[name]) for name in ("key", "session", "run"))
 
 
 @pytest.mark.parametrize("case", TOLD["snapshots"], ids=["before a sum", "after one"])
@@ -22,4 +22,4 @@ def test_a_stored_snapshot_opens_and_is_made_again(case, monkeypatch):
         assert np.array_equal(found.aggregate, reals(case["aggregate"]))
     assert found.digest(KEY, SESSION) == case["digest"]
     monkeypatch.setattr(secrets, "token_bytes", lambda count: bytes.fromhex(case["nonce"])[:count])
-    assert found.seal(KEY, SESSION).hex() == case["sealed"]
+    assert found.seal(KEY, SESSION, RUN).hex() == case["sealed"]

@@ -1,7 +1,7 @@
-"""A hospital's state on disk: what an earlier version wrote is read as it stood, what is no state says so in one line.
+"""A hospital's state on disk: what this version wrote is read as it stood, what is no state says so in one line.
 
-vectors/state.safetensors was written by the code of commit b6ac6da (before the state was one Struct), two rounds into a
-run and with a third contribution under way; vectors/state.json is what that code held in memory, arrays as hashes.
+vectors/state.safetensors was written two rounds into a run and with a third contribution under way; vectors/state.json
+is what was held in memory then, arrays as hashes.
 """
 
 import hashlib
@@ -13,13 +13,12 @@ import pytest
 from parties import federation_of, parties, reopened
 from vectors import vectors
 
-from securepfl.client.state import RETIRED, ClientState
+from securepfl.client.state import ClientState
 from securepfl.errors import StorageError
 from securepfl.storage.folder import read_arrays, write_arrays
 
 STORED = Path(__file__).parent / "vectors" / "state.safetensors"
 HELD = vectors("client", "state")
-STILL_HELD = {name: value for name, value in HELD.items() if name not in RETIRED}
 
 
 def told(value):
@@ -39,15 +38,15 @@ def digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_state_that_an_earlier_version_wrote_is_read_as_it_stood():
+def test_a_stored_state_is_read_as_it_stood():
     state = ClientState.load(STORED, HELD["federation"])
     assert state.round == 2 and state.pending.trained and state.neighbours and state.trajectory
-    assert told(state) == STILL_HELD
+    assert told(state) == HELD
 
 
 def test_stored_again_it_says_the_same(tmp_path):
     ClientState.load(STORED, HELD["federation"]).save(tmp_path / "state")
-    assert told(ClientState.load(tmp_path / "state", HELD["federation"])) == STILL_HELD
+    assert told(ClientState.load(tmp_path / "state", HELD["federation"])) == HELD
     assert told(read_arrays(tmp_path / "state")[0]) == told(read_arrays(STORED)[0])
 
 
@@ -114,7 +113,7 @@ def test_fields_of_another_type_missing_ones_and_unknown_ones_are_refused(tmp_pa
 
 
 def test_another_schema_is_refused_with_what_to_do(tmp_path):
-    refused(changed(tmp_path / "state", lambda _, meta: meta.update(schema=5)), "schema 5, but .* reads 4; upgrade it")
+    refused(changed(tmp_path / "state", lambda _, meta: meta.update(schema=4)), "schema 4, but .* reads 5; upgrade it")
 
 
 def test_what_a_hospital_shows_of_its_state_is_a_copy(tmp_path):

@@ -102,7 +102,9 @@ def test_a_signed_but_malformed_contribution_is_refused_and_leaves_no_trace(tmp_
     coordinator.invite()
     before = coordinator.survivors
     with pytest.raises(MessageError):
-        coordinator.receive(to_coordinator(clients["alder"], Contribution(**EMPTY | changes)))
+        coordinator.receive(
+            to_coordinator(clients["alder"], Contribution(**EMPTY | changes), run=coordinator.rules.run)
+        )
     assert coordinator.survivors == before == ()
     assert coordinator.open_round.total.contributions == 0
     coordinator.close()
@@ -116,7 +118,9 @@ def test_a_malformed_sketch_in_clear_is_refused_on_arrival(tmp_path):
     exchange(coordinator, clients)
     coordinator.invite()
     with pytest.raises(MessageError, match="sketch of 8 bytes"):
-        coordinator.receive(to_coordinator(clients["alder"], Contribution(**EMPTY | {"sketch": bytes(8)})))
+        coordinator.receive(
+            to_coordinator(clients["alder"], Contribution(**EMPTY | {"sketch": bytes(8)}), run=coordinator.rules.run)
+        )
     close_all(clients)
 
 
@@ -196,7 +200,8 @@ def test_an_unknown_hospital_is_refused(tmp_path):
     coordinator.invite()
     stranger = Identity.generate("alder")
     public = coordinator.identity.public
-    header = Header(Kind.DECLINE, coordinator.rules.session, 1, 0, stranger.public.fingerprint, public.fingerprint)
+    names, rules = (stranger.public.fingerprint, public.fingerprint), coordinator.rules
+    header = Header(Kind.DECLINE, rules.base, rules.run, 1, 0, *names)
     with pytest.raises(MessageError, match="unknown sender"):
         coordinator.receive(seal_message(header, b"", stranger, public))
     close_all(clients)

@@ -180,7 +180,8 @@ class Stage:
             receiver=receiver,
             senders=senders,
             kinds=(kind,),
-            federation_digest=self.coordinator.rules.session,
+            federation_digest=self.coordinator.rules.base,
+            run=self.coordinator.rules.run,
             round=self.clients["alder"].round + 1,
             max_bytes=self.coordinator.rules.most_bytes,
         )
@@ -193,7 +194,7 @@ class Stage:
         invitations = coordinator.invite()
         yield self._down(Kind.INVITATION, invitations, clients["alder"].contribute)
         replies = {name: self._twice(clients[name].contribute, invitations[name], name) for name in FIVE[:-1]}
-        replies["elm"] = to_coordinator(clients["elm"], Decline())
+        replies["elm"] = to_coordinator(clients["elm"], Decline(), run=coordinator.rules.run)
         yield self._up(Kind.CONTRIBUTION, replies, "alder", invitations)
         yield self._up(Kind.DECLINE, replies, "elm", invitations)
         self._receive(replies)

@@ -157,6 +157,7 @@ def other_place(mutator, target):
             {"round": 2**32 - 1},
             {"kind": mutator.random.choice([kind for kind in Kind if kind != target.kind])},
             {"federation_digest": mutator.random.randbytes(32)},
+            {"run": mutator.random.randbytes(16)},
             {"attempt": mutator.random.choice((1, 2**32 - 1))},
         )
     )

@@ -67,7 +67,11 @@ def test_everybody_is_asked_step_by_step_and_each_reply_is_taken(five):
     carried = Watched(clients)
     assert drive(coordinator, carried) == ()
     asked = [Kind.INVITATION, *([Kind.SURVIVORS, Kind.UNMASK] if coordinator.masked else []), Kind.ANSWER]
-    replied = [Kind.CONTRIBUTION, *([Kind.AGREEMENT, Kind.REVEAL] if coordinator.masked else [])]
+    replied = [
+        Kind.CONTRIBUTION,
+        *([Kind.AGREEMENT, Kind.REVEAL] if coordinator.masked else []),
+        Kind.RECEIPT,
+    ]
     assert [name for name, _, _ in carried.asked] == list(FIVE) * len(asked)
     assert kinds(message for _, message, _ in carried.asked) == [kind for kind in asked for _ in FIVE]
     assert kinds(reply for *_, reply in carried.asked if reply) == [kind for kind in replied for _ in FIVE]

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from forging import falsify_answers, opened_by_coordinator, opened_by_hospital, to_coordinator, to_hospital
 from masked_rounds import SEVEN, chi_square, contribute, unmask
-from parties import channels_of, close_all, exchange, federation_of, parties, reopened
+from parties import MODEL, channels_of, close_all, exchange, federation_of, parties, reopened, rows_of
 
+from securepfl.client.client import Client
 from securepfl.client.masks import Masks
+from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.masks.edges import add_masks, pair_mask_secret
 from securepfl.crypto.masks.graph import threshold
@@ -157,7 +159,7 @@ def test_masks_do_not_come_again_where_hospitals_start_over_under_the_same_keys(
         key_commitment=clients["birch"].session.keyring.federation_key.commitment,
     )
     second = round_of(clients["birch"], again.invite()["birch"])
-    assert first.contexts == second.contexts, "of the same round"
+    assert first.number == second.number and not set(first.contexts.values()) & set(second.contexts.values())
     one, two = (masks_of(clients["birch"], round_) for round_ in (first, second))
     assert len(one) == len(two) == len(SEVEN) and not one & two
     close_all(clients)
@@ -322,16 +324,11 @@ def test_masks_and_similarity_exclude_each_other_unless_accepted():
     assert masked(similarity={"every": 1, "beside_masks": True}).masked
 
 
-def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
-    """Its masks and tags would be the first run's."""
-    from parties import MODEL, rows_of
-
-    from securepfl.client.client import Client
-    from securepfl.client.run_kind import Simulation
-    from securepfl.errors import LedgerError
-
+def test_a_second_folder_in_one_run_is_refused(tmp_path):
+    """Its masks and tags would be the first folder's."""
     coordinator, clients = parties(masked(), tmp_path)
-    contribute(coordinator, clients)
+    invitations = contribute(coordinator, clients)
+    sent = clients["alder"].state.pending.message
     keyring, ledger = clients["alder"].session.keyring, tmp_path / "alder" / "ledger.jsonl"
     close_all(clients)
 
@@ -339,9 +336,41 @@ def test_a_second_run_under_the_same_keys_is_refused(tmp_path):
         options = {"device": "cpu", "simulation": Simulation(), "ledger": ledger}
         return Client(masked(), "alder", MODEL, rows_of("alder"), keyring, folder, **options)
 
-    with pytest.raises(LedgerError, match="rotate the keys"):
-        again(tmp_path / "new")
-    again(tmp_path / "alder").close()
+    other = again(tmp_path / "new")
+    with pytest.raises(MessageError, match="took part from another folder"):
+        other.contribute(invitations["alder"])
+    assert other.session.run == b"" and other.round == 0
+    other.close()
+    back = again(tmp_path / "alder")
+    assert back.contribute(invitations["alder"]) == sent
+    back.close()
+
+
+def test_the_same_keys_serve_another_run_and_no_message_of_the_first_is_taken_in_it(tmp_path):
+    coordinator, clients = parties(masked(), tmp_path)
+    exchange(coordinator, clients)
+    old = coordinator.invite()["birch"]
+    keyrings = {name: client.session.keyring for name, client in clients.items()}
+    ledgers = {name: client.folder / "ledger.jsonl" for name, client in clients.items()}
+    close_all(clients)
+    again = Coordinator(
+        masked(),
+        coordinator.identity,
+        coordinator.hospitals,
+        key_commitment=keyrings["alder"].federation_key.commitment,
+    )
+    options = {"device": "cpu", "simulation": Simulation()}
+    clients = {
+        name: Client(
+            masked(), name, MODEL, rows_of(name), keyring, tmp_path / "2" / name, ledger=ledgers[name], **options
+        )
+        for name, keyring in keyrings.items()
+    }
+    exchange(again, clients)
+    assert all(client.round == 1 for client in clients.values())
+    with pytest.raises(MessageError, match="run"):
+        clients["birch"].contribute(old)
+    close_all(clients)
 
 
 def test_an_invitation_to_another_attempt_is_refused(tmp_path):

@@ -400,6 +400,12 @@ def test_a_failed_save_changes_nothing_and_sends_nothing(tmp_path, monkeypatch):
     with pytest.raises(StorageError):
         client.contribute(invitations["alder"])
     monkeypatch.undo()
+    assert not client.ledger.releases(), "that it joins the run is on disk before anything is spent"
+    client._join(client.session.joining(coordinator.rules.run))
+    monkeypatch.setattr("securepfl.client.state.write_arrays", full)
+    with pytest.raises(StorageError):
+        client.contribute(invitations["alder"])
+    monkeypatch.undo()
     after = msgspec.structs.asdict(state(client))
     assert after["pending"] is None
     assert all(np.array_equal(before[key], after[key]) for key in ("shared", "personal", "residual", "compared"))

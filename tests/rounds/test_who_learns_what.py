@@ -30,7 +30,14 @@ WATCHED, CURIOUS = "alder", "birch"
 def opened(message, party, senders, session, number):
     kind = Header.from_bytes(message).kind
     return open_message(
-        message, party, senders, kinds=(kind,), federation_digest=session, round=number, max_bytes=10**7
+        message,
+        party,
+        senders,
+        kinds=(kind,),
+        federation_digest=session.base,
+        run=session.run,
+        round=number,
+        max_bytes=10**7,
     )
 
 
@@ -54,7 +61,7 @@ def recorded(folder, masking):
 def one_round(coordinator, clients):
     seen = SimpleNamespace(number=coordinator.closed + 1, coordinator=[], curious=[], up={}, sent={}, personal={})
     seen.compared, seen.whole = {}, {}
-    session, people = coordinator.rules.session, coordinator.hospitals
+    session, people = coordinator.rules, coordinator.hospitals
 
     def deliver(messages):
         for name, message in messages.items():

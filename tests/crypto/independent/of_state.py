@@ -10,7 +10,7 @@ from inputs import KEY, named
 from streams import derive_key
 from text import exact
 
-_SESSION = bytes((9,)) * 32
+_SESSION, _RUN = bytes((9,)) * 32, bytes((5,)) * 16
 
 
 def ledger_signing() -> dict:
@@ -29,7 +29,8 @@ def ledger_signing() -> dict:
 def _snapshot(number: int, shared: list[float], aggregate: list[float] | None) -> dict:
     body = struct.pack(f"<{len(shared)}f", *shared) + struct.pack(f"<{len(aggregate or [])}d", *(aggregate or []))
     numbers = (number, len(shared), aggregate is not None)
-    head = b"SPSN" + bytes((1,)) + b"".join(n.to_bytes(4, "big") for n in numbers[:2]) + bytes(numbers[2:]) + _SESSION
+    head = b"SPSN" + bytes((2,)) + b"".join(n.to_bytes(4, "big") for n in numbers[:2]) + bytes(numbers[2:]) + _SESSION
+    head += _RUN
     nonce = named(f"nonce of snapshot {number}", 12)
     message = _SESSION + number.to_bytes(4, "big") + body
     return {
@@ -48,6 +49,7 @@ def snapshot() -> dict:
     return {
         "key": KEY.hex(),
         "session": _SESSION.hex(),
+        "run": _RUN.hex(),
         "snapshots": [_snapshot(2, shared, None), _snapshot(5, shared, [0.5, -1e-3, 2.0**-40])],
     }
 

@@ -11,8 +11,8 @@ from securepfl.crypto.messages.envelope import OVERHEAD_BYTES, Header, Kind, ope
 from securepfl.errors import MessageError
 
 HOSPITAL, COORDINATOR, STRANGER = (Identity.generate(name) for name in ("hospital", "coordinator", "stranger"))
-DIGEST = b"d" * 32
-HEADER = Header(Kind.CONTRIBUTION, DIGEST, 3, 1, HOSPITAL.public.fingerprint, COORDINATOR.public.fingerprint)
+DIGEST, RUN = b"d" * 32, b"r" * 16
+HEADER = Header(Kind.CONTRIBUTION, DIGEST, RUN, 3, 1, HOSPITAL.public.fingerprint, COORDINATOR.public.fingerprint)
 BODY = b"the body" * 10
 MESSAGE = seal_message(HEADER, BODY, HOSPITAL, COORDINATOR.public)
 SENDERS = {"hospital": HOSPITAL.public}
@@ -22,6 +22,7 @@ def opened(data=MESSAGE, receiver=COORDINATOR, senders=SENDERS, **changes):
     expected = {
         "kinds": {Kind.CONTRIBUTION},
         "federation_digest": DIGEST,
+        "run": RUN,
         "round": 3,
         "max_bytes": 1000,
     } | changes
@@ -40,6 +41,7 @@ def test_an_expected_message_opens_to_its_header_and_body():
         {"kinds": {Kind.ANSWER, Kind.INVITATION}},
         {"federation_digest": b"e" * 32},
         {"federation_digest": DIGEST[:-1] + b"e"},
+        {"run": b"another run".ljust(16)},
         {"round": 4},
         {"max_bytes": len(BODY) - 1},
         {"receiver": STRANGER},
@@ -50,7 +52,7 @@ def test_an_expected_message_opens_to_its_header_and_body():
         {"data": MESSAGE[:-1]},
         {"data": b""},
         {"data": b"HTTP" + MESSAGE[4:]},
-        {"data": MESSAGE[:4] + b"\2" + MESSAGE[5:]},
+        {"data": MESSAGE[:4] + b"\1" + MESSAGE[5:]},
         {"data": MESSAGE[:5] + b"\x63" + MESSAGE[6:]},
     ],
 )
