@@ -1,21 +1,26 @@
-"""The bytes of every body, and what sums and masks are bound to, as an earlier version made them."""
+"""The bytes of every body, statements, and what sums and masks are bound to, as tests/crypto/independent makes them."""
 
+import msgspec
 import pytest
 from vectors import vectors
 
+from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import MessageError
 from securepfl.protocol import messages
-from securepfl.protocol.channels import mask_context, round_context
+from securepfl.protocol.channels import mask_context, round_context, run_digest
+from securepfl.protocol.messages import MaskShares, Opened, Statement
+from securepfl.protocol.statements import check_statement, make_statement
+
+WITHIN = {frozenset(kind.__struct_fields__) - {"schema"}: kind for kind in (MaskShares, Opened, Statement)}
 
 
 def read(value):
-    """JSON to what a body holds: bytes stand as {"hex": ...}, tuples as lists."""
+    """JSON to what a body holds: bytes stand as {"hex": ...}, tuples as lists, bodies within bodies by their fields."""
     if isinstance(value, dict):
         if set(value) == {"hex"}:
             return bytes.fromhex(value["hex"])
-        if set(value) == {"blobs", "commitments"}:
-            return messages.MaskShares(**{name: read(part) for name, part in value.items()})
-        return {name: read(part) for name, part in value.items()}
+        parts = {name: read(part) for name, part in value.items()}
+        return WITHIN[frozenset(value)](**parts) if frozenset(value) in WITHIN else parts
     return tuple(map(read, value)) if isinstance(value, list) else value
 
 
@@ -36,15 +41,26 @@ def test_bodies(case):
 
 @pytest.mark.parametrize("case", BODIES, ids=lambda case: case["body"])
 def test_a_body_of_another_schema_is_refused_by_name(case):
-    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x04", b"\xa6schema\x05")
-    with pytest.raises(MessageError, match="schema 5, but this securepfl reads 4"):
+    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x05", b"\xa6schema\x06")
+    with pytest.raises(MessageError, match="schema 6, but this securepfl reads 5"):
         messages.decode(data, getattr(messages, case["body"]))
 
 
 def test_contexts():
     told = vectors("protocol", "contexts")
     session, masked = bytes.fromhex(told["session"]), told["mask"]
+    assert run_digest(bytes.fromhex(told["base"]), bytes.fromhex(told["run"])) == session
     for case in told["round"]:
         assert round_context(session, case["kind"], case["round"], case["attempt"]).hex() == case["context"]
     salt = bytes.fromhex(masked["salt"])
     assert mask_context(session, masked["round"], masked["attempt"], salt).hex() == masked["context"]
+
+
+def test_statements():
+    told = vectors("protocol", "statements")
+    identity = Identity.from_private_bytes(told["name"], bytes.fromhex(told["private"]))
+    session, stated = bytes.fromhex(told["session"]), read(told["statement"])
+    assert make_statement(identity, session, stated.round, stated.state, stated.head) == stated
+    check_statement(identity.public, session, stated)
+    with pytest.raises(MessageError):
+        check_statement(identity.public, session, msgspec.structs.replace(stated, round=stated.round + 1))

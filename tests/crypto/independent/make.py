@@ -15,6 +15,7 @@ from pathlib import Path
 
 import of_keys
 import of_masks
+import of_protocol
 import of_similarity
 import of_state
 import of_streams
@@ -40,7 +41,9 @@ FILES = {
     "crypto/vectors/envelope.json": of_keys.envelope,
     "crypto/vectors/ledger_signing.json": of_state.ledger_signing,
     "client/vectors/snapshot.json": of_state.snapshot,
-    "protocol/vectors/contexts.json": of_state.contexts,
+    "protocol/vectors/contexts.json": of_protocol.contexts,
+    "protocol/vectors/messages.json": of_protocol.messages,
+    "protocol/vectors/statements.json": of_protocol.statements,
 }
 
 

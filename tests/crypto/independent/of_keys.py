@@ -6,6 +6,7 @@ import hashlib
 from aes import gcm_seal
 from inputs import KEY, OTHER_KEY, named
 from layouts import STAMP
+from of_protocol import RUN
 from packs import pack
 from people import SIGNATURE_BYTES, Person, person
 from ring import packed_key, ternary
@@ -135,6 +136,7 @@ def keys(stored: dict) -> dict:
 
 
 _KINDS = ("INVITATION", "CONTRIBUTION", "DECLINE", "ANSWER", "SURVIVORS", "AGREEMENT", "UNMASK", "REVEAL")
+_KINDS += ("RECEIPT", "OPENING", "OPENED", "EVIDENCE", "VERDICT")
 
 
 def envelope(stored: dict) -> dict:
@@ -143,14 +145,15 @@ def envelope(stored: dict) -> dict:
     numbers = (3).to_bytes(4, "big") + (1).to_bytes(4, "big")
     headers = {}
     for number, name in enumerate(_KINDS, start=1):
-        places = _DIGEST + numbers + sender.fingerprint + receiver.fingerprint
-        headers[name] = b"SPFL" + bytes((1, number)) + places
+        places = _DIGEST + RUN + numbers + sender.fingerprint + receiver.fingerprint
+        headers[name] = b"SPFL" + bytes((2, number)) + places
     head = headers["CONTRIBUTION"]
     before = bytes.fromhex(stored.get("message", ""))
     return {
         "sender": {"name": sender.name, "private": sender.private.hex()},
         "receiver": {"name": receiver.name, "private": receiver.private.hex()},
         "digest": _DIGEST.hex(),
+        "run": RUN.hex(),
         "round": 3,
         "attempt": 1,
         "headers": {name: header.hex() for name, header in headers.items()},

@@ -65,6 +65,10 @@ class Person:
             return classical.sign(framed) + post_quantum.sign(framed)
         return stored
 
+    def classical(self, data: bytes) -> bytes:
+        """Ed25519 alone, over the data as they are."""
+        return self._keys[0].sign(data)
+
     def opened(self, stored: bytes, info: bytes) -> bytes:
         """What a stored sealing holds, or nothing."""
         try:

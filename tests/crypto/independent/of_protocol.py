@@ -1,0 +1,103 @@
+"""What messages.json, contexts.json and statements.json of the protocol hold."""
+
+import hashlib
+
+from inputs import named
+from packs import pack
+from people import person
+
+SCHEMA = 5
+BASE, RUN = bytes((9,)) * 32, bytes((5,)) * 16
+SESSION = hashlib.sha256(b"securepfl run 1" + BASE + RUN).digest()
+"""What a run is bound to: settings and key, and its identifier."""
+
+_SALT = b"s" * 16
+_STATE, _HEAD = "ab" * 32, "cd" * 32
+
+
+def contexts() -> dict:
+    """The run's digest, then kind/round/attempt in text; for masks a slash and the round's salt after that."""
+    cases = (("update", 3, 0), ("personal", 12, 1), ("similarity", 2, 0))
+    return {
+        "base": BASE.hex(),
+        "run": RUN.hex(),
+        "session": SESSION.hex(),
+        "round": [
+            {"kind": k, "round": r, "attempt": a, "context": (SESSION + f"{k}/{r}/{a}".encode()).hex()}
+            for k, r, a in cases
+        ],
+        "mask": {"round": 3, "attempt": 0, "salt": _SALT.hex(), "context": (SESSION + b"update/3/0/" + _SALT).hex()},
+    }
+
+
+def _statement() -> dict:
+    alder, number = person("alder"), 3
+    signed = SESSION + number.to_bytes(4, "big") + bytes.fromhex(_STATE + _HEAD) + b"alder"
+    signature = alder.classical(b"securepfl statement 1" + signed)
+    return {"round": number, "state": _STATE, "head": _HEAD, "signature": signature}
+
+
+def statements() -> dict:
+    """A hospital's statement: Ed25519 over a label, the run's digest, round (4 bytes), state, head and name."""
+    return {
+        "private": person("alder").private.hex(),
+        "name": "alder",
+        "session": SESSION.hex(),
+        "statement": _shown(_statement()),
+    }
+
+
+_MASKS = {"blobs": [b"one", b"two"], "commitments": b"c" * 64}
+_OPENED = {"digests": {"update": named("digest")}, "secrets": b"m" * 32, "signature": b"both"}
+
+
+def _bodies() -> list[tuple[str, dict]]:
+    """Every body's fields in their order; "schema" comes after them, as it does in bodies within bodies."""
+    statement = _statement()
+    contribution = {"update": b"\0\1", "personal": None, "sketch": b"sk", "neighbours": {"birch": 2}, "head": _HEAD}
+    contribution |= {"nonce": b"n" * 16, "state": _STATE, "masks": None, "evaluation": b"keys"}
+    masked = {"update": b"u", "personal": b"p", "sketch": None, "neighbours": {}, "head": "", "nonce": b"", "state": ""}
+    masked |= {"masks": _body(_MASKS), "evaluation": None}
+    answer = {"survivors": ["alder"], "aggregate": b"agg", "products": {"birch": b"p" * 24}, "neighbourhood": None}
+    answer |= {"neighbours": ["birch"], "consensus": b"con", "named": {"cedar": "a wrong tag"}}
+    invitation = {"round": 3, "roster": ["alder", "birch"], "deadline": 1.5e9, "nonces": {"alder": b"n" * 16}}
+    invitation |= {"salt": _SALT, "statements": {"alder": statement}, "held": ["birch"], "named": {"cedar": "silent"}}
+    evidence = {"sender": "cedar", "parts": {"update": b"u"}, "commitments": b"c" * 32, "opened": _body(_OPENED)}
+    return [
+        ("Invitation", invitation),
+        ("Invitation", invitation | {"round": 70_000, "statements": {}, "held": [], "named": {}}),
+        ("MaskShares", _MASKS),
+        ("Contribution", contribution),
+        ("Contribution", masked),
+        ("Decline", {}),
+        ("Survivors", {"survivors": ["alder", "birch"], "salt": _SALT}),
+        ("Agreement", {"signature": b"sig"}),
+        ("Unmask", {"signatures": {"alder": b"sig"}, "blobs": {"birch": b"blob"}}),
+        ("Reveal", {"shares": b"sh" * 150}),
+        ("Answer", answer),
+        ("Receipt", {"statement": statement, "refused": []}),
+        ("Receipt", {"statement": None, "refused": ["update", "sketch"]}),
+        ("Opening", {"parts": ["update", "personal"]}),
+        ("Opened", _OPENED),
+        ("Evidence", evidence),
+        ("Evidence", evidence | {"opened": None}),
+        ("Verdict", {"sender": "cedar", "broken": ["update"], "signature": b"both"}),
+    ]
+
+
+def _body(fields: dict) -> dict:
+    return fields | {"schema": SCHEMA}
+
+
+def _shown(value: object) -> object:
+    """Bytes as {"hex": ...}; bodies within bodies without their schema."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items() if name != "schema"}
+    return [_shown(part) for part in value] if isinstance(value, list) else value
+
+
+def messages() -> list:
+    """A MessagePack map by field name."""
+    return [{"body": n, "fields": _shown(fields), "encoded": pack(_body(fields)).hex()} for n, fields in _bodies()]
