@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from securepfl.client.agreeing import Agreeing
 from securepfl.client.answers import check_answer, open_answer
 from securepfl.client.applying import Step
 from securepfl.client.comparing import compared_of
@@ -47,7 +48,6 @@ from securepfl.protocol.messages import (
     Survivors,
     Unmask,
 )
-from securepfl.protocol.statements import make_statement
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 from securepfl.storage.folder import lock_folder
@@ -143,13 +143,15 @@ class Client(Readings):
         """Answer an invitation: train, reserve the budget first, and return one sealed message.
 
         The same round asked again gives the same bytes, without new noise. A hospital whose budget would be
-        exceeded declines. The message is on disk before it is returned. Raises MessageError for bytes that are
-        not this round's invitation, LedgerError or StorageError where ledger or state can't be written.
+        exceeded declines. The message is on disk before it is returned. Raises MessageError for bytes that are not this
+        round's invitation, or where most hospitals state another shared state than this one holds (`evidence` has their
+        statements): nothing is spent then. Raises LedgerError or StorageError where ledger or state can't be written.
         """
         round_, body = self._opened(invitation, Invitation)
         if self._state.pending is not None and self._state.pending.message:
             return self._state.pending.message
         self._check_invitation(round_, body)
+        self._agreeing.check(self.round, self.state_digest, self.ledger.head, body.statements)
         release, state = self._parts.training.release(), self.state
         reservation = reserve(self.ledger, round_, release)
         reply: Contribution | Decline = Decline()
@@ -209,13 +211,11 @@ class Client(Readings):
 
     def receipt(self) -> bytes:
         """What this hospital states once it has applied an answer: the state that it reached and its ledger's head,
-        signed. Raises MessageError before the first answer of a run.
+        signed; the same again when asked again. Raises MessageError before the first answer of a run, StorageError.
         """
         if not self.session.run or not self.round:
             raise MessageError(f"{self.name}: has applied no answer yet; nothing to state")
-        statement = make_statement(
-            self.session.keyring.identity, self.session.digest, self.round, self.state_digest, self.ledger.head
-        )
+        statement = self._agreeing.own(self.round, self.state_digest, self.ledger.head)
         return self.session.message(self.round, Receipt(statement=statement, refused=()))
 
     @property
@@ -302,6 +302,10 @@ class Client(Readings):
         self._lock.close()
 
     # Below: steps that need the state or the ledger. A changed copy of the state counts once it is on disk.
+
+    @property
+    def _agreeing(self) -> Agreeing:
+        return Agreeing(self.folder, self.session)
 
     def _commit(self, state: ClientState) -> None:
         state.save(self._path)

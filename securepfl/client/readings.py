@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 
+from securepfl.client.agreeing import evidence_in
 from securepfl.client.state import ClientState
 
 
@@ -10,6 +12,7 @@ class Readings:
     """A client's state, read only: everything comes as a copy."""
 
     _state: ClientState
+    folder: Path
 
     @property
     def state(self) -> ClientState:
@@ -55,3 +58,10 @@ class Readings:
     def sat_out(self) -> tuple[int, ...]:
         """The rounds in which this hospital declined."""
         return tuple(self._state.sat_out)
+
+    @property
+    def evidence(self) -> tuple[Path, ...]:
+        """Files with two signed statements each that contradict each other (protocol.contradictions), sorted: of
+        hospitals that hold another shared state than this one, or that stated two things about one round.
+        """
+        return evidence_in(self.folder)

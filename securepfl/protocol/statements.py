@@ -3,14 +3,17 @@
 A statement outlives its message: whoever holds two that contradict each other can show them to anybody.
 """
 
+import re
 import struct
 from typing import Final
 
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.errors import MessageError
 from securepfl.protocol.messages import Statement
 
 _DOMAIN: Final = b"securepfl statement 1"
 _ROUND: Final = struct.Struct(">I")
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
 def _signed(session: bytes, name: str, round_: int, state: str, head: str) -> bytes:
@@ -36,8 +39,8 @@ def make_statement(identity: Identity, session: bytes, round_: int, state: str, 
 
 def check_statement(public: PublicIdentity, session: bytes, statement: Statement) -> None:
     """Raises MessageError unless `public` signed the statement in this run, or where its form is wrong."""
-    try:
-        signed = _signed(session, public.name, statement.round, statement.state, statement.head)
-    except (ValueError, struct.error):
-        signed = b""
+    hashes = all(_HASH.fullmatch(text) for text in (statement.state, statement.head))
+    if not (hashes and 0 <= statement.round < 2**32):
+        raise MessageError(f"a statement of {public.name!r} is malformed; the message was not used")
+    signed = _signed(session, public.name, statement.round, statement.state, statement.head)
     public.verify_classical(statement.signature, signed)
