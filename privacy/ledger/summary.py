@@ -53,7 +53,7 @@ class LedgerSummary:
     """What a verified ledger says. Spends compose all lines at the last session's delta.
 
     unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
-    up to the last head that the coordinator saw: those after it could be cut off unseen. 0 without heads.
+    up to the last head that others saw: those after it could be cut off unseen. 0 without heads.
     settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
     counted in full. hashes: of each line, in order. Only verify_ledger makes one: there is its example.
     """
@@ -83,8 +83,8 @@ def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> 
     """Recomputes all that the ledger at `path` claims: form, order, times, hash chain, signatures, spends, budgets.
 
     verify: also decides which public keys to trust; one that accepts any valid signature leaves comparing
-    the summary's keys to the caller. heads: hashes of its last line that the coordinator saw, in hex: lines cut off
-    at the end or replaced show only against them.
+    the summary's keys to the caller. heads: hashes of its last line that others saw, the coordinator or hospitals, in
+    hex: lines cut off at the end or replaced show only against them.
 
     | refused | found only with |
     |---|---|
@@ -135,7 +135,7 @@ def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> 
 
 
 def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -> LedgerSummary:
-    """The summary of the ledger at `path`, with the last line that the coordinator saw. Raises as verify_ledger.
+    """The summary of the ledger at `path`, with the last line that others saw. Raises as verify_ledger.
 
     Heads may be in any order, of any earlier line: `seen` is the number of the last.
 
@@ -153,13 +153,13 @@ def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -
     1
     >>> against_heads(Path("north.jsonl"), summary, ["0" * 64])
     Traceback (most recent call last):
-    securepfl.errors.LedgerError: north.jsonl: was cut off or replaced since the coordinator saw head 000...
+    securepfl.errors.LedgerError: north.jsonl: was cut off or replaced since others saw head 000...
     """
     lines = {line_hash: number for number, line_hash in enumerate(verified.hashes, start=1)}
     for head in heads:
         if head not in lines:
             raise LedgerError(
-                f"{path}: was cut off or replaced since the coordinator saw head {head}, which is no line's hash; "
+                f"{path}: was cut off or replaced since others saw head {head}, which is no line's hash; "
                 "restore the ledger from a copy"
             )
     return replace(verified, seen=max((lines[head] for head in heads), default=0))

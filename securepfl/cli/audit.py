@@ -57,7 +57,7 @@ def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None, as_json: bool
 @audit.command()
 @_LEDGER
 @_KEY
-@click.option("--heads", type=EXISTING, help="What the coordinator saw: heads.json of a run. Shows truncation.")
+@click.option("--heads", type=EXISTING, help="What others saw: heads.json of a run, or a hospital's statements.json.")
 def verify(ledger: Path, keys: tuple[str, ...], heads: Path | None) -> None:
     """Recompute all that LEDGER claims. Exit 1 with the first line that is wrong."""
     from securepfl.report.ledger import verdict, verified

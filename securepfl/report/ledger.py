@@ -16,27 +16,30 @@ from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, 
 from securepfl.privacy.ledger.summary import LedgerSummary, RoundSpend, against_heads, verify_ledger
 
 _HASH = re.compile("[0-9a-f]{64}")
+_NAME = "name the heads.json of a run, or the statements.json of a hospital"
 
 
 def read_heads(path: Path, site: str) -> tuple[str, ...]:
-    """The hashes that the coordinator saw of `site`'s ledger, from a JSON file {SITE: hash or list of hashes}.
+    """The hashes that others saw of `site`'s ledger, from a JSON file {SITE: hash or list of hashes}: a run's, or a
+    hospital's statements.json, which has that mapping under "heads".
 
     Raises ConfigError for a file of another form, or without that site.
     """
     try:
-        heads = msgspec.convert(json.loads(path.read_bytes(), object_pairs_hook=_once), dict[str, str | list[str]])
+        held = json.loads(path.read_bytes(), object_pairs_hook=_once)
+        # A record of statements has a number under "schema", where a site would have a hash.
+        record = isinstance(held, dict) and isinstance(held.get("schema"), int)
+        heads = msgspec.convert(held.get("heads") if record else held, dict[str, str | list[str]])
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}; name the heads.json of a run") from None
+        raise StorageError(f"{path}: {error.strerror or error}; {_NAME}") from None
     except (ValueError, msgspec.MsgspecError) as error:
-        raise ConfigError(
-            f"{path}: not JSON of the form {{SITE: hash}} ({error}); name the heads.json of a run"
-        ) from None
+        raise ConfigError(f"{path}: not JSON of the form {{SITE: hash}} ({error}); {_NAME}") from None
     if site not in heads:
         raise ConfigError(f"{path}: no head of {site!r}; it holds those of {', '.join(sorted(heads)) or 'nobody'}")
-    held = heads[site]
-    found = [held] if isinstance(held, str) else held
+    stated = heads[site]
+    found = [stated] if isinstance(stated, str) else stated
     if not found or not all(_HASH.fullmatch(head) for head in found):
-        raise ConfigError(f"{path}: a head of {site!r} is not 64 hexadecimal digits; name the heads.json of a run")
+        raise ConfigError(f"{path}: a head of {site!r} is not 64 hexadecimal digits; {_NAME}")
     return tuple(found)
 
 
@@ -77,11 +80,11 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
     if keys is None:
         lines.append(f"signed by {signed}: compare with the hospital's `securepfl keys show`, or give --key for each")
     if heads is None:
-        lines.append("lines cut off at the end would not show: give --heads with what the coordinator saw last")
+        lines.append("lines cut off at the end would not show: give --heads with what others saw last")
     else:
         lines.append(
-            f"the coordinator saw line {summary.seen} of {summary.lines}: none up to there is missing; that none "
-            "after it was cut off rests on the hospital's word, and heads of a later run, if any, cover more"
+            f"others saw line {summary.seen} of {summary.lines}: none up to there is missing; that none after it was "
+            "cut off rests on the hospital's word, and heads of a later run, if any, cover more"
         )
     return lines + _caveats(summary)
 

@@ -114,6 +114,16 @@ def test_lines_cut_off_show_against_the_heads_and_only_against_them(run, tmp_pat
     assert done.returncode == 1 and "head" in done.stderr
 
 
+@pytest.mark.parametrize("keeper", ["birch", "damson"])
+def test_lines_cut_off_show_against_any_hospitals_record(run, tmp_path, keeper):
+    ledger, record = run[0], run[0].parent.parent / keeper / "statements.json"
+    whole = in_a_process("audit", "verify", ledger, "--heads", record)
+    assert whole.returncode == 0 and "none up to there is missing" in whole.stdout
+    short = altered(ledger, tmp_path, lambda lines: lines[:-4])
+    done = in_a_process("audit", "verify", short, "--heads", record)
+    assert done.returncode == 1 and "cut off or replaced since others saw head" in done.stderr
+
+
 def written(path, *sessions):
     """A ledger of the sessions given: (epsilon, delta, what each of its rounds is settled for)."""
     signer = LedgerSigner(Identity.generate("north"), trusting=True)

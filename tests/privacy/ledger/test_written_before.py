@@ -103,7 +103,7 @@ def test_a_line_fewer_anywhere_is_found_but_at_the_end_only_by_its_head(path):
             verify_ledger(path, trusted)
     path.write_bytes(b"".join(line + b"\n" for line in LINES[:-1]))
     assert verify_ledger(path, trusted).lines == 8
-    with pytest.raises(LedgerError, match=f"cut off or replaced since the coordinator saw head {HASHES[-1]}"):
+    with pytest.raises(LedgerError, match=f"cut off or replaced since others saw head {HASHES[-1]}"):
         verify_ledger(path, trusted, [HASHES[-1]])
 
 
