@@ -2,8 +2,8 @@
 
 from securepfl.crypto.similarity.field import BITS, MODULUS
 from securepfl.crypto.similarity.norms import NORM_LEVELS, decode_norm
+from securepfl.crypto.similarity.precision import Precision
 from securepfl.crypto.similarity.scheme import Similarity
-from securepfl.crypto.similarity.sketches import LARGEST_PRODUCT, SKETCH_NORM
 from securepfl.crypto.sums.words import Words, packed_bytes, unpack_words
 from securepfl.errors import AggregateError, MessageError
 
@@ -25,15 +25,8 @@ def refused() -> AggregateError:
     return AggregateError("an encrypted similarity failed its check; ask the coordinator to repeat it")
 
 
-def similarity_of(product: int, level: int) -> Similarity:
-    """From an inner product modulo p and a norm's level. Raises AggregateError for what no two sketches lead to."""
-    product -= MODULUS if product > MODULUS // 2 else 0
-    if abs(product) > LARGEST_PRODUCT or level > NORM_LEVELS:
+def similarity_of(product: int, level: int, precision: Precision) -> Similarity:
+    """From an inner product and a norm's level. Raises AggregateError for what no two sketches lead to."""
+    if abs(product) > precision.largest or level > NORM_LEVELS:
         raise refused()
-    return Similarity(max(-1.0, min(1.0, product / SKETCH_NORM**2)), decode_norm(level))
-
-
-def check_client(client: int, clients: int) -> None:
-    """Raises ValueError for an index outside the roster."""
-    if not 0 <= client < clients:
-        raise ValueError(f"client must be in [0, {clients}), not {client}")
+    return Similarity(max(-1.0, min(1.0, product / precision.norm**2)), decode_norm(level))

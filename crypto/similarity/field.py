@@ -21,6 +21,17 @@ def residues(values: NDArray[np.int64]) -> Words:
     return (values % MODULUS).astype(np.uint64)
 
 
+def centred(words: Words, modulus: int) -> NDArray[np.int64]:
+    """The representatives of least size of words modulo at most 2^62. The inverse of `residues`, for any modulus.
+
+    >>> centred(np.array([5, 2, 3], dtype=np.uint64), 7).tolist()
+    [-2, 2, 3]
+    """
+    signed = words.astype(np.int64)
+    found: NDArray[np.int64] = np.where(signed > modulus // 2, signed - modulus, signed)
+    return found
+
+
 def dot(rows: NDArray[np.uint64] | NDArray[np.uint32], vector: Words) -> Words:
     """Inner products modulo p of `rows` (..., d) with `vector` (d,), exactly, for words below 2^31 and d at most 8192:
     so many products of 31 and 16 bits sum to 60.

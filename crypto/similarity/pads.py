@@ -34,12 +34,13 @@ uploads only where the nonce that it is told to be its own is the one it sent; s
 settings has other pads, whatever the coordinator tells whom, and who was told otherwise has other s_1, s_2 too. And a
 contribution is stored before it is sent.
 
-Against the product of two BFV ciphertexts that stood here before: exact, with no noise that tells of the other sketch
-and so no flooding margin (2^-38 there); tagged; 24 bytes a pair where there were 47 kB, a fraction of a millisecond
-where there were 30; no public key, no SEAL; and AES-256 and HMAC-SHA-256 are its only assumptions (post-quantum).
+Against products of BFV ciphertexts (products.py): exact without any noise to flood; a pair costs 24 bytes and a
+fraction of a millisecond; AES-256 and HMAC-SHA-256 are the only assumptions (post-quantum). But a pad that comes twice
+shows the difference of two sketches, and the arithmetic is ours.
 """
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -47,13 +48,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.similarity.answers import answer_bytes, check_client, refused, similarity_of, unpack_answer
-from securepfl.crypto.similarity.field import BITS, MODULUS, P, dot, residues
-from securepfl.crypto.similarity.norms import encode_norm
-from securepfl.crypto.similarity.scheme import NO_NONCES, Nonces, Similarity, SimilarityScheme
-from securepfl.crypto.similarity.sketches import check_dimensions, check_sketch
-from securepfl.crypto.similarity.table import ProductTable, Upload
+from securepfl.crypto.similarity.answers import answer_bytes, refused, similarity_of, unpack_answer
+from securepfl.crypto.similarity.field import BITS, MODULUS, P, centred, dot, residues
+from securepfl.crypto.similarity.norms import NORM_LEVELS, encode_norm
+from securepfl.crypto.similarity.scheme import NO_NONCES, Nonces, Shape, Similarity, SimilarityScheme
+from securepfl.crypto.similarity.sketches import check_dimensions, check_sketch, fits
+from securepfl.crypto.similarity.table import ProductTable, Upload, refuse_keys
 from securepfl.crypto.sums.words import Words, pack_words, packed_bytes, unpack_words
+from securepfl.errors import MessageError
 from securepfl.randomness import KEY_BYTES, RandomStream, derive_key
 
 _LANES: Final = 3
@@ -100,7 +102,7 @@ class PadSimilarity:
     """Sketches under one-time pads from the hospitals' common similarity key (32 bytes), which never shows in the
     repr.
 
-    `clients` is the length of the roster. Every context must be used for one upload of a hospital only: see above.
+    Every context must be used for one upload of a hospital only: see above.
     Raises ValueError for a key of another length or dimensions not in [1, MAX_DIMENSIONS].
 
     | what the coordinator answers                                 | what a hospital makes of it                   |
@@ -112,91 +114,131 @@ class PadSimilarity:
     | words forged by who holds the key                            | are taken: the MAC binds the coordinator      |
     """
 
-    def __init__(self, key: bytes, clients: int, dimensions: int) -> None:
-        check_dimensions(dimensions)
+    def __init__(self, key: bytes, shape: Shape) -> None:
+        check_dimensions(shape.dimensions)
         if len(key) != KEY_BYTES:
             raise ValueError(f"similarity key must be {KEY_BYTES} bytes, not {len(key)}")
-        self._key, self._clients, self._dimensions = key, clients, dimensions
+        self._key, self._shape = key, shape
 
     def pads(self, context: bytes, nonces: Nonces = NO_NONCES) -> Pads:
         """The pads of a context: hospitals only."""
-        return Pads(self._key, self._clients, self._dimensions, context, nonces)
+        return Pads(self._key, self._shape.clients, self._shape.dimensions, context, nonces)
+
+    def evaluation_keys(self) -> None:
+        """The coordinator multiplies without keys."""
+
+    def check_keys(self, keys: bytes) -> bool:
+        """There are none."""
+        return not keys
 
     def encrypt(
         self, sketch_vector: NDArray[np.int64], norm: float, client: int, context: bytes, nonces: Nonces = NO_NONCES
     ) -> bytes:
-        """Packed words, upload_bytes(dimensions, clients) long: the sketch and its two tags, then three words for each
-        hospital in the roster's order; in one's own place stands the norm.
+        """Packed words, upload_bytes(shape) long: the sketch and its two tags, then three words for each hospital in
+        the roster's order; in one's own place stands the norm.
 
         Raises ValueError for a sketch of another shape or too large a norm, a norm that is negative or not finite, or
         an index outside the roster.
         """
-        check_sketch(sketch_vector, self._dimensions)
-        check_client(client, self._clients)
-        pads, values = self.pads(context, nonces), residues(sketch_vector)
+        check_sketch(sketch_vector, self._shape.dimensions, self._shape.precision)
+        self._shape.check_client(client)
+        pads = self.pads(context, nonces)
+        message = self._message(pads, residues(sketch_vector), encode_norm(norm), client)
+        return pack_words((message + pads.of(client, message.size)) % P, BITS)
+
+    def _message(self, pads: Pads, values: Words, level: int, client: int) -> Words:
+        """What an upload holds under its pads."""
         scalars = pads.scalars()
         untagged = [
-            encode_norm(norm) if i == client else int(dot(pads.of(i, self._dimensions), values))
-            for i in range(self._clients)
+            level if i == client else int(dot(pads.of(i, self._shape.dimensions), values))
+            for i in range(self._shape.clients)
         ]
         lanes, slots = np.outer(scalars, values), np.outer(np.array(untagged, dtype=np.uint64), scalars)
-        message = np.concatenate([lanes.reshape(-1), slots.reshape(-1)])
-        return pack_words((message % P + pads.of(client, message.size)) % P, BITS)
+        return np.concatenate([lanes.reshape(-1), slots.reshape(-1)]) % P
 
-    def decrypt(
+    def check_upload(self, upload: bytes, client: int, context: bytes, nonces: Nonces = NO_NONCES) -> bool:
+        """Whether the upload is a sketch of a norm that fits, with its own tags and corrections, and a norm.
+
+        Raises ValueError for an index outside the roster.
+        """
+        self._shape.check_client(client)
+        dimensions, count = self._shape.dimensions, _LANES * (self._shape.dimensions + self._shape.clients)
+        try:
+            words = unpack_words(upload, count, BITS, MODULUS)
+        except MessageError:
+            return False
+        pads = self.pads(context, nonces)
+        message = (words + P - pads.of(client, count)) % P
+        values, level = message[:dimensions], int(message[_LANES * (dimensions + client)])
+        right = self._message(pads, values, level, client)
+        same = hmac.compare_digest(right.tobytes(), message.tobytes())
+        return same and fits(centred(values, MODULUS), self._shape.precision) and level <= NORM_LEVELS
+
+    def open_row(
         self,
-        answer: bytes,
+        row: Mapping[int, bytes],
         sketch_vector: NDArray[np.int64],
         client: int,
-        other: int,
         context: bytes,
         nonces: Nonces = NO_NONCES,
-    ) -> Similarity:
-        """The exact inner product of the two sketches as a cosine, and the other's norm.
+    ) -> dict[int, Similarity]:
+        """The exact inner products of one's own sketch with the others' as cosines, and the others' norms.
 
         Raises MessageError for a wrong length or range, AggregateError for words that fail the MAC, ValueError where
-        the arguments would fail `encrypt` or `other` is `client`.
+        the arguments would fail `encrypt` or an answer is about `client`.
         """
-        check_sketch(sketch_vector, self._dimensions)
-        check_client(client, self._clients)
-        check_client(other, self._clients)
+        check_sketch(sketch_vector, self._shape.dimensions, self._shape.precision)
+        self._shape.check_client(client)
+        pads = self.pads(context, nonces)
+        own = (residues(sketch_vector) + pads.of(client, self._shape.dimensions)) % P
+        return {other: self._opened(answer, pads, own, client, other) for other, answer in sorted(row.items())}
+
+    def _opened(self, answer: bytes, context_pads: Pads, own: Words, client: int, other: int) -> Similarity:
+        self._shape.check_client(other)
         if other == client:
             raise ValueError(f"other must be another hospital, not {client} itself")
-        words, size, context_pads = unpack_answer(answer, _LANES), _LANES * self._dimensions, self.pads(context, nonces)
-        pads = context_pads.of(other, size + _LANES * self._clients)
+        words, size = unpack_answer(answer, _LANES), _LANES * self._shape.dimensions
+        pads = context_pads.of(other, size + _LANES * self._shape.clients)
         lanes, slots = pads[:size].reshape(_LANES, -1), pads[size:].reshape(-1, _LANES)
-        own = (residues(sketch_vector) + context_pads.of(client, self._dimensions)) % P
         products = (words[0] + slots[client] + P - dot(lanes, own)) % P
         values = np.stack([products, (words[1] + P - slots[other]) % P])
         expected = values[:, :1] * context_pads.scalars() % P
         if not hmac.compare_digest(expected.tobytes(), values.tobytes()):
             raise refused()
-        return similarity_of(int(values[0, 0]), int(values[1, 0]))
+        return similarity_of(int(centred(values[:1, 0], MODULUS)[0]), int(values[1, 0]), self._shape.precision)
 
 
-def _read(dimensions: int, clients: int, _: int, upload: bytes) -> Upload:
-    size = _LANES * dimensions
-    words = unpack_words(upload, size + _LANES * clients, BITS, MODULUS)
+def _read(shape: Shape, _: int, upload: bytes) -> Upload:
+    size = _LANES * shape.dimensions
+    words = unpack_words(upload, size + _LANES * shape.clients, BITS, MODULUS)
     return Upload(words[:size].reshape(_LANES, -1), words[size:].reshape(-1, _LANES).copy())
 
 
 class PaddedSketches:
     """Compares under pads: no SEAL, and no key at the coordinator."""
 
-    answer_bytes = answer_bytes(_LANES)
+    evaluation_bytes = 0
 
-    def upload_bytes(self, dimensions: int, clients: int) -> int:
+    def answer_bytes(self, shape: Shape) -> int:
+        """Six packed words, whatever the shape."""
+        return answer_bytes(_LANES)
+
+    def upload_bytes(self, shape: Shape) -> int:
         """Three packed words for each dimension and each hospital."""
-        return packed_bytes(_LANES * (dimensions + clients), BITS)
+        return packed_bytes(_LANES * (shape.dimensions + shape.clients), BITS)
 
-    def cipher(self, key: bytes, clients: int, dimensions: int) -> PadSimilarity:
+    def cipher(self, key: bytes, ring_key: bytes, shape: Shape) -> PadSimilarity:
         """Under the hospitals' similarity key."""
-        return PadSimilarity(key, clients, dimensions)
+        return PadSimilarity(key, shape)
 
-    def table(self, dimensions: int, clients: int) -> ProductTable:
+    def check_keys(self, keys: bytes) -> None:
+        """Refuses any."""
+        refuse_keys(keys)
+
+    def table(self, shape: Shape, keys: Mapping[int, bytes]) -> ProductTable:
         """Products of padded words."""
-        check_dimensions(dimensions)
-        return ProductTable(clients, self.upload_bytes(dimensions, clients), partial(_read, dimensions, clients))
+        check_dimensions(shape.dimensions)
+        return ProductTable(shape, self.upload_bytes(shape), partial(_read, shape))
 
 
 SIMILARITY: Final[SimilarityScheme] = PaddedSketches()

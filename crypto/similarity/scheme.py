@@ -13,6 +13,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from securepfl.crypto.similarity.precision import Precision
+
 
 @dataclass(frozen=True)
 class Similarity:
@@ -42,8 +44,32 @@ Nonces = Mapping[int, bytes]
 NO_NONCES: Final[Nonces] = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What all parties of a comparison have in common: how many hospitals the roster has, how many entries a sketch,
+    and how finely they are compared. Raises ValueError for numbers below 1.
+    """
+
+    clients: int
+    dimensions: int
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        if min(self.clients, self.dimensions) < 1:
+            raise ValueError(f"a comparison needs hospitals and dimensions, not {self.clients} and {self.dimensions}")
+
+    def check_client(self, client: int) -> None:
+        """Raises ValueError for an index outside the roster."""
+        if not 0 <= client < self.clients:
+            raise ValueError(f"client must be in [0, {self.clients}), not {client}")
+
+
 class SimilarityCipher(Protocol):
     """What a hospital does with its sketch. Hospitals are roster indexes."""
+
+    def evaluation_keys(self) -> bytes | None:
+        """Fresh public keys for the coordinator to multiply with, once a run; None where it needs none."""
+        ...
 
     def encrypt(
         self, sketch_vector: NDArray[np.int64], norm: float, client: int, context: bytes, nonces: Nonces = NO_NONCES
@@ -51,21 +77,30 @@ class SimilarityCipher(Protocol):
         """The one upload that serves every product; `norm` is that of the vector which was sketched."""
         ...
 
-    def decrypt(
+    def open_row(
         self,
-        answer: bytes,
+        row: Mapping[int, bytes],
         sketch_vector: NDArray[np.int64],
         client: int,
-        other: int,
         context: bytes,
         nonces: Nonces = NO_NONCES,
-    ) -> Similarity:
-        """What the answer to `client` says of `other`, given the sketch that `client` uploaded in this context."""
+    ) -> dict[int, Similarity]:
+        """What a row of answers to `client` says of each other hospital, given the sketch that `client` uploaded in
+        this context. Raises MessageError for bytes that do not fit, AggregateError where anything in it was altered.
+        """
+        ...
+
+    def check_upload(self, upload: bytes, client: int, context: bytes, nonces: Nonces = NO_NONCES) -> bool:
+        """Whether `client`, another hospital, uploaded by the rules: for the opening of a round whose row failed."""
+        ...
+
+    def check_keys(self, keys: bytes) -> bool:
+        """Whether another hospital's evaluation keys are by the rules: for the same."""
         ...
 
 
 class SimilarityTable(Protocol):
-    """What the coordinator holds of a round: uploads, and rows of answers from them. No key."""
+    """What the coordinator holds of a round: uploads, and rows of answers from them. No secret key."""
 
     def check(self, client: int, upload: bytes) -> None:
         """Raises MessageError for what `add` would refuse, and keeps nothing."""
@@ -75,8 +110,14 @@ class SimilarityTable(Protocol):
         """Take a hospital's upload. Raises MessageError for bytes that do not fit, ValueError for a second one."""
         ...
 
+    def leave_out(self, client: int) -> None:
+        """Speak of a hospital in no row from now on, nor to it."""
+        ...
+
     def row(self, client: int) -> dict[int, bytes]:
-        """The answers to one hospital by the other's index; none for a hospital that uploaded nothing."""
+        """The answers to one hospital by the other's index, and under its own what checks them all, if the way has
+        that; none for a hospital that uploaded nothing. The same bytes however often they are asked for.
+        """
         ...
 
 
@@ -84,28 +125,41 @@ class SimilarityScheme(Protocol):
     """One way to compare: its lengths, a hospital's half and the coordinator's."""
 
     @property
-    def answer_bytes(self) -> int:
-        """Exact length of an answer about one other hospital."""
+    def evaluation_bytes(self) -> int:
+        """Exact length of a hospital's evaluation keys; 0 where there are none."""
         ...
 
-    def upload_bytes(self, dimensions: int, clients: int) -> int:
-        """Exact length of one hospital's upload among `clients` hospitals."""
+    def answer_bytes(self, shape: Shape) -> int:
+        """Exact length of an answer about one other hospital, at most that of a row's check."""
         ...
 
-    def cipher(self, key: bytes, clients: int, dimensions: int) -> SimilarityCipher:
-        """A hospital's half, under the hospitals' common similarity key (32 bytes)."""
+    def upload_bytes(self, shape: Shape) -> int:
+        """Exact length of one hospital's upload."""
         ...
 
-    def table(self, dimensions: int, clients: int) -> SimilarityTable:
-        """The coordinator's half: an empty table."""
+    def cipher(self, key: bytes, ring_key: bytes, shape: Shape) -> SimilarityCipher:
+        """A hospital's half, under the hospitals' common keys: 32 bytes, and the secret key of the ring in which
+        sketches are multiplied (empty where there is none).
+        """
+        ...
+
+    def check_keys(self, keys: bytes) -> None:
+        """Raises MessageError for evaluation keys of a wrong form."""
+        ...
+
+    def table(self, shape: Shape, keys: Mapping[int, bytes]) -> SimilarityTable:
+        """The coordinator's half: an empty table. `keys` are the evaluation keys that it holds by hospital; others may
+        be added to the mapping later.
+        """
         ...
 
 
 def similarity_scheme(name: str) -> SimilarityScheme:
     """The way that a scheme names. Raises ModuleNotFoundError for a name that no file has.
 
-    >>> pads = similarity_scheme("pads")
-    >>> pads.upload_bytes(dimensions=4096, clients=16), pads.answer_bytes
+    >>> from securepfl.crypto.similarity.precision import COARSE
+    >>> pads, shape = similarity_scheme("pads"), Shape(clients=16, dimensions=4096, precision=COARSE)
+    >>> pads.upload_bytes(shape), pads.answer_bytes(shape)
     (47802, 24)
     """
     found: SimilarityScheme = import_module(f"{__package__}.{name}").SIMILARITY

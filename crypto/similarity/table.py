@@ -7,13 +7,27 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.similarity.answers import check_client
 from securepfl.crypto.similarity.field import BITS, P, dot
+from securepfl.crypto.similarity.scheme import Shape
 from securepfl.crypto.sums.words import Words, pack_words
 from securepfl.errors import MessageError
 
 # Uploads multiplied at once: the words of so many, at 64 bits, stay in the cache.
 _CHUNK: Final = 8
+
+
+def check_upload_length(upload: bytes, expected: int) -> None:
+    """Raises MessageError for another length."""
+    if len(upload) != expected:
+        raise MessageError(
+            f"sketch of {len(upload)} bytes where {expected} belong; all parties must run the same settings"
+        )
+
+
+def refuse_keys(keys: bytes) -> None:
+    """Raises MessageError for evaluation keys where a way needs none."""
+    if keys:
+        raise MessageError(f"{len(keys)} bytes of evaluation keys, where none are used; same settings needed")
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,8 @@ class ProductTable:
     for words out of range.
     """
 
-    def __init__(self, clients: int, upload_bytes: int, read: Callable[[int, bytes], Upload]) -> None:
-        self._clients, self._upload_bytes, self._read_parts = clients, upload_bytes, read
+    def __init__(self, shape: Shape, upload_bytes: int, read: Callable[[int, bytes], Upload]) -> None:
+        self._shape, self._upload_bytes, self._read_parts = shape, upload_bytes, read
         self._vectors: dict[int, NDArray[np.uint32]] = {}
         self._slots: dict[int, Words] = {}
 
@@ -54,13 +68,14 @@ class ProductTable:
         self._vectors[client], self._slots[client] = parts.vectors.astype(np.uint32), parts.slots
 
     def _read(self, client: int, upload: bytes) -> Upload:
-        check_client(client, self._clients)
-        if len(upload) != self._upload_bytes:
-            raise MessageError(
-                f"sketch of {len(upload)} bytes where {self._upload_bytes} belong; all parties must run the same "
-                "settings"
-            )
+        self._shape.check_client(client)
+        check_upload_length(upload, self._upload_bytes)
         return self._read_parts(client, upload)
+
+    def leave_out(self, client: int) -> None:
+        """Speak of a hospital in no row from now on, nor to it."""
+        self._vectors.pop(client, None)
+        self._slots.pop(client, None)
 
     def row(self, client: int) -> dict[int, bytes]:
         """The answers to one hospital by the other's index; none for a hospital that uploaded nothing."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from securepfl.bench.case import Updates, Values
 from securepfl.bench.ckks import CkksDot, CkksDotMultiplier
-from securepfl.crypto.similarity.scheme import similarity_scheme
-from securepfl.crypto.similarity.sketches import SKETCH_NORM, sketch
-from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.similarity.precision import COARSE
+from securepfl.crypto.similarity.scheme import Shape, similarity_scheme
+from securepfl.crypto.similarity.sketches import sketch
+from securepfl.crypto.sums.ring import generate_ring_key
 from securepfl.randomness import fresh_key
 
 _DIMENSIONS: Final = 4096
@@ -50,31 +51,32 @@ class SimilarityScheme(Protocol):
         ...
 
 
-class PackedSimilarity:
-    """As one of our schemes compares hospitals, by its name."""
-
-    context_bytes = 0
+class OwnSimilarity:
+    """As one of our ways compares hospitals, by its name. `context_bytes` are a hospital's evaluation keys."""
 
     def __init__(self, name: str, hospitals: int) -> None:
-        self._way, self._hospitals = similarity_scheme(find_scheme(name).similarity), hospitals
-        self._cipher = self._way.cipher(fresh_key(), hospitals, _DIMENSIONS)
+        self._way, self._shape = similarity_scheme(name), Shape(hospitals, _DIMENSIONS, COARSE)
+        self._cipher = self._way.cipher(fresh_key(), generate_ring_key(), self._shape)
         self._nonces = {index: fresh_key() for index in range(hospitals)}
         self._sketches: Sequence[Sketch] = ()
+        made = {index: self._cipher.evaluation_keys() for index in range(hospitals)}
+        self._keys = {index: keys for index, keys in made.items() if keys is not None}
+        self.context_bytes = self._way.evaluation_bytes
 
     def uploads(self, sketches: Sequence[Sketch]) -> list[bytes]:
-        """One padded sketch each, with its corrections."""
+        """One sketch each, with what corrects or checks it."""
         self._sketches = sketches
         return [self._cipher.encrypt(own, 1.0, index, _CONTEXT, self._nonces) for index, own in enumerate(sketches)]
 
     def rows(self, uploads: Sequence[bytes]) -> Values:
-        """n (n - 1) products and decryptions."""
-        table, rows = self._way.table(_DIMENSIONS, self._hospitals), np.eye(len(uploads))
+        """Every row, decrypted and checked."""
+        table, rows = self._way.table(self._shape, self._keys), np.eye(len(uploads))
         for index, upload in enumerate(uploads):
             table.add(index, upload)
         for receiver, own in enumerate(self._sketches):
-            for other, answer in table.row(receiver).items():
-                opened = self._cipher.decrypt(answer, own, receiver, other, _CONTEXT, self._nonces)
-                rows[receiver, other] = opened.cosine
+            opened = self._cipher.open_row(table.row(receiver), own, receiver, _CONTEXT, self._nonces)
+            for other, similarity in opened.items():
+                rows[receiver, other] = similarity.cosine
         return rows
 
 
@@ -88,7 +90,7 @@ class DotSimilarity:
 
     def uploads(self, sketches: Sequence[Sketch]) -> list[bytes]:
         """One ciphertext each, of the sketch at norm 1."""
-        return [self._hospital.encrypt(values / SKETCH_NORM) for values in sketches]
+        return [self._hospital.encrypt(values / COARSE.norm) for values in sketches]
 
     def rows(self, uploads: Sequence[bytes]) -> Values:
         """Each upload is loaded once."""
@@ -115,10 +117,11 @@ def measure_similarity(updates: Updates) -> list[SimilarityRow]:
     """One row a scheme."""
     key = fresh_key()
     whole = (updates.dense(updates.values(hospital)) for hospital in range(updates.case.hospitals))
-    sketches = [sketch(vector, _DIMENSIONS, key) for vector in whole]
+    sketches = [sketch(vector, _DIMENSIONS, key, precision=COARSE, rounding=fresh_key()) for vector in whole]
     exact = updates.cosines()
     schemes: dict[str, SimilarityScheme] = {
-        "packed": PackedSimilarity("bfv", updates.case.hospitals),
+        "products": OwnSimilarity("products", updates.case.hospitals),
+        "pads": OwnSimilarity("pads", updates.case.hospitals),
         "ckks-dot": DotSimilarity(),
     }
     return [_measure(name, scheme, sketches, exact) for name, scheme in schemes.items()]

@@ -44,7 +44,7 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
     One vector may be in one sum only that a hospital sees: an average over all and a neighbourhood's sum of the
     same round could be subtracted, so one round gives the first and all others the second.
     """
-    survivors, others = body.survivors, set(federation.roster) - {name}
+    survivors = body.survivors
     agreed = () if state.pending is None else state.pending.agreed
     average = federation.schedule.average_due(round_)
     asked = set(state.neighbours) if name in survivors and not average else set()
@@ -59,7 +59,7 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
         bool(body.neighbours) and len(body.neighbours) < LEAST_NEIGHBOURS,
         body.neighbours != tuple(sorted(asked & set(body.neighbours) & set(survivors))),
         bool(body.products) and not (name in survivors and federation.schedule.similarity_due(round_)),
-        not set(body.products) <= others & set(survivors),
+        not set(body.products) <= set(survivors),
     )
     if any(wrong):
         raise MessageError(f"{name}: the answer to round {round_} does not fit what was asked; nothing was applied")
@@ -69,10 +69,10 @@ def open_answer(
     round_: Round,
     body: Answer,
     channels: Mapping[str, SumChannel],
-    similarity: Callable[[str, bytes], Similarity],
+    similarity: Callable[[Mapping[str, bytes]], dict[str, Similarity]],
     asked: Mapping[str, int],
 ) -> Opened:
-    """Decrypt a checked answer. `similarity` opens the part about one other hospital, `asked` are the weights of the
+    """Decrypt a checked answer. `similarity` opens the row of similarities, `asked` are the weights of the
     neighbours that this one asked for. Raises AggregateError, always the same.
     """
     weights, survivors = {name: asked[name] for name in body.neighbours}, dict.fromkeys(body.survivors, 1)
@@ -90,7 +90,7 @@ def open_answer(
             neighbourhood = channel.mean(
                 body.neighbourhood, weights, round_.contexts["personal"], channel.layout.values
             )
-        row = {name: similarity(name, product) for name, product in sorted(body.products.items())}
+        row = similarity(body.products)
     except (AggregateError, MessageError, ValueError):
         raise AggregateError(REFUSED) from None
     return Opened(step, neighbourhood, weights, consensus, row)

@@ -7,6 +7,7 @@ post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 import hashlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,7 +202,7 @@ class Client(Readings):
         pending = self._pinned(answer)
         started, state, parts = time.perf_counter(), self.state, self._parts
         compared = compared_of(state, GATE)
-        row = parts.contributor.comparison.opener(round_, compared, pending)
+        row = partial(parts.contributor.comparison.open_row, round_, compared, pending)
         opened = open_answer(round_, body, parts.sender.channels, row, state.neighbours)
         self.seconds["decrypt"] += time.perf_counter() - started
         step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared)

@@ -1,8 +1,8 @@
 """How a hospital compares itself with others: what is compared, less its known noise; sketches out, rows back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,13 @@ from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Doubles, Floats, Pending
 from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.similarity.norms import travelled_norm
-from securepfl.crypto.similarity.scheme import Similarity, SimilarityCipher, similarity_scheme
+from securepfl.crypto.similarity.scheme import Shape, Similarity, SimilarityCipher, similarity_scheme
 from securepfl.crypto.similarity.sketches import sketch
 from securepfl.errors import MessageError
 from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
+from securepfl.protocol.channels import comparison_shape
 from securepfl.randomness import derive_key
 from securepfl.settings.federation import Federation
-from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 Nonces = Mapping[str, bytes]
 
@@ -50,12 +50,14 @@ class Compared:
         """The signal's norm as all hospitals read it, 0 where it is not visible."""
         return travelled_norm(self.signal.norm if self.visible else 0.0)
 
-    def sketch(self, dimensions: int, key: bytes) -> NDArray[np.int64]:
-        """The sketch [dimensions], its norm in proportion to the vector's over the signal's."""
+    def sketch(self, shape: Shape, key: bytes, rounding: bytes) -> NDArray[np.int64]:
+        """The sketch [shape.dimensions], its norm in proportion to the vector's over the signal's. `key` is the
+        hospitals', `rounding` another for each.
+        """
         if not self.visible:
-            return np.zeros(dimensions, dtype=np.int64)
-        excess = float(np.linalg.norm(self.vector)) / self.signal.norm
-        return sketch(self.vector, dimensions, key, scale=min(1.0, excess / self.most_excess))
+            return np.zeros(shape.dimensions, dtype=np.int64)
+        scale = min(1.0, float(np.linalg.norm(self.vector)) / self.signal.norm / self.most_excess)
+        return sketch(self.vector, shape.dimensions, key, scale, shape.precision, rounding)
 
     def opened(self, answer: Similarity) -> Similarity:
         """What an answer about another hospital says of the signals."""
@@ -101,6 +103,7 @@ class Comparison:
 
     federation: Federation
     name: str
+    shape: Shape
     cipher: SimilarityCipher | None
     sketch_key: bytes
 
@@ -110,10 +113,14 @@ class Comparison:
     @classmethod
     def of(cls, federation: Federation, name: str, key: FederationKey) -> "Comparison":
         """With the cipher that the federation's settings ask for."""
-        clients, compares = len(federation.roster), federation.similarity.every > 0
-        way = similarity_scheme(federation.scheme.similarity)
-        cipher = way.cipher(key.similarity_key, clients, SKETCH_DIMENSIONS) if compares else None
-        return cls(federation, name, cipher, key.support_key)
+        way, shape = similarity_scheme(federation.scheme.similarity), comparison_shape(federation)
+        compares = federation.similarity.every > 0
+        cipher = way.cipher(key.similarity_key, key.similarity_he_key, shape) if compares else None
+        return cls(federation, name, shape, cipher, key.support_key)
+
+    def evaluation(self, held: Collection[str]) -> bytes | None:
+        """Public keys for the coordinator to multiply with, until it holds those of this hospital."""
+        return None if self.cipher is None or self.name in held else self.cipher.evaluation_keys()
 
     def upload(self, round_: Round, compared: Compared, nonces: Nonces, own: bytes) -> bytes | None:
         """The encrypted sketch, in the rounds in which one is due.
@@ -128,31 +135,26 @@ class Comparison:
         context = round_.contexts["similarity"]
         return self.cipher.encrypt(values, compared.norm, index, context, self._by_index(nonces))
 
-    def opener(self, round_: Round, compared: Compared, pending: Pending) -> Callable[[str, bytes], Similarity]:
-        """What opens this hospital's row, one other hospital at a time, given what it uploaded.
-
-        The sketch is made anew only where there is an answer to open.
+    def open_row(
+        self, round_: Round, compared: Compared, pending: Pending, row: Mapping[str, bytes]
+    ) -> dict[str, Similarity]:
+        """What this hospital's row says of each other hospital, given what it uploaded, of which the sketch is made
+        anew. Raises MessageError for what does not fit, AggregateError where anything was altered.
         """
-        cipher, roster = self.cipher, self.federation.roster
-        if cipher is None:
-            return _nobody
-        nonces = {other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()}
-        indexed, own = self._by_index(nonces), cache(lambda: self._sketch(compared, round_.number))
-        context = round_.contexts["similarity"]
-
-        def opened(other: str, answer: bytes) -> Similarity:
-            mine, theirs = roster.index(self.name), roster.index(other)
-            return compared.opened(cipher.decrypt(answer, own(), mine, theirs, context, indexed))
-
-        return opened
+        if not row:
+            return {}
+        if self.cipher is None:
+            raise MessageError("similarities in a federation that compares nobody; refused")
+        roster, own = self.federation.roster, self._sketch(compared, round_.number)
+        nonces = self._by_index({other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()})
+        answers = {roster.index(other): answer for other, answer in row.items()}
+        index, context = roster.index(self.name), round_.contexts["similarity"]
+        opened = self.cipher.open_row(answers, own, index, context, nonces)
+        return {roster[other]: compared.opened(found) for other, found in opened.items()}
 
     def _sketch(self, compared: Compared, round_: int) -> NDArray[np.int64]:
         key = derive_key(self.sketch_key, "sketch", round_)
-        return compared.sketch(SKETCH_DIMENSIONS, key)
+        return compared.sketch(self.shape, key, derive_key(key, "sketch rounding", self.name))
 
     def _by_index(self, nonces: Nonces) -> dict[int, bytes]:
         return {index: nonces[name] for index, name in enumerate(self.federation.roster) if name in nonces}
-
-
-def _nobody(other: str, answer: bytes) -> Similarity:
-    raise MessageError(f"a similarity to {other} in a federation that compares nobody; refused")

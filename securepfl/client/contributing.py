@@ -65,6 +65,7 @@ class Contributor:
             nonce=bytes.fromhex(state.nonce),
             state=digest,
             masks=None if masked is None else MaskShares(blobs=masked.blobs, commitments=masked.commitments),
+            evaluation=self.comparison.evaluation(invitation.held),
         )
         self.seconds["train"] += encrypting - started
         self.seconds["encrypt"] += time.perf_counter() - encrypting

@@ -40,8 +40,9 @@ class Coordinator:
     key and shows nothing of it; `run` (16 bytes) identifies the run, and `closed` are its rounds that were closed
     before, where it goes on after a rotation. Each step of a round takes messages for `deadline_seconds`. `heads` keeps
     each hospital's latest ledger hash; `states` the keyed digests of the shared state from the open round's
-    contributions; `statements` what hospitals stated last; `evidence`, by round and hospital, the first
-    message that contradicted the contribution taken; `parts` counts bytes by purpose.
+    contributions; `statements` what hospitals stated last; `evaluation` the keys that they sent to multiply sketches
+    with; `evidence`, by round and hospital, the first message that contradicted the contribution taken; `parts` counts
+    bytes by purpose.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity.
 
@@ -74,6 +75,7 @@ class Coordinator:
         self.heads: dict[str, str] = {}
         self.states: dict[str, str] = {}
         self.statements: dict[str, Statement] = {}
+        self.evaluation: dict[str, bytes] = {}
         self.evidence: dict[tuple[int, str], bytes] = {}
         self.seconds = 0.0
         self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
@@ -94,7 +96,8 @@ class Coordinator:
             raise MessageError(f"round {self.open_round.number} is open: close it before inviting again")
         if self.closed >= self.federation.rounds:
             raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
-        current = OpenRound.begin(self.rules, self.closed + 1, time.time() + self.deadline_seconds)
+        deadline = time.time() + self.deadline_seconds
+        current = OpenRound.begin(self.rules, self.closed + 1, deadline, self.evaluation)
         roster = self.federation.roster
         body = Invitation(
             round=current.number,
@@ -103,6 +106,7 @@ class Coordinator:
             nonces=self._nonces,
             salt=current.salt,
             statements=self.statements,
+            held=tuple(sorted(self.evaluation)),
         )
         self.answered = None
         self.open_round, self._nonces, self.states = current, {}, {}
@@ -205,10 +209,12 @@ class Coordinator:
 
     def _add(self, current: OpenRound, sender: str, body: Contribution) -> None:
         current.add(sender, body)
+        if body.evaluation is not None:
+            self.evaluation.setdefault(sender, body.evaluation)
         self.heads[sender], self.states[sender], self._nonces[sender] = body.head, body.state, body.nonce
         self.parts["updates"] += len(body.update)
         self.parts["personal"] += len(body.personal or b"")
-        self.parts["similarity"] += len(body.sketch or b"")
+        self.parts["similarity"] += len(body.sketch or b"") + len(body.evaluation or b"")
         if body.masks is not None:
             self.parts["masks"] += len(body.masks.commitments) + sum(map(len, body.masks.blobs))
 

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -10,16 +11,15 @@ from securepfl.crypto.masks.agreement import survivor_statement
 from securepfl.crypto.masks.graph import Masking
 from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.crypto.messages.envelope import Kind
-from securepfl.crypto.similarity.scheme import SimilarityTable, similarity_scheme
+from securepfl.crypto.similarity.scheme import SimilarityScheme, SimilarityTable, similarity_scheme
 from securepfl.crypto.sums.parameters import Layout
 from securepfl.crypto.sums.scheme import RunningSum
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
-from securepfl.protocol.channels import Layouts, mask_context, run_digest
+from securepfl.protocol.channels import Layouts, comparison_shape, mask_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, MaskShares, Unmask
 from securepfl.settings.federation import Federation
-from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -45,6 +45,11 @@ class Rules:
     def session(self) -> bytes:
         """What masks and statements are bound to. 32 bytes."""
         return run_digest(self.base, self.run)
+
+    @property
+    def comparing(self) -> SimilarityScheme:
+        """How hospitals are compared."""
+        return similarity_scheme(self.federation.scheme.similarity)
 
     def sum_of(self, layout: Layout) -> RunningSum:
         """An empty sum."""
@@ -81,6 +86,7 @@ class OpenRound:
     salt: bytes
     total: RunningSum
     similarity: SimilarityTable | None
+    evaluation: dict[int, bytes] = field(default_factory=dict)
     expected: tuple[Kind, ...] = COLLECTING
     replied: dict[str, bytes] = field(default_factory=dict)
     survivors: list[str] = field(default_factory=list)
@@ -92,14 +98,16 @@ class OpenRound:
     revealed: set[str] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, rules: Rules, number: int, deadline: float) -> Self:
-        """Round `number`, empty, with a fresh salt, and a table of similarities where sketches travel."""
+    def begin(cls, rules: Rules, number: int, deadline: float, evaluation: Mapping[str, bytes]) -> Self:
+        """Round `number`, empty, with a fresh salt, and a table of similarities where sketches travel, multiplied by
+        the `evaluation` keys that hospitals have sent and those that they will.
+        """
         federation, table = rules.federation, None
+        keys = {federation.roster.index(name): sent for name, sent in evaluation.items()}
         if federation.schedule.similarity_due(number):
-            way = similarity_scheme(federation.scheme.similarity)
-            table = way.table(SKETCH_DIMENSIONS, len(federation.roster))
+            table = rules.comparing.table(comparison_shape(federation), keys)
         salt = secrets.token_bytes(NONCE_BYTES)
-        return cls(rules, number, deadline, salt, rules.sum_of(rules.layouts.update), table)
+        return cls(rules, number, deadline, salt, rules.sum_of(rules.layouts.update), table, keys)
 
     def add(self, sender: str, body: Contribution) -> None:
         """Check every part before any is added: a refused message leaves no trace, and closing cannot fail.
@@ -107,8 +115,11 @@ class OpenRound:
         Raises MessageError for what the round does not ask for, or what could not be summed or multiplied.
         """
         self._check(sender, body)
+        index = self.rules.federation.roster.index(sender)
+        if body.evaluation is not None:
+            self.evaluation.setdefault(index, body.evaluation)
         if body.sketch is not None and self.similarity is not None:
-            self.similarity.add(self.rules.federation.roster.index(sender), body.sketch)
+            self.similarity.add(index, body.sketch)
         self.total.add(body.update)
         self.survivors.append(sender)
         self.neighbours[sender] = body.neighbours
@@ -159,15 +170,26 @@ class OpenRound:
 
     def _check(self, sender: str, body: Contribution) -> None:
         self._check_neighbours(sender, body.neighbours)
-        if body.sketch is not None:
-            if self.similarity is None:
-                raise MessageError(f"{sender}: sent a sketch in round {self.number}, where none is due")
-            self.similarity.check(self.rules.federation.roster.index(sender), body.sketch)
+        self._check_sketch(sender, body)
         if len(body.nonce) != NONCE_BYTES or not all(_HASH.fullmatch(text) for text in (body.state, body.head)):
             raise MessageError(f"{sender}: nonce, state digest or ledger head of a wrong form; same securepfl needed")
         self._check_masks(sender, body.masks)
         self.total.check(body.update)
         self._check_personal(sender, body.personal)
+
+    def _check_sketch(self, sender: str, body: Contribution) -> None:
+        index, way = self.rules.federation.roster.index(sender), self.rules.comparing
+        if body.evaluation is not None:
+            if not way.evaluation_bytes:
+                raise MessageError(f"{sender}: sent evaluation keys, where none are used; same settings needed")
+            way.check_keys(body.evaluation)
+        if body.sketch is None:
+            return
+        if self.similarity is None:
+            raise MessageError(f"{sender}: sent a sketch in round {self.number}, where none is due")
+        if way.evaluation_bytes and body.evaluation is None and index not in self.evaluation:
+            raise MessageError(f"{sender}: sent a sketch, and evaluation keys neither with it nor before; start again")
+        self.similarity.check(index, body.sketch)
 
     def _check_personal(self, sender: str, personal: bytes | None) -> None:
         layout, schedule = self.rules.layouts.personal, self.rules.federation.schedule

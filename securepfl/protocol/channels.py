@@ -15,7 +15,8 @@ from securepfl.crypto.keys.identity import SIGNATURE_BYTES
 from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.masks.graph import Masking, default_degree
 from securepfl.crypto.masks.masking import Masked
-from securepfl.crypto.similarity.scheme import similarity_scheme
+from securepfl.crypto.similarity.precision import COARSE, FINE
+from securepfl.crypto.similarity.scheme import Shape, similarity_scheme
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import dequantise, dequantise_sum, quantise
 from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, top_level
@@ -98,10 +99,21 @@ class Layouts:
         layouts = [self.update] + [self.personal] * 2 if self.personal is not None else [self.update]
         wires = [scheme.wire(layout) for layout in layouts]
         sums = sum(wire.contribution_bytes + wire.answer_bytes(clients) for wire in wires)
-        compares, way = federation.similarity.every > 0, similarity_scheme(scheme.similarity)
-        row = way.upload_bytes(SKETCH_DIMENSIONS, clients) + clients * way.answer_bytes if compares else 0
+        row = _comparison_bytes(federation) if federation.similarity.every > 0 else 0
         masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
         return sums + row + masks + (_NAMES_BYTES + _STATEMENT_BYTES) * (clients + 1)
+
+
+def comparison_shape(federation: Federation) -> Shape:
+    """How hospitals are compared: the network lasso needs distances of personal parameters as they are."""
+    precision = FINE if federation.compares == "personal" else COARSE
+    return Shape(len(federation.roster), SKETCH_DIMENSIONS, precision)
+
+
+def _comparison_bytes(federation: Federation) -> int:
+    """Evaluation keys and a sketch up, a row down."""
+    way, shape = similarity_scheme(federation.scheme.similarity), comparison_shape(federation)
+    return way.evaluation_bytes + way.upload_bytes(shape) + shape.clients * way.answer_bytes(shape)
 
 
 def masking_of(federation: Federation) -> Masking | None:

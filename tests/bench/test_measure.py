@@ -35,7 +35,7 @@ def test_json_has_the_documented_shape():
     found = json.loads(json.dumps(result(), allow_nan=False))
     assert set(found) == {"aggregation", "similarity"}
     assert [row["scheme"] for row in found["aggregation"]] == list(scheme_names(CASE))
-    assert [row["scheme"] for row in found["similarity"]] == ["packed", "ckks-dot"]
+    assert [row["scheme"] for row in found["similarity"]] == ["products", "pads", "ckks-dot"]
     for row in found["aggregation"]:
         assert set(row) == {"scheme", "upload_bytes", "download_bytes", "seconds", "peak_bytes", "error"}
         assert set(row["seconds"]) == {"encrypt", "serialize", "load", "add", "decrypt"}

@@ -296,7 +296,8 @@ def test_hospitals_with_the_same_rows(tmp_path, mode, alike):
     check_weights(clients)
     alder, birch = clients["alder"], clients["birch"]
     check_finite(alder)
-    assert alder.similarity["birch"] > 0.999
+    # Entries of updates are rounded at random, each hospital's otherwise.
+    assert alder.similarity["birch"] > 0.99
     largest = CAP if mode == "lasso" else 1
     if alike == 2:
         assert alder.distances["birch"] < 0.02 and max(alder.distances.values()) > 0.1

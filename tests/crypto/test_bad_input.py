@@ -10,6 +10,8 @@ from securepfl.crypto.masks.masking import PairwiseMasker
 from securepfl.crypto.similarity.pads import SIMILARITY as PADS
 from securepfl.crypto.similarity.pads import PadSimilarity
 from securepfl.crypto.similarity.plain import PlainSimilarity
+from securepfl.crypto.similarity.precision import FINE
+from securepfl.crypto.similarity.scheme import Shape
 from securepfl.crypto.similarity.sketches import sketch
 from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
@@ -64,8 +66,11 @@ def test_a_vector_that_is_not_finite_is_not_sketched(value):
         sketch(vector, 16, b"k" * 32)
 
 
+SHAPE = Shape(3, 16, FINE)
+
+
 @pytest.mark.parametrize("norm", [*NOT_FINITE, -1.0])
-@pytest.mark.parametrize("cipher", [PadSimilarity(b"k" * 32, 3, 16), PlainSimilarity(3, 16)])
+@pytest.mark.parametrize("cipher", [PadSimilarity(b"k" * 32, SHAPE), PlainSimilarity(SHAPE)])
 def test_a_norm_that_is_none_is_not_encrypted(cipher, norm):
     with pytest.raises(ValueError, match="norm must be finite"):
         cipher.encrypt(np.zeros(16, dtype=np.int64), norm, 0, b"context")
@@ -94,11 +99,11 @@ def test_arrays_of_another_shape_are_refused_everywhere(shape):
 @pytest.mark.parametrize("shape", [(), (15,), (17,), (16, 1)])
 def test_sketches_of_another_shape_are_refused(shape):
     wrong = np.zeros(shape, dtype=np.int64)
-    for cipher in (PadSimilarity(b"k" * 32, 3, 16), PlainSimilarity(3, 16)):
+    for cipher in (PadSimilarity(b"k" * 32, SHAPE), PlainSimilarity(SHAPE)):
         with pytest.raises(ValueError, match="shape"):
             cipher.encrypt(wrong, 1.0, 0, b"context")
     with pytest.raises(ValueError, match="shape"):
-        PadSimilarity(b"k" * 32, 3, 16).decrypt(bytes(PADS.answer_bytes), wrong, 0, 1, b"context")
+        PadSimilarity(b"k" * 32, SHAPE).open_row({1: bytes(PADS.answer_bytes(SHAPE))}, wrong, 0, b"context")
     with pytest.raises(ValueError, match="flat"):
         sketch(np.zeros((4, 4)), 16, b"k" * 32)
 

@@ -31,7 +31,8 @@ from securepfl.crypto.masks.shamir import PRIME, combine, split
 from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.crypto.messages.envelope import Header, Kind, open_message
 from securepfl.crypto.similarity.norms import encode_norm, travelled_norm
-from securepfl.crypto.similarity.scheme import similarity_scheme
+from securepfl.crypto.similarity.precision import FINE
+from securepfl.crypto.similarity.scheme import Shape, similarity_scheme
 from securepfl.crypto.similarity.sketches import sketch
 from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
@@ -336,23 +337,24 @@ def test_similarity_uploads_rows_and_what_they_open_to(name):
     context, norms = raw(told["context"]), reals(told["norms"])
     nonces = {index: raw(text) for index, text in ints(told["nonces"]).items()}
     sketches = [np.array(row, dtype=np.int64) for row in told["sketches"]]
-    cipher, table = way.cipher(raw(told["key"]), 3, told["dimensions"]), way.table(told["dimensions"], 3)
+    shape = Shape(3, told["dimensions"], FINE)
+    cipher, table = way.cipher(raw(told["key"]), b"", shape), way.table(shape, {})
     for index, own in enumerate(sketches):
         upload = cipher.encrypt(own, float(norms[index]), index, context, nonces)
         assert upload.hex() == stored["uploads"][index]
-        assert len(upload) == way.upload_bytes(told["dimensions"], 3)
+        assert len(upload) == way.upload_bytes(shape)
         table.add(index, upload)
     for index, own in enumerate(sketches):
         row, opened = ints(stored["rows"][str(index)]), ints(told["opened"][str(index)])
         assert {other: answer.hex() for other, answer in table.row(index).items()} == row
         for other, answer in row.items():
-            found = cipher.decrypt(raw(answer), own, index, other, context, nonces)
+            found = cipher.open_row({other: raw(answer)}, own, index, context, nonces)[other]
             assert [found.cosine, found.norm] == pytest.approx(reals(opened[other]).tolist(), rel=1e-15)
 
 
 def test_pads_without_nonces_and_scalars():
     told = of("similarity")
-    cipher = similarity_scheme("pads").cipher(raw(told["key"]), 3, told["dimensions"])
+    cipher = similarity_scheme("pads").cipher(raw(told["key"]), b"", Shape(3, told["dimensions"], FINE))
     own = np.array(told["sketches"][0], dtype=np.int64)
     assert cipher.encrypt(own, 1.0, 0, raw(told["context"])).hex() == told["without_nonces"]
     nonces = {index: raw(text) for index, text in ints(told["nonces"]).items()}

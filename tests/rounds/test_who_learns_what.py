@@ -18,9 +18,10 @@ from securepfl.crypto.messages.envelope import Header, Kind, open_message
 from securepfl.crypto.similarity.scheme import similarity_scheme
 from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.words import unpack_words
+from securepfl.protocol.channels import comparison_shape
 from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
 from securepfl.randomness import derive_key
-from securepfl.settings.fixed import GATE, SKETCH_DIMENSIONS
+from securepfl.settings.fixed import GATE
 
 FIVE = (*NAMES, "elm")
 ROUNDS = 4
@@ -295,32 +296,34 @@ def test_another_hospital_sees_its_own_row_with_norms(unmasked):
     row = [seen.compared[name] for name in FIVE if name != CURIOUS]
     last = unmasked.rounds[3]
     for other, cosine in client.similarity.items():
-        assert abs(cosine - cosines(last)[index, FIVE.index(other)]) < 1e-3
+        assert abs(cosine - cosines(last)[index, FIVE.index(other)]) < 2e-2
         noise = sum(last.whole[name].noise.energy for name in (CURIOUS, other))
         apart = np.sqrt(max(0.0, np.sum((last.compared[CURIOUS] - last.compared[other]) ** 2) - noise))
-        assert abs(client.distances[other] - apart) < 1e-2 * np.linalg.norm(last.compared[other])
+        assert abs(client.distances[other] - apart) < 3e-2 * np.linalg.norm(last.compared[other])
     assert not any(holds(hospitals_view(unmasked), vector) for vector in row)
 
 
 def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(unmasked):
     seen, client = unmasked.rounds[2], unmasked.clients[CURIOUS]
     nonces = {FIVE.index(n): v for n, v in decode(seen.curious[0], Invitation).nonces.items()}
-    table = similarity_scheme("pads").table(SKETCH_DIMENSIONS, len(FIVE))
+    shape = comparison_shape(client.session.federation)
+    table = similarity_scheme("pads").table(shape, {})
     for name in FIVE:
         table.add(FIVE.index(name), seen.up[name].sketch)
     context, key = client.session.digest + f"similarity/{seen.number}/0".encode(), client.session.key
     receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
     # The pads follow from the key: the watched hospital's sketch comes off its upload.
-    size = SKETCH_DIMENSIONS
-    cipher = similarity_scheme("pads").cipher(key.similarity_key, len(FIVE), size)
+    size = shape.dimensions
+    cipher = similarity_scheme("pads").cipher(key.similarity_key, b"", shape)
     pads = cipher.pads(context, nonces).of(receiver, size).astype(np.int64)
     words = unpack_words(seen.up[WATCHED].sketch, 3 * (size + len(FIVE)), 31, 2**31 - 1)[:size].astype(np.int64)
     found = (words - pads) % (2**31 - 1)
     sketched = np.where(found > 2**30, found - (2**31 - 1), found)
     sketch_key = derive_key(key.support_key, "sketch", seen.number)
-    assert np.array_equal(sketched, seen.whole[WATCHED].sketch(size, sketch_key))
-    pair = cipher.decrypt(table.row(receiver)[other], sketched, receiver, other, context, nonces)
-    assert abs(seen.whole[WATCHED].opened(pair).cosine - cosines(seen)[receiver, other]) < 1e-3
+    rounding = derive_key(sketch_key, "sketch rounding", WATCHED)
+    assert np.array_equal(sketched, seen.whole[WATCHED].sketch(shape, sketch_key, rounding))
+    pair = cipher.open_row(table.row(receiver), sketched, receiver, context, nonces)[other]
+    assert abs(seen.whole[WATCHED].opened(pair).cosine - cosines(seen)[receiver, other]) < 2e-2
 
 
 def test_similarity_is_not_in_what_was_released(unmasked):

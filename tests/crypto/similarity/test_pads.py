@@ -1,4 +1,4 @@
-"""Sketches, and inner products of which nothing else leaves."""
+"""Sketches, and inner products under one-time pads, of which nothing else leaves."""
 
 import dataclasses
 import math
@@ -13,8 +13,9 @@ from securepfl.crypto.similarity.pads import SIMILARITY as PADS
 from securepfl.crypto.similarity.pads import Pads, PadSimilarity
 from securepfl.crypto.similarity.plain import SIMILARITY as PLAIN
 from securepfl.crypto.similarity.plain import PlainSimilarity
-from securepfl.crypto.similarity.scheme import Similarity, distance
-from securepfl.crypto.similarity.sketches import LARGEST_PRODUCT, MAX_DIMENSIONS, SKETCH_NORM, sketch
+from securepfl.crypto.similarity.precision import FINE
+from securepfl.crypto.similarity.scheme import NO_NONCES, Shape, Similarity, distance
+from securepfl.crypto.similarity.sketches import MAX_DIMENSIONS, sketch
 from securepfl.crypto.sums.words import pack_words, unpack_words
 from securepfl.errors import AggregateError, MessageError
 
@@ -22,6 +23,20 @@ P = 2**31 - 1
 KEY = b"k" * 32
 CONTEXT = b"digest, round 3, attempt 0"
 SMALL = 32
+SKETCH_NORM, LARGEST_PRODUCT = FINE.norm, FINE.largest
+
+
+def pads_cipher(clients, dimensions, key=KEY):
+    return PadSimilarity(key, Shape(clients, dimensions, FINE))
+
+
+def plain_cipher(clients, dimensions):
+    return PlainSimilarity(Shape(clients, dimensions, FINE))
+
+
+def opened(cipher, answer, own, client, other, context=CONTEXT, nonces=NO_NONCES):
+    """One answer of a row."""
+    return cipher.open_row({other: answer}, own, client, context, nonces)[other]
 
 
 def normal(seed, size):
@@ -36,14 +51,14 @@ def scaled(values):
 
 def rows(cipher, sketches, context=CONTEXT, norms=None, way=PADS):
     """All answers, by receiver and other."""
-    table = way.table(sketches[0].size, len(sketches))
+    table = way.table(Shape(len(sketches), sketches[0].size, FINE), {})
     for client, values in enumerate(sketches):
         table.add(client, cipher.encrypt(values, norms[client] if norms else 1.0, client, context))
     return {client: table.row(client) for client in range(len(sketches))}
 
 
 def table_of(uploads, dimensions=SMALL, way=PADS):
-    table = way.table(dimensions, len(uploads))
+    table = way.table(Shape(len(uploads), dimensions, FINE), {})
     for client, upload in enumerate(uploads):
         table.add(client, upload)
     return table
@@ -65,7 +80,7 @@ def expected_cosine(left, right):
 @pytest.fixture(scope="module")
 def three():
     """Three hospitals' cipher, sketches, and uploads."""
-    cipher = PadSimilarity(KEY, 3, SMALL)
+    cipher = pads_cipher(3, SMALL)
     sketches = [sketch(normal(seed, SMALL), SMALL, KEY) for seed in range(3)]
     return cipher, sketches, [cipher.encrypt(s, 1.5 + i, i, CONTEXT) for i, s in enumerate(sketches)]
 
@@ -96,13 +111,13 @@ CORNERS = [
 @pytest.mark.parametrize("pair", CORNERS)
 def test_encrypted_products_are_exact_and_equal_plaintext_ones_at_the_corners(pair):
     sketches = [sketch(vector, MAX_DIMENSIONS, KEY) for vector in pair]
-    cipher, plain = PadSimilarity(KEY, 2, MAX_DIMENSIONS), PlainSimilarity(2, MAX_DIMENSIONS)
+    cipher, plain = pads_cipher(2, MAX_DIMENSIONS), plain_cipher(2, MAX_DIMENSIONS)
     norms = [float(np.linalg.norm(vector)) for vector in pair]
     hidden, clear = rows(cipher, sketches, norms=norms), rows(plain, sketches, norms=norms, way=PLAIN)
     for receiver, other in ((0, 1), (1, 0)):
         mine = sketches[receiver]
-        result = cipher.decrypt(hidden[receiver][other], mine, receiver, other, CONTEXT)
-        assert result == plain.decrypt(clear[receiver][other], mine, receiver, other, CONTEXT)
+        result = opened(cipher, hidden[receiver][other], mine, receiver, other, CONTEXT)
+        assert result == opened(plain, clear[receiver][other], mine, receiver, other, CONTEXT)
         assert result.cosine == expected_cosine(*sketches)
 
 
@@ -115,38 +130,38 @@ def test_encrypted_products_are_exact_and_equal_plaintext_ones_at_the_corners(pa
 @settings(max_examples=60, deadline=None)
 def test_any_sketches_under_any_key_and_context_give_exact_products_as_plaintext_does(values, norms, context, key):
     sketches, clients = [scaled(v) for v in values], len(values)
-    cipher, plain = PadSimilarity(key, clients, 6), PlainSimilarity(clients, 6)
+    cipher, plain = pads_cipher(clients, 6, key), plain_cipher(clients, 6)
     hidden = rows(cipher, sketches, context, norms)
     clear = rows(plain, sketches, context, norms, way=PLAIN)
     for i in range(clients):
         assert set(hidden[i]) == set(range(clients)) - {i}
         for j, answer in hidden[i].items():
-            result = cipher.decrypt(answer, sketches[i], i, j, context)
+            result = opened(cipher, answer, sketches[i], i, j, context)
             assert product_of(result) == int(sketches[i] @ sketches[j])
-            assert result == plain.decrypt(clear[i][j], sketches[i], i, j, context)
+            assert result == opened(plain, clear[i][j], sketches[i], i, j, context)
 
 
 def test_no_product_of_sketches_can_wrap():
     # Every entry rounded up by nearly 1/2 is the worst that rounding can do to the norm.
     assert P / 2 > (SKETCH_NORM + MAX_DIMENSIONS**0.5 / 2) ** 2 >= LARGEST_PRODUCT
-    cipher, edge = PadSimilarity(KEY, 2, 1), math.isqrt(LARGEST_PRODUCT)
+    cipher, edge = pads_cipher(2, 1), math.isqrt(LARGEST_PRODUCT)
     for own, other, sign in ((edge, edge, 1.0), (edge, -edge, -1.0), (-edge, -edge, 1.0)):
         answers = rows(cipher, [np.array([own]), np.array([other])])
-        assert cipher.decrypt(answers[0][1], np.array([own]), 0, 1, CONTEXT).cosine == sign
+        assert opened(cipher, answers[0][1], np.array([own]), 0, 1, CONTEXT).cosine == sign
     for values in (np.array([edge + 1]), np.array([-(2**63)])):
-        for refusing in (cipher, PlainSimilarity(2, 1)):
+        for refusing in (cipher, plain_cipher(2, 1)):
             with pytest.raises(ValueError, match="wrap"):
                 refusing.encrypt(values, 1.0, 0, CONTEXT)
 
 
 def test_a_row_speaks_of_those_who_uploaded_and_one_without_an_upload_gets_none(three):
     cipher, sketches, uploads = three
-    table = PADS.table(SMALL, 3)
+    table = PADS.table(Shape(3, SMALL, FINE), {})
     table.add(2, uploads[2])
     table.add(0, uploads[0])
     assert table.row(1) == {}
     assert set(table.row(0)) == {2}
-    result = cipher.decrypt(table.row(0)[2], sketches[0], 0, 2, CONTEXT)
+    result = opened(cipher, table.row(0)[2], sketches[0], 0, 2, CONTEXT)
     assert product_of(result) == int(sketches[0] @ sketches[2])
 
 
@@ -208,17 +223,17 @@ def test_the_zero_vector_stays_zero_and_bad_vectors_are_refused():
 @pytest.mark.parametrize("norm", [0.0, 1e-30, 0.37, 1.0, 12345.678, 1e30])
 def test_norms_arrive_within_a_ten_millionth_and_zero_as_zero(norm):
     vectors = [sketch(normal(0, 8), 8, KEY), sketch(np.zeros(8) if norm == 0 else normal(1, 8), 8, KEY)]
-    cipher = PadSimilarity(KEY, 2, 8)
-    result = cipher.decrypt(rows(cipher, vectors, norms=[1.0, norm])[0][1], vectors[0], 0, 1, CONTEXT)
+    cipher = pads_cipher(2, 8)
+    result = opened(cipher, rows(cipher, vectors, norms=[1.0, norm])[0][1], vectors[0], 0, 1, CONTEXT)
     assert result.norm == pytest.approx(norm, rel=1e-7, abs=0)
     assert norm > 0 or result == Similarity(0.0, 0.0)
 
 
 @pytest.mark.parametrize(("norm", "held"), [(1e-320, 2.0**-128), (1e300, 2.0**128)])
 def test_norms_out_of_range_are_held_to_its_ends(norm, held):
-    cipher = PadSimilarity(KEY, 2, 1)
+    cipher = pads_cipher(2, 1)
     one = np.ones(1, dtype=np.int64)
-    result = cipher.decrypt(rows(cipher, [one, one], norms=[1.0, norm])[0][1], one, 0, 1, CONTEXT)
+    result = opened(cipher, rows(cipher, [one, one], norms=[1.0, norm])[0][1], one, 0, 1, CONTEXT)
     assert result.norm == pytest.approx(held, rel=1e-6)
 
 
@@ -228,8 +243,8 @@ def test_distances_follow_from_cosine_and_norms(cosine):
     right = 3.0 * (cosine * left + math.sqrt(1 - cosine**2) * normal(8, 4096))
     vectors = [sketch(v, 4096, KEY) for v in (left, right)]
     own, other = (float(np.linalg.norm(v)) for v in (left, right))
-    cipher = PadSimilarity(KEY, 2, 4096)
-    result = cipher.decrypt(rows(cipher, vectors, norms=[own, other])[0][1], vectors[0], 0, 1, CONTEXT)
+    cipher = pads_cipher(2, 4096)
+    result = opened(cipher, rows(cipher, vectors, norms=[own, other])[0][1], vectors[0], 0, 1, CONTEXT)
     assert distance(own, result) == pytest.approx(float(np.linalg.norm(left - right)), rel=1e-4)
     assert distance(own, Similarity(1.0, own)) == 0.0
     assert distance(0.0, Similarity(0.0, 2.0)) == 2.0
@@ -240,7 +255,7 @@ def test_distances_follow_from_cosine_and_norms(cosine):
 
 def refused(cipher, answer, own, client=0, other=1, context=CONTEXT):
     with pytest.raises(AggregateError, match="failed its check") as caught:
-        cipher.decrypt(answer, own, client, other, context)
+        opened(cipher, answer, own, client, other, context)
     return str(caught.value)
 
 
@@ -292,7 +307,7 @@ def test_swapped_uploads_answers_receivers_and_contexts_are_refused(three):
     later = [cipher.encrypt(s, 1.5 + i, i, b"later") for i, s in enumerate(sketches)]
     for mixed in ([later[0], uploads[1]], [uploads[0], later[1]], later[:2]):
         refused(cipher, table_of([*mixed, uploads[2]]).row(0)[1], sketches[0])
-    refused(PadSimilarity(b"K" * 32, 3, SMALL), answers[0][1], sketches[0])
+    refused(pads_cipher(3, SMALL, b"K" * 32), answers[0][1], sketches[0])
 
 
 def test_linear_combinations_and_scalings_of_all_the_coordinator_holds_are_refused(three):
@@ -314,7 +329,7 @@ def test_a_forgery_by_who_knows_the_scalars_shows_that_the_mac_is_what_refuses(t
     cipher, sketches, uploads = three
     words = words_of(table_of(uploads).row(0)[1], 6)
     words[:3] = (words[:3] + 7 * cipher.pads(CONTEXT).scalars()) % P
-    result = cipher.decrypt(pack_words(words, 31), sketches[0], 0, 1, CONTEXT)
+    result = opened(cipher, pack_words(words, 31), sketches[0], 0, 1, CONTEXT)
     assert product_of(result) == int(sketches[0] @ sketches[1]) + 7
 
 
@@ -325,7 +340,7 @@ def test_what_no_honest_sketch_or_norm_leads_to_is_refused_alike(three):
         words[place : place + 3] = (words[place : place + 3] + far * cipher.pads(CONTEXT).scalars()) % P
         refused(cipher, pack_words(words, 31), sketches[0])
     impossible = pack_words(np.array([P // 2, 5], dtype=np.uint64), 31)
-    refused(PlainSimilarity(3, SMALL), impossible, sketches[0])
+    refused(plain_cipher(3, SMALL), impossible, sketches[0])
 
 
 # --- form ---
@@ -333,35 +348,35 @@ def test_what_no_honest_sketch_or_norm_leads_to_is_refused_alike(three):
 
 def test_sizes_are_those_stated(three):
     _, sketches, uploads = three
-    assert {len(upload) for upload in uploads} == {PADS.upload_bytes(SMALL, 3)}
-    assert PADS.upload_bytes(4096, 16) == 47_802
-    assert len(table_of(uploads).row(0)[1]) == PADS.answer_bytes == 24
-    plain = PlainSimilarity(3, SMALL)
+    assert {len(upload) for upload in uploads} == {PADS.upload_bytes(Shape(3, SMALL, FINE))}
+    assert PADS.upload_bytes(Shape(16, 4096, FINE)) == 47_802
+    assert len(table_of(uploads).row(0)[1]) == PADS.answer_bytes(Shape(3, SMALL, FINE)) == 24
+    plain = plain_cipher(3, SMALL)
     clear = [plain.encrypt(s, 1.0, i, CONTEXT) for i, s in enumerate(sketches)]
-    assert {len(upload) for upload in clear} == {PLAIN.upload_bytes(SMALL, 3)} == {4 * SMALL + 4}
-    assert len(table_of(clear, way=PLAIN).row(0)[1]) == PLAIN.answer_bytes == 8
+    assert {len(upload) for upload in clear} == {PLAIN.upload_bytes(Shape(3, SMALL, FINE))} == {4 * SMALL + 4}
+    assert len(table_of(clear, way=PLAIN).row(0)[1]) == PLAIN.answer_bytes(Shape(3, SMALL, FINE)) == 8
 
 
 @pytest.mark.parametrize("way", [PADS, PLAIN])
 def test_uploads_and_answers_of_a_wrong_length_or_range_are_refused(three, way):
     _, sketches, _ = three
-    cipher = way.cipher(KEY, 3, SMALL)
+    cipher = way.cipher(KEY, b"", Shape(3, SMALL, FINE))
     uploads = [cipher.encrypt(s, 1.0, i, CONTEXT) for i, s in enumerate(sketches)]
     # As words all ones: p itself, just out of range. As integers: the last, a norm of 2^31 - 1.
     full = b"\xff" * (len(uploads[0]) - 4) + b"\xff\xff\xff\x7f"
     for bad in (uploads[0][:-1], uploads[0] + b"\0", b"", full):
         with pytest.raises(MessageError):
-            way.table(SMALL, 3).add(0, bad)
+            way.table(Shape(3, SMALL, FINE), {}).add(0, bad)
     answer = table_of(uploads, way=way).row(0)[1]
     for bad in (answer[:-1], answer + b"\0", b"", b"\xff" * len(answer), answer[:-1] + bytes([answer[-1] | 128])):
         with pytest.raises(MessageError):
-            cipher.decrypt(bad, sketches[0], 0, 1, CONTEXT)
+            opened(cipher, bad, sketches[0], 0, 1, CONTEXT)
 
 
 @pytest.mark.parametrize("values", [[2**31 - 1] * 4 + [5], [-(2**31)] * 4 + [5], [1] * 4 + [-1], [1] * 4 + [2**30 + 1]])
 def test_sketches_and_norms_in_clear_out_of_range_are_refused(values):
     with pytest.raises(MessageError, match="out of range"):
-        PLAIN.table(4, 2).add(0, np.array(values, dtype="<i4").tobytes())
+        PLAIN.table(Shape(2, 4, FINE), {}).add(0, np.array(values, dtype="<i4").tobytes())
 
 
 def test_wrong_arguments_are_refused(three):
@@ -372,12 +387,12 @@ def test_wrong_arguments_are_refused(three):
     with pytest.raises(ValueError, match="client"):
         table.add(3, uploads[0])
     with pytest.raises(ValueError, match="itself"):
-        cipher.decrypt(table.row(0)[1], sketches[0], 0, 0, CONTEXT)
+        opened(cipher, table.row(0)[1], sketches[0], 0, 0, CONTEXT)
     with pytest.raises(ValueError, match="32 bytes"):
-        PadSimilarity(b"short", 3, SMALL)
+        pads_cipher(3, SMALL, b"short")
     with pytest.raises(ValueError, match="dimensions"):
-        PADS.table(MAX_DIMENSIONS + 1, 3)
-    for refusing in (cipher, PlainSimilarity(3, SMALL)):
+        PADS.table(Shape(3, MAX_DIMENSIONS + 1, FINE), {})
+    for refusing in (cipher, plain_cipher(3, SMALL)):
         for client, norm, values in ((3, 1.0, sketches[0]), (-1, 1.0, sketches[0]), (0, 1.0, sketches[0][:-1])):
             with pytest.raises(ValueError, match=r"client|shape"):
                 refusing.encrypt(values, norm, client, CONTEXT)
@@ -388,7 +403,7 @@ def test_wrong_arguments_are_refused(three):
 
 def test_the_key_never_shows():
     key = b"\x41" * 32
-    cipher = PadSimilarity(key, 3, SMALL)
+    cipher = pads_cipher(3, SMALL, key)
     shown = f"{cipher!r} {cipher} {cipher.pads(CONTEXT)!r} {cipher.pads(CONTEXT)}"
     assert "AAAA" not in shown
     assert key.hex() not in shown
@@ -406,7 +421,7 @@ def uniform(words):
 
 def view(contexts=200):
     """Two hospitals of three upload the same constant sketch under many contexts: [contexts, hospitals, words]."""
-    cipher, constant = PadSimilarity(KEY, 3, SMALL), scaled(np.ones(SMALL))
+    cipher, constant = pads_cipher(3, SMALL), scaled(np.ones(SMALL))
     return np.array(
         [
             [words_of(cipher.encrypt(constant, 1.0, i, n.to_bytes(2, "big")), 3 * SMALL + 9) for i in range(2)]
@@ -461,14 +476,14 @@ def test_pads_and_scalars_differ_by_context_client_roster_and_dimensions():
     def start(cipher, context, client):
         return tuple(cipher.pads(context).of(client, 4).tolist())
 
-    base = PadSimilarity(KEY, 3, SMALL)
+    base = pads_cipher(3, SMALL)
     seen = {
         start(base, b"a", 0),
         start(base, b"b", 0),
         start(base, b"a", 1),
-        start(PadSimilarity(KEY, 4, SMALL), b"a", 0),
-        start(PadSimilarity(KEY, 3, SMALL + 1), b"a", 0),
-        start(PadSimilarity(b"K" * 32, 3, SMALL), b"a", 0),
+        start(pads_cipher(4, SMALL), b"a", 0),
+        start(pads_cipher(3, SMALL + 1), b"a", 0),
+        start(pads_cipher(3, SMALL, b"K" * 32), b"a", 0),
     }
     assert len(seen) == 6
     a, b = base.pads(b"a"), base.pads(b"b")
@@ -479,7 +494,7 @@ def test_pads_and_scalars_differ_by_context_client_roster_and_dimensions():
 
 
 def test_another_nonce_gives_other_pads_under_the_same_context_and_only_to_its_owner():
-    cipher = PadSimilarity(KEY, 3, SMALL)
+    cipher = pads_cipher(3, SMALL)
     one, two = (cipher.pads(b"a", {0: nonce, 1: b"same"}) for nonce in (b"first run", b"second run"))
     assert not np.array_equal(one.of(0, 9), two.of(0, 9))
     assert np.array_equal(one.of(1, 9), two.of(1, 9))
@@ -487,19 +502,19 @@ def test_another_nonce_gives_other_pads_under_the_same_context_and_only_to_its_o
 
 def test_hospitals_that_were_told_different_nonces_refuse_each_others_answers(three):
     _, sketches, _ = three
-    cipher, told = PadSimilarity(KEY, 2, SMALL), [{0: b"x", 1: b"y"}, {0: b"z", 1: b"y"}]
+    cipher, told = pads_cipher(2, SMALL), [{0: b"x", 1: b"y"}, {0: b"z", 1: b"y"}]
     uploads = [cipher.encrypt(sketches[i], 1.0, i, CONTEXT, told[i]) for i in range(2)]
     refused_by = table_of(uploads).row(0)[1]
     with pytest.raises(AggregateError):
-        cipher.decrypt(refused_by, sketches[0], 0, 1, CONTEXT, told[0])
+        opened(cipher, refused_by, sketches[0], 0, 1, CONTEXT, told[0])
     agreed = [cipher.encrypt(sketches[i], 1.0, i, CONTEXT, told[0]) for i in range(2)]
-    opened = cipher.decrypt(table_of(agreed).row(0)[1], sketches[0], 0, 1, CONTEXT, told[0])
-    assert product_of(opened) == int(sketches[0] @ sketches[1])
+    found = opened(cipher, table_of(agreed).row(0)[1], sketches[0], 0, 1, CONTEXT, told[0])
+    assert product_of(found) == int(sketches[0] @ sketches[1])
 
 
 def test_two_sketches_under_one_context_would_show_their_difference():
     # Why a context serves once: this is what the hospital's stored contribution guards against.
-    cipher, first, second = PadSimilarity(KEY, 2, SMALL), *(scaled(normal(s, SMALL)) for s in (1, 2))
+    cipher, first, second = pads_cipher(2, SMALL), *(scaled(normal(s, SMALL)) for s in (1, 2))
     words = [words_of(cipher.encrypt(s, 1.0, 0, CONTEXT), 3 * SMALL + 6).astype(np.int64) for s in (first, second)]
     difference = (words[0] - words[1])[:SMALL] % P
     np.testing.assert_array_equal(difference, (first - second) % P)
@@ -510,7 +525,7 @@ def test_two_sketches_under_one_context_would_show_their_difference():
 
 def received(own, other, contexts, client=0):
     """The answer words to `own` (one sketch a context) about a hospital that uploads `other` in each."""
-    cipher = PadSimilarity(KEY, 2, other.size)
+    cipher = pads_cipher(2, other.size)
     answers = [rows(cipher, [mine, other], context)[client][1] for mine, context in zip(own, contexts, strict=True)]
     return np.concatenate([words_of(answer, 6) for answer in answers]).astype(np.int64)
 
@@ -564,11 +579,11 @@ def test_sketches_with_the_same_products_give_the_same_bytes():
 def test_least_squares_on_all_that_a_hospital_decrypts_finds_no_more_than_the_products():
     dimensions, clients = 64, 2
     own, other = [scaled(normal(seed, dimensions)) for seed in (1, 2)], scaled(normal(3, dimensions))
-    cipher = PadSimilarity(KEY, clients, dimensions)
+    cipher = pads_cipher(clients, dimensions)
     products = []
     for mine, context in zip(own, (b"one", b"two"), strict=True):
         answer = rows(cipher, [mine, other], context)[0][1]
-        products.append(product_of(cipher.decrypt(answer, mine, 0, 1, context)))
+        products.append(product_of(opened(cipher, answer, mine, 0, 1, context)))
     estimate, *_ = np.linalg.lstsq(np.array(own, dtype=np.float64), np.array(products, dtype=np.float64), rcond=None)
     basis, _ = np.linalg.qr(np.array(own, dtype=np.float64).T)
     plane = basis @ (basis.T @ other)
@@ -578,15 +593,15 @@ def test_least_squares_on_all_that_a_hospital_decrypts_finds_no_more_than_the_pr
 
 
 def test_a_hospital_that_shifts_one_coefficient_of_its_upload_reads_one_other_linear_functional():
-    cipher = PadSimilarity(KEY, 2, SMALL)
+    cipher = pads_cipher(2, SMALL)
     own, other, k, shift = scaled(normal(1, SMALL)), scaled(normal(2, SMALL)), 7, -1000
     words = words_of(cipher.encrypt(own, 1.0, 0, CONTEXT), 3 * SMALL + 6)
     words[k] = (int(words[k]) + shift) % P
     answer = table_of([pack_words(words, 31), cipher.encrypt(other, 1.0, 1, CONTEXT)]).row(0)[1]
-    assert len(answer) == PADS.answer_bytes
+    assert len(answer) == PADS.answer_bytes(Shape(3, SMALL, FINE))
     chosen = own.copy()
     chosen[k] += shift
-    result = cipher.decrypt(answer, chosen, 0, 1, CONTEXT)
+    result = opened(cipher, answer, chosen, 0, 1, CONTEXT)
     assert product_of(result) == int(chosen @ other) == int(own @ other) + shift * int(other[k])
     # The tags repeat the same functional: no second one comes with them.
     unit = np.eye(SMALL, dtype=np.int64)
