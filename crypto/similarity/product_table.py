@@ -1,0 +1,142 @@
+"""The coordinator's half where sketches are multiplied as ciphertexts: what it computes of each pair, and how what
+leaves is hidden. It holds public keys only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from securepfl.crypto.similarity.parameters import KEY_PRIMES, flood
+from securepfl.crypto.similarity.product_wire import EvaluationKeys, Hidden, Lanes, ProductAnswer, SketchUpload
+from securepfl.crypto.similarity.scheme import Shape
+from securepfl.crypto.similarity.seal import Keys, PublicRing
+from securepfl.crypto.sums.ring import stamp
+from securepfl.crypto.sums.words import Words
+from securepfl.errors import MessageError
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One hospital's upload and keys for one plain modulus, loaded."""
+
+    value: Any
+    check: Any
+    keys: Keys
+    public: Words
+
+
+class CiphertextTable:
+    """One round's uploads, and rows of answers from them. `keys` are evaluation keys by hospital.
+
+    What is sent about j is made with j's own keys, and a row's check is re-randomised by the sum of all the others'
+    public keys: one honest hospital among them is enough to hide it, and nobody's keys can lay another's sketch bare.
+    A pair is multiplied once, when the first of its two rows is asked for, and both answers kept: no answer is ever
+    made twice, since two floods would hide half as well.
+    """
+
+    def __init__(self, shape: Shape, keys: Mapping[int, bytes]) -> None:
+        self._shape, self._keys = shape, keys
+        self._lanes = [_Lane(modulus, shape.clients) for modulus in shape.precision.moduli]
+        self._norms: dict[int, bytes] = {}
+        self._answers: dict[tuple[int, int], bytes] = {}
+
+    def check(self, client: int, upload: bytes) -> None:
+        """Raises MessageError for what `add` would refuse, and keeps nothing."""
+        self._read(client, upload)
+
+    def add(self, client: int, upload: bytes) -> None:
+        """Take a hospital's upload.
+
+        Raises MessageError for a wrong length or range, or where its evaluation keys are missing; ValueError for an
+        index outside the roster or one that has uploaded.
+        """
+        if client in self._norms:
+            raise ValueError(f"client {client} has uploaded its sketch already")
+        read, keys = self._read(client, upload), EvaluationKeys.from_bytes(self._keys[client], stamp())
+        for lane, parts in zip(self._lanes, read.lanes, strict=True):
+            lane.add(client, parts, keys)
+        self._norms[client] = read.norm
+
+    def _read(self, client: int, upload: bytes) -> SketchUpload:
+        self._shape.check_client(client)
+        if client not in self._keys:
+            raise MessageError("a sketch without evaluation keys; contribute again with them")
+        return SketchUpload.from_bytes(upload, self._shape, stamp())
+
+    def leave_out(self, client: int) -> None:
+        """Speak of a hospital in no row from now on, nor to it. Rows then have another check."""
+        self._norms.pop(client, None)
+        self._answers = {
+            (receiver, other): answer
+            for (receiver, other), answer in self._answers.items()
+            if client not in (receiver, other) and receiver != other
+        }
+        for lane in self._lanes:
+            lane.remove(client)
+
+    def row(self, client: int) -> dict[int, bytes]:
+        """The answers to one hospital by the other's index, and under its own the row's check; none for a hospital that
+        uploaded nothing, or alone.
+        """
+        others = [other for other in sorted(self._norms) if other != client]
+        if client not in self._norms or not others:
+            return {}
+        for other in others:
+            if (client, other) not in self._answers:
+                self._multiply(client, other)
+        if (client, client) not in self._answers:
+            self._answers[client, client] = ProductAnswer(b"", self._of_all(client)).to_bytes()
+        return {other: self._answers[client, other] for other in (client, *others)}
+
+    def _multiply(self, one: int, two: int) -> None:
+        """Both answers of a pair."""
+        products = [lane.pair(one, two) for lane in self._lanes]
+        for receiver, other in ((one, two), (two, one)):
+            hidden = tuple(lane.about(other, product) for lane, product in zip(self._lanes, products, strict=True))
+            self._answers[receiver, other] = ProductAnswer(self._norms[other], hidden).to_bytes()
+
+    def _of_all(self, receiver: int) -> tuple[Hidden, ...]:
+        return tuple(lane.about_all(receiver) for lane in self._lanes)
+
+
+class _Lane:
+    """All of a table that is modulo one plain modulus."""
+
+    def __init__(self, plain_modulus: int, clients: int) -> None:
+        self.ring, self._flood = PublicRing(plain_modulus), flood(plain_modulus, clients)
+        self._held: dict[int, _Held] = {}
+        self._checks: Any = None
+
+    def add(self, client: int, parts: Lanes, keys: EvaluationKeys) -> None:
+        """Take what one hospital uploaded."""
+        ring = self.ring
+        held = _Held(ring.upload(parts.value), ring.upload(parts.check), ring.keys(keys), keys.public)
+        self._held[client] = held
+        self._checks = held.check if self._checks is None else self.ring.add(self._checks, held.check)
+
+    def remove(self, client: int) -> None:
+        """Forget it."""
+        held = self._held.pop(client, None)
+        if held is not None:
+            self._checks = self.ring.subtract(self._checks, held.check)
+
+    def pair(self, one: int, two: int) -> Any:
+        """The product of two sketches."""
+        return self.ring.multiply(self._held[one].value, self._held[two].value)
+
+    def about(self, other: int, product: Any) -> Hidden:
+        """What leaves of a product about `other`."""
+        keys = self._held[other].keys
+        return self.ring.hidden(product, keys.relinearising, keys.encryptor, self._flood)
+
+    def about_all(self, receiver: int) -> Hidden:
+        """What leaves of the product of `receiver`'s sketch and the sum of all others' check lanes."""
+        held = self._held[receiver]
+        product = self.ring.multiply(held.value, self.ring.subtract(self._checks, held.check))
+        others = [other for other in sorted(self._held) if other != receiver]
+        total = np.sum([self._held[other].public for other in others], axis=0, dtype=np.uint64)
+        joint = total % np.array(KEY_PRIMES, dtype=np.uint64)[:, np.newaxis]
+        relinearising = self._held[others[0]].keys.relinearising
+        return self.ring.hidden(product, relinearising, self.ring.encryptor(joint), self._flood)
