@@ -6,24 +6,26 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 from securepfl.coordinator.answering import Answering
-from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
+from securepfl.coordinator.folder_store import FolderStore
+from securepfl.coordinator.progress import STEPS, Progress, check_ground
+from securepfl.coordinator.round import AGREEING, COLLECTING, REVEALING, OpenRound, Rules
+from securepfl.coordinator.store import Answered, Begun, Kept, MemoryStore, Sent, Stated, Stepped, Store, Taken
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
-from securepfl.crypto.masks.graph import Masking
 from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
+    NONCE_BYTES,
     Agreement,
-    Answer,
     Contribution,
     Decline,
-    Invitation,
     Receipt,
     Reveal,
-    Statement,
     Survivors,
     decode,
     encode,
@@ -32,19 +34,26 @@ from securepfl.protocol.statements import check_statement
 from securepfl.settings.federation import Federation
 
 
-class Coordinator:
+class Coordinator(Progress):
     """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers; where
     updates are masked, fix_survivors() -> messages and unmask() -> messages between the two. All replies are received.
 
     `hospitals` maps every name of the federation's roster to its public identity. `key_commitment` fixes the hospitals'
     key and shows nothing of it; `run` (16 bytes) identifies the run, and `closed` are its rounds that were closed
-    before, where it goes on after a rotation. Each step of a round takes messages for `deadline_seconds`. `heads` keeps
-    each hospital's latest ledger hash; `states` the keyed digests of the shared state from the open round's
-    contributions; `statements` what hospitals stated last; `evaluation` the keys that they sent to multiply sketches
-    with; `evidence`, by round and hospital, the first message that contradicted the contribution taken; `parts` counts
-    bytes by purpose.
+    before, where it goes on after a rotation. Each step of a round takes messages for `deadline_seconds`, from the time
+    that a coordinator was started again where it was. `heads` keeps each hospital's latest ledger hash; `states` the
+    keyed digests of the shared state from the open round's contributions; `statements` what hospitals stated last;
+    `evaluation` the keys that they sent to multiply sketches with; `evidence`, by round and hospital, the first message
+    that contradicted the contribution taken; `parts` counts bytes by purpose.
 
-    Raises ConfigError where identities and roster differ or two hospitals share an identity.
+    All that decides lies in `folder` before anything leaves: killed at any moment and made again with the same folder,
+    a coordinator goes on with the same round, run, salt, messages and answers. Each step can be asked for again and
+    gives the same; `answers` gives those of a round that is over. After a key rotation the folder goes on at the next
+    round, where its `run` is named. None keeps everything in memory, the last round's messages too: for a simulation
+    in one process, which ends with it.
+
+    Raises ConfigError where identities and roster differ or two hospitals share an identity; StorageError where the
+    folder is another run's, federation's or coordinator's, damaged, or in use.
 
     >>> from securepfl.settings.tables import SiteSettings
     >>> names = ("north", "south", "west")
@@ -65,52 +74,54 @@ class Coordinator:
         run: bytes | None = None,
         closed: int = 0,
         deadline_seconds: float = 3600.0,
+        folder: Path | None = None,
     ) -> None:
         if set(hospitals) != set(federation.roster):
             raise ConfigError("the coordinator's hospitals are not the federation's roster; enrol exactly those")
         self._names = {public.fingerprint: name for name, public in hospitals.items()}
         if len(self._names) != len(hospitals):
             raise ConfigError("two hospitals have the same identity; each must make its own")
-        self.federation = federation
-        self.heads: dict[str, str] = {}
-        self.states: dict[str, str] = {}
-        self.statements: dict[str, Statement] = {}
-        self.evaluation: dict[str, bytes] = {}
+        self.federation, self.seconds = federation, 0.0
         self.evidence: dict[tuple[int, str], bytes] = {}
-        self.seconds = 0.0
-        self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
+        self._kept_keys: set[str] = set()
         self.identity, self.hospitals = identity, dict(hospitals)
         base, layouts = federation.session_digest(key_commitment), Layouts.of(federation)
-        self.rules = Rules(federation, layouts, base, run or secrets.token_bytes(RUN_BYTES))
-        self.deadline_seconds = deadline_seconds
-        self._nonces: dict[str, bytes] = {}
-        self.open_round: OpenRound | None = None
-        self.answered: OpenRound | None = None
-        self.closed = closed
+        self.store: Store = MemoryStore() if folder is None else FolderStore(folder)
+        try:
+            ground = self.store.ground
+            found = secrets.token_bytes(RUN_BYTES) if ground is None else ground.run
+            rules = Rules(federation, layouts, base, run or found)
+            super().__init__(rules, identity.public.fingerprint, closed, deadline_seconds)
+            if ground is None:
+                self.store.begin(self.ground())
+            else:
+                check_ground(ground, self.ground(), folder, named=run is not None)
+                self.evidence = {(kept.number, kept.sender): kept.data for kept in self.store.kept("evidence")}
+                keys = [kept for kept in self.store.kept("evaluation") if kept.base == base]
+                self.evaluation = {kept.sender: kept.data for kept in keys}
+                self._kept_keys = set(self.evaluation)
+                self.go_on(ground, self.store.records(), self._taken, folder)
+        except BaseException:
+            self.store.close()
+            raise
 
     def invite(self) -> dict[str, bytes]:
-        """Open the next round: one sealed invitation for each hospital. Raises MessageError where one is open, or the
-        last is over.
+        """Open the next round: one sealed invitation for each hospital. While the round takes contributions, the same
+        again, but for the deadline of a coordinator that was started again; none once it takes no more. Raises
+        MessageError where the last round is over.
         """
-        if self.open_round is not None:
-            raise MessageError(f"round {self.open_round.number} is open: close it before inviting again")
-        if self.closed >= self.federation.rounds:
-            raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
-        deadline = time.time() + self.deadline_seconds
-        current = OpenRound.begin(self.rules, self.closed + 1, deadline, self.evaluation)
-        roster = self.federation.roster
-        body = Invitation(
-            round=current.number,
-            roster=roster,
-            deadline=current.deadline,
-            nonces=self._nonces,
-            salt=current.salt,
-            statements=self.statements,
-            held=tuple(sorted(self.evaluation)),
-        )
-        self.answered = None
-        self.open_round, self._nonces, self.states = current, {}, {}
-        return self._sealed(Kind.INVITATION, dict.fromkeys(roster, encode(body)))
+        if self.open_round is None:
+            if self.closed >= self.federation.rounds:
+                raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
+            self._keep_evaluation()
+            begun = Begun(salt=secrets.token_bytes(NONCE_BYTES))
+            self.store.begin(self.ground(), begun)
+            self._begin(begun)
+            self.same_keys = True
+        current = self._current()
+        if current.expected != COLLECTING:
+            return {}
+        return self._sealed(Kind.INVITATION, dict.fromkeys(self.federation.roster, encode(current.invitation)))
 
     def receive(self, message: bytes) -> str:
         """Take one hospital's message and add what it holds; return the hospital's name.
@@ -125,33 +136,20 @@ class Coordinator:
         if time.time() > current.deadline:
             raise MessageError(f"round {current.number} is past its deadline: close it")
         started = time.perf_counter()
-        header, data = open_message(
-            message,
-            self.identity,
-            self.hospitals,
-            kinds=current.expected,
-            federation_digest=self.rules.base,
-            run=self.rules.run,
-            round=current.number,
-            max_bytes=self.rules.most_bytes,
-        )
-        sender = self._names[header.sender]
-        if header.kind in COLLECTING:
-            self._take(current, sender, header.kind, message, data)
-        elif header.kind == Kind.RECEIPT:
-            self._take_receipt(current, sender, decode(data, Receipt))
-        else:
-            self._take_unmasking(current, sender, header.kind, data)
+        sender, record = self._taken(current, message)
+        if record is not None:
+            self.store.append(record)
         self.seconds += time.perf_counter() - started
         return sender
 
     def fix_survivors(self) -> dict[str, bytes]:
         """Fix the survivors of a masked round: no contribution is taken any more. One sealed list for each hospital, to
-        be signed; none where they are too few to hide each other. Raises MessageError where the round is not at that
-        step, ConfigError where updates are not masked.
+        be signed; none where they are too few to hide each other, or where it takes no more signatures. Raises
+        MessageError where the round is not at that step, ConfigError where updates are not masked.
         """
-        current, masking = self._next(COLLECTING, AGREEING)
-        if len(current.survivors) < max(masking.least_survivors, self.federation.least_in_sum):
+        current, masking = self._reached(AGREEING), self.rules.masking
+        least = max(masking.least_survivors, self.federation.least_in_sum)
+        if current.expected != AGREEING or len(current.survivors) < least:
             return {}
         body = Survivors(survivors=self.survivors, salt=current.salt)
         return self._sealed(Kind.SURVIVORS, dict.fromkeys(self.federation.roster, encode(body)))
@@ -160,10 +158,9 @@ class Coordinator:
         """Ask those who signed the list for their shares: one sealed message each; none where they are too few. Raises
         MessageError where the round is not at that step, or what survivors sent cannot be unmasked; then close it.
         """
-        current, masking = self._next(AGREEING, REVEALING)
-        if len(current.signatures) < masking.threshold:
+        current = self._reached(REVEALING)
+        if not current.begin_unmasking():
             return {}
-        current.begin_unmasking()
         return self._sealed(Kind.UNMASK, {name: encode(current.request(name)) for name in current.signatures})
 
     def close(self) -> dict[str, bytes]:
@@ -175,13 +172,23 @@ class Coordinator:
         current, started = self._current(), time.perf_counter()
         answering = Answering(current)
         answers = {name: answering.answer(name) for name in self.federation.roster}
-        for answer in answers.values():
-            self._count(answer)
         sealed = self._sealed(Kind.ANSWER, {name: encode(answer) for name, answer in answers.items()})
-        self.open_round, self.answered, self.closed = None, current, current.number
-        current.expected, current.deadline = ANSWERED, time.time() + self.deadline_seconds
+        answered = Answered(heads=self.heads, parts=self.counted(answers.values()))
+        self.store.append(*(Sent(receiver=name, message=message) for name, message in sealed.items()), answered)
+        self._end(answered)
         self.seconds += time.perf_counter() - started
         return sealed
+
+    def answers(self, number: int | None = None) -> dict[str, bytes]:
+        """The answers to round `number` (default: the last that was closed) again: the same bytes, by hospital. Those
+        of the last round are all there, of earlier ones those whose receivers have not stated to have applied them.
+        """
+        number = self.closed if number is None else number
+        return self.store.answers(number) if self.same_keys and number <= self.closed else {}
+
+    def stop(self) -> None:
+        """Give the folder back. The coordinator can't be used afterwards."""
+        self.store.close()
 
     @property
     def masked(self) -> bool:
@@ -193,12 +200,40 @@ class Coordinator:
         """The hospitals whose contributions are in the open round's sum so far."""
         return () if self.open_round is None else tuple(sorted(self.open_round.survivors))
 
-    def _take(self, current: OpenRound, sender: str, kind: Kind, message: bytes, data: bytes) -> None:
+    def _taken(self, current: OpenRound, message: bytes) -> tuple[str, Taken | Stated | None]:
+        """Take one message: its sender, and the record of what it changed, None where that was nothing. Raises
+        MessageError.
+        """
+        header, data = self._opened(current, message, current.expected)
+        sender, kind = self._names[header.sender], header.kind
+        if kind == Kind.RECEIPT:
+            return sender, self._take_receipt(current, sender, decode(data, Receipt))
+        if kind in COLLECTING:
+            changed = self._take(current, sender, kind, message, data)
+        else:
+            changed = self._take_unmasking(current, sender, kind, data)
+        return sender, Taken(sender=sender, kind=kind, message=message) if changed else None
+
+    def _opened(self, current: OpenRound, message: bytes, kinds: tuple[Kind, ...]) -> tuple[Header, bytes]:
+        return open_message(
+            message,
+            self.identity,
+            self.hospitals,
+            kinds=kinds,
+            federation_digest=self.rules.base,
+            run=self.rules.run,
+            round=current.number,
+            max_bytes=self.rules.most_bytes,
+        )
+
+    def _take(self, current: OpenRound, sender: str, kind: Kind, message: bytes, data: bytes) -> bool:
         """A contribution or its refusal. Raises MessageError; other bytes than before are kept as evidence."""
         fingerprint = hashlib.sha256(message).digest()
         earlier = current.replied.get(sender)
         if earlier is not None and earlier != fingerprint:
-            self.evidence.setdefault((current.number, sender), message)
+            if (current.number, sender) not in self.evidence:
+                self.store.keep(self._kept("evidence", sender, message, current.number))
+                self.evidence[current.number, sender] = message
             raise MessageError(f"{sender}: sent other bytes for round {current.number} before; refused and kept")
         if earlier is None:
             if kind == Kind.CONTRIBUTION:
@@ -206,6 +241,7 @@ class Coordinator:
             else:
                 decode(data, Decline)
             current.replied[sender] = fingerprint
+        return earlier is None
 
     def _add(self, current: OpenRound, sender: str, body: Contribution) -> None:
         current.add(sender, body)
@@ -218,22 +254,32 @@ class Coordinator:
         if body.masks is not None:
             self.parts["masks"] += len(body.masks.commitments) + sum(map(len, body.masks.blobs))
 
-    def _take_unmasking(self, current: OpenRound, sender: str, kind: Kind, data: bytes) -> None:
+    def _keep_evaluation(self) -> None:
+        """Keys that came with the last round's contributions, before its messages go."""
+        for sender in self.evaluation.keys() - self._kept_keys:
+            self.store.keep(self._kept("evaluation", sender, self.evaluation[sender]))
+            self._kept_keys.add(sender)
+
+    def _kept(self, kind: Literal["evidence", "evaluation"], sender: str, data: bytes, number: int = 0) -> Kept:
+        return Kept(kind=kind, base=self.rules.base, number=number, sender=sender, data=data)
+
+    def _take_unmasking(self, current: OpenRound, sender: str, kind: Kind, data: bytes) -> bool:
         """A signature or shares; the first of each hospital counts."""
         if kind == Kind.AGREEMENT:
             signature = decode(data, Agreement).signature
             self.hospitals[sender].verify(signature, current.statement, SIGNATURE_CONTEXT)
             if sender in current.signatures:
-                return
+                return False
             current.signatures[sender] = signature
         elif current.unmasking is not None and sender not in current.revealed:
             current.unmasking.add(self.federation.roster.index(sender), decode(data, Reveal).shares)
             current.revealed.add(sender)
         else:
-            return
+            return False
         self.parts["masks"] += len(data)
+        return True
 
-    def _take_receipt(self, current: OpenRound, sender: str, receipt: Receipt) -> None:
+    def _take_receipt(self, current: OpenRound, sender: str, receipt: Receipt) -> Stated | None:
         """A hospital's statement about the round that it has applied. Raises MessageError for a false one."""
         statement = receipt.statement
         if statement is None:
@@ -241,25 +287,32 @@ class Coordinator:
         check_statement(self.hospitals[sender], self.rules.session, statement)
         if statement.round != current.number:
             raise MessageError(f"{sender}: states round {statement.round} in a receipt for round {current.number}")
-        self.statements[sender], self.heads[sender] = statement, statement.head
+        if statement == self.statements.get(sender):
+            return None
+        stated = Stated(sender=sender, statement=statement)
+        self._state(stated)
+        return stated
 
-    def _count(self, answer: Answer) -> None:
-        self.parts["updates"] += len(answer.aggregate or b"")
-        self.parts["personal"] += len(answer.neighbourhood or b"") + len(answer.consensus or b"")
-        self.parts["similarity"] += sum(map(len, answer.products.values()))
+    def contribution(self, name: str) -> Contribution | None:
+        """What hospital `name` contributed to the open round, or to the one just answered; None where it did not."""
+        current, message = self.open_round or self.answered, self.store.message(name, Kind.CONTRIBUTION)
+        if current is None or message is None:
+            return None
+        return decode(self._opened(current, message, (Kind.CONTRIBUTION,))[1], Contribution)
 
-    def _current(self) -> OpenRound:
-        if self.open_round is None:
-            raise MessageError("no round is open: invite first")
-        return self.open_round
-
-    def _next(self, now: tuple[Kind, ...], then: tuple[Kind, ...]) -> tuple[OpenRound, Masking]:
-        """Move a masked round on by a step."""
-        current, masking = self._current(), self.rules.masking
-        if current.expected != now:
+    def _reached(self, step: tuple[Kind, ...]) -> OpenRound:
+        """The open round, moved on to a step of masks where it was at the one before. Raises MessageError where it has
+        not come that far, ConfigError where updates are not masked.
+        """
+        current, _ = self._current(), self.rules.masking
+        missing = STEPS.index(step) - STEPS.index(current.expected)
+        if missing > 1:
             raise MessageError(f"round {current.number} takes {current.expected[0].name} messages now; not this step")
-        current.expected, current.deadline = then, time.time() + self.deadline_seconds
-        return current, masking
+        if missing == 1:
+            stepped = Stepped(kind=step[0])
+            self.store.append(stepped)
+            self._step(stepped)
+        return current
 
     def _sealed(self, kind: Kind, bodies: Mapping[str, bytes]) -> dict[str, bytes]:
         """One sealed message of the open round for each receiver."""

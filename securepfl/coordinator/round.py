@@ -1,7 +1,6 @@
 """An open round at the coordinator: what has arrived, each part checked before any is added."""
 
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import Layouts, comparison_shape, mask_context, run_digest
-from securepfl.protocol.messages import NONCE_BYTES, Contribution, MaskShares, Unmask
+from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Unmask
 from securepfl.settings.federation import Federation
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -76,14 +75,13 @@ class Rules:
 class OpenRound:
     """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts.
 
-    `salt` makes the round's masks fresh. `expected` are the kinds of message that it takes now, until `deadline`
-    (seconds since the epoch). `survivors` are those whose updates are in `total`.
+    `invitation` opened it. `expected` are the kinds of message that it takes now, until `deadline` (seconds since the
+    epoch). `survivors` are those whose updates are in `total`.
     """
 
     rules: Rules
-    number: int
+    invitation: Invitation
     deadline: float
-    salt: bytes
     total: RunningSum
     similarity: SimilarityTable | None
     evaluation: dict[int, bytes] = field(default_factory=dict)
@@ -98,16 +96,25 @@ class OpenRound:
     revealed: set[str] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, rules: Rules, number: int, deadline: float, evaluation: Mapping[str, bytes]) -> Self:
-        """Round `number`, empty, with a fresh salt, and a table of similarities where sketches travel, multiplied by
-        the `evaluation` keys that hospitals have sent and those that they will.
+    def begin(cls, rules: Rules, invitation: Invitation, evaluation: Mapping[str, bytes]) -> Self:
+        """The invitation's round, empty, with a table of similarities where sketches travel, multiplied by the
+        `evaluation` keys that hospitals have sent and those that they will.
         """
         federation, table = rules.federation, None
         keys = {federation.roster.index(name): sent for name, sent in evaluation.items()}
-        if federation.schedule.similarity_due(number):
+        if federation.schedule.similarity_due(invitation.round):
             table = rules.comparing.table(comparison_shape(federation), keys)
-        salt = secrets.token_bytes(NONCE_BYTES)
-        return cls(rules, number, deadline, salt, rules.sum_of(rules.layouts.update), table, keys)
+        return cls(rules, invitation, invitation.deadline, rules.sum_of(rules.layouts.update), table, keys)
+
+    @property
+    def number(self) -> int:
+        """From 1."""
+        return self.invitation.round
+
+    @property
+    def salt(self) -> bytes:
+        """What makes the round's masks fresh."""
+        return self.invitation.salt
 
     def add(self, sender: str, body: Contribution) -> None:
         """Check every part before any is added: a refused message leaves no trace, and closing cannot fail.
@@ -128,11 +135,18 @@ class OpenRound:
         if body.masks is not None:
             self.masks[sender] = body.masks
 
-    def begin_unmasking(self) -> None:
-        """From here on shares of what the sum still carries are taken. Raises MessageError where they can't fit."""
+    def begin_unmasking(self) -> bool:
+        """Take shares of what the sum still carries; whether enough hospitals signed the list for that. Done again, it
+        changes nothing. Raises MessageError where masks don't fit each other.
+        """
+        if len(self.signatures) < self.rules.masking.threshold:
+            return False
+        if self.unmasking is not None:
+            return True
         indexes = {name: self.rules.federation.roster.index(name) for name in sorted(self.survivors)}
         commitments = {index: self.masks[name].commitments for name, index in indexes.items()}
         self.unmasking = Unmasking(self.rules.masking, self.mask_context, indexes.values(), commitments)
+        return True
 
     def request(self, name: str) -> Unmask:
         """What hospital `name` is asked to reveal for: the signatures, and the shares that survivors sealed to it."""

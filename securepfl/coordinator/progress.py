@@ -1,0 +1,167 @@
+"""Where a coordinator stands in its run: what the records in its store change, the first time and after a restart."""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
+from securepfl.coordinator.store import Answered, AnyRecord, Begun, Ground, Stated, Stepped, Taken
+from securepfl.crypto.messages.envelope import Kind
+from securepfl.errors import MessageError, StorageError
+from securepfl.protocol.messages import Answer, Invitation, Statement
+
+STEPS = (COLLECTING, AGREEING, REVEALING, ANSWERED)
+"""What a round takes, in order."""
+
+
+Take = Callable[[OpenRound, bytes], object]
+"""Takes a hospital's sealed message in a round."""
+
+
+class Progress:
+    """What records change: see Coordinator for the attributes, `ground` for what goes from round to round."""
+
+    def __init__(self, rules: Rules, fingerprint: str, closed: int, deadline_seconds: float) -> None:
+        self.rules, self.closed, self.deadline_seconds = rules, closed, deadline_seconds
+        self.heads: dict[str, str] = {}
+        self.states: dict[str, str] = {}
+        self.statements: dict[str, Statement] = {}
+        self.evaluation: dict[str, bytes] = {}
+        self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
+        self.open_round: OpenRound | None = None
+        self.answered: OpenRound | None = None
+        self.same_keys = True
+        self._fingerprint = fingerprint
+        self._nonces: dict[str, bytes] = {}
+
+    def ground(self) -> Ground:
+        """Where the next round begins."""
+        return Ground(
+            run=self.rules.run,
+            settings=msgspec.structs.replace(self.rules.federation, sites={}).digest,
+            base=self.rules.base,
+            coordinator=self._fingerprint,
+            closed=self.closed,
+            heads=self.heads,
+            statements=self.statements,
+            nonces=self._nonces,
+            parts=self.parts,
+        )
+
+    def go_on(self, ground: Ground, records: Iterable[AnyRecord], take: Take, where: Path | None) -> None:
+        """Take the records of the store in `where` again, messages by `take`.
+
+        Where keys or hospitals are others now, only what counts beyond them is taken: such a round must be over, and
+        its answers open for nobody any more. Raises StorageError where it is not, or a message is none of these
+        hospitals'.
+        """
+        closed = self.closed
+        self.heads, self.statements, self._nonces = dict(ground.heads), dict(ground.statements), dict(ground.nonces)
+        self.closed, self.parts, self.same_keys = ground.closed, dict(ground.parts), ground.base == self.rules.base
+        for record in records:
+            if self.same_keys or not isinstance(record, Taken | Stepped):
+                try:
+                    self._take_again(record, take, where)
+                except MessageError as error:
+                    raise StorageError(
+                        f"{where}: not of these hospitals ({error}); load the keys it began with"
+                    ) from None
+        if closed not in (0, self.closed):
+            raise StorageError(f"{where}: {self.closed} rounds are closed there, not {closed}; leave `closed` out")
+        if not self.same_keys:
+            self._go_on_under_new_keys(where)
+
+    def _go_on_under_new_keys(self, where: Path | None) -> None:
+        if self.open_round is not None:
+            raise StorageError(
+                f"{where}: round {self.open_round.number} is open under other keys or hospitals; finish it with those "
+                "first"
+            )
+        known = self.rules.federation.roster
+        self.heads = {name: head for name, head in self.heads.items() if name in known}
+        self.answered, self.states, self.statements, self._nonces = None, {}, {}, {}
+
+    def _take_again(self, record: AnyRecord, take: Take, where: Path | None) -> None:
+        current = self.open_round or self.answered
+        match record:
+            case Begun():
+                self._begin(record)
+            case Stepped():
+                self._step(record)
+            case Answered():
+                self._end(record)
+            case Stated():
+                self._state(record)
+            case Taken() if current is not None:
+                try:
+                    take(current, record.message)
+                except MessageError as error:
+                    raise StorageError(f"{where}: {error}; load the keys and hospitals it was used with") from None
+
+    def _begin(self, begun: Begun) -> None:
+        invitation = Invitation(
+            round=self.closed + 1,
+            roster=self.rules.federation.roster,
+            deadline=self._deadline(),
+            nonces=self._nonces,
+            salt=begun.salt,
+            statements=dict(self.statements),
+            held=tuple(sorted(self.evaluation)),
+        )
+        self.answered, self.open_round = None, OpenRound.begin(self.rules, invitation, self.evaluation)
+        self._nonces, self.states = {}, {}
+
+    def _step(self, stepped: Stepped) -> None:
+        current = self._current()
+        current.expected, current.deadline = (Kind(stepped.kind),), self._deadline()
+        if current.expected == REVEALING:
+            with suppress(MessageError):  # who asks for shares is told
+                current.begin_unmasking()
+
+    def _end(self, answered: Answered) -> None:
+        current = self._current()
+        self.parts, self.heads = dict(answered.parts), dict(answered.heads)
+        self.open_round, self.answered, self.closed = None, current, current.number
+        current.expected, current.deadline = ANSWERED, self._deadline()
+
+    def _state(self, stated: Stated) -> None:
+        self.statements[stated.sender], self.heads[stated.sender] = stated.statement, stated.statement.head
+
+    def counted(self, answers: Iterable[Answer]) -> dict[str, int]:
+        """`parts` with these answers."""
+        parts = dict(self.parts)
+        for answer in answers:
+            parts["updates"] += len(answer.aggregate or b"")
+            parts["personal"] += len(answer.neighbourhood or b"") + len(answer.consensus or b"")
+            parts["similarity"] += sum(map(len, answer.products.values()))
+        return parts
+
+    def _current(self) -> OpenRound:
+        if self.open_round is None:
+            raise MessageError("no round is open: invite first")
+        return self.open_round
+
+    def _deadline(self) -> float:
+        return time.time() + self.deadline_seconds
+
+
+def check_ground(found: Ground, wanted: Ground, where: Path | None, *, named: bool) -> None:
+    """Whether what lies in `where` is the `wanted` run's; `named`: whether that run was named, or is just what was
+    found. Raises StorageError.
+    """
+    if found.run != wanted.run:
+        raise StorageError(f"{where}: holds run {found.run.hex()}, not {wanted.run.hex()}; name that run's folder")
+    if found.settings != wanted.settings:
+        raise StorageError(f"{where}: of a federation with other settings; name its own folder, or a new one")
+    if found.coordinator != wanted.coordinator:
+        raise StorageError(
+            f"{where}: of coordinator {found.coordinator}, these keys are of {wanted.coordinator}; load that one's"
+        )
+    if found.base != wanted.base and not named:
+        raise StorageError(
+            f"{where}: was used under other keys or hospitals; to go on after a rotation name its run, "
+            f"{found.run.hex()}, else name another folder"
+        )

@@ -1,0 +1,181 @@
+"""What a coordinator keeps of its run: in memory, or in a folder from which it goes on after a kill.
+
+A round is a list of records, in the order in which they changed it. Whoever takes them again in that order stands where
+the coordinator stood; sealed messages are kept as they came, so only the coordinator's identity opens them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, Protocol, TypeVar
+
+import msgspec
+
+from securepfl.protocol.messages import Statement
+
+SCHEMA: Final = 1
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="record"):
+    """Base of what is kept. A field of another name or meaning needs another SCHEMA."""
+
+
+class Ground(Record, frozen=True, kw_only=True, tag="ground"):
+    """Where a journal begins: whose it is, and all that counts of earlier rounds, of which `closed` were closed.
+
+    `run` is the run's identifier, `settings` the digest of the federation's settings without its hospitals, `base`
+    what messages are bound to, `coordinator` its fingerprint; the rest is as in Coordinator.
+    """
+
+    schema: int = SCHEMA
+    run: bytes
+    settings: bytes
+    base: bytes
+    coordinator: str
+    closed: int
+    heads: dict[str, str]
+    statements: dict[str, Statement]
+    nonces: dict[str, bytes]
+    parts: dict[str, int]
+
+
+class Begun(Record, frozen=True, kw_only=True, tag="begun"):
+    """The round after those closed is open, under this salt."""
+
+    salt: bytes
+
+
+class Taken(Record, frozen=True, kw_only=True, tag="taken"):
+    """A hospital's sealed message that was taken, whole."""
+
+    sender: str
+    kind: int
+    message: bytes
+
+
+class Stepped(Record, frozen=True, kw_only=True, tag="stepped"):
+    """The round went on to its next step, of the kind of message that it then asks for."""
+
+    kind: int
+
+
+class Sent(Record, frozen=True, kw_only=True, tag="sent"):
+    """A hospital's sealed answer, before it is sent: hospitals take one answer a round, and know it by its bytes."""
+
+    receiver: str
+    message: bytes
+
+
+class Answered(Record, frozen=True, kw_only=True, tag="answered"):
+    """The round was closed, all its answers are there. `heads` and `parts` are then as in Coordinator."""
+
+    heads: dict[str, str]
+    parts: dict[str, int]
+
+
+class Stated(Record, frozen=True, kw_only=True, tag="stated"):
+    """What a hospital's receipt stated."""
+
+    sender: str
+    statement: Statement
+
+
+AnyValue = TypeVar("AnyValue")
+AnyRecord = Ground | Begun | Taken | Stepped | Sent | Answered | Stated
+
+
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What outlives its round: a message as evidence against its sender, or a hospital's evaluation keys, which serve
+    one `base`.
+    """
+
+    schema: int = SCHEMA
+    kind: Literal["evidence", "evaluation"]
+    base: bytes
+    number: int
+    sender: str
+    data: bytes
+
+
+class Store(Protocol):
+    """Where a coordinator keeps its run. All raise StorageError where that fails."""
+
+    ground: Ground | None
+    """Where the last round began; None where nothing is kept yet."""
+
+    def records(self) -> Iterator[AnyRecord]:
+        """Those of the last round, in order."""
+
+    def begin(self, ground: Ground, *records: AnyRecord) -> None:
+        """A round begins with these records. Of earlier rounds only answers are kept, and of those only what their
+        receivers have not stated to have applied; none where `ground` has another base.
+        """
+
+    def append(self, *records: AnyRecord) -> None:
+        """Add records to the last round: kept when this returns."""
+
+    def message(self, sender: str, kind: int) -> bytes | None:
+        """The sealed message of that kind that was taken from a hospital in the last round."""
+
+    def answers(self, number: int) -> dict[str, bytes]:
+        """The sealed answers to a round by receiver, as far as they are kept: those made last."""
+
+    def keep(self, kept: Kept) -> None:
+        """Keep something for good, in place of what was kept of its kind, round and sender."""
+
+    def kept(self, kind: str) -> list[Kept]:
+        """All that was kept of a kind."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+class MemoryStore:
+    """Nothing on disk: a coordinator that is killed has lost its run. Holds the last round's messages whole."""
+
+    def __init__(self) -> None:
+        self._messages: dict[tuple[str, int], bytes] = {}
+        self._answers: dict[int, dict[str, bytes]] = {}
+        self.ground: Ground | None = None
+
+    def records(self) -> Iterator[AnyRecord]:
+        """None: there is nothing from before."""
+        return iter(())
+
+    def begin(self, ground: Ground, *records: AnyRecord) -> None:
+        """As Store says."""
+        kept = self._answers if self.ground is not None and ground.base == self.ground.base else {}
+        left = {number: missed(sealed, number, ground) for number, sealed in kept.items()}
+        self._answers = {number: sealed for number, sealed in left.items() if sealed}
+        self._messages, self.ground = {}, ground
+        self.append(*records)
+
+    def append(self, *records: AnyRecord) -> None:
+        """As Store says."""
+        for record in records:
+            if isinstance(record, Taken):
+                self._messages[record.sender, record.kind] = record.message
+            elif isinstance(record, Sent) and self.ground is not None:
+                self._answers.setdefault(self.ground.closed + 1, {})[record.receiver] = record.message
+
+    def message(self, sender: str, kind: int) -> bytes | None:
+        """As Store says."""
+        return self._messages.get((sender, kind))
+
+    def answers(self, number: int) -> dict[str, bytes]:
+        """As Store says."""
+        return dict(self._answers.get(number, {}))
+
+    def keep(self, kept: Kept) -> None:
+        """The coordinator holds it already."""
+
+    def kept(self, kind: str) -> list[Kept]:
+        """None: there is nothing from before."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def missed(names: Mapping[str, AnyValue], number: int, ground: Ground) -> dict[str, AnyValue]:
+    """Of a round's answers by receiver, those that it has not stated to have applied."""
+    applied = {name: statement.round for name, statement in ground.statements.items()}
+    return {name: value for name, value in names.items() if applied.get(name, 0) < number}

@@ -1,0 +1,170 @@
+"""A file that only grows: records, each whole or not there, on disk before `append` returns.
+
+Layout: 8 bytes of magic, then a frame a record: its length and the length's complement, 4 bytes each, the record, and
+16 bytes of BLAKE2b over it. A process killed while it wrote leaves a torn last frame: nobody was told of it, so it is
+cut off. Whatever else does not fit was damaged later, and is refused.
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+from securepfl.errors import StorageError
+from securepfl.storage.folder import storage_error, write_bytes
+
+_MAGIC: Final = b"SPFLJ\0\0\1"
+_LENGTH: Final = struct.Struct(">II")
+_CHECK_BYTES: Final = 16
+_MOST: Final = 2**32 - 1
+
+
+class Journal:
+    """The journal in the file `path`, opened: `create` makes a new one, `open` goes on with one.
+
+    A failed write leaves it as it was on disk before, and no other is taken: what the caller holds may be ahead of the
+    file, so it must start again from there.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     journal = Journal.create(Path(folder) / "journal", b"first")
+    ...     places = journal.append(b"second", b"third")
+    ...     journal.close()
+    ...     journal = Journal.open(Path(folder) / "journal")
+    ...     [record for _, record in journal.records()], journal.read(places[1])
+    ([b'first', b'second', b'third'], b'third')
+    """
+
+    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+        self.path, self._descriptor, self._size = path, descriptor, size
+        self._failed = False
+
+    @classmethod
+    def create(cls, path: Path, *records: bytes) -> Self:
+        """A new journal that appears whole, with these records, in place of an earlier one. Raises StorageError."""
+        data = _MAGIC + b"".join(map(_frame, records))
+        write_bytes(path, data)
+        return cls(path, _opened(path), len(data))
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Go on with an existing one; a torn tail is cut off. Raises StorageError where it is damaged or missing."""
+        journal = cls(path, _opened(path), 0)
+        try:
+            journal._size = os.fstat(journal._descriptor).st_size
+            journal._cut_torn_tail()
+        except OSError as error:
+            journal.close()
+            raise storage_error(path, error) from None
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """(place, record) in order, read one at a time."""
+        place = len(_MAGIC)
+        while place < self._size:
+            record = self.read(place)
+            yield place, record
+            place += _LENGTH.size + len(record) + _CHECK_BYTES
+
+    def read(self, place: int) -> bytes:
+        """The record at a place that `append` or `records` gave. Raises StorageError where it was damaged since."""
+        length, complement = _LENGTH.unpack(self._bytes(place, _LENGTH.size))
+        frame = self._bytes(place + _LENGTH.size, length + _CHECK_BYTES) if length + complement == _MOST else b""
+        if len(frame) < _CHECK_BYTES or _check(frame[:length]) != frame[length:]:
+            raise self._damaged()
+        return frame[:length]
+
+    def append(self, *records: bytes) -> list[int]:
+        """Add records, on disk (fsync) when this returns; their places. Raises StorageError, then nothing was added."""
+        if self._failed:
+            raise StorageError(f"{self.path}: an earlier write failed; make room and start again from what lies there")
+        places, end, frames = [], self._size, list(map(_frame, records))
+        for frame in frames:
+            places.append(end)
+            end += len(frame)
+        try:
+            _write(self._descriptor, b"".join(frames), self._size)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._failed = True
+            raise storage_error(self.path, error) from None
+        self._size = end
+        return places
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._descriptor)
+
+    def _bytes(self, place: int, length: int) -> bytes:
+        parts, end = [], min(place + length, self._size)
+        while place < end and (part := os.pread(self._descriptor, end - place, place)):
+            parts.append(part)
+            place += len(part)
+        return b"".join(parts)
+
+    def _cut_torn_tail(self) -> None:
+        if self._bytes(0, len(_MAGIC)) != _MAGIC:
+            raise self._damaged()
+        place = len(_MAGIC)
+        while place < self._size:
+            length = self._whole(place)
+            if length is None:
+                os.ftruncate(self._descriptor, place)
+                os.fsync(self._descriptor)
+                self._size = place
+                return
+            place += length
+
+    def _whole(self, place: int) -> int | None:
+        """The length of the frame at `place`, None where it is torn. Raises StorageError where it is damaged.
+
+        A write that was cut short leaves fewer bytes than the frame announces; one that lost power can also leave zeros
+        at its end.
+        """
+        head = self._bytes(place, _LENGTH.size)
+        if len(head) < _LENGTH.size:
+            return None
+        length, complement = _LENGTH.unpack(head)
+        if length + complement != _MOST:
+            if any(self._bytes(place, self._size - place)):
+                raise self._damaged()
+            return None
+        total = _LENGTH.size + int(length) + _CHECK_BYTES
+        if place + total > self._size:
+            return None
+        frame = self._bytes(place + _LENGTH.size, length + _CHECK_BYTES)
+        if _check(frame[:length]) == frame[length:]:
+            return total
+        if place + total == self._size and not any(frame[length:]):
+            return None
+        raise self._damaged()
+
+    def _damaged(self) -> StorageError:
+        return StorageError(f"{self.path}: damaged, not as securepfl wrote it; restore its folder from a copy")
+
+
+def _frame(record: bytes) -> bytes:
+    return _LENGTH.pack(len(record), _MOST - len(record)) + record + _check(record)
+
+
+def _check(record: bytes) -> bytes:
+    return hashlib.blake2b(record, digest_size=_CHECK_BYTES).digest()
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}); restore its folder from a copy") from None
+
+
+def _write(descriptor: int, data: bytes, place: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, place)
+        view, place = view[written:], place + written
