@@ -37,8 +37,9 @@ class RowCheck:
 
     def _drawn(self, client: int) -> tuple[int, Words]:
         """l and u [DEGREE] of a hospital."""
-        labels = ("similarity", "row check", self.context.hex(), *self.labels, self.modulus, client)
-        words = uniform_words(derive_key(self.key, *labels), DEGREE + 1, self.modulus)
+        numbers = (*self.labels, self.modulus, client)
+        key = derive_key(self.key, "similarity", "row check", self.context.hex(), *numbers)
+        words = uniform_words(key, DEGREE + 1, self.modulus)
         return int(words[0]), words[1:]
 
     def lane(self, slots: Words, client: int) -> Words:
