@@ -131,13 +131,16 @@ class Client(Readings):
     def handle(self, message: bytes) -> bytes:
         """Take any message of the coordinator's: the reply to send.
 
-        Raises what contribute, sign_survivors, reveal and apply raise, MessageError for what none of them takes.
+        An answer that was applied before is not read: the receipt for it goes out again. Raises what contribute,
+        sign_survivors, reveal and apply raise, MessageError for what none of them takes.
         """
-        kind = Header.from_bytes(message).kind
+        header = Header.from_bytes(message)
+        kind = header.kind
         asked = {Kind.INVITATION: self.contribute, Kind.SURVIVORS: self.sign_survivors, Kind.UNMASK: self.reveal}
         if kind in asked:
             return asked[kind](message)
-        self.apply(message)
+        if (kind, header.round) != (Kind.ANSWER, self.round):  # else it was applied, and the receipt got lost
+            self.apply(message)
         return self.receipt()
 
     def contribute(self, invitation: bytes) -> bytes:

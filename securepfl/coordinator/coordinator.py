@@ -186,6 +186,13 @@ class Coordinator(Progress):
         number = self.closed if number is None else number
         return self.store.answers(number) if self.same_keys and number <= self.closed else {}
 
+    def owed(self) -> dict[str, bytes]:
+        """The last answers again, for those who have sent no receipt for them: after a kill, or to who was away."""
+        if self.open_round is not None:
+            return {}
+        stated = {name for name, its in self.statements.items() if its.round == self.closed}
+        return {name: message for name, message in self.answers().items() if name not in stated}
+
     def stop(self) -> None:
         """Give the folder back. The coordinator can't be used afterwards."""
         self.store.close()

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import msgspec
 
-from securepfl.coordinator.store import SCHEMA, AnyRecord, Ground, Kept, Sent, Taken, missed
+from securepfl.coordinator.store import SCHEMA, AnyRecord, Ground, Kept, Sent, Stated, Taken, missed
 from securepfl.errors import StorageError
-from securepfl.storage.folder import lock_folder, storage_error, sync_folder
+from securepfl.storage.folder import lock_folder, storage_error
 from securepfl.storage.journal import Journal
 
 _NUMBERED: Final = re.compile(r"(round|answers)-([0-9]{5,10})\.journal")
@@ -68,8 +68,8 @@ class FolderStore:
 
     def append(self, *records: AnyRecord) -> None:
         """As Store says."""
-        journal = self._last()
-        for place, record in zip(journal.append(*map(_encoded, records)), records, strict=True):
+        journal, sync = self._last(), not all(isinstance(record, Taken | Stated) for record in records)
+        for place, record in zip(journal.append(*map(_encoded, records), sync=sync), records, strict=True):
             self._place(place, record)
 
     def message(self, sender: str, kind: int) -> bytes | None:
@@ -169,9 +169,9 @@ class FolderStore:
         return _decoded(journal.read(place), kind, journal.path)
 
     def _drop(self, path: Path) -> None:
+        """A power cut may bring it back: then it is dropped again."""
         try:
             path.unlink(missing_ok=True)
-            sync_folder(self.folder)
         except OSError as error:
             raise storage_error(path, error) from None
 

@@ -110,7 +110,10 @@ class Store(Protocol):
         """
 
     def append(self, *records: AnyRecord) -> None:
-        """Add records to the last round: kept when this returns."""
+        """Add records to the last round. When this returns a kill loses none of them; a power cut may lose those of
+        hospitals, Taken and Stated, until another kind follows: then nothing has left, and hospitals send the same
+        again.
+        """
 
     def message(self, sender: str, kind: int) -> bytes | None:
         """The sealed message of that kind that was taken from a hospital in the last round."""

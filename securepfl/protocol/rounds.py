@@ -21,8 +21,11 @@ class Hub(Protocol):
     def masked(self) -> bool:
         """Whether a round has the two further exchanges of masks."""
 
+    def owed(self) -> Mapping[str, bytes]:
+        """The last answers again, for those who have sent no receipt."""
+
     def invite(self) -> Mapping[str, bytes]:
-        """Open the round."""
+        """Open the round, or go on with the one that is open; none where contributions are no longer taken."""
 
     def fix_survivors(self) -> Mapping[str, bytes]:
         """The list of hospitals that contributed, to be signed."""
@@ -53,16 +56,19 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
 
     | step | coordinator | hospital | in every round |
     |---|---|---|---|
+    | 0 | owed | apply, receipt | where an answer or a receipt got lost |
     | 1 | invite | contribute | yes |
     | 2 | fix_survivors | sign_survivors | where updates are masked |
     | 3 | unmask | reveal | where updates are masked |
     | 4 | close | apply, receipt | yes |
 
-    A hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
+    A coordinator that was killed and started again on its folder goes on where it was, whichever step that was. A
+    hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
     others: bad bytes of one must not end it for all. The coordinator decides whether a sum can be formed; an engine
     logs what was refused. Raises what the carrier raises, and MessageError where the coordinator cannot begin a round.
     """
-    refused = _exchange(hub, carrier, hub.invite())
+    refused = _exchange(hub, carrier, hub.owed())
+    refused += _exchange(hub, carrier, hub.invite())
     if hub.masked:
         refused += _exchange(hub, carrier, hub.fix_survivors())
         refused += _unmask(hub, carrier)

@@ -124,6 +124,7 @@ def _rounds(
                     plan.build_model,
                     folder / "sites",
                     ledgers=ledgers,
+                    coordinator_folder=folder / "coordinator",
                     seed=seed,
                     device=device,
                     observe=observe,

@@ -67,12 +67,14 @@ def _seed_key(seed: int, purpose: str) -> bytes:
     return derive_key(bytes(KEY_BYTES), "simulation", seed, purpose)
 
 
-def local_parties(federation: Federation, root_key: bytes | None = None) -> tuple[dict[str, Keyring], Coordinator]:
+def local_parties(
+    federation: Federation, root_key: bytes | None = None, folder: Path | None = None
+) -> tuple[dict[str, Keyring], Coordinator]:
     """Every hospital's keyring and the coordinator of a bound federation, made in this process.
 
     For simulations, tests and examples: in the field each party makes its own identity, and keys travel sealed
     (`securepfl keys`). `root_key` fixes the support's and tags' seeds for a seeded simulation; encryption keys are
-    always the OS's.
+    always the OS's. `folder` is the coordinator's; None keeps its state in memory.
 
     >>> from torch import nn
     >>> settings = {"model": {"kind": "own"}, "encryption": {"scheme": "none"}}
@@ -94,7 +96,12 @@ def local_parties(federation: Federation, root_key: bytes | None = None) -> tupl
     }
     # In one process a round takes as long as it takes.
     coordinator = Coordinator(
-        federation.without_budgets(), server, public, key_commitment=key.commitment, deadline_seconds=math.inf
+        federation.without_budgets(),
+        server,
+        public,
+        key_commitment=key.commitment,
+        deadline_seconds=math.inf,
+        folder=folder,
     )
     return keyrings, coordinator
 
@@ -107,6 +114,7 @@ def simulate(
     folder: Path,
     *,
     ledgers: Path | None = None,
+    coordinator_folder: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
     loss: Loss | None = None,
@@ -114,10 +122,11 @@ def simulate(
     physical_batch: int = PHYSICAL_BATCH,
     observe: Callable[[SimulatedRun], None] = lambda run: None,
 ) -> Iterator[SimulatedRun]:
-    """Run a bound federation to its last round and yield its parties; the clients are closed afterwards.
+    """Run a bound federation to its last round and yield its parties, which are closed afterwards.
 
     `training` holds each hospital's DataLoader or Dataset. State lies in `folder`/NAME; `ledgers`/NAME.jsonl
-    (default: `folder`/NAME/ledger.jsonl) outlive the run. `observe` is called after every round. `loss`, `task` and
+    (default: `folder`/NAME/ledger.jsonl) outlive the run. The coordinator's state lies in `coordinator_folder`, None
+    keeps it in memory. `observe` is called after every round. `loss`, `task` and
     `physical_batch`: as in Client. With `seed`, noise, rounding and support repeat: for simulation only, since whoever
     knows the seed can subtract the noise.
 
@@ -142,7 +151,8 @@ def simulate(
     if set(training) != set(federation.roster):
         raise ConfigError("the training sets are not those of the federation's roster; give one for each hospital")
     started = time.perf_counter()
-    keyrings, coordinator = local_parties(federation, None if seed is None else _seed_key(seed, "federation"))
+    root_key = None if seed is None else _seed_key(seed, "federation")
+    keyrings, coordinator = local_parties(federation, root_key, coordinator_folder)
     clients: dict[str, Client] = {}
     try:
         for name, keyring in keyrings.items():
@@ -169,6 +179,7 @@ def simulate(
     finally:
         for client in clients.values():
             client.close()
+        coordinator.stop()
 
 
 def exchange(run: SimulatedRun) -> None:

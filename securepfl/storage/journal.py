@@ -1,4 +1,4 @@
-"""A file that only grows: records, each whole or not there, on disk before `append` returns.
+"""A file that only grows: records, each whole or not there.
 
 Layout: 8 bytes of magic, then a frame a record: its length and the length's complement, 4 bytes each, the record, and
 16 bytes of BLAKE2b over it. A process killed while it wrote leaves a torn last frame: nobody was told of it, so it is
@@ -79,8 +79,10 @@ class Journal:
             raise self._damaged()
         return frame[:length]
 
-    def append(self, *records: bytes) -> list[int]:
-        """Add records, on disk (fsync) when this returns; their places. Raises StorageError, then nothing was added."""
+    def append(self, *records: bytes, sync: bool = True) -> list[int]:
+        """Add records: their places. A kill loses none of them when this returns; with `sync` a power cut doesn't
+        either, nor any that came before. Raises StorageError; then no more are taken.
+        """
         if self._failed:
             raise StorageError(f"{self.path}: an earlier write failed; make room and start again from what lies there")
         places, end, frames = [], self._size, list(map(_frame, records))
@@ -89,7 +91,8 @@ class Journal:
             end += len(frame)
         try:
             _write(self._descriptor, b"".join(frames), self._size)
-            os.fsync(self._descriptor)
+            if sync:
+                os.fsync(self._descriptor)
         except OSError as error:
             self._failed = True
             raise storage_error(self.path, error) from None

@@ -75,6 +75,7 @@ def test_the_good_input_runs(workplace, monkeypatch, capsys):
     assert code == 0, err
     assert "epsilon" in out
     assert sorted(path.name for path in Path("out").iterdir()) == [
+        "coordinator",
         "heads.json",
         "ledger",
         "report.html",

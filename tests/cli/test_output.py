@@ -118,7 +118,7 @@ def test_a_run_that_nobody_can_read_is_whole_and_its_ledgers_are_settled(finishe
     folder, done = finished
     assert done.returncode == 2
     assert {path.name for path in (folder / "out").iterdir()} == {
-        "experts", "heads.json", "ledger", "report.html", "result.json", "sites"
+        "coordinator", "experts", "heads.json", "ledger", "report.html", "result.json", "sites"
     }  # fmt: skip
     for name in NAMES:
         summary = verify_ledger(folder / "rows.csv.ledgers" / f"{name}.jsonl", ledger_verifier(None))

@@ -12,7 +12,7 @@ from securepfl.outside.experts import read_experts
 from securepfl.runtime.execution import execute
 from securepfl.runtime.planning import configured, plan_demo
 
-WHOLE = {"experts", "heads.json", "ledger", "report.html", "result.json", "sites"}
+WHOLE = {"coordinator", "experts", "heads.json", "ledger", "report.html", "result.json", "sites"}
 
 
 @contextmanager
