@@ -86,7 +86,7 @@ def plot(by_size: Results, by_roster: Results, path: Path) -> None:
     left, right = grid[-1]
     downloads = _points(by_roster, "aggregation", "hospitals", lambda row: row["download_bytes"])
     _draw(left, downloads, "hospitals", f"bytes down, {by_roster[0][0].size:,} parameters")
-    seconds = _points(by_roster, "similarity", "hospitals", lambda row: row["seconds"])
+    seconds = _points(by_roster, "similarity", "hospitals", lambda row: sum(row["seconds"].values()))
     _draw(right, seconds, "hospitals", "similarity, all rows (s)")
     figure.savefig(path, dpi=130)
 

@@ -278,15 +278,27 @@ class PublicRing:
         return product
 
     def hidden(self, product: Any, relinearising: Any, encryptor: Any, flood: int) -> Hidden:
-        """What leaves of a product: coefficient 0 of its first polynomial and its second, modulo p_0, after it was
-        relinearised, re-randomised by a fresh encryption of zero, and flooded by a fresh number uniform in
-        [-flood, flood] on the coefficient that leaves.
+        """What leaves of a product: relinearised, re-randomised by a fresh encryption of zero, flooded by a fresh
+        number uniform in [-flood, flood] on the coefficient that leaves, and cut.
         """
-        answer, zero = sealapi.Ciphertext(), sealapi.Ciphertext()
+        answer = self.relinearised(product, relinearising)
+        self._hide(answer, encryptor, flood)
+        return self.cut(answer)
+
+    def relinearised(self, product: Any, relinearising: Any) -> Any:
+        """A product as two polynomials."""
+        answer = sealapi.Ciphertext()
         self._evaluator.relinearize(product, relinearising, answer)
+        return answer
+
+    def _hide(self, answer: Any, encryptor: Any, flood: int) -> None:
+        zero = sealapi.Ciphertext()
         encryptor.encrypt_zero(zero)
         self._evaluator.add_inplace(answer, zero)
         self._evaluator.add_inplace(answer, self._constant(secrets.randbelow(2 * flood + 1) - flood))
+
+    def cut(self, answer: Any) -> Hidden:
+        """Coefficient 0 of the first polynomial and the second, modulo p_0. Nothing is hidden here."""
         self._evaluator.mod_switch_to_inplace(answer, self._ring.seal.last_parms_id())
         words = read_words(save(answer)[1], CIPHERTEXT_FIELDS, (2, DEGREE))
         return Hidden(int(words[0, 0]), words[1])

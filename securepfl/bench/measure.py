@@ -22,6 +22,7 @@ from securepfl.report.width import fits
 
 _DECRYPTIONS: Final = 5
 _STEPS: Final = ("encrypt", "serialize", "load", "add", "decrypt")
+_SIMILARITY_STEPS: Final = ("upload", "answer", "decrypt")
 _UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -177,11 +178,16 @@ def _aggregation_tables(console: Console, case: Case, rows: list[dict[str, Any]]
 
 
 def _similarity_table(case: Case, rows: list[dict[str, Any]]) -> Table:
-    title = f"similarity: all rows of {case.hospitals} hospitals"
-    table = Table("scheme", "up", "keys held", "seconds", "error of a cosine", title=title, title_justify="left")
+    title = (
+        f"similarity: all rows of {case.hospitals} hospitals; bytes up a hospital, down a pair, of keys held; seconds "
+        "of all; error of a cosine"
+    )
+    headings = ("scheme", "up", "pair", "keys", *_SIMILARITY_STEPS, "error")
+    table = Table(*headings, title=title, title_justify="left")
     for row in rows:
-        sizes = (_bytes(row["upload_bytes"]), _bytes(row["context_bytes"]))
-        table.add_row(row["scheme"], *sizes, f"{row['seconds']:.3f}", f"{row['error']:.4f}")
+        sizes = (_bytes(row[name]) for name in ("upload_bytes", "pair_bytes", "context_bytes"))
+        seconds = (f"{row['seconds'][step]:.3f}" for step in _SIMILARITY_STEPS)
+        table.add_row(row["scheme"], *sizes, *seconds, f"{row['error']:.4f}")
     return table
 
 
