@@ -79,8 +79,9 @@ def open_answer(
     try:
         step = consensus = neighbourhood = None
         if body.aggregate is not None:
+            bound = round_.bound(body.survivors)
             step = channels["update"].mean(
-                body.aggregate, survivors, round_.contexts["update"], int(round_.support.sum())
+                body.aggregate, survivors, round_.contexts["update"], bound.values, bound=bound
             )
         if body.consensus is not None:
             channel = channels["personal"]

@@ -25,6 +25,7 @@ from securepfl.privacy.training.validation import validate_model
 from securepfl.protocol.channels import SumChannel
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
+from securepfl.settings.fixed import FULL_BATCH_UNITS
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.task import Task
 
@@ -66,6 +67,7 @@ class Parts:
         check_labels(records, task, model, place, name, physical_batch)
         records.try_out(model, loss, place, name, physical_batch=physical_batch)
         _check_normaliser(federation, records.units, name)
+        _check_declared(federation, records.units, name)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()
@@ -109,4 +111,21 @@ def _check_normaliser(federation: Federation, units: int, name: str) -> None:
         raise ConfigError(
             f"{name}: {units} training units, but [shared_noise] normaliser = {shared.normaliser} declares those of "
             "all hospitals together; declare more"
+        )
+
+
+def _check_declared(federation: Federation, units: int, name: str) -> None:
+    """Raises ConfigError where this hospital's noise would be larger than others expect of what it declares."""
+    declared = federation.sites[name].units
+    if declared is None:
+        return
+    if units < declared:
+        raise ConfigError(
+            f"{name}: {units} training units, but [sites.{name}] units = {declared} declares at least as many, and "
+            f"others would refuse its noise; declare at most {units}"
+        )
+    if federation.sample_rate_for(units) != federation.sample_rate_for(declared):
+        raise ConfigError(
+            f"{name}: [sites.{name}] units = {declared} declares full batches, and {units} training units are drawn "
+            f"from; declare more than {FULL_BATCH_UNITS}"
         )

@@ -1,6 +1,6 @@
 """One round as one hospital sees it: what every step of it needs, computed once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -13,6 +13,7 @@ from securepfl.crypto.keys.keys import FederationKey, Keyring
 from securepfl.crypto.messages.envelope import Header, open_message, seal_message
 from securepfl.errors import MessageError
 from securepfl.learning.sparse.support import choose_support
+from securepfl.protocol.bounds import Allowance, SumBound
 from securepfl.protocol.channels import Layouts, mask_context, round_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode
 from securepfl.randomness import RandomStream, derive_key, fresh_key
@@ -81,7 +82,7 @@ class Session:
 @dataclass(frozen=True)
 class Round:
     """The round of the message with `header`. `aggregate` [shared], or None before the first, is the last one's sum;
-    `salt` the coordinator's, empty where the message had none.
+    `largest` the largest size of a shared parameter; `salt` the coordinator's, empty where the message had none.
 
     | what | follows from | so |
     |---|---|---|
@@ -96,6 +97,7 @@ class Round:
     shared: int
     aggregate: Doubles | None = field(repr=False)
     salt: bytes = b""
+    largest: float = field(default=0.0, repr=False)
 
     @classmethod
     def open(cls, session: Session, message: bytes, form: type[AnyBody], state: ClientState) -> tuple[Self, AnyBody]:
@@ -124,7 +126,8 @@ class Round:
         if salt is not None and len(salt) != NONCE_BYTES:
             raise MessageError(f"{session.name}: a salt of {len(salt)} bytes in round {header.round}; refused")
         joined = session.joining(header.run)
-        return cls(joined, header, state.shared.size, state.aggregate, salt or b""), body
+        largest = float(np.abs(state.shared).max(initial=0.0))
+        return cls(joined, header, state.shared.size, state.aggregate, salt or b"", largest), body
 
     @property
     def number(self) -> int:
@@ -143,6 +146,27 @@ class Round:
             exploration=EXPLORATION,
             key=self.session.key.support_key,
             round_number=self.number,
+        )
+
+    def bound(self, senders: Collection[str]) -> SumBound:
+        """What the sum of the updates of `senders` may be at most, or the update of one."""
+        return SumBound.over(
+            self.session.federation,
+            senders,
+            round_=self.number,
+            values=int(self.support.sum()),
+            largest=self.largest,
+        )
+
+    @property
+    def allowance(self) -> Allowance:
+        """What this hospital's own update may be made of."""
+        return Allowance.of(
+            self.session.federation,
+            self.session.name,
+            round_=self.number,
+            values=int(self.support.sum()),
+            largest=self.largest,
         )
 
     @cached_property

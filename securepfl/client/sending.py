@@ -1,6 +1,7 @@
 """How what a hospital trained becomes what it sends.
 
-An update: add what earlier rounds left behind -> regularise -> keep the support -> quantise, tag, mask, encrypt.
+An update: add what earlier rounds left behind, as much of it as a round allows (protocol/bounds.py) -> regularise ->
+keep the support -> quantise, tag, mask, encrypt.
 A personal component: its difference to the common start -> quantise, tag, encrypt.
 """
 
@@ -37,15 +38,17 @@ class Sender:
         masker, context = self.masks.under(round_), round_.contexts["update"]
         if trained.integers is not None:
             return channel.encode_integers(trained.integers, name, context, masker), sent
-        sparsity, support = self.federation.sparsity, round_.support
-        corrected = add_residual(trained.gradient * self.federation.weight_share(name), state.residual)
-        sparse = corrected
+        sparsity, support, allowance = self.federation.sparsity, round_.support, round_.allowance
+        own, held = trained.gradient * self.federation.weight_share(name), state.residual.copy()
+        held[support] = allowance.due(held[support])
+        sparse = add_residual(own, held)
         if sparsity.kind in ("soft", "difference"):
-            sparse = regularise(corrected, sparsity.kind, sparsity.strength)
-        update = channel.encode(sparse[support], name, context, round_.streams["update rounding"], masker)
+            sparse = regularise(sparse, sparsity.kind, sparsity.strength)
+        values = allowance.cut(sparse[support])
+        update = channel.encode(values, name, context, round_.streams["update rounding"], masker)
         sent[support] = update.sent
         if sparsity.feedback:
-            state.residual = new_residual(corrected, sent)
+            state.residual = new_residual(add_residual(own, state.residual), sent)
         return update, sent
 
     def personal(self, round_: Round, sent: Floats) -> Encoded | None:

@@ -23,6 +23,7 @@ from securepfl.crypto.sums.parameters import MAX_BITS, Layout, choose_layout, to
 from securepfl.crypto.sums.scheme import SumCipher
 from securepfl.errors import ConfigError
 from securepfl.learning.sparse.support import most_coordinates
+from securepfl.protocol.bounds import SumBound
 from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import SKETCH_DIMENSIONS
@@ -237,14 +238,25 @@ class SumChannel:
         masked = None if masker is None else masker(slots, self.layout.parameters.plain_modulus)
         return self.cipher.encrypt(slots if masked is None else masked.slots, self.layout), masked
 
-    def mean(self, answer: bytes, weights: Mapping[str, int], context: bytes, count: int) -> Vector:
+    def mean(
+        self,
+        answer: bytes,
+        weights: Mapping[str, int],
+        context: bytes,
+        count: int,
+        *,
+        bound: SumBound | None = None,
+    ) -> Vector:
         """The mean of the sum's first `count` values over the hospitals in `weights`, each times its weight there and
-        its declared share; with a normaliser, the sum over it.
+        its declared share; with a normaliser, the sum over it. A sum beyond `bound` is refused; None is the grid's.
 
-        Raises AggregateError where the sum is not exactly that one, MessageError where its bytes don't fit.
+        Raises AggregateError where the sum is not exactly that one or beyond its bound, MessageError where its bytes
+        don't fit.
         """
         slots = self.cipher.decrypt(answer, self.layout)
         expected = {self.clients[name]: weight for name, weight in weights.items()}
         levels = check_and_unpack(slots, self.layout, expected, self.tag_key, context)
+        if bound is not None:
+            bound.check(levels, sum(weights.values()), top_level(self.layout.bits))
         total = dequantise_sum(levels, sum(weights.values()), self.layout.bits, self.limit)[:count]
         return total / (self.normaliser or math.fsum(self.shares[name] * weight for name, weight in weights.items()))

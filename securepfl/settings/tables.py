@@ -239,11 +239,17 @@ class ReleaseSettings(Settings, frozen=True):
 
 
 class SiteSettings(Settings, frozen=True):
-    """`[sites.NAME]`: a hospital's declared weight (a public constant, no sample count) and its budget."""
+    """`[sites.NAME]`: a hospital's declared weight (a public constant, no sample count) and its budget.
+
+    `units` is a public constant too: the least number of training units (records or patients) that it has. From it
+    follows how much noise its updates carry at most, so that sums beyond that are refused.
+    """
 
     weight: int = 1
     budget: float | None = None
+    units: int | None = None
 
     def __post_init__(self) -> None:
         require(1 <= self.weight <= 1000, f"weight = {self.weight}: must be 1 to 1000")
+        require(self.units is None or self.units >= 1, f"units = {self.units}: must be at least 1")
         _require_positive(self, "budget")
