@@ -201,13 +201,13 @@ class Study:
 
     def bytes_at(self, density: float) -> int:
         """Bytes of all hospitals in the whole encrypted run, both ways."""
-        fit = replace(self.kinds[math.inf, "support"], density=density, scheme="bfv")
+        fit = replace(self.kinds[math.inf, "support"], density=density, scheme="tenseal")
         record = self.lab.of(fit)
         return int(record["upload_bytes"] + record["download_bytes"])
 
     def update_bytes(self, density: float) -> int:
         """Bytes of the encrypted updates alone, up, of all hospitals in the whole run."""
-        federation = federation_of(replace(self.base[math.inf], density=density, scheme="bfv"), self.lab.data)
+        federation = federation_of(replace(self.base[math.inf], density=density, scheme="tenseal"), self.lab.data)
         return Layouts.of(federation).update.upload_bytes * len(federation.roster) * self.rounds
 
     def below(self, epsilon: float, kind: str, *, feedback: bool) -> tuple[float, float]:

@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 
 from securepfl.client.round import Round
 from securepfl.coordinator.answering import Answering
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
-from securepfl.crypto.sums.words import add, scale
 from securepfl.protocol.messages import (
     Agreement,
     Answer,
@@ -85,13 +83,12 @@ def falsify_answers(patch, **changes) -> None:
     patch.setattr(Answering, "answer", lambda self, name: msgspec.structs.replace(honest(self, name), **changes))
 
 
-def sum_of(wire, updates, weights=None, off=0) -> bytes:
+def sum_of(scheme, layout, updates, weights=None, off=0) -> bytes:
     """The sum that hospitals would be answered over `updates`, with its first word `off` by so much."""
+    wire, total = scheme.wire(layout), scheme.total(layout)
     weights = [1] * len(updates) if weights is None else weights
-    seeds, total = [], np.zeros(wire.layout.slots, dtype=np.uint64)
-    total[0] = off
     for update, weight in zip(updates, weights, strict=True):
-        seed, words = wire.read_contribution(update)
-        seeds.append(seed)
-        total = add(total, scale(words, weight, wire.modulus), wire.modulus)
-    return wire.answer(weights, seeds, total)
+        total._take(*wire.read_contribution(update), weight)  # past the checks of how many there are
+    carried, words = total._summed(None)
+    words[0] = (int(words[0]) + off) % wire.modulus
+    return wire.answer(weights, carried, words)

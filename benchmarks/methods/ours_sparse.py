@@ -12,7 +12,7 @@ GRID: Grid = {**COMMON, "local_steps": (5,)}
 SPARSE: ours.Tables = {
     "model": {"personal": "intercept"},
     "sparsity": {"density": 0.25, "block": 64},
-    "encryption": {"scheme": "bfv", "bits": 8, "limit": 0.1, "personal_limit": 1.0},
+    "encryption": {"scheme": "tenseal", "bits": 8, "limit": 0.1, "personal_limit": 1.0},
     **ours_coupled.COUPLED,
 }
 

@@ -34,7 +34,10 @@ from typing import Final
 from securepfl.errors import ConfigError
 
 SEED_BYTES: Final = 32
-"""A contribution's uniform halves are expanded from one seed of this length."""
+"""Where we encrypt ourselves, a contribution's uniform halves are expanded from one seed of this length."""
+
+SEAL_SEED_BYTES: Final = 64
+"""Where SEAL encrypts, each ciphertext's uniform half is expanded by it from a seed of this length."""
 
 FORGERY_BITS: Final = 64
 """An altered sum passes its tag with probability at most 2^-64."""
@@ -255,7 +258,9 @@ class Layout:
 
     @property
     def upload_bytes(self) -> int:
-        """Bytes of one encrypted contribution, seed and tightly packed words, without envelope."""
+        """Bytes of one encrypted contribution, one seed and tightly packed words, without envelope: what layouts are
+        chosen by.
+        """
         return SEED_BYTES - (-self.slots * self.word_bits // 8)
 
     @property

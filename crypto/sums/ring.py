@@ -12,6 +12,7 @@ import numpy as np
 
 from securepfl.crypto.sums.parameters import DEGREE
 from securepfl.crypto.sums.words import Words, pack_words, packed_bytes, unpack_words
+from securepfl.errors import ConfigError
 
 _BITS: Final = 2
 
@@ -38,6 +39,16 @@ def unpack_key(key: bytes, modulus: int) -> Words:
     """The coefficients modulo any modulus above 2, shape (DEGREE,). Raises MessageError for bytes that are no key."""
     residues = np.array([0, 1, modulus - 1], dtype=np.uint64)
     return residues[unpack_words(key, DEGREE, _BITS, residues.size)]
+
+
+def check_key(key: bytes, *, needed: bool) -> None:
+    """Raise ConfigError where a federation's key, perhaps empty, was made for a scheme of the other kind."""
+    if bool(key) != needed:
+        made, here = ("without", "needs") if needed else ("with", "has no")
+        raise ConfigError(
+            f"the federation key was made {made} encryption keys, and this [encryption] scheme {here} "
+            f"{'them' if needed else 'use for them'}; ask the steward for this federation's key"
+        )
 
 
 def generate_ring_key() -> bytes:

@@ -34,7 +34,7 @@ class SumCipher(Protocol):
 
 
 class RunningSum(Protocol):
-    """What the coordinator adds with: it holds no key, and never parses what it cannot check."""
+    """What the coordinator adds with: it holds no key, and parses nothing that it did not check or rebuild."""
 
     @property
     def contributions(self) -> int:
@@ -68,11 +68,24 @@ class Form(Protocol):
 
 
 class Scheme(Protocol):
-    """One way to sum: its bytes, a hospital's half and the coordinator's. Making or importing it loads no SEAL."""
+    """One way to sum: its bytes, a hospital's half and the coordinator's. Making or importing it loads no SEAL.
+
+    All that are encrypted use the same key, so one may carry sums for another (`unmasked`).
+    """
 
     @property
     def encrypted(self) -> bool:
         """Whether hospitals need the ring's secret key (ring.py), and the coordinator can't read sums."""
+        ...
+
+    @property
+    def unmasked(self) -> str:
+        """The scheme that carries this one's sums of slots without masks: itself, where it may."""
+        ...
+
+    @property
+    def needs_masks(self) -> str:
+        """Why slots must be masked, for an error's line; empty where they need not be."""
         ...
 
     @property
@@ -84,8 +97,12 @@ class Scheme(Protocol):
         """The form of contributions and answers."""
         ...
 
+    def check_key(self, ring_key: bytes) -> None:
+        """Raises ConfigError for a key where the scheme has no use for one, or none where it needs one."""
+        ...
+
     def cipher(self, ring_key: bytes, layout: Layout) -> SumCipher:
-        """A hospital's half. `ring_key` is empty where the scheme is not encrypted."""
+        """A hospital's half. `ring_key` is empty where the scheme is not encrypted. Raises as `check_key` does."""
         ...
 
     def total(self, layout: Layout) -> RunningSum:
@@ -115,7 +132,7 @@ def find_scheme(name: str) -> Scheme:
     True
     >>> find_scheme("rot13")
     Traceback (most recent call last):
-    ValueError: scheme must be one of bfv, ..., not 'rot13'
+    ValueError: scheme must be one of lean, none, tenseal, not 'rot13'
     """
     if name not in scheme_names():
         raise ValueError(f"scheme must be one of {', '.join(scheme_names())}, not {name!r}")

@@ -1,24 +1,20 @@
 """The only file that touches tenseal.sealapi: bytes and word arrays in, bytes and word arrays out.
 
-Everything passes through memory files, never disk. SEAL's own container (compressed, self-describing) never leaves
-this file: keys and ciphertexts travel as seeds and tightly packed words of known length, and what SEAL loads is
-rebuilt here around them. SEAL draws its randomness from the OS; no generator is ever set.
-
-Encryption is textbook RLWE: c0 = round(q m / t) - a s + e, with SEAL's ternary key s, noise e of SEAL's distribution
-(centred binomial, 42 bits, from the OS), and a expanded from 32 bytes by AES-256 in counter mode, as FrodoKEM and
-Kyber-90s expand their public matrices. SEAL makes the key, multiplies by it, and decrypts. Its own encryption would
-expand a by BLAKE2xb, and whoever decrypts the sum of n hospitals would expand n of them at a tenth of the speed.
+SEAL makes the key, encrypts, adds, multiplies and decrypts. Everything passes through memory files, never disk. SEAL's
+own container (compressed, self-describing) never leaves this file: keys and ciphertexts travel as seeds and tightly
+packed words of known length, and what SEAL loads is rebuilt here around them: lengths, fields and the kind of seed are
+fixed, and words below the prime, before SEAL sees a byte. SEAL draws its randomness from the OS; no generator is ever
+set.
 """
 
 import os
-import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import zstandard
@@ -26,25 +22,24 @@ from tenseal import sealapi
 from tenseal.sealapi import util
 
 from securepfl.crypto.sums import versions
-from securepfl.crypto.sums.encoding import encoded
-from securepfl.crypto.sums.parameters import SEED_BYTES, SETS, ParameterSet
+from securepfl.crypto.sums.parameters import SEAL_SEED_BYTES, SETS, ParameterSet
 from securepfl.crypto.sums.ring import pack_key, unpack_key
-from securepfl.crypto.sums.uniform import uniform_words
-from securepfl.crypto.sums.words import Words, add, subtract
-from securepfl.randomness import RandomStream, fresh_key
+from securepfl.crypto.sums.words import Words
 
 # How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the body.
 _HEADER: Final = struct.Struct("<HBBBBHQ")
 _MAGIC: Final = 0xA15E
 _UNCOMPRESSED, _ZSTD = 0, 2
-# A ciphertext's body: parms_id, NTT flag, then size, degree, primes, scale and correction of 8 bytes each.
+# A ciphertext's body: parms_id, NTT flag, then size, degree, primes, scale and correction of 8 bytes each; the array of
+# its words; and where it is seeded, so that the array ends after the first polynomial, a header, the kind of generator
+# in one byte, and the seed.
 _CIPHERTEXT_FIELDS: Final = 73
 _SIZE_OFFSET: Final = 33
 # A plaintext's (and so a secret key's) body: parms_id, coefficient count, scale.
 _PLAINTEXT_FIELDS: Final = 48
 _COEFFICIENTS: Final = struct.Struct("<32xQd")
 _ARRAY_HEADER: Final = _HEADER.size + 8
-_NOISE_BITS: Final = 21
+_SEED_HEADER: Final = _HEADER.size + 1
 _BATCH: Final = 15
 """Polynomials that are multiplied by the secret key at once: SEAL allows 16 in a ciphertext, and the first must stay
 zero, or a single one would count as a transparent ciphertext.
@@ -83,14 +78,15 @@ class _Context:
     version: tuple[int, int]
     secret: bytes
     fresh: bytes
+    seeded: bytes
 
     def _array(self, data: bytes) -> bytes:
         header = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _ARRAY_HEADER + len(data))
         return header + struct.pack("<Q", len(data) // 8) + data
 
-    def load(self, target: Any, fields: bytes, words: Words) -> Any:
-        """Fill a SEAL object from its fields and its words."""
-        body = fields + self._array(words.astype("<u8").tobytes())
+    def load(self, target: Any, fields: bytes, words: Words, tail: bytes = b"") -> Any:
+        """Fill a SEAL object from its fields, its words and what follows them."""
+        body = fields + self._array(words.astype("<u8").tobytes()) + tail
         data = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _HEADER.size + len(body)) + body
         with _memory_file() as (descriptor, path):
             os.write(descriptor, data)
@@ -102,6 +98,24 @@ class _Context:
         sized = bytearray(self.fresh)
         struct.pack_into("<Q", sized, _SIZE_OFFSET, words.shape[0])
         return self.load(sealapi.Ciphertext(), bytes(sized), words)
+
+    def seeded_ciphertext(self, first: Words, seed: bytes) -> Any:
+        """A SEAL ciphertext from its first polynomial, shape (degree,), and the seed from which SEAL expands the
+        second.
+        """
+        return self.load(sealapi.Ciphertext(), self.fresh, first, self.seeded + seed)
+
+    def seed_and_words(self, fresh: Any) -> tuple[bytes, Words]:
+        """Of what SEAL encrypted and did not expand: the seed and the first polynomial, shape (degree,)."""
+        _, body = _save(fresh)
+        degree, at = self.parameters.poly_modulus_degree, _CIPHERTEXT_FIELDS + _ARRAY_HEADER
+        end = at + 8 * degree
+        kind, seed = body[end : end + _SEED_HEADER], body[end + _SEED_HEADER :]
+        if body[:_CIPHERTEXT_FIELDS] != self.fresh or kind != self.seeded or len(seed) != SEAL_SEED_BYTES:
+            raise RuntimeError(
+                "SEAL saved a seeded ciphertext of another form; built differently from TenSEAL's wheels"
+            )
+        return seed, np.frombuffer(body, "<u8", degree, at).astype(np.uint64)
 
     def plaintext(self, coefficients: Words) -> Any:
         """A SEAL plaintext of coefficients modulo t, shape (degree,)."""
@@ -138,10 +152,11 @@ def _context(parameters: ParameterSet) -> _Context:
     if not context.parameters_set():
         raise ValueError(f"SEAL refuses parameter set {parameters}: {context.parameters_error_message()}")
     # The fixed bytes come from objects under a key that is thrown away at once.
-    key, zero = sealapi.KeyGenerator(context).secret_key(), sealapi.Ciphertext()
-    sealapi.Encryptor(context, key).encrypt_zero_symmetric(zero)
+    key = sealapi.KeyGenerator(context).secret_key()
     version, secret = _save(key)
-    return _Context(parameters, context, version, secret[:_PLAINTEXT_FIELDS], _save(zero)[1][:_CIPHERTEXT_FIELDS])
+    _, seeded = _save(sealapi.Encryptor(context, key).encrypt_symmetric(sealapi.Plaintext("0")))
+    kind = seeded[-_SEED_HEADER - SEAL_SEED_BYTES : -SEAL_SEED_BYTES]
+    return _Context(parameters, context, version, secret[:_PLAINTEXT_FIELDS], seeded[:_CIPHERTEXT_FIELDS], kind)
 
 
 @lru_cache(maxsize=1)
@@ -175,25 +190,26 @@ class SecretContext:
         self._key = context.plaintext(unpack_key(secret, parameters.plain_modulus))
         self._evaluator.transform_to_ntt_inplace(self._key, context.seal.first_parms_id())
         key = context.load(sealapi.SecretKey(), context.secret, context.coefficients(self._key))
-        self._decryptor = sealapi.Decryptor(context.seal, key)
+        self._encryptor, self._decryptor = sealapi.Encryptor(context.seal, key), sealapi.Decryptor(context.seal, key)
 
     def __repr__(self) -> str:
         return f"SecretContext({self.parameters.name!r})"
 
     def encrypt(self, slots: Words) -> tuple[bytes, Words]:
-        """A fresh encryption of `slots`, shape (n,), each below the plain modulus: the seed of its uniform halves, and
-        the first polynomials' words, shape (n,), of as many ciphertexts as that takes, the last one cut.
+        """SEAL's own fresh encryption of `slots`, shape (n,), each below the plain modulus: a seed of SEAL_SEED_BYTES
+        for each of as many ciphertexts as that takes, and the first polynomials' words, shape (n,), the last one cut.
         """
-        degree, prime = self.parameters.poly_modulus_degree, self.parameters.coeff_modulus
-        seed = secrets.token_bytes(SEED_BYTES)
-        uniform = uniform_words(seed, -(-slots.size // degree) * degree, prime).reshape(-1, degree)
-        batches = [self._times_secret(uniform[start : start + _BATCH]) for start in range(0, len(uniform), _BATCH)]
-        message, product = encoded(slots, self.parameters.plain_modulus, prime), np.concatenate(batches).reshape(-1)
-        masked = subtract(message, product[: slots.size], prime)
-        return seed, add(masked, centred_noise(slots.size, prime), prime)
+        rows = _rows(slots, self.parameters.poly_modulus_degree)
+        fresh = [self._encryptor.encrypt_symmetric(self._context.plaintext(row)) for row in rows]
+        seeds, words = zip(*map(self._context.seed_and_words, fresh), strict=True)
+        return b"".join(seeds), np.concatenate(words)[: slots.size]
+
+    def times_secret(self, rows: Words) -> Words:
+        """Each row, a polynomial modulo the prime, times the secret key."""
+        batches = [self._times_secret(rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
+        return np.concatenate(batches)
 
     def _times_secret(self, rows: Words) -> Words:
-        """Each row, a polynomial modulo the prime, times the secret key."""
         product = self._context.ciphertext(np.vstack([np.zeros_like(rows[:1]), rows]))
         self._evaluator.transform_to_ntt_inplace(product)
         self._evaluator.multiply_plain_inplace(product, self._key)
@@ -213,12 +229,48 @@ class SecretContext:
         return self._context.coefficients(plaintext)
 
 
-def centred_noise(count: int, prime: int) -> Words:
-    """Centred binomial noise modulo the prime, shape (count,): the difference of two counts of 21 random bits."""
-    bits = RandomStream(fresh_key()).words(count)
-    mask, half = np.uint64((1 << _NOISE_BITS) - 1), np.uint64(32)
-    plus, minus = np.bitwise_count(bits & mask), np.bitwise_count(bits >> half & mask)
-    return subtract(plus.astype(np.uint64), minus.astype(np.uint64), prime)
+class CiphertextSum:
+    """SEAL's sum of as many ciphertexts as `slots` slots take, with no key: the coordinator's.
+
+    What it is given must have been checked: words below the prime, seeds of SEAL_SEED_BYTES for each ciphertext.
+    """
+
+    def __init__(self, parameters: ParameterSet, slots: int) -> None:
+        self._context, self._slots, self._sum = _context(parameters), slots, list[Any]()
+        self._evaluator = sealapi.Evaluator(self._context.seal)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        found = type(self)(self._context.parameters, self._slots)
+        found._sum = [self._context.ciphertext(self._context.words(ciphertext, 2)) for ciphertext in self._sum]
+        return found
+
+    def add(self, seeds: bytes, words: Words, weight: int) -> None:
+        """Add one contribution's ciphertexts, `weight` times (at least 1)."""
+        rows = _rows(words, self._context.parameters.poly_modulus_degree)
+        for index, row in enumerate(rows):
+            seed = seeds[SEAL_SEED_BYTES * index : SEAL_SEED_BYTES * (index + 1)]
+            ciphertext = self._context.seeded_ciphertext(row, seed)
+            if weight > 1:
+                # A constant polynomial: both halves are scaled, exactly and without more noise than that.
+                self._evaluator.multiply_plain_inplace(ciphertext, sealapi.Plaintext(f"{weight:X}"))
+            if index < len(self._sum):
+                self._evaluator.add_inplace(self._sum[index], ciphertext)
+            else:
+                self._sum.append(ciphertext)
+
+    def words(self, mask: Words | None = None) -> tuple[Words, Words]:
+        """The first polynomials' words, shape (slots,), and the uniform halves, shape (ciphertexts, degree), of the sum
+        less plain slots, shape (slots,), each below the plain modulus.
+        """
+        found = self._sum if mask is None else list(self._less(mask))
+        pairs = np.stack([self._context.words(ciphertext, 2) for ciphertext in found])
+        return pairs[:, 0].reshape(-1)[: self._slots], pairs[:, 1]
+
+    def _less(self, mask: Words) -> Iterator[Any]:
+        for ciphertext, row in zip(self._sum, _rows(mask, self._context.parameters.poly_modulus_degree), strict=True):
+            rest = sealapi.Ciphertext()
+            self._evaluator.sub_plain(ciphertext, self._context.plaintext(row), rest)
+            yield rest
 
 
 def _rows(words: Words, degree: int) -> Words:

@@ -1,7 +1,7 @@
-"""The coordinator's half of a sum: numpy on packed words, no key, and no SEAL.
+"""The coordinator's half of a sum: numpy on packed words, no key, and no SEAL (seal_sum.py is the one with SEAL).
 
-Words are added modulo the wire's modulus as contributions arrive; of ciphertexts' uniform halves only the 32-byte
-seeds are kept, which receivers expand. Memory is one aggregate and the seeds.
+Words are added modulo the wire's modulus as contributions arrive; of uniform halves only the seeds are kept, which
+receivers expand. Memory is one aggregate and the seeds.
 """
 
 import numpy as np
@@ -40,14 +40,12 @@ class Aggregate:
         Raises MessageError for bytes that do not fit the layout, or were made with another SEAL; ValueError for a
         weight below 1, or more contributions or weight than the layout was proven for.
         """
-        layout, modulus = self._wire.layout, self._wire.modulus
+        layout = self._wire.layout
         if weight < 1 or sum(self._weights) + weight > layout.total_weight:
             raise ValueError(f"weight {weight} must be at least 1 and the total at most {layout.total_weight}")
         if self.contributions == layout.clients:
             raise ValueError(f"contributions must be at most {layout.clients}")
-        seed, words = self._wire.read_contribution(contribution)
-        self._sum = add(self._sum, scale(words, weight, modulus), modulus)
-        self._seeds.append(seed)
+        self._take(*self._wire.read_contribution(contribution), weight)
         self._weights.append(weight)
 
     def check(self, contribution: bytes) -> None:
@@ -55,14 +53,24 @@ class Aggregate:
         self._wire.read_contribution(contribution)
 
     def answer(self, mask: Words | None = None) -> bytes:
-        """Stamp, count, weights, seeds and the packed sum, less the sum of all masks, shape (slots,), if there are any.
+        """Stamp, count, weights, what decryption needs and the packed sum, less the sum of all masks, shape (slots,),
+        if there are any.
 
         Raises ValueError where nothing was added.
         """
         if not self._weights:
             raise ValueError("contributions must be at least 1 to form a sum, not 0")
-        return self._wire.answer(self._weights, self._seeds, self._sum if mask is None else self._unmasked(mask))
+        return self._wire.answer(self._weights, *self._summed(mask))
 
-    def _unmasked(self, mask: Words) -> Words:
+    def _take(self, seeds: bytes, words: Words, weight: int) -> None:
+        """Add what a contribution holds, which was checked."""
         modulus = self._wire.modulus
-        return subtract(self._sum, encoded(mask, self._wire.layout.parameters.plain_modulus, modulus), modulus)
+        self._sum = add(self._sum, scale(words, weight, modulus), modulus)
+        self._seeds.append(seeds)
+
+    def _summed(self, mask: Words | None) -> tuple[bytes, Words]:
+        """What an answer carries for decryption, and the sum's words."""
+        words, modulus = self._sum, self._wire.modulus
+        if mask is not None:
+            words = subtract(words, encoded(mask, self._wire.layout.parameters.plain_modulus, modulus), modulus)
+        return b"".join(self._seeds), words

@@ -1,10 +1,11 @@
 """The bytes of a sum: one contribution, and the answer that carries the sum of many. numpy only, no key.
 
-    contribution   stamp | seed | words
-    answer         stamp | count | count weights | count seeds | words        numbers of 4 bytes, big-endian
+    contribution   stamp | seeds | words
+    answer         stamp | count | count weights | carried | words        numbers of 4 bytes, big-endian
 
-A scheme says how long stamp and seed are and modulo what words stand; where it has none, they take no bytes. What may
-never change: this order, and how words.py packs.
+What an answer carries for decryption is every contribution's seeds in their order, or else the summed uniform halves,
+whole words, packed. A scheme says which, how long stamp and seeds are and modulo what words stand; where it has none,
+they take no bytes. What may never change: this order, and how words.py packs.
 """
 
 import struct
@@ -13,9 +14,9 @@ from typing import Final, Self
 
 import numpy as np
 
-from securepfl.crypto.sums.parameters import SEED_BYTES, Layout
+from securepfl.crypto.sums.parameters import SEAL_SEED_BYTES, SEED_BYTES, Layout, ParameterSet
 from securepfl.crypto.sums.versions import STAMP_BYTES, without_stamp
-from securepfl.crypto.sums.words import Words, pack_words, packed_bytes, unpack_words
+from securepfl.crypto.sums.words import Words, add, pack_words, packed_bytes, unpack_words
 from securepfl.errors import MessageError
 
 _NUMBER: Final = struct.Struct(">I")
@@ -26,8 +27,9 @@ class Wire:
     """The fixed form of contributions and answers for a layout: which bits of how many words, modulo what.
 
     `dropped_bits` low bits of each word are not sent. `stamp` is the version stamp of this machine (versions.py) where
-    SEAL makes what travels, else empty. `seed_bytes` is the length of a contribution's seed. Raises ValueError for
-    bits that a word does not have, or a stamp of another length.
+    SEAL makes what travels, else empty. `seed_bytes` is the length of a contribution's seeds; answers carry them too,
+    or with `sums_halves` the sum of the uniform halves in their place. Raises ValueError for bits that a word does not
+    have, or a stamp of another length.
 
     >>> from securepfl.crypto.sums.parameters import choose_layout
     >>> wire = Wire.of_slots(choose_layout(values=100, bits=10, clients=5))
@@ -40,6 +42,7 @@ class Wire:
     dropped_bits: int = 0
     stamp: bytes = b""
     seed_bytes: int = 0
+    sums_halves: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropped_bits < self.modulus.bit_length() or self.seed_bytes < 0:
@@ -48,18 +51,36 @@ class Wire:
             raise ValueError(f"stamp must have {STAMP_BYTES} bytes or none, not {len(self.stamp)}")
 
     @classmethod
-    def of_ciphertexts(cls, layout: Layout, stamp: bytes) -> Self:
+    def with_seeds(cls, layout: Layout, stamp: bytes) -> Self:
         """First polynomials modulo the ring's prime, cut after the last slot and without the bits that the margin does
-        not need; of the second only the seed.
+        not need; of the second only one seed a contribution, in answers too.
         """
+        return cls._of_ciphertexts(layout, stamp, SEED_BYTES, sums_halves=False)
+
+    @classmethod
+    def with_halves(cls, layout: Layout, stamp: bytes) -> Self:
+        """As `with_seeds`, but one seed a ciphertext, SEAL's, and none in answers: they carry the sum of what SEAL
+        expanded the seeds to.
+        """
+        return cls._of_ciphertexts(layout, stamp, SEAL_SEED_BYTES * layout.ciphertexts, sums_halves=True)
+
+    @classmethod
+    def _of_ciphertexts(cls, layout: Layout, stamp: bytes, seed_bytes: int, *, sums_halves: bool) -> Self:
         if len(stamp) != STAMP_BYTES:
             raise ValueError(f"stamp must have {STAMP_BYTES} bytes, not {len(stamp)}")
-        return cls(layout, layout.parameters.coeff_modulus, layout.dropped_bits, stamp, SEED_BYTES)
+        modulus = layout.parameters.coeff_modulus
+        return cls(layout, modulus, layout.dropped_bits, stamp, seed_bytes, sums_halves)
 
     @classmethod
     def of_slots(cls, layout: Layout) -> Self:
         """The slots themselves, modulo the plain modulus."""
         return cls(layout, layout.parameters.plain_modulus)
+
+    def of_set(self, parameters: ParameterSet) -> Self:
+        """This form. Raises ValueError where its layout has another parameter set."""
+        if self.layout.parameters != parameters:
+            raise ValueError(f"layout is for {self.layout.parameters.name!r}, cipher for {parameters.name!r}")
+        return self
 
     @property
     def word_bits(self) -> int:
@@ -78,7 +99,17 @@ class Wire:
 
     def answer_bytes(self, contributions: int) -> int:
         """Exact length of an answer with that many contributions in it."""
-        return len(self.stamp) + _NUMBER.size + contributions * (_NUMBER.size + self.seed_bytes) + self.word_bytes
+        numbers = _NUMBER.size * (contributions + 1)
+        return len(self.stamp) + numbers + self._carried_bytes(contributions) + self.word_bytes
+
+    def _carried_bytes(self, contributions: int) -> int:
+        if not self.sums_halves:
+            return contributions * self.seed_bytes
+        return packed_bytes(self._half_words, self.modulus.bit_length())
+
+    @property
+    def _half_words(self) -> int:
+        return self.layout.ciphertexts * self.layout.parameters.poly_modulus_degree
 
     def pack(self, words: Words) -> bytes:
         """Words, shape (slots,), to bytes, without their dropped bits."""
@@ -89,8 +120,26 @@ class Wire:
         largest = (self.modulus - 1) >> self.dropped_bits
         return unpack_words(data, self.layout.slots, self.word_bits, largest + 1) << np.uint64(self.dropped_bits)
 
+    def pack_halves(self, halves: Words) -> bytes:
+        """Summed uniform halves, shape (ciphertexts, degree), to bytes."""
+        return pack_words(halves, self.modulus.bit_length())
+
+    def read_halves(self, data: bytes) -> Words:
+        """The inverse of `pack_halves`. Raises MessageError for a wrong length or words out of range."""
+        found = unpack_words(data, self._half_words, self.modulus.bit_length(), self.modulus)
+        return found.reshape(self.layout.ciphertexts, -1)
+
+    def with_middles(self, words: Words, total_weight: int) -> Words:
+        """The words of a sum with the middle of its dropped bits: once for each summand, once for the answer."""
+        middle = (1 << self.dropped_bits >> 1) * (total_weight + 1) % self.modulus
+        return add(words, np.uint64(middle), self.modulus)
+
+    def contribution(self, seeds: bytes, words: Words) -> bytes:
+        """One contribution from its seeds and its words, shape (slots,)."""
+        return self.stamp + seeds + self.pack(words)
+
     def read_contribution(self, data: bytes) -> tuple[bytes, Words]:
-        """The seed and the words. Raises MessageError for a wrong length, another version or words out of range."""
+        """The seeds and the words. Raises MessageError for a wrong length, another version or words out of range."""
         if len(data) != self.contribution_bytes:
             raise MessageError(
                 f"contribution of {len(data)} bytes where {self.contribution_bytes} belong; "
@@ -99,13 +148,15 @@ class Wire:
         body = self._unstamped(data, "contribution")
         return body[: self.seed_bytes], self.unpack(body[self.seed_bytes :])
 
-    def answer(self, weights: list[int], seeds: list[bytes], words: Words) -> bytes:
-        """The answer with the sum's words, shape (slots,), and each contribution's weight and seed."""
+    def answer(self, weights: list[int], carried: bytes, words: Words) -> bytes:
+        """The answer with each contribution's weight, what it carries for decryption, and the sum's words, shape
+        (slots,).
+        """
         numbers = b"".join(_NUMBER.pack(number) for number in (len(weights), *weights))
-        return self.stamp + numbers + b"".join(seeds) + self.pack(words)
+        return self.stamp + numbers + carried + self.pack(words)
 
-    def read_answer(self, data: bytes) -> tuple[list[int], list[bytes], Words]:
-        """Weights, each contribution's seed, and the summed words. The inverse of `answer`.
+    def read_answer(self, data: bytes) -> tuple[list[int], bytes, Words]:
+        """Weights, what it carries for decryption, and the summed words. The inverse of `answer`.
 
         Raises MessageError for a wrong length, version, weight or count.
         """
@@ -113,13 +164,12 @@ class Wire:
         count = _NUMBER.unpack_from(body)[0] if len(body) >= size else 0
         if not 1 <= count <= layout.clients or len(data) != self.answer_bytes(count):
             raise MessageError(f"answer of {len(data)} bytes does not fit {count} contributions; ask for it again")
-        seeds_at = size * (count + 1)
-        weights = [number for (number,) in _NUMBER.iter_unpack(body[size:seeds_at])]
+        carried_at = size * (count + 1)
+        weights = [number for (number,) in _NUMBER.iter_unpack(body[size:carried_at])]
         if min(weights) < 1 or sum(weights) > layout.total_weight:
             raise MessageError(f"answer with total weight {sum(weights)}, at most {layout.total_weight} was agreed")
-        words_at = seeds_at + count * self.seed_bytes
-        seeds = [body[at : at + self.seed_bytes] for at in range(seeds_at, words_at, self.seed_bytes or 1)]
-        return weights, seeds, self.unpack(body[words_at:])
+        words_at = carried_at + self._carried_bytes(count)
+        return weights, body[carried_at:words_at], self.unpack(body[words_at:])
 
     def _unstamped(self, data: bytes, what: str) -> bytes:
         return without_stamp(data, self.stamp, what) if self.stamp else data

@@ -263,8 +263,8 @@ def hospital_half(scheme: str, updates: Updates) -> Hospital:
     """A hospital with fresh keys. Raises KeyError for a name that is not in `scheme_names`."""
     case = updates.case
     makers: dict[str, Callable[[], Hospital]] = {
-        "packed": lambda: Packed(case, "bfv"),
-        "packed-masked": lambda: PackedMasked(case, "bfv"),
+        "packed": lambda: Packed(case, "tenseal"),
+        "packed-masked": lambda: PackedMasked(case, "tenseal"),
         "integers": lambda: Packed(case, "none"),
         "ckks": lambda: Ckks(case),
         "ckks-seeded": lambda: SeededCkks(case),
@@ -278,8 +278,8 @@ def hospital_half(scheme: str, updates: Updates) -> Hospital:
 def coordinator_half(scheme: str, case: Case, public: bytes) -> Coordinator:
     """The coordinator for a hospital's `public`. Raises KeyError for a name that is not in `scheme_names`."""
     makers: dict[str, Callable[[], Coordinator]] = {
-        "packed": lambda: PackedCoordinator(case, "bfv"),
-        "packed-masked": lambda: PackedMaskedCoordinator(case, "bfv"),
+        "packed": lambda: PackedCoordinator(case, "tenseal"),
+        "packed-masked": lambda: PackedMaskedCoordinator(case, "tenseal"),
         "integers": lambda: PackedCoordinator(case, "none"),
         "ckks": lambda: CkksCoordinator(public),
         "ckks-seeded": SeededCkksCoordinator,

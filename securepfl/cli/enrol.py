@@ -268,8 +268,8 @@ def _accept(federation: Federation, exchange: Path, holdings: Holdings, steward:
             raise MessageError(f"is of epoch {notice.epoch}, though it lies in {path.parent.name}; refused")
         if held is not None and number == held.number + 1 and notice.predecessor != held.federation_digest:
             raise MessageError(f"does not follow the epoch {held.number} that is held here; ask {steward.name}")
-        if not holdings.is_coordinator and key is not None and key.encrypted != federation.scheme.encrypted:
-            raise MessageError("the key does not fit [encryption] scheme; ask the steward for the configuration")
+        if key is not None:
+            federation.scheme.check_key(key.he_key)
     people = read_people(exchange, notice.roster)
     coordinator = people.pop(notice.roster.coordinator)
     if holdings.is_coordinator and coordinator != identity.public:

@@ -69,10 +69,7 @@ class Answering:
         return self._personal_sum(dict.fromkeys(round_.survivors, 1))
 
     def _personal_sum(self, weights: Mapping[str, int]) -> bytes:
-        rules = self.round_.rules
-        if rules.layouts.personal is None:
-            raise ValueError("this federation has no personal parameters to sum")
-        total = rules.sum_of(rules.layouts.personal)
+        total = self.round_.rules.sum_of("personal")
         for name, weight in weights.items():
             total.add(self.round_.personal[name], weight)
         return total.answer()

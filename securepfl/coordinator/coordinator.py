@@ -1,5 +1,5 @@
 """The coordinator: invites, adds ciphertexts as they arrive, answers. It never holds a key that opens a sum, and SEAL
-never parses what hospitals send.
+parses nothing that hospitals send as they sent it.
 """
 
 import hashlib

@@ -11,14 +11,13 @@ from securepfl.crypto.masks.graph import Masking
 from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.crypto.similarity.scheme import SimilarityScheme, SimilarityTable, similarity_scheme
-from securepfl.crypto.sums.parameters import Layout
 from securepfl.crypto.sums.scheme import RunningSum
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import Layouts, comparison_shape, mask_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Unmask
-from securepfl.settings.federation import Federation
+from securepfl.settings.federation import Federation, SumKind
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -50,9 +49,12 @@ class Rules:
         """How hospitals are compared."""
         return similarity_scheme(self.federation.scheme.similarity)
 
-    def sum_of(self, layout: Layout) -> RunningSum:
-        """An empty sum."""
-        return self.federation.scheme.total(layout)
+    def sum_of(self, kind: SumKind) -> RunningSum:
+        """An empty sum. Raises ValueError where nothing is personal and that is asked for."""
+        layout = self.layouts.update if kind == "update" else self.layouts.personal
+        if layout is None:
+            raise ValueError("this federation has no personal parameters to sum")
+        return self.federation.scheme_of(kind).total(layout)
 
     @cached_property
     def most_bytes(self) -> int:
@@ -104,7 +106,7 @@ class OpenRound:
         keys = {federation.roster.index(name): sent for name, sent in evaluation.items()}
         if federation.schedule.similarity_due(invitation.round):
             table = rules.comparing.table(comparison_shape(federation), keys)
-        return cls(rules, invitation, invitation.deadline, rules.sum_of(rules.layouts.update), table, keys)
+        return cls(rules, invitation, invitation.deadline, rules.sum_of("update"), table, keys)
 
     @property
     def number(self) -> int:
@@ -212,8 +214,8 @@ class OpenRound:
                 f"{sender}: a personal component in round {self.number} where none is due, or none where one is; same "
                 "settings needed"
             )
-        if personal is not None and layout is not None:
-            self.rules.sum_of(layout).check(personal)
+        if personal is not None:
+            self.rules.sum_of("personal").check(personal)
 
     def _check_neighbours(self, sender: str, neighbours: dict[str, int]) -> None:
         federation = self.rules.federation

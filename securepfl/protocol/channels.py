@@ -25,7 +25,7 @@ from securepfl.errors import ConfigError
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.protocol.bounds import SumBound
 from securepfl.randomness import RandomStream
-from securepfl.settings.federation import Federation
+from securepfl.settings.federation import Federation, SumKind
 from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
 Vector = NDArray[np.float64]
@@ -96,9 +96,11 @@ class Layouts:
 
         It adds up the parts of all messages: sums up and down, similarity up and down, shares and signatures.
         """
-        clients, scheme = len(federation.roster), federation.scheme
-        layouts = [self.update] + [self.personal] * 2 if self.personal is not None else [self.update]
-        wires = [scheme.wire(layout) for layout in layouts]
+        clients = len(federation.roster)
+        wires = [federation.scheme_of("update").wire(self.update)]
+        if self.personal is not None:
+            # An answer may hold two sums of them.
+            wires += [federation.scheme_of("personal").wire(self.personal)] * 2
         sums = sum(wire.contribution_bytes + wire.answer_bytes(clients) for wire in wires)
         row = _comparison_bytes(federation) if federation.similarity.every > 0 else 0
         masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
@@ -170,24 +172,18 @@ class SumChannel:
 
         Raises ConfigError where the key is for an encrypted federation and this one is not, or the reverse.
         """
-        scheme = federation.scheme
-        if key.encrypted != scheme.encrypted:
-            raise ConfigError(
-                f"[encryption] scheme = {federation.encryption.scheme!r}, but the federation key was made for the "
-                "other one; ask the steward for this federation's key"
-            )
         layouts, settings = Layouts.of(federation), federation.encryption
         clients = {name: index for index, name in enumerate(federation.roster)}
         weighted = {name: federation.weight_share(name) for name in clients}
-        kinds = {
+        kinds: dict[SumKind, tuple[Layout | None, float, dict[str, float]]] = {
             "update": (layouts.update, settings.limit, weighted),
             "personal": (layouts.personal, settings.personal_limit, dict.fromkeys(clients, 1.0)),
         }
-        channels = {
-            kind: cls(layout, limit, scheme.cipher(key.he_key, layout), key.tag_key, clients, shares)
-            for kind, (layout, limit, shares) in kinds.items()
-            if layout is not None
-        }
+        channels: dict[str, SumChannel] = {}
+        for kind, (layout, limit, shares) in kinds.items():
+            if layout is not None:
+                cipher = federation.scheme_of(kind).cipher(key.he_key, layout)
+                channels[kind] = cls(layout, limit, cipher, key.tag_key, clients, shares)
         if federation.shares_noise:
             channels["update"] = channels["update"]._of_integers(federation)
         return channels

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+SumKind = Literal["update", "personal"]
+"""What is summed: shared updates, or personal parameters over a neighbourhood, which are never masked."""
+
 _LABEL_FORMS = {
     "classes": 'classes = ["...", "..."]',
     "label": 'label = ["...", "..."] (several columns)',
@@ -259,6 +262,12 @@ class Federation(Settings, frozen=True):
     def scheme(self) -> Scheme:
         """How sums are encrypted: `[encryption] scheme`."""
         return find_scheme(self.encryption.scheme)
+
+    def scheme_of(self, kind: SumKind) -> Scheme:
+        """How sums of one kind are encrypted: updates by `scheme`, and what carries no masks by the one that it names
+        for that, under the same key.
+        """
+        return self.scheme if kind == "update" and self.masked else find_scheme(self.scheme.unmasked)
 
     @property
     def ceremony_digest(self) -> bytes:

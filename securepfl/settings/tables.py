@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import fields
 
-from securepfl.crypto.sums.scheme import scheme_names
+from securepfl.crypto.sums.scheme import find_scheme, scheme_names
 from securepfl.learning.personal.choices import Rule
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.privacy.accounting.events import Unit
@@ -131,23 +131,34 @@ class SparsitySettings(Settings, frozen=True):
         _require_place(self, "kind", strength=("soft", "difference"))
 
 
+_OLD_SCHEMES = {"bfv": "it is called lean now, with masks, and tenseal takes its place without; "}
+
+
 class EncryptionSettings(Settings, frozen=True):
     """`[encryption]`: the scheme, and the grid on which values travel.
 
     Shared updates are clipped to +-`limit`, personal parameters to +-`personal_limit` around their start;
     what is clipped is counted, and stays in the error feedback of the update. `masking` = "pairwise" hides each
-    update even from a coordinator that has some hospital's keys.
+    update even from a coordinator that has some hospital's keys; some schemes need it.
     """
 
-    scheme: str = "bfv"
+    scheme: str = "tenseal"
     bits: int = 10
     limit: float = 0.5
     personal_limit: float = 4.0
     masking: Literal["none", "pairwise"] = "none"
 
     def __post_init__(self) -> None:
-        known = f"scheme = {self.scheme!r}: known are {' and '.join(scheme_names())}"
-        require(self.scheme in scheme_names(), known)
+        *others, last = scheme_names()
+        known = f"known are {', '.join(others)} and {last}"
+        renamed = _OLD_SCHEMES.get(self.scheme, "")
+        require(self.scheme in scheme_names(), f"scheme = {self.scheme!r}: {renamed}{known}")
+        reason = find_scheme(self.scheme).needs_masks
+        require(
+            not reason or self.masking == "pairwise",
+            f'scheme = "{self.scheme}" needs masking = "pairwise": without masks {reason}; set masking, or '
+            f'scheme = "{find_scheme(self.scheme).unmasked}"',
+        )
         require(4 <= self.bits <= 16, f"bits = {self.bits}: must be 4 to 16")
         _require_positive(self, "limit", "personal_limit")
 

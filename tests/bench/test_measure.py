@@ -64,8 +64,8 @@ def test_real_valued_schemes_return_the_mean(scheme):
 
 def test_bytes_are_those_that_travel():
     found, layout = rows("aggregation"), choose_layout(CASE.sent, CASE.bits, CASE.hospitals)
-    assert found["packed"]["upload_bytes"] == find_scheme("bfv").wire(layout).contribution_bytes
-    assert found["packed"]["download_bytes"] == find_scheme("bfv").wire(layout).answer_bytes(CASE.hospitals)
+    assert found["packed"]["upload_bytes"] == find_scheme("tenseal").wire(layout).contribution_bytes
+    assert found["packed"]["download_bytes"] == find_scheme("tenseal").wire(layout).answer_bytes(CASE.hospitals)
     assert found["pad"]["upload_bytes"] == 12 + CASE.sent * 10 // 8
     assert found["float32"]["upload_bytes"] == 4 * CASE.size
     assert found["float32-sparse"]["upload_bytes"] == 8 * CASE.sent

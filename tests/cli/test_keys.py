@@ -551,11 +551,11 @@ def test_a_removed_hospital_opens_no_new_grant_and_no_sum_under_the_new_key(at):
             west.open(data[head:], info=data[:head])
     layout = choose_layout(50, 8, 3)
     slots = np.arange(layout.slots, dtype=np.uint64)
-    bfv = find_scheme("bfv")
-    aggregate = bfv.total(layout)
+    tenseal = find_scheme("tenseal")
+    aggregate = tenseal.total(layout)
 
     def cipher(name):
-        return bfv.cipher(world.keyring(name).federation_key.he_key, layout)
+        return tenseal.cipher(world.keyring(name).federation_key.he_key, layout)
 
     aggregate.add(cipher("north").encrypt(slots, layout))
 

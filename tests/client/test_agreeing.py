@@ -24,7 +24,7 @@ def sums_apart(patch, coordinator, clients, subset, receivers):
     def answer(self, name):
         if name not in receivers:
             return honest(self, name)
-        total = coordinator.rules.sum_of(coordinator.rules.layouts.update)
+        total = coordinator.rules.sum_of("update")
         for sender in subset:
             total.add(opened_by_coordinator(coordinator, clients[sender].state.pending.message).update)
         return msgspec.structs.replace(honest(self, name), survivors=subset, aggregate=total.answer())

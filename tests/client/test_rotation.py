@@ -99,7 +99,7 @@ def test_a_removed_hospital_reads_nothing_that_follows(tmp_path):
     )
     body = decode(data, Answer)
     channel = channels_of(stayer)["update"]
-    theirs = find_scheme("bfv").cipher(gone.session.keyring.federation_key.he_key, channel.layout)
+    theirs = find_scheme("tenseal").cipher(gone.session.keyring.federation_key.he_key, channel.layout)
     foreign = replace(channel, cipher=theirs)
     context = rules.session + b"update/2/0"
     with pytest.raises(AggregateError):

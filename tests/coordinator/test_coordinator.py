@@ -70,7 +70,7 @@ EMPTY = {
     "state": "0" * 64,
     "masks": None,
 }
-LENGTH = find_scheme("bfv").wire(Layouts.of(federation_of()).update).contribution_bytes
+LENGTH = find_scheme("tenseal").wire(Layouts.of(federation_of()).update).contribution_bytes
 OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(LENGTH - STAMP_BYTES)
 """A contribution of the right length, stamped by another SEAL."""
 

@@ -17,7 +17,7 @@ from securepfl.crypto.sums import seal
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.packing import pack, quantise, unpack
 from securepfl.crypto.sums.parameters import SETS, choose_layout
-from securepfl.crypto.sums.scheme import find_scheme
+from securepfl.crypto.sums.scheme import find_scheme, scheme_names
 from securepfl.crypto.sums.versions import make_stamp
 from securepfl.errors import AggregateError, ConfigError, MessageError
 from securepfl.randomness import RandomStream
@@ -25,8 +25,11 @@ from securepfl.randomness import RandomStream
 LAYOUT = choose_layout(50, 10, 4)
 OTHER_SET = next(parameters for parameters in SETS if parameters != LAYOUT.parameters)
 KEY, OTHER_KEY = (seal.generate_secret_key() for _ in range(2))
-BFV, PLAIN = find_scheme("bfv"), find_scheme("none")
-CIPHER, CLEAR = BFV.cipher(KEY, LAYOUT), PLAIN.cipher(b"", LAYOUT)
+SCHEMES = {name: find_scheme(name) for name in scheme_names()}
+PLAIN = SCHEMES["none"]
+CIPHERS = {name: scheme.cipher(KEY, LAYOUT) for name, scheme in SCHEMES.items() if scheme.encrypted}
+CLEAR = PLAIN.cipher(b"", LAYOUT)
+ENCRYPTED = pytest.mark.parametrize("name", CIPHERS)
 TAG_KEY, CONTEXT = b"t" * 32, b"federation, round 1, update"
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
@@ -43,8 +46,8 @@ def slots(index=0):
     return prepare(levels(), LAYOUT, index, TAG_KEY, CONTEXT)
 
 
-def answer_of(*contributions, layout=LAYOUT):
-    aggregate = BFV.total(layout)
+def answer_of(name, *contributions):
+    aggregate = SCHEMES[name].total(LAYOUT)
     for contribution in contributions:
         aggregate.add(contribution)
     return aggregate.answer()
@@ -88,7 +91,7 @@ def test_arrays_of_another_shape_are_refused_everywhere(shape):
     for call in (
         lambda: pack(wrong, LAYOUT),
         lambda: prepare(wrong, LAYOUT, 0, TAG_KEY, CONTEXT),
-        lambda: CIPHER.encrypt(wrong, LAYOUT),
+        *(lambda cipher=cipher: cipher.encrypt(wrong, LAYOUT) for cipher in CIPHERS.values()),
         lambda: CLEAR.encrypt(wrong, LAYOUT),
         lambda: unpack(wrong, LAYOUT),
     ):
@@ -111,7 +114,7 @@ def test_sketches_of_another_shape_are_refused(shape):
 def test_slots_off_the_plain_modulus_are_refused():
     wrong = slots()
     wrong[3] = LAYOUT.parameters.plain_modulus
-    for cipher in (CIPHER, CLEAR):
+    for cipher in (*CIPHERS.values(), CLEAR):
         with pytest.raises(ValueError, match="slots must be below"):
             cipher.encrypt(wrong, LAYOUT)
 
@@ -126,12 +129,13 @@ def test_words_of_another_type_shape_or_range_are_not_masked(wrong):
         masker.mask(wrong, 97, CONTEXT)
 
 
-def test_a_layout_of_other_parameters_is_refused():
+@ENCRYPTED
+def test_a_layout_of_other_parameters_is_refused(name):
     other = dataclasses.replace(LAYOUT, parameters=OTHER_SET)
     with pytest.raises(ValueError, match=f"layout is for '{OTHER_SET.name}'"):
-        CIPHER.encrypt(np.zeros(other.slots, dtype=np.uint64), other)
+        CIPHERS[name].encrypt(np.zeros(other.slots, dtype=np.uint64), other)
     with pytest.raises(ValueError, match=f"layout is for '{OTHER_SET.name}'"):
-        CIPHER.decrypt(answer_of(CIPHER.encrypt(slots(), LAYOUT)), other)
+        CIPHERS[name].decrypt(answer_of(name, CIPHERS[name].encrypt(slots(), LAYOUT)), other)
 
 
 def test_a_layout_that_its_parameters_cannot_carry_is_refused():
@@ -139,61 +143,67 @@ def test_a_layout_that_its_parameters_cannot_carry_is_refused():
         dataclasses.replace(LAYOUT, parameters=SETS[0], bits=24, total_weight=2**20)
 
 
+@ENCRYPTED
 @pytest.mark.parametrize("other", [s for s in SETS if s != LAYOUT.parameters], ids=lambda s: s.name)
-def test_contributions_made_under_another_parameter_set_never_give_a_sum(other):
+def test_contributions_made_under_another_parameter_set_never_give_a_sum(other, name):
     """Where lengths differ the coordinator refuses them; where they are equal, the tag."""
     layout = dataclasses.replace(LAYOUT, parameters=other)
-    foreign = BFV.cipher(KEY, layout).encrypt(prepare(levels(), layout, 0, TAG_KEY, CONTEXT), layout)
+    foreign = SCHEMES[name].cipher(KEY, layout).encrypt(prepare(levels(), layout, 0, TAG_KEY, CONTEXT), layout)
     with pytest.raises((MessageError, AggregateError)):
-        check_and_unpack(CIPHER.decrypt(answer_of(foreign), LAYOUT), LAYOUT, {0: 1}, TAG_KEY, CONTEXT)
+        check_and_unpack(CIPHERS[name].decrypt(answer_of(name, foreign), LAYOUT), LAYOUT, {0: 1}, TAG_KEY, CONTEXT)
 
 
-def test_a_ciphertext_of_another_key_spoils_the_sum_and_nobody_applies_it():
-    foreign = BFV.cipher(OTHER_KEY, LAYOUT)
-    own = CIPHER.encrypt(slots(), LAYOUT)
+@ENCRYPTED
+def test_a_ciphertext_of_another_key_spoils_the_sum_and_nobody_applies_it(name):
+    foreign = SCHEMES[name].cipher(OTHER_KEY, LAYOUT)
+    own = CIPHERS[name].encrypt(slots(), LAYOUT)
     for contributions, reader in [
-        ((own, foreign.encrypt(slots(1), LAYOUT)), CIPHER),
-        ((foreign.encrypt(slots(), LAYOUT), foreign.encrypt(slots(1), LAYOUT)), CIPHER),
-        ((own, CIPHER.encrypt(slots(1), LAYOUT)), foreign),
+        ((own, foreign.encrypt(slots(1), LAYOUT)), CIPHERS[name]),
+        ((foreign.encrypt(slots(), LAYOUT), foreign.encrypt(slots(1), LAYOUT)), CIPHERS[name]),
+        ((own, CIPHERS[name].encrypt(slots(1), LAYOUT)), foreign),
     ]:
-        decrypted = reader.decrypt(answer_of(*contributions), LAYOUT)
+        decrypted = reader.decrypt(answer_of(name, *contributions), LAYOUT)
         with pytest.raises(AggregateError):
             check_and_unpack(decrypted, LAYOUT, {0: 1, 1: 1}, TAG_KEY, CONTEXT)
-    right = CIPHER.decrypt(answer_of(own, CIPHER.encrypt(slots(1), LAYOUT)), LAYOUT)
+    right = CIPHERS[name].decrypt(answer_of(name, own, CIPHERS[name].encrypt(slots(1), LAYOUT)), LAYOUT)
     assert (check_and_unpack(right, LAYOUT, {0: 1, 1: 1}, TAG_KEY, CONTEXT) == 2 * levels()).all()
 
 
+@ENCRYPTED
 @pytest.mark.parametrize("stamp", [make_stamp((3, 7), (0, 3, 18)), make_stamp((4, 0), (0, 2, 0)), b"XX" + bytes(6)])
-def test_what_another_seal_made_is_refused_by_both_sides(stamp):
-    own = CIPHER.encrypt(slots(), LAYOUT)
+def test_what_another_seal_made_is_refused_by_both_sides(stamp, name):
+    own = CIPHERS[name].encrypt(slots(), LAYOUT)
     other = stamp + own[len(stamp) :]
-    aggregate = BFV.total(LAYOUT)
+    aggregate = SCHEMES[name].total(LAYOUT)
     with pytest.raises(MessageError):
         aggregate.add(other)
     with pytest.raises(MessageError):
         aggregate.check(other)
     assert aggregate.contributions == 0
     with pytest.raises(MessageError):
-        CIPHER.decrypt(stamp + answer_of(own)[len(stamp) :], LAYOUT)
+        CIPHERS[name].decrypt(stamp + answer_of(name, own)[len(stamp) :], LAYOUT)
 
 
+@ENCRYPTED
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 11, 12, 100])
-def test_answers_of_a_wrong_length_are_refused_before_seal_sees_them(length):
-    whole = answer_of(CIPHER.encrypt(slots(), LAYOUT))
+def test_answers_of_a_wrong_length_are_refused_before_seal_sees_them(length, name):
+    whole = answer_of(name, CIPHERS[name].encrypt(slots(), LAYOUT))
     for wrong in (whole[:length], whole[:-1], whole + bytes(length + 1)):
         with pytest.raises(MessageError):
-            CIPHER.decrypt(wrong, LAYOUT)
+            CIPHERS[name].decrypt(wrong, LAYOUT)
 
 
-def test_secret_keys_of_a_wrong_length_or_range_are_refused():
-    for wrong in (b"", KEY[:-1], KEY + b"\0", b"\xff" * len(KEY)):
+@ENCRYPTED
+def test_secret_keys_of_a_wrong_length_or_range_are_refused(name):
+    for wrong in (KEY[:-1], KEY + b"\0", b"\xff" * len(KEY)):
         with pytest.raises(MessageError):
-            BFV.cipher(wrong, LAYOUT)
+            SCHEMES[name].cipher(wrong, LAYOUT)
 
 
-def test_a_plain_answer_is_no_encrypted_one():
+@ENCRYPTED
+def test_a_plain_answer_is_no_encrypted_one(name):
     aggregate = PLAIN.total(LAYOUT)
     aggregate.add(CLEAR.encrypt(slots(), LAYOUT))
     with pytest.raises(MessageError):
-        CIPHER.decrypt(aggregate.answer(), LAYOUT)
+        CIPHERS[name].decrypt(aggregate.answer(), LAYOUT)
     assert PLAIN.wire(LAYOUT).read_answer(aggregate.answer())[0] == [1]

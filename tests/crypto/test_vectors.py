@@ -34,7 +34,7 @@ from securepfl.crypto.similarity.norms import encode_norm, travelled_norm
 from securepfl.crypto.similarity.precision import FINE
 from securepfl.crypto.similarity.scheme import Shape, similarity_scheme
 from securepfl.crypto.similarity.sketches import sketch
-from securepfl.crypto.sums import seal
+from securepfl.crypto.sums import lean_cipher
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.packing import dequantise_sum, pack, quantise, unpack
@@ -204,15 +204,15 @@ def shown(data):
 
 def test_the_noise_of_lean(monkeypatch):
     told, signed = SUMS["noise"], 2**60
-    monkeypatch.setattr(seal, "fresh_key", lambda: raw(told["key"]))
-    found = seal.centred_noise(len(told["drawn"]), signed).tolist()
+    monkeypatch.setattr(lean_cipher, "fresh_key", lambda: raw(told["key"]))
+    found = lean_cipher.centred_noise(len(told["drawn"]), signed).tolist()
     assert [(word + signed // 2) % signed - signed // 2 for word in found] == told["drawn"]
 
 
 @pytest.mark.parametrize("case", SUMS["cases"], ids=lambda case: f"{case['values']} of {case['bits']} bits")
 @pytest.mark.parametrize("name", ["lean", "none"])
 def test_sums_and_answers(name, case, monkeypatch):
-    layout, scheme, stored = layout_of(case), find_scheme({"lean": "bfv"}.get(name, name)), case[name]
+    layout, scheme, stored = layout_of(case), find_scheme(name), case[name]
     key, context, weights = raw(SUMS["tag_key"]), raw(SUMS["context"]), case["weights"]
     top, t = np.uint64(top_level(case["bits"])), layout.parameters.plain_modulus
     levels = [uniform_words(raw(levels_key), case["values"], int(top) + 1) for levels_key in case["levels_keys"]]
@@ -222,9 +222,9 @@ def test_sums_and_answers(name, case, monkeypatch):
     if mask is not None:
         slots[0] = (slots[0] + mask) % np.uint64(t)
     cipher, total = scheme.cipher(raw(SUMS["ring_key"]) if scheme.encrypted else b"", layout), scheme.total(layout)
-    drawn = Drawn(tokens=stored.get("seeds", [])).instead_in(monkeypatch, seal)
+    drawn = Drawn(tokens=stored.get("seeds", [])).instead_in(monkeypatch, lean_cipher)
     noise = list(map(raw, stored.get("noise_keys", [])))
-    monkeypatch.setattr(seal, "fresh_key", lambda: noise.pop(0))
+    monkeypatch.setattr(lean_cipher, "fresh_key", lambda: noise.pop(0))
     for row, contribution, weight in zip(slots, stored["contributions"], weights, strict=True):
         sent = cipher.encrypt(row, layout)
         assert shown(sent) == contribution

@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from securepfl.crypto.sums.seal import CiphertextSum
+
 HEADER = {
     "magic": (0, 4),
     "version": (4, 5),
@@ -300,6 +302,7 @@ def _feed(digest, thing):
     elif isinstance(thing, msgspec.Struct):
         _feed(digest, msgspec.structs.asdict(thing))
     elif dataclasses.is_dataclass(thing) or hasattr(thing, "__dict__"):
-        _feed(digest, vars(thing))
+        seals = isinstance(thing, CiphertextSum)
+        _feed(digest, [thing._context.words(one, 2) for one in thing._sum] if seals else vars(thing))
     else:
         raise TypeError(f"no fingerprint of {type(thing)}")

@@ -90,7 +90,7 @@ def test_masks_add_no_byte_to_the_encrypted_update(tmp_path):
 def decrypted(client, update):
     """The slots of one hospital's update, as whoever holds the federation key decrypts them."""
     channel = channels_of(client)["update"]
-    aggregate = find_scheme("bfv").total(channel.layout)
+    aggregate = find_scheme("tenseal").total(channel.layout)
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
 

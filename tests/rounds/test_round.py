@@ -13,7 +13,6 @@ from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, r
 from securepfl.client.client import Client
 from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
-from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.errors import (
     AggregateError,
     BudgetError,
@@ -66,7 +65,7 @@ def test_the_applied_step_is_the_weighted_mean_of_what_was_sent(tmp_path):
 def test_encrypted_and_plaintext_rounds_agree_bit_for_bit(tmp_path):
     """Same seed, same federation but for the scheme: every state of every hospital is identical."""
     states = {}
-    for scheme in ("bfv", "none"):
+    for scheme in ("tenseal", "none"):
         federation = federation_of(rounds=4, similarity={"every": 2}, encryption={"scheme": scheme})
         coordinator, clients = parties(federation, tmp_path / scheme, root_key=SEED, noise_key=SEED)
         for _ in range(4):
@@ -74,7 +73,7 @@ def test_encrypted_and_plaintext_rounds_agree_bit_for_bit(tmp_path):
         states[scheme] = {name: msgspec.structs.asdict(state(client)) for name, client in clients.items()}
         close_all(clients)
     for name in NAMES:
-        encrypted, plain = states["bfv"][name], states["none"][name]
+        encrypted, plain = states["tenseal"][name], states["none"][name]
         for key in ("shared", "personal", "residual", "compared", "aggregate", "average_personal"):
             assert encrypted[key].tobytes() == plain[key].tobytes(), (name, key)
         assert encrypted["similarity"] == plain["similarity"] != {}
@@ -311,20 +310,20 @@ def test_the_sum_made_as_the_faulty_ones_is_taken_where_nothing_is_wrong(tmp_pat
 
 def falsified(coordinator, clients, fault):
     """The sum over what all sent, and what is wrong with it."""
-    wire = find_scheme("bfv").wire(coordinator.rules.layouts.update)
+    made = coordinator.federation.scheme_of("update"), coordinator.rules.layouts.update
     updates = {
         name: opened_by_coordinator(coordinator, state(client).pending.message).update
         for name, client in clients.items()
     }
     if fault == "altered":
-        return sum_of(wire, updates.values(), off=2**50)
+        return sum_of(*made, updates.values(), off=2**50)
     if fault == "dropped":
-        return sum_of(wire, [update for name, update in updates.items() if name != "birch"])
+        return sum_of(*made, [update for name, update in updates.items() if name != "birch"])
     if fault == "doubled":
-        return sum_of(wire, updates.values(), weights=[2 if name == "birch" else 1 for name in updates])
+        return sum_of(*made, updates.values(), weights=[2 if name == "birch" else 1 for name in updates])
     if fault == "exchanged":
-        return sum_of(wire, [updates["birch" if name == "damson" else name] for name in updates])
-    return sum_of(wire, updates.values())
+        return sum_of(*made, [updates["birch" if name == "damson" else name] for name in updates])
+    return sum_of(*made, updates.values())
 
 
 @pytest.mark.parametrize(

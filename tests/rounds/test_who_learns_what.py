@@ -112,7 +112,7 @@ def coordinators_view(run):
 def slots_of(run, update, kind="update"):
     """One ciphertext as whoever holds the federation key decrypts it."""
     channel = channels_of(run.clients[CURIOUS])[kind]
-    aggregate = find_scheme("bfv").total(channel.layout)
+    aggregate = find_scheme("tenseal").total(channel.layout)
     aggregate.add(update)
     return channel.cipher.decrypt(aggregate.answer(), channel.layout)
 

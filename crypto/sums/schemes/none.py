@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from securepfl.crypto.sums.packing import check_slots
 from securepfl.crypto.sums.parameters import Layout
+from securepfl.crypto.sums.ring import check_key
 from securepfl.crypto.sums.scheme import Scheme, SumCipher
 from securepfl.crypto.sums.summation import Aggregate
 from securepfl.crypto.sums.wire import Wire
@@ -30,13 +31,20 @@ class Plain:
 
     encrypted = False
     similarity = "plain"
+    unmasked = "none"
+    needs_masks = ""
 
     def wire(self, layout: Layout) -> Wire:
         """Slots alone."""
         return Wire.of_slots(layout)
 
+    def check_key(self, ring_key: bytes) -> None:
+        """There must be none."""
+        check_key(ring_key, needed=False)
+
     def cipher(self, ring_key: bytes, layout: Layout) -> SumCipher:
-        """The same for every layout; there is no key to use."""
+        """The same for every layout."""
+        self.check_key(ring_key)
         return PlainCipher()
 
     def total(self, layout: Layout) -> Aggregate:

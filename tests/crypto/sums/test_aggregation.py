@@ -1,28 +1,30 @@
 """Sums: exact, weighted, tagged, and identical with and without encryption."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securepfl.crypto.sums import seal, versions
+from securepfl.crypto.sums import lean_cipher, seal, versions
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.parameters import SETS, Layout, choose_layout
-from securepfl.crypto.sums.scheme import find_scheme
-from securepfl.crypto.sums.summation import Aggregate
+from securepfl.crypto.sums.scheme import find_scheme, scheme_names
 from securepfl.crypto.sums.uniform import uniform_words
-from securepfl.crypto.sums.wire import Wire
 from securepfl.crypto.sums.words import add, scale, subtract
 from securepfl.errors import AggregateError, MessageError
 
 TAG_KEY, CONTEXT = b"t" * 32, b"federation 1 round 2 attempt 0 update"
 KEY = seal.generate_secret_key()
-BFV, PLAIN = find_scheme("bfv"), find_scheme("none")
+PLAIN = find_scheme("none")
+ENCRYPTED = tuple(name for name in scheme_names() if find_scheme(name).encrypted)
 
 
 def cipher_for(layout, scheme):
-    return find_scheme(scheme).cipher(KEY if scheme == "bfv" else b"", layout)
+    found = find_scheme(scheme)
+    return found.cipher(KEY if found.encrypted else b"", layout)
 
 
 def total_for(layout, scheme):
@@ -50,23 +52,24 @@ def test_encrypted_and_plain_sums_are_identical_and_exact(values, bits, weights,
     row = st.lists(st.integers(0, 2**bits - 2), min_size=values, max_size=values)
     rows = [np.array(data.draw(row), dtype=np.uint64) for _ in weights]
     sums = []
-    for scheme in ("bfv", "none"):
+    for scheme in scheme_names():
         aggregate, cipher = total_for(layout, scheme), cipher_for(layout, scheme)
         for index, (levels, weight) in enumerate(zip(rows, weights, strict=True)):
             contribution = cipher.encrypt(prepare(levels, layout, index, TAG_KEY, CONTEXT), layout)
             assert len(contribution) == find_scheme(scheme).wire(layout).contribution_bytes
             aggregate.add(contribution, weight)
         sums.append(cipher.decrypt(aggregate.answer(), layout))
-    assert (sums[0] == sums[1]).all()
+    assert all((found == sums[0]).all() for found in sums)
     total = check_and_unpack(sums[0], layout, dict(enumerate(weights)), TAG_KEY, CONTEXT)
     assert (total == sum(np.uint64(w) * r for w, r in zip(weights, rows, strict=True))).all()
 
 
+@pytest.mark.parametrize("scheme", ENCRYPTED)
 @pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
-def test_several_ciphertexts_sum_exactly_under_every_set(parameters):
+def test_several_ciphertexts_sum_exactly_under_every_set(parameters, scheme):
     layout = Layout(parameters, 20_000, 8, 9, 3)
     assert layout.ciphertexts > 1
-    total = check_and_unpack(summed(layout, "bfv", {0: 1, 2: 3}), layout, {0: 1, 2: 3}, TAG_KEY, CONTEXT)
+    total = check_and_unpack(summed(layout, scheme, {0: 1, 2: 3}), layout, {0: 1, 2: 3}, TAG_KEY, CONTEXT)
     assert (total == levels_for(layout, 0) + np.uint64(3) * levels_for(layout, 2)).all()
 
 
@@ -74,7 +77,7 @@ LAYOUT = choose_layout(50, 10, 4, 2)
 WEIGHTS = {0: 1, 1: 2, 3: 1}
 
 
-@pytest.mark.parametrize("scheme", ["bfv", "none"])
+@pytest.mark.parametrize("scheme", scheme_names())
 @pytest.mark.parametrize(
     "actual",
     [
@@ -119,11 +122,12 @@ def test_weights_that_carry_between_digits_are_refused():
             check_and_unpack(slots, layout, {0: 2, 1: 2}, TAG_KEY, CONTEXT)
 
 
-def test_ciphertexts_altered_in_transit_are_refused_alike():
-    cipher, aggregate = cipher_for(LAYOUT, "bfv"), BFV.total(LAYOUT)
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_ciphertexts_altered_in_transit_are_refused_alike(scheme):
+    cipher, aggregate = cipher_for(LAYOUT, scheme), total_for(LAYOUT, scheme)
     aggregate.add(cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT))
     answer = aggregate.answer()
-    for position in (20, -3):  # a seed, a word
+    for position in (20, -3):  # a seed or a word of a uniform half, a word
         altered = bytearray(answer)
         altered[position] ^= 1
         slots = cipher.decrypt(bytes(altered), LAYOUT)
@@ -131,7 +135,7 @@ def test_ciphertexts_altered_in_transit_are_refused_alike():
             check_and_unpack(slots, LAYOUT, {0: 1}, TAG_KEY, CONTEXT)
 
 
-@pytest.mark.parametrize("scheme", ["bfv", "none"])
+@pytest.mark.parametrize("scheme", scheme_names())
 def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
     cipher, aggregate = cipher_for(LAYOUT, scheme), total_for(LAYOUT, scheme)
     contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
@@ -149,15 +153,17 @@ def test_bytes_of_a_wrong_length_are_refused_before_parsing(scheme):
         cipher.decrypt(answer[: at + 4] + b"\0\0\1\0" + answer[at + 8 :], LAYOUT)
 
 
-def test_another_seal_version_is_refused_naming_both():
-    cipher, aggregate = cipher_for(LAYOUT, "bfv"), BFV.total(LAYOUT)
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+def test_another_seal_version_is_refused_naming_both(scheme):
+    cipher, aggregate = cipher_for(LAYOUT, scheme), total_for(LAYOUT, scheme)
     contribution = cipher.encrypt(prepare(levels_for(LAYOUT, 0), LAYOUT, 0, TAG_KEY, CONTEXT), LAYOUT)
     foreign = versions.make_stamp((3, 6), (0, 3, 4)) + contribution[versions.STAMP_BYTES :]
     aggregate.add(contribution)
     with pytest.raises(MessageError, match=r"SEAL 3\.6, TenSEAL 0\.3\.4.*SEAL 4\.") as caught:
         aggregate.add(foreign)
     assert "\n" not in str(caught.value)
-    lone = Aggregate(Wire.of_ciphertexts(LAYOUT, foreign[: versions.STAMP_BYTES]))
+    wire = find_scheme(scheme).wire(LAYOUT)
+    lone = type(aggregate)(dataclasses.replace(wire, stamp=foreign[: versions.STAMP_BYTES]))
     lone.add(foreign)
     with pytest.raises(MessageError, match=r"SEAL 3\.6"):
         cipher.decrypt(lone.answer(), LAYOUT)
@@ -183,7 +189,7 @@ def fresh(secret, message):
     round(q m / t).
     """
     q, t = secret.parameters.coeff_modulus, secret.parameters.plain_modulus
-    seed, words = secret.encrypt(np.full(DEGREE, message, dtype=np.uint64))
+    seed, words = lean_cipher.encrypted(secret, np.full(DEGREE, message, dtype=np.uint64))
     uniform = uniform_words(seed, DEGREE, q).reshape(1, -1)
     low, high = np.zeros(DEGREE, dtype=np.uint64), np.full(DEGREE, q // t, dtype=np.uint64)
     while (high - low).max() > 1:
@@ -260,7 +266,7 @@ def test_a_mask_comes_off_the_sum_exactly(weight, seed):
     t, random = layout.parameters.plain_modulus, np.random.default_rng(seed)
     slots = prepare(levels_for(layout, 1), layout, 1, TAG_KEY, CONTEXT)
     mask = random.integers(0, t, slots.size).astype(np.uint64)
-    for scheme in ("bfv", "none"):
+    for scheme in scheme_names():
         aggregate, cipher = total_for(layout, scheme), cipher_for(layout, scheme)
         aggregate.add(cipher.encrypt(add(slots, mask, t), layout), weight)
         opened = cipher.decrypt(aggregate.answer(scale(mask, weight, t)), layout)
@@ -268,13 +274,14 @@ def test_a_mask_comes_off_the_sum_exactly(weight, seed):
         assert (total == np.uint64(weight) * levels_for(layout, 1)).all()
 
 
-def test_one_secret_key_serves_every_set_and_uploads_are_cut_after_the_last_slot():
-    key = seal.generate_secret_key()
-    for parameters in SETS:
-        layout, cipher = Layout(parameters, 500, 4, 16, 16), BFV.cipher(key, Layout(parameters, 500, 4, 16, 16))
-        slots = prepare(levels_for(layout, 0), layout, 0, TAG_KEY, CONTEXT)
-        contribution = cipher.encrypt(slots, layout)
-        assert len(contribution) == versions.STAMP_BYTES + layout.upload_bytes
-        aggregate = BFV.total(layout)
-        aggregate.add(contribution)
-        assert (cipher.decrypt(aggregate.answer(), layout) == slots).all()
+@pytest.mark.parametrize("scheme", ENCRYPTED)
+@pytest.mark.parametrize("parameters", SETS, ids=lambda p: p.name)
+def test_one_secret_key_serves_every_set_and_uploads_are_cut_after_the_last_slot(parameters, scheme):
+    layout = Layout(parameters, 500, 4, 16, 16)
+    cipher, aggregate = cipher_for(layout, scheme), total_for(layout, scheme)
+    slots = prepare(levels_for(layout, 0), layout, 0, TAG_KEY, CONTEXT)
+    contribution = cipher.encrypt(slots, layout)
+    seeds = find_scheme(scheme).wire(layout).seed_bytes
+    assert len(contribution) == versions.STAMP_BYTES + seeds + -(-layout.slots * layout.word_bits // 8)
+    aggregate.add(contribution)
+    assert (cipher.decrypt(aggregate.answer(), layout) == slots).all()

@@ -96,7 +96,7 @@ def test_seals_own_encryptions_lie_within_fresh_noise_of_the_linear_encoding(par
     fresh = sealapi.Ciphertext()
     sealapi.Encryptor(context.seal, key).encrypt_symmetric(context.plaintext(words), fresh)
     first, uniform = context.words(fresh, 2)
-    phase = first.astype(object) + secret._times_secret(uniform.reshape(1, -1))[0].astype(object)
+    phase = first.astype(object) + secret.times_secret(uniform.reshape(1, -1))[0].astype(object)
     linear = words.astype(object) * parameters.step
     noise = (phase - linear + q // 2) % q - q // 2
     assert np.abs(noise).max() <= 22
@@ -118,4 +118,4 @@ def test_no_value_slot_ever_leaves_the_linear_half(values, bits, clients, weight
 def test_one_key_is_the_same_polynomial_under_every_prime(parameters):
     secret, rows = seal.SecretContext(parameters, KEY), np.zeros((1, DEGREE), dtype=np.uint64)
     rows[0, 0] = 1
-    assert (secret._times_secret(rows)[0] == unpack_key(KEY, parameters.coeff_modulus)).all()
+    assert (secret.times_secret(rows)[0] == unpack_key(KEY, parameters.coeff_modulus)).all()

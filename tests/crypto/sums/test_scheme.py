@@ -6,6 +6,7 @@ from parties import close_all, exchange, federation_of, parties
 
 from securepfl.crypto.sums import schemes
 from securepfl.crypto.sums.parameters import choose_layout
+from securepfl.crypto.sums.ring import generate_ring_key
 from securepfl.crypto.sums.scheme import find_scheme, scheme_names
 from securepfl.errors import ConfigError
 
@@ -33,10 +34,13 @@ class Shifted(PlainCipher):
 
 
 class Toy:
-    encrypted, similarity = False, "plain"
+    encrypted, similarity, unmasked, needs_masks = False, "plain", "toy", ""
 
     def wire(self, layout):
         return Wire.of_slots(layout)
+
+    def check_key(self, ring_key):
+        assert not ring_key
 
     def cipher(self, ring_key, layout):
         return Shifted()
@@ -60,7 +64,7 @@ def toy(tmp_path, monkeypatch):
 
 
 def test_the_file_is_found_by_its_name_and_gone_without_it(toy):
-    assert set(scheme_names()) >= {"bfv", "none", "toy"}
+    assert set(scheme_names()) >= {"lean", "none", "tenseal", "toy"}
     layout = choose_layout(30, 8, 3)
     slots = np.arange(layout.slots, dtype=np.uint64)
     total, cipher = toy.total(layout), toy.cipher(b"", layout)
@@ -70,9 +74,43 @@ def test_the_file_is_found_by_its_name_and_gone_without_it(toy):
 
 
 def test_settings_know_the_schemes_that_are_there():
-    known = " and ".join(scheme_names())
-    with pytest.raises(ConfigError, match=rf"scheme = 'toy': known are {known}"):
+    with pytest.raises(ConfigError, match="scheme = 'toy': known are lean, none and tenseal"):
         federation_of(encryption={"scheme": "toy"})
+
+
+def test_an_old_name_is_refused_with_the_new_ones():
+    with pytest.raises(ConfigError, match=r"scheme = 'bfv': it is called lean now.*tenseal") as caught:
+        federation_of(encryption={"scheme": "bfv"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", scheme_names())
+def test_a_scheme_that_needs_masks_is_refused_without_and_carries_no_sum_without(name):
+    scheme, masked = find_scheme(name), {"encryption": {"scheme": name, "masking": "pairwise"}}
+    assert not find_scheme(scheme.unmasked).needs_masks
+    assert find_scheme(scheme.unmasked).encrypted == scheme.encrypted
+    beside = {"similarity": {"every": 1, "beside_masks": True}}
+    federation = federation_of(**masked, **beside)
+    assert federation.scheme_of("update") is scheme
+    assert federation.scheme_of("personal") is find_scheme(scheme.unmasked)
+    if not scheme.needs_masks:
+        unmasked = federation_of(encryption={"scheme": name})
+        assert unmasked.scheme_of("update") is unmasked.scheme_of("personal") is scheme is find_scheme(scheme.unmasked)
+        return
+    with pytest.raises(ConfigError, match=r'scheme = "lean" needs masking = "pairwise": .*seed.*low bits') as caught:
+        federation_of(encryption={"scheme": name})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_of_the_other_kind_is_refused_in_a_line():
+    layout, key = choose_layout(30, 8, 3), generate_ring_key()
+    for name in scheme_names():
+        scheme = find_scheme(name)
+        wrong = b"" if scheme.encrypted else key
+        for refused in (scheme.check_key, lambda bad, scheme=scheme: scheme.cipher(bad, layout)):
+            with pytest.raises(ConfigError, match="ask the steward") as caught:
+                refused(wrong)
+            assert "\n" not in str(caught.value)
 
 
 def parts_of(client):

@@ -1,0 +1,36 @@
+"""The coordinator's half of a sum by SEAL: no key, and SEAL loads only containers rebuilt around checked words."""
+
+import numpy as np
+
+from securepfl.crypto.sums.seal import CiphertextSum
+from securepfl.crypto.sums.summation import Aggregate
+from securepfl.crypto.sums.uniform import uniform_words
+from securepfl.crypto.sums.wire import Wire
+from securepfl.crypto.sums.words import Words, add, subtract
+from securepfl.randomness import fresh_key
+
+
+class SealAggregate(Aggregate):
+    """As `Aggregate`, with SEAL's Evaluator: the answer holds the sum of the uniform halves in place of their seeds,
+    and a flood over the words.
+
+    So a hospital gets what it needs of all contributions together, and the half of none: given that sum, the words of
+    each other hospital are uniform to it, low bits and all, while there are two of them.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire)
+        self._ciphertexts = CiphertextSum(wire.layout.parameters, wire.layout.slots)
+
+    def _take(self, seeds: bytes, words: Words, weight: int) -> None:
+        self._ciphertexts.add(seeds, words, weight)
+
+    def _summed(self, mask: Words | None) -> tuple[bytes, Words]:
+        words, halves = self._ciphertexts.words(mask)
+        return self._wire.pack_halves(halves), add(words, self._flood(), self._wire.modulus)
+
+    def _flood(self) -> Words:
+        """Uniform in [-F, F] modulo the prime, shape (slots,), with F all the room that the margin leaves."""
+        layout = self._wire.layout
+        drawn = uniform_words(fresh_key(), layout.slots, 2 * layout.flood + 1)
+        return subtract(drawn, np.full_like(drawn, layout.flood), self._wire.modulus)
