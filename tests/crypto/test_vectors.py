@@ -34,7 +34,7 @@ from securepfl.crypto.similarity.norms import encode_norm, travelled_norm
 from securepfl.crypto.similarity.precision import FINE
 from securepfl.crypto.similarity.scheme import Shape, similarity_scheme
 from securepfl.crypto.similarity.sketches import sketch
-from securepfl.crypto.sums import lean_cipher
+from securepfl.crypto.sums import lean_cipher, seal_sum
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.packing import dequantise_sum, pack, quantise, unpack
@@ -209,33 +209,66 @@ def test_the_noise_of_lean(monkeypatch):
     assert [(word + signed // 2) % signed - signed // 2 for word in found] == told["drawn"]
 
 
-@pytest.mark.parametrize("case", SUMS["cases"], ids=lambda case: f"{case['values']} of {case['bits']} bits")
+CASES = pytest.mark.parametrize("case", SUMS["cases"], ids=lambda case: f"{case['values']} of {case['bits']} bits")
+
+
+class Prepared:
+    """What hospitals put into one sum, and what must come out."""
+
+    def __init__(self, case):
+        self.layout, self.weights = layout_of(case), case["weights"]
+        self.key, self.context = raw(SUMS["tag_key"]), raw(SUMS["context"])
+        levels = top_level(case["bits"]) + 1
+        self.levels = [uniform_words(raw(key), case["values"], levels) for key in case["levels_keys"]]
+        self.slots = [prepare(row, self.layout, index, self.key, self.context) for index, row in enumerate(self.levels)]
+        assert shown(self.slots[0].astype(">u8").tobytes()) == case["slots"]
+        t, self.mask = self.layout.parameters.plain_modulus, None
+        if "mask_key" in case:
+            self.mask = uniform_words(raw(case["mask_key"]), self.layout.slots, t)
+            self.slots[0] = (self.slots[0] + self.mask) % np.uint64(t)
+
+    def check(self, slots, weights):
+        """The decrypted slots are right, tag and all."""
+        found = check_and_unpack(slots, self.layout, dict(enumerate(weights)), self.key, self.context)
+        rows = zip(*self.levels[: len(weights)], strict=True)
+        assert found.tolist() == [sum(w * int(one) for w, one in zip(weights, row, strict=True)) for row in rows]
+
+
+@CASES
 @pytest.mark.parametrize("name", ["lean", "none"])
 def test_sums_and_answers(name, case, monkeypatch):
-    layout, scheme, stored = layout_of(case), find_scheme(name), case[name]
-    key, context, weights = raw(SUMS["tag_key"]), raw(SUMS["context"]), case["weights"]
-    top, t = np.uint64(top_level(case["bits"])), layout.parameters.plain_modulus
-    levels = [uniform_words(raw(levels_key), case["values"], int(top) + 1) for levels_key in case["levels_keys"]]
-    slots = [prepare(row, layout, index, key, context) for index, row in enumerate(levels)]
-    assert shown(slots[0].astype(">u8").tobytes()) == case["slots"]
-    mask = uniform_words(raw(case["mask_key"]), layout.slots, t) if "mask_key" in case else None
-    if mask is not None:
-        slots[0] = (slots[0] + mask) % np.uint64(t)
-    cipher, total = scheme.cipher(raw(SUMS["ring_key"]) if scheme.encrypted else b"", layout), scheme.total(layout)
+    scheme, stored, sums = find_scheme(name), case[name], Prepared(case)
+    layout, total = sums.layout, scheme.total(sums.layout)
+    cipher = scheme.cipher(raw(SUMS["ring_key"]) if scheme.encrypted else b"", layout)
     drawn = Drawn(tokens=stored.get("seeds", [])).instead_in(monkeypatch, lean_cipher)
     noise = list(map(raw, stored.get("noise_keys", [])))
     monkeypatch.setattr(lean_cipher, "fresh_key", lambda: noise.pop(0))
-    for row, contribution, weight in zip(slots, stored["contributions"], weights, strict=True):
+    for row, contribution, weight in zip(sums.slots, stored["contributions"], sums.weights, strict=True):
         sent = cipher.encrypt(row, layout)
         assert shown(sent) == contribution
         assert len(sent) == scheme.wire(layout).contribution_bytes
         total.add(sent, weight)
     assert not drawn.tokens and not noise
-    answer = total.answer(mask)
+    answer = total.answer(sums.mask)
     assert shown(answer) == stored["answer"]
-    found = check_and_unpack(cipher.decrypt(answer, layout), layout, dict(enumerate(weights)), key, context)
-    expected = [sum(w * int(one) for w, one in zip(weights, row, strict=True)) for row in zip(*levels, strict=True)]
-    assert found.tolist() == expected
+    sums.check(cipher.decrypt(answer, layout), sums.weights)
+
+
+@CASES
+def test_sums_and_answers_by_seal(case, monkeypatch):
+    """SEAL's own noise can't be fixed: what it could have encrypted is given, and what it makes has the same form."""
+    scheme, stored, sums = find_scheme("tenseal"), case["tenseal"], Prepared(case)
+    layout, total, cipher = sums.layout, scheme.total(sums.layout), scheme.cipher(raw(SUMS["ring_key"]), sums.layout)
+    weights = sums.weights[: len(stored["contributions"])]
+    for contribution, weight, slots in zip(stored["contributions"], weights, sums.slots, strict=False):
+        total.add(raw(contribution), weight)
+        own = cipher.encrypt(slots, layout)
+        assert (len(own), own[:8]) == (len(contribution) // 2, raw(contribution)[:8])
+    monkeypatch.setattr(seal_sum, "fresh_key", lambda: raw(stored["flood_key"]))
+    answer = total.answer(sums.mask)
+    assert shown(answer) == stored["answer"]
+    assert len(answer) == scheme.wire(layout).answer_bytes(len(weights))
+    sums.check(cipher.decrypt(answer, layout), weights)
 
 
 # --- masks ---

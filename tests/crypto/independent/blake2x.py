@@ -94,16 +94,23 @@ def _seal_bytes(seed: bytes) -> Iterator[bytes]:
         yield from (data[at : at + 8] for at in range(0, len(data), 8))
 
 
-def seal_uniform(seed: bytes, count: int, prime: int) -> list[int]:
-    """The polynomial that SEAL expands from a ciphertext's seed: words below the largest multiple of the prime, less
-    one, modulo it. A word that is not is drawn anew after all the others.
+def seal_uniform_rows(seed: bytes, count: int, primes: tuple[int, ...]) -> list[list[int]]:
+    """The polynomial that SEAL expands from a ciphertext's seed, modulo each prime: words below the largest multiple of
+    the prime, less one, modulo it. Words that are not are drawn anew, after all those of all primes.
     """
-    stream = _seal_bytes(seed)
-    drawn = [int.from_bytes(next(stream), "little") for _ in range(count)]
-    limit, words = (2**64 - 1) - (2**64 - 1) % prime - 1, []
-    for first in drawn:
-        word = first
-        while word >= limit:
-            word = int.from_bytes(next(stream), "little")
-        words.append(word % prime)
-    return words
+    stream, rows = _seal_bytes(seed), []
+    drawn = [[int.from_bytes(next(stream), "little") for _ in range(count)] for _ in primes]
+    for prime, row in zip(primes, drawn, strict=True):
+        limit, words = (2**64 - 1) - (2**64 - 1) % prime - 1, []
+        for first in row:
+            word = first
+            while word >= limit:
+                word = int.from_bytes(next(stream), "little")
+            words.append(word % prime)
+        rows.append(words)
+    return rows
+
+
+def seal_uniform(seed: bytes, count: int, prime: int) -> list[int]:
+    """The same for one prime."""
+    return seal_uniform_rows(seed, count, (prime,))[0]

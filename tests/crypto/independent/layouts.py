@@ -1,6 +1,7 @@
 """Parameter sets, their margin and layouts, from the head of crypto/sums/parameters.py, in exact arithmetic."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from bits import packed_bytes
 
@@ -50,57 +51,57 @@ class Layout:
     clients: int
     max_weight: int
 
-    @property
+    @cached_property
     def weight(self) -> int:
         """The largest sum of weights."""
         return self.clients * self.max_weight
 
-    @property
+    @cached_property
     def top(self) -> int:
         """The highest level."""
         return 2**self.bits - 2
 
-    @property
+    @cached_property
     def base(self) -> int:
         """Of the digits: one more than the largest sum of levels."""
         return self.weight * self.top + 1
 
-    @property
+    @cached_property
     def fits(self) -> bool:
         """Whether the set carries it at all."""
         return self.base <= self.set.t and self.set.carries(self.weight, 0, _LEAST_FLOOD)
 
-    @property
+    @cached_property
     def fields(self) -> int:
         """Digits in a slot."""
         return max(k for k in range(1, 64) if self.base**k <= self.set.t)
 
-    @property
+    @cached_property
     def value_slots(self) -> int:
         """Slots of digits."""
         return -(-self.values // self.fields)
 
-    @property
+    @cached_property
     def tag_slots(self) -> int:
         """As many as make a forgery 2^-64."""
         return min(k for k in range(1, 64) if self.set.t**k >= 2**64)
 
-    @property
+    @cached_property
     def slots(self) -> int:
         """All of them."""
         return self.value_slots + self.tag_slots
 
-    @property
+    @cached_property
     def ciphertexts(self) -> int:
         """Polynomials that hold them."""
         return -(-self.slots // DEGREE)
 
-    @property
+    @cached_property
     def dropped_bits(self) -> int:
         """The most low bits that can be left out."""
         return max(d for d in range(60) if self.set.carries(self.weight, d, _LEAST_FLOOD))
 
-    @property
+    @cached_property
     def flood(self) -> int:
         """The largest F that the margin then still carries."""
         low, high = 0, 2**60
@@ -112,12 +113,12 @@ class Layout:
                 high = middle - 1
         return low
 
-    @property
+    @cached_property
     def word_bits(self) -> int:
         """Bits of a word that are sent."""
         return self.set.q.bit_length() - self.dropped_bits
 
-    @property
+    @cached_property
     def upload_bytes(self) -> int:
         """Seed and words."""
         return SEED_BYTES + packed_bytes(self.slots, self.word_bits)

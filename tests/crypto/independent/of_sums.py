@@ -1,11 +1,13 @@
 """What layouts.json, packing.json, tags.json, encoding.json and sums.json hold."""
 
 import hashlib
+from dataclasses import dataclass
 
 import layouts
 import packing
 import ring
 from bits import pack_words
+from blake2x import seal_uniform
 from inputs import CONTEXT, KEY, named, numbers, real_vector
 from streams import uniform_words
 from text import exact, texts
@@ -92,20 +94,25 @@ _SUMS = (
     # values, bits, clients, max_weight, weights, whether a mask is shown too
     (30, 10, 4, 2, [1, 2, 1], True),
     (20, 16, 5, 1000, [1000, 1, 7], False),
-    (14_000, 12, 5, 1, [1, 1], False),
+    (9_000, 10, 100, 1, [1, 1], False),
 )
 
 
 def sums() -> dict:
-    """Contributions and answers of "lean" and in clear, with fixed seeds and noise; long ones as their digests."""
+    """Contributions and answers of every scheme, with fixed seeds and noise; long ones as their digests."""
     secret = ring.ternary(_RING_KEY)
     return {
         "ring_key": ring.packed_key(secret).hex(),
         "tag_key": KEY.hex(),
         "context": CONTEXT.hex(),
         "noise": {"key": named("noise").hex(), "drawn": ring.noise(named("noise"), 24)},
+        "half": {"seed": named("half", 64).hex(), "sha256": _half(named("half", 64))},
         "cases": [_sum(number, secret) for number in range(len(_SUMS))],
     }
+
+
+def _half(seed: bytes) -> str:
+    return hashlib.sha256(_words(seal_uniform(seed, layouts.DEGREE, layouts.SETS[0].q))).hexdigest()
 
 
 def _shown(data: bytes) -> str:
@@ -125,40 +132,83 @@ def _sum(number: int, secret: list[int]) -> dict:
         # As if one hospital had masked, whose weight is 1, and its mask came off the sum.
         slots[0] = [(slot + one) % layout.set.t for slot, one in zip(slots[0], mask, strict=True)]
         case["mask_key"] = named(f"mask {number}").hex()
-    return case | {"none": _in_clear(layout, slots, weights, mask), "lean": _lean(layout, slots, weights, mask, secret)}
+    found = _Sum(layout, slots, weights, mask, secret)
+    return case | {"none": found.in_clear(), "lean": found.lean(), "tenseal": found.tenseal()}
 
 
 def _words(row: list[int]) -> bytes:
     return b"".join(word.to_bytes(8, "big") for word in row)
 
 
-def _in_clear(layout: layouts.Layout, slots: list[list[int]], weights: list[int], mask: list[int] | None) -> dict:
-    t = layout.set.t
-    width = t.bit_length()
-    total = [sum(w * slot for w, slot in zip(weights, row, strict=True)) for row in zip(*slots, strict=True)]
-    total = [(word - one) % t for word, one in zip(total, mask or [0] * len(total), strict=True)]
-    head = b"".join(number.to_bytes(4, "big") for number in (len(weights), *weights))
-    return {
-        "contributions": [_shown(pack_words(row, width)) for row in slots],
-        "answer": _shown(head + pack_words(total, width)),
-    }
+@dataclass(frozen=True)
+class _Sum:
+    """One sum under each scheme."""
 
+    layout: layouts.Layout
+    slots: list[list[int]]
+    weights: list[int]
+    mask: list[int] | None
+    secret: list[int]
 
-def _lean(
-    layout: layouts.Layout, slots: list[list[int]], weights: list[int], mask: list[int] | None, secret: list[int]
-) -> dict:
-    names = [f"{layout.set.name} {layout.values} {index}" for index in range(len(slots))]
-    seeds, noises = [named(f"seed {name}") for name in names], [named(f"noise {name}") for name in names]
-    words = [ring.encrypted(row, layout, secret, *drawn) for row, *drawn in zip(slots, seeds, noises, strict=True)]
-    answer, total, a = ring.answered(words, weights, seeds, layout, mask)
-    if layout.ciphertexts == 1:
-        expected = [sum(w * slot for w, slot in zip(weights, row, strict=True)) for row in zip(*slots, strict=True)]
-        expected = [(word - one) % layout.set.t for word, one in zip(expected, mask or [0] * len(total), strict=True)]
-        assert ring.decrypted(total, a, layout, secret) == expected
-    sent = [ring.contribution(row, layout, seed) for row, seed in zip(words, seeds, strict=True)]
-    return {
-        "seeds": [seed.hex() for seed in seeds],
-        "noise_keys": [key.hex() for key in noises],
-        "contributions": [_shown(data) for data in sent],
-        "answer": _shown(answer),
-    }
+    def expected(self, weights: list[int]) -> list[int]:
+        """The weighted sum of slots, less the mask."""
+        total = [0] * self.layout.slots
+        for weight, row in zip(weights, self.slots, strict=False):
+            total = [sum_ + weight * slot for sum_, slot in zip(total, row, strict=True)]
+        return [
+            (word - one) % self.layout.set.t for word, one in zip(total, self.mask or [0] * len(total), strict=True)
+        ]
+
+    def name(self, index: int) -> str:
+        return f"{self.layout.set.name} {self.layout.values} {index}"
+
+    def in_clear(self) -> dict:
+        """Packed slots."""
+        width = self.layout.set.t.bit_length()
+        head = b"".join(number.to_bytes(4, "big") for number in (len(self.weights), *self.weights))
+        return {
+            "contributions": [_shown(pack_words(row, width)) for row in self.slots],
+            "answer": _shown(head + pack_words(self.expected(self.weights), width)),
+        }
+
+    def encrypted(self, halves: list[list[int]], noises: list[bytes]) -> list[list[int]]:
+        """c0 of each."""
+        drawn = zip(self.slots, halves, noises, strict=False)
+        return [ring.hidden(row, self.layout, self.secret, half, noise) for row, half, noise in drawn]
+
+    def check(self, total: list[int], half: list[int], weights: list[int]) -> None:
+        """The sum decrypts to what it should."""
+        assert ring.decrypted(total, half, weights, self.layout, self.secret) == self.expected(weights)
+
+    def lean(self) -> dict:
+        """Our own encryption."""
+        names = [self.name(index) for index in range(len(self.slots))]
+        seeds, noises = [named(f"seed {name}") for name in names], [named(f"noise {name}") for name in names]
+        halves = [ring.lean_half(seed, self.layout) for seed in seeds]
+        rows = self.encrypted(halves, noises)
+        total = ring.summed(rows, self.weights, self.layout, self.mask)
+        self.check(total, ring.summed_half(halves, self.weights, self.layout), self.weights)
+        sent = [ring.contribution(row, self.layout, seed) for row, seed in zip(rows, seeds, strict=True)]
+        return {
+            "seeds": [seed.hex() for seed in seeds],
+            "noise_keys": [key.hex() for key in noises],
+            "contributions": [_shown(data) for data in sent],
+            "answer": _shown(ring.answer(self.weights, b"".join(seeds), total, self.layout)),
+        }
+
+    def tenseal(self) -> dict:
+        """What SEAL could have encrypted, whole, and how the coordinator answers; of long ones the first alone."""
+        weights = self.weights if self.layout.ciphertexts == 1 else self.weights[:1]
+        names = [self.name(index) for index in range(len(weights))]
+        seeds = [named(f"SEAL's seeds {name}", 64 * self.layout.ciphertexts) for name in names]
+        halves = [ring.seal_half(seed, self.layout) for seed in seeds]
+        rows = self.encrypted(halves, [named(f"SEAL's noise {name}") for name in names])
+        flood_key, half = named(f"flood {names[0]}"), ring.summed_half(halves, weights, self.layout)
+        total = ring.flooded(ring.summed(rows, weights, self.layout, self.mask), self.layout, flood_key)
+        self.check(total, half, weights)
+        sent = [ring.contribution(row, self.layout, seed) for row, seed in zip(rows, seeds, strict=True)]
+        return {
+            "contributions": [data.hex() for data in sent],
+            "flood_key": flood_key.hex(),
+            "answer": _shown(ring.answer(weights, ring.packed_half(half, self.layout), total, self.layout)),
+        }

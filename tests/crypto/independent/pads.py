@@ -1,7 +1,7 @@
 """Sketches under one-time pads modulo 2^31 - 1, as the head of crypto/similarity/pads.py tells it, and in clear."""
 
 from bits import pack_words
-from sketches import SKETCH_NORM, level_norm, norm_level
+from sketches import FINE, level_norm, norm_level
 from streams import derive_key, integers, uniform_words
 
 P = 2**31 - 1
@@ -67,7 +67,7 @@ def answer(uploads: list[Parts], client: int, other: int) -> bytes:
 def opened(sketches: list[list[int]], norms: list[float], client: int, other: int) -> list[float]:
     """Cosine and norm."""
     product = sum(a * b for a, b in zip(sketches[client], sketches[other], strict=True))
-    return [max(-1.0, min(1.0, product / SKETCH_NORM**2)), level_norm(norm_level(norms[other]))]
+    return [max(-1.0, min(1.0, product / FINE.norm**2)), level_norm(norm_level(norms[other]))]
 
 
 def plain_upload(sketch: list[int], norm: float) -> bytes:

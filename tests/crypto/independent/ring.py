@@ -1,14 +1,17 @@
-"""The ring of sums: polynomials modulo X^4096 + 1 and a prime, a ternary key, and our own RLWE encryption ("lean").
+"""The ring of sums: polynomials modulo X^4096 + 1 and a prime, a ternary key, and RLWE encryption.
 
 c0 = encoded message - a s + e, where a is expanded from a seed and e counts bits: those of 21 less those of 21 others.
+"lean" and SEAL differ in how a follows from a seed. What SEAL draws for e nobody can fix: here e is lean's for both.
 """
 
-from operator import add, sub
-
 from bits import pack_words
+from blake2x import seal_uniform
 from layouts import DEGREE, SEED_BYTES, STAMP, Layout
 from packing import encoded
 from streams import uniform_words, words
+
+_DIGIT = 80
+"""Bits: 4,096 words below 2^60 sum to less than 2^72."""
 
 
 def ternary(key: bytes) -> list[int]:
@@ -22,13 +25,21 @@ def packed_key(secret: list[int]) -> bytes:
 
 
 def product(a: list[int], secret: list[int], modulus: int) -> list[int]:
-    """a s modulo X^4096 + 1: what passes the top comes back at the bottom with the other sign."""
-    total = [0] * DEGREE
-    for place, coefficient in enumerate(secret):
-        if coefficient:
-            turned = [-word for word in a[DEGREE - place :]] + a[: DEGREE - place]
-            total = list(map(add if coefficient == 1 else sub, total, turned))
-    return [word % modulus for word in total]
+    """a s modulo X^4096 + 1: what passes the top comes back at the bottom with the other sign.
+
+    A polynomial stands as one number, a digit a coefficient, so that to multiply by a power of X is to shift.
+    """
+    number = sum(word << _DIGIT * place for place, word in enumerate(a))
+    added = sum(number << _DIGIT * place for place, coefficient in enumerate(secret) if coefficient == 1)
+    taken = sum(number << _DIGIT * place for place, coefficient in enumerate(secret) if coefficient == -1)
+    added_, taken_ = _digits(added), _digits(taken)
+    whole = [plus - minus for plus, minus in zip(added_, taken_, strict=True)]
+    return [(low - high) % modulus for low, high in zip(whole[:DEGREE], whole[DEGREE:], strict=True)]
+
+
+def _digits(number: int) -> list[int]:
+    data = number.to_bytes(2 * DEGREE * _DIGIT // 8, "little")
+    return [int.from_bytes(data[at : at + _DIGIT // 8], "little") for at in range(0, len(data), _DIGIT // 8)]
 
 
 def noise(key: bytes, count: int) -> list[int]:
@@ -37,15 +48,26 @@ def noise(key: bytes, count: int) -> list[int]:
     return [(word & low).bit_count() - (word >> 32 & low).bit_count() for word in words(key, count)]
 
 
-def encrypted(slots: list[int], layout: Layout, secret: list[int], seed: bytes, noise_key: bytes) -> list[int]:
-    """c0, one word a slot."""
-    q, size = layout.set.q, layout.ciphertexts * DEGREE
-    a = uniform_words(seed, size, q)
-    masked = []
-    for start in range(0, size, DEGREE):
+def hidden(slots: list[int], layout: Layout, secret: list[int], a: list[int], noise_key: bytes) -> list[int]:
+    """c0, one word a slot, under the uniform halves a of as many ciphertexts as it takes."""
+    q, masked = layout.set.q, []
+    for start in range(0, len(a), DEGREE):
         masked += product(a[start : start + DEGREE], secret, q)
     errors = noise(noise_key, len(slots))
     return [(encoded(m, layout.set) - b + e) % q for m, b, e in zip(slots, masked, errors, strict=False)]
+
+
+def lean_half(seed: bytes, layout: Layout) -> list[int]:
+    """All a of a contribution of "lean", from its one seed of 32 bytes."""
+    assert len(seed) == SEED_BYTES
+    return uniform_words(seed, layout.ciphertexts * DEGREE, layout.set.q)
+
+
+def seal_half(seeds: bytes, layout: Layout) -> list[int]:
+    """All a of a contribution of "tenseal": each ciphertext's from 64 bytes, as SEAL expands them."""
+    assert len(seeds) == 64 * layout.ciphertexts
+    parts = [seeds[at : at + 64] for at in range(0, len(seeds), 64)]
+    return [word for seed in parts for word in seal_uniform(seed, DEGREE, layout.set.q)]
 
 
 def sent(words_: list[int], layout: Layout) -> bytes:
@@ -53,35 +75,54 @@ def sent(words_: list[int], layout: Layout) -> bytes:
     return pack_words([word >> layout.dropped_bits for word in words_], layout.word_bits)
 
 
-def contribution(words_: list[int], layout: Layout, seed: bytes) -> bytes:
-    """Stamp, seed, words."""
-    assert len(seed) == SEED_BYTES
-    return STAMP + seed + sent(words_, layout)
+def contribution(words_: list[int], layout: Layout, seeds: bytes) -> bytes:
+    """Stamp, seeds, words."""
+    return STAMP + seeds + sent(words_, layout)
 
 
-def answered(
-    contributions: list[list[int]], weights: list[int], seeds: list[bytes], layout: Layout, mask: list[int] | None
-) -> tuple[bytes, list[int], list[int]]:
-    """Stamp, count, weights, seeds, and the sum of the words that were sent, less the mask's encoding. Then what a
-    hospital makes of it: those words with the middle of what was not sent, and the sum of the a.
-    """
+def summed(rows: list[list[int]], weights: list[int], layout: Layout, mask: list[int] | None) -> list[int]:
+    """The sum of the words that were sent, less the mask's encoding."""
     q, d = layout.set.q, layout.dropped_bits
     total = [0] * layout.slots
-    for weight, row in zip(weights, contributions, strict=True):
+    for weight, row in zip(weights, rows, strict=True):
         total = [sum_ + weight * (word >> d << d) for sum_, word in zip(total, row, strict=True)]
     if mask is not None:
         total = [word - encoded(one, layout.set) for word, one in zip(total, mask, strict=True)]
-    total = [word % q for word in total]
-    head = STAMP + b"".join(number.to_bytes(4, "big") for number in (len(weights), *weights)) + b"".join(seeds)
-    a = [0] * (layout.ciphertexts * DEGREE)
-    for weight, seed in zip(weights, seeds, strict=True):
-        a = [sum_ + weight * word for sum_, word in zip(a, uniform_words(seed, len(a), q), strict=True)]
-    middle = 2**d // 2 * (sum(weights) + 1)
-    return head + sent(total, layout), [((word >> d << d) + middle) % q for word in total], [word % q for word in a]
+    return [word % q for word in total]
 
 
-def decrypted(total: list[int], a: list[int], layout: Layout, secret: list[int]) -> list[int]:
-    """The nearest message to the phase c0 + a s of one polynomial, for each word of c0."""
-    q, t = layout.set.q, layout.set.t
-    phases = [(word + b) % q for word, b in zip(total, product(a, secret, q), strict=False)]
+def summed_half(halves: list[list[int]], weights: list[int], layout: Layout) -> list[int]:
+    """The sum of the a."""
+    total = [0] * len(halves[0])
+    for weight, half in zip(weights, halves, strict=True):
+        total = [sum_ + weight * word for sum_, word in zip(total, half, strict=True)]
+    return [word % layout.set.q for word in total]
+
+
+def flooded(total: list[int], layout: Layout, key: bytes) -> list[int]:
+    """Each word moved by a number that is uniform in [-F, F]."""
+    drawn = uniform_words(key, len(total), 2 * layout.flood + 1)
+    return [(word + one - layout.flood) % layout.set.q for word, one in zip(total, drawn, strict=True)]
+
+
+def answer(weights: list[int], carried: bytes, total: list[int], layout: Layout) -> bytes:
+    """Stamp, count and weights (4 bytes each), what it carries for decryption, the sum's words."""
+    numbers = b"".join(number.to_bytes(4, "big") for number in (len(weights), *weights))
+    return STAMP + numbers + carried + sent(total, layout)
+
+
+def packed_half(half: list[int], layout: Layout) -> bytes:
+    """Whole words."""
+    return pack_words(half, layout.set.q.bit_length())
+
+
+def decrypted(total: list[int], half: list[int], weights: list[int], layout: Layout, secret: list[int]) -> list[int]:
+    """From a sum's words: the middle of what was not sent comes back, for each summand and the answer, and each slot is
+    the message nearest to its phase c0 + a s.
+    """
+    q, t, d = layout.set.q, layout.set.t, layout.dropped_bits
+    middle, masked = 2**d // 2 * (sum(weights) + 1), []
+    for start in range(0, len(half), DEGREE):
+        masked += product(half[start : start + DEGREE], secret, q)
+    phases = [((word >> d << d) + middle + b) % q for word, b in zip(total, masked, strict=False)]
     return [(phase * t + q // 2) // q % t for phase in phases]

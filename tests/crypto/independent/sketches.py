@@ -1,20 +1,44 @@
 """Sketches and norms, as crypto/similarity/sketches.py and norms.py tell it, in exact or 60-digit arithmetic."""
 
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from math import floor
 
-from streams import derive_key, integers, permutation
+from streams import derive_key, integers, permutation, uniform
 
-SKETCH_NORM = 32_000
 _DIGITS = 60
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The norm of a sketch before rounding, the most that its square may be after it, the moduli of products of
+    ciphertexts, and whether entries are rounded at random.
+    """
+
+    norm: int
+    largest: int
+    moduli: tuple[int, ...]
+    dithered: bool
+
+
+COARSE = Precision(172, 2**15, (65_537,), dithered=True)
+FINE = Precision(32_000, 2**30 - 1, (40_961, 65_537), dithered=False)
 
 
 def _nearest(number: Decimal) -> int:
     return int(number.to_integral_value())
 
 
-def sketch(vector: list[float], dimensions: int, key: bytes, scale: float = 1.0) -> list[int]:
-    """Integers of norm about scale x 32,000."""
+def sketch(
+    vector: list[float],
+    dimensions: int,
+    key: bytes,
+    scale: float = 1.0,
+    precision: Precision = FINE,
+    rounding: bytes | None = None,
+) -> list[int]:
+    """Integers of norm about scale x precision.norm."""
     short = [Fraction(0)] * dimensions
     if len(vector) <= dimensions:
         signs, buckets = [1] * len(vector), list(range(len(vector)))
@@ -29,7 +53,18 @@ def sketch(vector: list[float], dimensions: int, key: bytes, scale: float = 1.0)
         context.prec = _DIGITS
         exact = [Decimal(value.numerator) / Decimal(value.denominator) for value in short]
         norm = sum((value * value for value in exact), Decimal(0)).sqrt()
-        return [_nearest(value * Decimal(scale) * SKETCH_NORM / norm) if norm else 0 for value in exact]
+        scaled = [value * Decimal(scale) * precision.norm / norm if norm else Decimal(0) for value in exact]
+    return _rounded(scaled, precision, rounding)
+
+
+def _rounded(values: list[Decimal], precision: Precision, key: bytes | None) -> list[int]:
+    """To the nearest; or, dithered, up with the chance of what is left, and all towards zero where that is too long."""
+    if not precision.dithered:
+        return [_nearest(value) for value in values]
+    drawn = uniform(key, len(values))
+    found = [floor(Fraction(value) + u) for value, u in zip(values, drawn, strict=True)]
+    fits = sum(number * number for number in found) <= precision.largest
+    return found if fits else [int(value) for value in values]
 
 
 def norm_level(norm: float) -> int:
