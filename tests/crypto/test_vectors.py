@@ -3,6 +3,7 @@
 Where securepfl draws from the OS, the tests hand it what the vectors say was drawn.
 """
 
+import base64
 import hashlib
 import subprocess
 import sys
@@ -30,11 +31,15 @@ from securepfl.crypto.masks.masking import PairwiseMasker
 from securepfl.crypto.masks.shamir import PRIME, combine, split
 from securepfl.crypto.masks.unmasking import Unmasking
 from securepfl.crypto.messages.envelope import Header, Kind, open_message
+from securepfl.crypto.similarity import sealed_norms
 from securepfl.crypto.similarity.norms import encode_norm, travelled_norm
-from securepfl.crypto.similarity.precision import FINE
+from securepfl.crypto.similarity.parameters import DEGREE, KEY_PRIMES, PRIMES
+from securepfl.crypto.similarity.precision import COARSE, FINE
+from securepfl.crypto.similarity.product_wire import EvaluationKeys, Fresh, Hidden, Lanes, ProductAnswer, SketchUpload
+from securepfl.crypto.similarity.row_check import RowCheck
 from securepfl.crypto.similarity.scheme import Shape, similarity_scheme
 from securepfl.crypto.similarity.sketches import sketch
-from securepfl.crypto.sums import lean_cipher, seal_sum
+from securepfl.crypto.sums import lean_cipher, seal, seal_sum
 from securepfl.crypto.sums.contribution import check_and_unpack, prepare
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.packing import dequantise_sum, pack, quantise, unpack
@@ -43,6 +48,7 @@ from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.tags import expected_tag
 from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.crypto.sums.words import dot, pack_words, scale, unpack_words
+from securepfl.errors import AggregateError
 from securepfl.learning.sparse.support import choose_support
 from securepfl.randomness import RandomStream, derive_key
 from securepfl.runtime.local import noise_key
@@ -392,6 +398,84 @@ def test_pads_without_nonces_and_scalars():
     assert cipher.encrypt(own, 1.0, 0, raw(told["context"])).hex() == told["without_nonces"]
     nonces = {index: raw(text) for index, text in ints(told["nonces"]).items()}
     assert cipher.pads(raw(told["context"]), nonces).scalars().tolist() == told["scalars"]
+
+
+PRODUCTS = of("products")
+
+
+def compared():
+    """Key, context, shape and the cipher of the first hospital."""
+    key, context, shape = raw(PRODUCTS["key"]), raw(PRODUCTS["context"]), Shape(3, PRODUCTS["dimensions"], COARSE)
+    return key, context, shape, similarity_scheme("products").cipher(key, raw(PRODUCTS["ring_key"]), shape)
+
+
+def test_sketches_rounded_at_random():
+    vectors_, key = [reals(row) for row in of("similarity")["vectors"]], raw(PRODUCTS["sketch_key"])
+    for vector, rounding, stored in zip(vectors_, PRODUCTS["rounding"], PRODUCTS["sketches"], strict=True):
+        assert sketch(vector, PRODUCTS["dimensions"], key, 1.0, COARSE, raw(rounding)).tolist() == stored
+    short = sketch(np.array([3e-3, 1.0]), 4, key, 0.01, COARSE, raw(PRODUCTS["rounding"][0]))
+    assert short.tolist() == PRODUCTS["short"]
+
+
+def test_sealed_norms(monkeypatch):
+    key, context, _, _ = compared()
+    Drawn(tokens=PRODUCTS["nonces"]).instead_in(monkeypatch, sealed_norms)
+    for client, (norm, sealed) in enumerate(zip(PRODUCTS["norms"], PRODUCTS["sealed_norms"], strict=True)):
+        assert sealed_norms.seal_norm(float.fromhex(norm), key, context, client).hex() == sealed
+        assert sealed_norms.open_norm(raw(sealed), key, context, client) == encode_norm(float.fromhex(norm))
+
+
+def test_the_lanes_that_check_rows():
+    key, context, shape, _ = compared()
+    (modulus,) = COARSE.moduli
+    check, zeros = RowCheck(key, modulus, context, (shape.clients, shape.dimensions)), np.zeros(DEGREE, dtype=np.uint64)
+    for client, stored in enumerate(PRODUCTS["row_check"]):
+        assert check.lane(zeros, client)[:4].tolist() == stored["u"]
+        assert int(check.lane(zeros + np.uint64(1), client)[0]) == (stored["l"] + stored["u"][0]) % modulus
+        slots = zeros.copy()
+        slots[: shape.dimensions] = np.array(PRODUCTS["sketches"][client]) % modulus
+        assert check.lane(slots, client)[: shape.dimensions].tolist() == PRODUCTS["lanes"][client]
+
+
+def test_an_upload_and_a_row_as_seal_could_have_made_them():
+    """SEAL reads what the independent implementation encrypted; altered in one bit, it is refused."""
+    _, context, shape, cipher = compared()
+    way, upload = similarity_scheme("products"), base64.b64decode(PRODUCTS["upload"])
+    assert len(upload) == way.upload_bytes(shape)
+    assert cipher.check_upload(upload, 0, context)
+    assert not cipher.check_upload(upload, 1, context)
+    assert not cipher.check_upload(upload[:-9] + bytes((upload[-9] ^ 1,)) + upload[-8:], 0, context)
+    row = {other: base64.b64decode(text) for other, text in ints(PRODUCTS["row"]).items()}
+    own = np.array(PRODUCTS["sketches"][0], dtype=np.int64)
+    found = cipher.open_row(row, own, 0, context)
+    assert [found[other].cosine for other in (1, 2)] == reals(PRODUCTS["cosines"]).tolist()
+    assert [found[other].norm for other in (1, 2)] == pytest.approx(reals(PRODUCTS["travelled"]).tolist(), rel=1e-15)
+    with pytest.raises(AggregateError):
+        cipher.open_row({**row, 1: row[1][:28] + row[2][28:]}, own, 0, context)
+
+
+def test_the_bytes_of_given_words():
+    told, stamp = PRODUCTS["given_words"], seal.stamp()
+
+    def rows(name, primes):
+        keys = [raw(told["keys"][f"{name} {at}"]) for at in range(len(primes))]
+        return np.stack([uniform_words(key, DEGREE, prime) for key, prime in zip(keys, primes, strict=True)])
+
+    def fresh(seed, name, primes):
+        return Fresh(raw(told["seeds"][seed]), rows(name, primes))
+
+    def agrees(data, name):
+        return hashlib.sha256(data).hexdigest() == told[name]
+
+    lanes = [fresh(f"seed {n}", f"lane {n}", PRIMES) for n in range(4)]
+    upload = SketchUpload(raw(told["norm"]), (Lanes(*lanes[:2]), Lanes(*lanes[2:])))
+    assert agrees(upload.to_bytes(stamp), "upload")
+    seconds = [uniform_words(raw(told["keys"][f"second {n}"]), DEGREE, PRIMES[0]) for n in range(2)]
+    answer = ProductAnswer(raw(told["norm"]), tuple(Hidden(n + 5, second) for n, second in enumerate(seconds)))
+    assert agrees(answer.to_bytes(), "answer")
+    public = np.stack([rows(f"public {n}", KEY_PRIMES) for n in range(2)])
+    relinearising = tuple(fresh(f"seed of key {n}", f"key {n}", KEY_PRIMES) for n in range(2))
+    assert agrees(EvaluationKeys(public, relinearising).to_bytes(stamp), "evaluation_keys")
 
 
 # --- keys ---

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import of_keys
 import of_masks
+import of_products
 import of_protocol
 import of_similarity
 import of_state
@@ -37,6 +38,7 @@ FILES = {
     "crypto/vectors/shamir.json": of_masks.shares,
     "crypto/vectors/masks.json": of_masks.round_of_masks,
     "crypto/vectors/similarity.json": of_similarity.similarity,
+    "crypto/vectors/products.json": of_products.similarity_products,
     "crypto/vectors/keys.json": of_keys.keys,
     "crypto/vectors/envelope.json": of_keys.envelope,
     "crypto/vectors/ledger_signing.json": of_state.ledger_signing,

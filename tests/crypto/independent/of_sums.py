@@ -94,7 +94,7 @@ _SUMS = (
     # values, bits, clients, max_weight, weights, whether a mask is shown too
     (30, 10, 4, 2, [1, 2, 1], True),
     (20, 16, 5, 1000, [1000, 1, 7], False),
-    (9_000, 10, 100, 1, [1, 1], False),
+    (20_000, 8, 16, 1, [1, 1], False),
 )
 
 

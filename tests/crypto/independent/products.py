@@ -12,7 +12,9 @@ from ring import noise, product
 from streams import derive_key, uniform_words
 
 PRIMES = (4_398_046_486_529, 4_398_046_240_769)
+KEY_PRIMES = (*PRIMES, 114_689)
 Q = PRIMES[0] * PRIMES[1]
+_DROPPED = 12
 
 
 def sealed_norm(level: int, key: bytes, context: bytes, sender: int, nonce: bytes) -> bytes:
@@ -90,17 +92,36 @@ def encoded(word: int, t: int, q: int) -> int:
     return (q * word + (t + 1) // 2) // t
 
 
+def packed_rows(rows: list[list[int]], primes: tuple[int, ...]) -> bytes:
+    """Words modulo each prime, as many bits as it has."""
+    return b"".join(pack_words(row, prime.bit_length()) for row, prime in zip(rows, primes, strict=True))
+
+
 def fresh(slots: list[int], t: int, secret: list[int], seed: bytes, noise_key: bytes) -> bytes:
-    """An encryption of slots: SEAL's seed of 64 bytes, then c0 modulo each prime, packed."""
-    plain, errors = polynomial(slots, t), noise(noise_key, DEGREE)
-    rows = []
+    """An encryption of slots: SEAL's seed of 64 bytes, then c0 modulo each prime."""
+    plain, errors, rows = polynomial(slots, t), noise(noise_key, DEGREE), []
     for prime, a in zip(PRIMES, seal_uniform_rows(seed, DEGREE, PRIMES), strict=True):
         masked = product(a, secret, prime)
-        words = [(encoded(m, t, Q) - b + e) % prime for m, b, e in zip(plain, masked, errors, strict=True)]
-        rows.append(pack_words(words, prime.bit_length()))
-    return seed + b"".join(rows)
+        rows.append([(encoded(m, t, Q) - b + e) % prime for m, b, e in zip(plain, masked, errors, strict=True)])
+    return seed + packed_rows(rows, PRIMES)
 
 
 def upload(norm: bytes, lanes: list[bytes]) -> bytes:
     """Stamp, norm, then for each plain modulus the sketch and its check lane."""
     return STAMP + norm + b"".join(lanes)
+
+
+def hidden(inner: int, t: int, secret: list[int], key: bytes) -> tuple[int, list[int]]:
+    """What leaves of a product: coefficient 0 of an encryption modulo p_0 of a polynomial whose coefficient 0 is the
+    inner product over N, with a number of up to 20 bits on it, and the whole second polynomial.
+    """
+    second = uniform_words(key, DEGREE + 1, PRIMES[0])
+    flood, second = second[0] % 2**21 - 2**20, second[1:]
+    message = encoded(inner * pow(DEGREE, -1, t) % t, t, PRIMES[0])
+    return (message - product(second, secret, PRIMES[0])[0] + flood) % PRIMES[0], second
+
+
+def packed_hidden(first: int, second: list[int]) -> bytes:
+    """Its words without their lowest 12 bits, the first polynomial's last."""
+    words = [word >> _DROPPED for word in [*second, first]]
+    return pack_words(words, PRIMES[0].bit_length() - _DROPPED)

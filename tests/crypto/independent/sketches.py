@@ -22,8 +22,8 @@ class Precision:
     dithered: bool
 
 
-COARSE = Precision(172, 2**15, (65_537,), dithered=True)
-FINE = Precision(32_000, 2**30 - 1, (40_961, 65_537), dithered=False)
+COARSE = Precision(300, 94_208, (188_417,), dithered=True)
+FINE = Precision(32_000, 1_026_898_357, (40_961, 65_537), dithered=False)
 
 
 def _nearest(number: Decimal) -> int:
