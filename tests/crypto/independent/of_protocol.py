@@ -62,10 +62,12 @@ def _bodies() -> list[tuple[str, dict]]:
     answer |= {"neighbours": ["birch"], "consensus": b"con", "named": {"cedar": "a wrong tag"}}
     invitation = {"round": 3, "roster": ["alder", "birch"], "deadline": 1.5e9, "nonces": {"alder": b"n" * 16}}
     invitation |= {"salt": _SALT, "statements": {"alder": statement}, "held": ["birch"], "named": {"cedar": "silent"}}
+    many = [f"hospital {number}" for number in range(16)]
     evidence = {"sender": "cedar", "parts": {"update": b"u"}, "commitments": b"c" * 32, "opened": _body(_OPENED)}
     return [
         ("Invitation", invitation),
-        ("Invitation", invitation | {"round": 70_000, "statements": {}, "held": [], "named": {}}),
+        *(("Invitation", _without_words(invitation, number)) for number in (127, 128, 70_000)),
+        ("Invitation", _without_words(invitation, 4) | {"roster": many, "nonces": dict.fromkeys(many, b"n" * 16)}),
         ("MaskShares", _MASKS),
         ("Contribution", contribution),
         ("Contribution", masked),
@@ -83,6 +85,10 @@ def _bodies() -> list[tuple[str, dict]]:
         ("Evidence", evidence | {"opened": None}),
         ("Verdict", {"sender": "cedar", "broken": ["update"], "signature": b"both"}),
     ]
+
+
+def _without_words(invitation: dict, number: int) -> dict:
+    return invitation | {"round": number, "statements": {}, "held": [], "named": {}}
 
 
 def _body(fields: dict) -> dict:
