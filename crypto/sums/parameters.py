@@ -36,9 +36,6 @@ from securepfl.errors import ConfigError
 SEED_BYTES: Final = 32
 """Where we encrypt ourselves, a contribution's uniform halves are expanded from one seed of this length."""
 
-SEAL_SEED_BYTES: Final = 64
-"""Where SEAL encrypts, each ciphertext's uniform half is expanded by it from a seed of this length."""
-
 FORGERY_BITS: Final = 64
 """An altered sum passes its tag with probability at most 2^-64."""
 

@@ -1,72 +1,48 @@
-"""The only file that touches tenseal.sealapi: bytes and word arrays in, bytes and word arrays out.
+"""The only file of sums that touches tenseal.sealapi: bytes and word arrays in, bytes and word arrays out.
 
-SEAL makes the key, encrypts, adds, multiplies and decrypts. Everything passes through memory files, never disk. SEAL's
-own container (compressed, self-describing) never leaves this file: keys and ciphertexts travel as seeds and tightly
-packed words of known length, and what SEAL loads is rebuilt here around them: lengths, fields and the kind of seed are
-fixed, and words below the prime, before SEAL sees a byte. SEAL draws its randomness from the OS; no generator is ever
-set.
+SEAL makes the key, encrypts, adds, multiplies and decrypts. Its own containers never leave this machine
+(containers.py): keys and ciphertexts travel as seeds and tightly packed words of known length, and what SEAL loads is
+rebuilt here around them: lengths, fields and the kind of seed are fixed, and words below the prime, before SEAL sees a
+byte. SEAL draws its randomness from the OS; no generator is ever set.
 """
 
-import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from typing import Any, Final, Self
 
 import numpy as np
-import zstandard
 from tenseal import sealapi
 from tenseal.sealapi import util
 
 from securepfl.crypto.sums import versions
-from securepfl.crypto.sums.parameters import SEAL_SEED_BYTES, SETS, ParameterSet
+from securepfl.crypto.sums.containers import (
+    ARRAY_FIELDS,
+    CIPHERTEXT_FIELDS,
+    PLAINTEXT_FIELDS,
+    SEED_BYTES,
+    array,
+    framed,
+    load,
+    read_seed,
+    read_words,
+    resized,
+    save,
+    seed_info,
+)
+from securepfl.crypto.sums.parameters import SETS, ParameterSet
 from securepfl.crypto.sums.ring import pack_key, unpack_key
 from securepfl.crypto.sums.words import Words
 
-# How SEAL 4 lays out what it saves: a 16-byte header (magic, size, version, compression, length), then the body.
-_HEADER: Final = struct.Struct("<HBBBBHQ")
-_MAGIC: Final = 0xA15E
-_UNCOMPRESSED, _ZSTD = 0, 2
-# A ciphertext's body: parms_id, NTT flag, then size, degree, primes, scale and correction of 8 bytes each; the array of
-# its words; and where it is seeded, so that the array ends after the first polynomial, a header, the kind of generator
-# in one byte, and the seed.
-_CIPHERTEXT_FIELDS: Final = 73
-_SIZE_OFFSET: Final = 33
-# A plaintext's (and so a secret key's) body: parms_id, coefficient count, scale.
-_PLAINTEXT_FIELDS: Final = 48
 _COEFFICIENTS: Final = struct.Struct("<32xQd")
-_ARRAY_HEADER: Final = _HEADER.size + 8
-_SEED_HEADER: Final = _HEADER.size + 1
+"""The fields of a plaintext that is not in NTT form: no parms_id, coefficient count, scale."""
+
 _BATCH: Final = 15
 """Polynomials that are multiplied by the secret key at once: SEAL allows 16 in a ciphertext, and the first must stay
 zero, or a single one would count as a transparent ciphertext.
 """
-
-
-@contextmanager
-def _memory_file() -> Iterator[tuple[int, str]]:
-    descriptor = os.memfd_create("securepfl", os.MFD_CLOEXEC)
-    try:
-        yield descriptor, f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def _save(thing: Any) -> tuple[tuple[int, int], bytes]:
-    """SEAL's (major, minor) version and the uncompressed body of what it saves."""
-    with _memory_file() as (descriptor, path):
-        thing.save(path)
-        data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    _, _, major, minor, compression, _, _ = _HEADER.unpack_from(data)
-    body = data[_HEADER.size :]
-    if compression == _ZSTD:
-        body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
-    elif compression != _UNCOMPRESSED:
-        raise RuntimeError(f"SEAL saved with compression {compression}; built differently from the TenSEAL wheels")
-    return (major, minor), body
 
 
 @dataclass(frozen=True)
@@ -78,44 +54,25 @@ class _Context:
     version: tuple[int, int]
     secret: bytes
     fresh: bytes
-    seeded: bytes
-
-    def _array(self, data: bytes) -> bytes:
-        header = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _ARRAY_HEADER + len(data))
-        return header + struct.pack("<Q", len(data) // 8) + data
 
     def load(self, target: Any, fields: bytes, words: Words, tail: bytes = b"") -> Any:
         """Fill a SEAL object from its fields, its words and what follows them."""
-        body = fields + self._array(words.astype("<u8").tobytes()) + tail
-        data = _HEADER.pack(_MAGIC, _HEADER.size, *self.version, _UNCOMPRESSED, 0, _HEADER.size + len(body)) + body
-        with _memory_file() as (descriptor, path):
-            os.write(descriptor, data)
-            target.load(self.seal, path)
-        return target
+        return load(self.seal, target, framed(self.version, fields + array(self.version, words) + tail))
 
     def ciphertext(self, words: Words) -> Any:
         """A SEAL ciphertext of polynomials, shape (size, degree)."""
-        sized = bytearray(self.fresh)
-        struct.pack_into("<Q", sized, _SIZE_OFFSET, words.shape[0])
-        return self.load(sealapi.Ciphertext(), bytes(sized), words)
+        return self.load(sealapi.Ciphertext(), resized(self.fresh, len(words)), words)
 
     def seeded_ciphertext(self, first: Words, seed: bytes) -> Any:
         """A SEAL ciphertext from its first polynomial, shape (degree,), and the seed from which SEAL expands the
         second.
         """
-        return self.load(sealapi.Ciphertext(), self.fresh, first, self.seeded + seed)
+        return self.load(sealapi.Ciphertext(), self.fresh, first, seed_info(self.version, seed))
 
     def seed_and_words(self, fresh: Any) -> tuple[bytes, Words]:
         """Of what SEAL encrypted and did not expand: the seed and the first polynomial, shape (degree,)."""
-        _, body = _save(fresh)
-        degree, at = self.parameters.poly_modulus_degree, _CIPHERTEXT_FIELDS + _ARRAY_HEADER
-        end = at + 8 * degree
-        kind, seed = body[end : end + _SEED_HEADER], body[end + _SEED_HEADER :]
-        if body[:_CIPHERTEXT_FIELDS] != self.fresh or kind != self.seeded or len(seed) != SEAL_SEED_BYTES:
-            raise RuntimeError(
-                "SEAL saved a seeded ciphertext of another form; built differently from TenSEAL's wheels"
-            )
-        return seed, np.frombuffer(body, "<u8", degree, at).astype(np.uint64)
+        _, body = save(fresh)
+        return read_seed(body), read_words(body, CIPHERTEXT_FIELDS, (self.parameters.poly_modulus_degree,))
 
     def plaintext(self, coefficients: Words) -> Any:
         """A SEAL plaintext of coefficients modulo t, shape (degree,)."""
@@ -123,15 +80,13 @@ class _Context:
 
     def words(self, ciphertext: Any, size: int) -> Words:
         """Polynomials of a ciphertext, shape (size, degree)."""
-        _, body = _save(ciphertext)
-        shape = (size, self.parameters.poly_modulus_degree)
-        flat = np.frombuffer(body, "<u8", shape[0] * shape[1], _CIPHERTEXT_FIELDS + _ARRAY_HEADER)
-        return flat.astype(np.uint64).reshape(shape)
+        _, body = save(ciphertext)
+        return read_words(body, CIPHERTEXT_FIELDS, (size, self.parameters.poly_modulus_degree))
 
     def coefficients(self, plaintext: Any) -> Words:
         """All coefficients, or values in NTT form, of a plaintext, shape (degree,); SEAL leaves out leading zeros."""
-        _, body = _save(plaintext)
-        found = np.frombuffer(body, "<u8", offset=_PLAINTEXT_FIELDS + _ARRAY_HEADER)
+        _, body = save(plaintext)
+        found = np.frombuffer(body, "<u8", offset=PLAINTEXT_FIELDS + ARRAY_FIELDS)
         whole = np.zeros(self.parameters.poly_modulus_degree, dtype=np.uint64)
         whole[: found.size] = found
         return whole
@@ -153,16 +108,15 @@ def _context(parameters: ParameterSet) -> _Context:
         raise ValueError(f"SEAL refuses parameter set {parameters}: {context.parameters_error_message()}")
     # The fixed bytes come from objects under a key that is thrown away at once.
     key = sealapi.KeyGenerator(context).secret_key()
-    version, secret = _save(key)
-    _, seeded = _save(sealapi.Encryptor(context, key).encrypt_symmetric(sealapi.Plaintext("0")))
-    kind = seeded[-_SEED_HEADER - SEAL_SEED_BYTES : -SEAL_SEED_BYTES]
-    return _Context(parameters, context, version, secret[:_PLAINTEXT_FIELDS], seeded[:_CIPHERTEXT_FIELDS], kind)
+    version, secret = save(key)
+    _, seeded = save(sealapi.Encryptor(context, key).encrypt_symmetric(sealapi.Plaintext("0")))
+    return _Context(parameters, context, version, secret[:PLAINTEXT_FIELDS], seeded[:CIPHERTEXT_FIELDS])
 
 
 @lru_cache(maxsize=1)
 def stamp() -> bytes:
     """The version stamp of this machine: SEAL's from what it saves, TenSEAL's from its package."""
-    major, minor = _save(sealapi.Plaintext("0"))[0]
+    major, minor = save(sealapi.Plaintext("0"))[0]
     release = [int(part) for part in metadata.version("tenseal").split(".")[:3]]
     return versions.make_stamp((major, minor), (release[0], release[1], release[2]))
 
@@ -170,8 +124,8 @@ def stamp() -> bytes:
 def generate_secret_key() -> bytes:
     """A fresh secret key from the OS's randomness (ring.py), for every set."""
     parameters = SETS[0]
-    _, body = _save(sealapi.KeyGenerator(_context(parameters).seal).secret_key())
-    values = np.frombuffer(body, "<u8", parameters.poly_modulus_degree, _PLAINTEXT_FIELDS + _ARRAY_HEADER)
+    _, body = save(sealapi.KeyGenerator(_context(parameters).seal).secret_key())
+    values = read_words(body, PLAINTEXT_FIELDS, (parameters.poly_modulus_degree,))
     tables = util.NTTTables(parameters.poly_modulus_degree.bit_length() - 1, sealapi.Modulus(parameters.coeff_modulus))
     coefficients = util.inverse_ntt_negacyclic_harvey(values.tolist(), tables)
     # SEAL leaves some of these not below the prime.
@@ -196,7 +150,7 @@ class SecretContext:
         return f"SecretContext({self.parameters.name!r})"
 
     def encrypt(self, slots: Words) -> tuple[bytes, Words]:
-        """SEAL's own fresh encryption of `slots`, shape (n,), each below the plain modulus: a seed of SEAL_SEED_BYTES
+        """SEAL's own fresh encryption of `slots`, shape (n,), each below the plain modulus: a seed of SEED_BYTES
         for each of as many ciphertexts as that takes, and the first polynomials' words, shape (n,), the last one cut.
         """
         rows = _rows(slots, self.parameters.poly_modulus_degree)
@@ -232,7 +186,7 @@ class SecretContext:
 class CiphertextSum:
     """SEAL's sum of as many ciphertexts as `slots` slots take, with no key: the coordinator's.
 
-    What it is given must have been checked: words below the prime, seeds of SEAL_SEED_BYTES for each ciphertext.
+    What it is given must have been checked: words below the prime, seeds of SEED_BYTES for each ciphertext.
     """
 
     def __init__(self, parameters: ParameterSet, slots: int) -> None:
@@ -248,7 +202,7 @@ class CiphertextSum:
         """Add one contribution's ciphertexts, `weight` times (at least 1)."""
         rows = _rows(words, self._context.parameters.poly_modulus_degree)
         for index, row in enumerate(rows):
-            seed = seeds[SEAL_SEED_BYTES * index : SEAL_SEED_BYTES * (index + 1)]
+            seed = seeds[SEED_BYTES * index : SEED_BYTES * (index + 1)]
             ciphertext = self._context.seeded_ciphertext(row, seed)
             if weight > 1:
                 # A constant polynomial: both halves are scaled, exactly and without more noise than that.

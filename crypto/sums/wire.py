@@ -14,7 +14,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from securepfl.crypto.sums.parameters import SEAL_SEED_BYTES, SEED_BYTES, Layout, ParameterSet
+from securepfl.crypto.sums.containers import SEED_BYTES as SEAL_SEED_BYTES
+from securepfl.crypto.sums.parameters import SEED_BYTES, Layout, ParameterSet
 from securepfl.crypto.sums.versions import STAMP_BYTES, without_stamp
 from securepfl.crypto.sums.words import Words, add, pack_words, packed_bytes, unpack_words
 from securepfl.errors import MessageError

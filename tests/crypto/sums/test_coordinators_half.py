@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from securepfl.crypto.sums import seal
-from securepfl.crypto.sums.parameters import SEAL_SEED_BYTES, choose_layout
+from securepfl.crypto.sums.containers import SEED_BYTES as SEAL_SEED_BYTES
+from securepfl.crypto.sums.parameters import choose_layout
 from securepfl.crypto.sums.ring import generate_ring_key
 from securepfl.crypto.sums.scheme import find_scheme, scheme_names
 from securepfl.errors import MessageError

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tenseal import sealapi
 
 from securepfl.crypto.sums import seal
+from securepfl.crypto.sums.containers import CIPHERTEXT_FIELDS, read_words, save
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.parameters import DEGREE, SETS, ParameterSet, choose_layout
 from securepfl.crypto.sums.ring import unpack_key
@@ -59,9 +60,7 @@ def seals_encodings(q, t, words):
 
 
 def first_polynomial(ciphertext):
-    body = seal._save(ciphertext)[1]
-    found = np.frombuffer(body, "<u8", DEGREE, seal._CIPHERTEXT_FIELDS + seal._ARRAY_HEADER)
-    return found.astype(np.uint64)
+    return read_words(save(ciphertext)[1], CIPHERTEXT_FIELDS, (DEGREE,))
 
 
 def polynomial(words):
