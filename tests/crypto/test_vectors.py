@@ -8,11 +8,13 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from vectors import ints, reals, vectors, words
 
+from securepfl.client.comparing import Comparison
 from securepfl.crypto.keys import keystore
 from securepfl.crypto.keys.card import IdentityCard
 from securepfl.crypto.keys.grant import Grant, Notice
@@ -50,6 +52,7 @@ from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.crypto.sums.words import dot, pack_words, scale, unpack_words
 from securepfl.errors import AggregateError
 from securepfl.learning.sparse.support import choose_support
+from securepfl.privacy.ledger.lines import decode_line, encode_line, reservation_id, signed_message
 from securepfl.randomness import RandomStream, derive_key
 from securepfl.runtime.local import noise_key
 
@@ -132,6 +135,14 @@ def test_streams_of_a_seeded_simulation_and_the_blocks_of_a_support():
     setting = {"density": len(drawn["drawn"]) / drawn["blocks"], "block": 1, "exploration": 0.1}
     chosen = choose_support(None, drawn["blocks"], **setting, key=raw(drawn["key"]), round_number=told["round"])
     assert np.flatnonzero(chosen).tolist() == drawn["drawn"]
+
+
+def test_keys_of_a_rounds_sketches():
+    told, asked = of("seeds"), []
+    shared = SimpleNamespace(sketch_key=raw(told["sketch"]["key"]), shape=None, name=told["hospital"])
+    compared = SimpleNamespace(sketch=lambda shape, *keys: asked.extend(keys))
+    Comparison._sketch(shared, compared, told["round"])
+    assert [key.hex() for key in asked] == [told["sketch"]["of_round"], told["sketch"]["rounding"]]
 
 
 # --- sums ---
@@ -555,6 +566,20 @@ def test_a_ledger_lines_signature():
     verify(told["algorithm"], signer.public_key, raw(told["message"]), raw(told["signature"]))
     with pytest.raises(ValueError, match="no valid signature"):
         verify(told["algorithm"], signer.public_key, raw(told["message"]) + b".", raw(told["signature"]))
+
+
+def test_the_lines_of_a_ledger():
+    """Read to the byte, chained, and signed over what they are without their signatures."""
+    told, previous = of("ledger_signing"), "0" * 64
+    signer = LedgerSigner(Identity.from_private_bytes("alder", raw(told["private"])), trusting=False)
+    for text in told["lines"]:
+        line = decode_line(text.encode())
+        assert line.previous == previous
+        assert signer.sign(signed_message(line)).hex() == line.signature
+        signer.verify(told["algorithm"], signer.public_key, signed_message(line), raw(line.signature))
+        assert encode_line(line) == text.encode()
+        previous = hashlib.sha256(text.encode()).hexdigest()
+    assert reservation_id(line.run, line.federation, line.round, line.attempt) == line.id
 
 
 # --- messages ---

@@ -1,5 +1,7 @@
 """The bytes of every body, statements, and what sums and masks are bound to, as tests/crypto/independent makes them."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from vectors import vectors
@@ -10,6 +12,7 @@ from securepfl.protocol import messages
 from securepfl.protocol.channels import mask_context, round_context, run_digest
 from securepfl.protocol.messages import MaskShares, Opened, Statement
 from securepfl.protocol.statements import check_statement, make_statement
+from securepfl.settings.federation import Federation
 
 WITHIN = {frozenset(kind.__struct_fields__) - {"schema"}: kind for kind in (MaskShares, Opened, Statement)}
 
@@ -49,6 +52,8 @@ def test_a_body_of_another_schema_is_refused_by_name(case):
 def test_contexts():
     told = vectors("protocol", "contexts")
     session, masked = bytes.fromhex(told["session"]), told["mask"]
+    settings = SimpleNamespace(digest=bytes.fromhex(told["settings"]))
+    assert Federation.session_digest(settings, bytes.fromhex(told["commitment"])).hex() == told["base"]
     assert run_digest(bytes.fromhex(told["base"]), bytes.fromhex(told["run"])) == session
     for case in told["round"]:
         assert round_context(session, case["kind"], case["round"], case["attempt"]).hex() == case["context"]

@@ -7,7 +7,10 @@ from packs import pack
 from people import person
 
 SCHEMA = 5
-BASE, RUN = bytes((9,)) * 32, bytes((5,)) * 16
+_SETTINGS, _COMMITMENT, RUN = bytes((9,)) * 32, bytes((7,)) * 32, bytes((5,)) * 16
+BASE = hashlib.sha256(b"securepfl session 1" + _SETTINGS + _COMMITMENT).digest()
+"""What messages are bound to: the settings' digest and the key's commitment."""
+
 SESSION = hashlib.sha256(b"securepfl run 1" + BASE + RUN).digest()
 """What a run is bound to: settings and key, and its identifier."""
 
@@ -19,6 +22,8 @@ def contexts() -> dict:
     """The run's digest, then kind/round/attempt in text; for masks a slash and the round's salt after that."""
     cases = (("update", 3, 0), ("personal", 12, 1), ("similarity", 2, 0))
     return {
+        "settings": _SETTINGS.hex(),
+        "commitment": _COMMITMENT.hex(),
         "base": BASE.hex(),
         "run": RUN.hex(),
         "session": SESSION.hex(),

@@ -27,16 +27,21 @@ def randomness() -> dict:
 
 
 def seeds() -> dict:
-    """The keys of a seeded simulation, and the blocks that a support key draws."""
+    """The keys of a seeded simulation, a round's sketch keys, and the blocks that a support key draws."""
     noise = streams.derive_key(bytes(32), "simulation", 7, "noise")
     uses = ("noise", "sampling", "noise share", "update rounding", "personal rounding")
-    support = streams.derive_key(KEY, "support", 3)
+    support, sketch = streams.derive_key(KEY, "support", 3), streams.derive_key(KEY, "sketch", 3)
     return {
         "seed": 7,
         "noise_key": noise.hex(),
         "hospital": "alder",
         "round": 3,
         "streams": {use: streams.keystream(streams.derive_key(noise, "alder", use, 3), 16).hex() for use in uses},
+        "sketch": {
+            "key": KEY.hex(),
+            "of_round": sketch.hex(),
+            "rounding": streams.derive_key(sketch, "sketch rounding", "alder").hex(),
+        },
         "support": {"key": KEY.hex(), "blocks": 20, "drawn": sorted(streams.permutation(support, 20)[:5])},
     }
 
