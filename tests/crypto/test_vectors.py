@@ -268,6 +268,10 @@ def test_sums_and_answers(name, case, monkeypatch):
     assert not drawn.tokens and not noise
     answer = total.answer(sums.mask)
     assert shown(answer) == stored["answer"]
+    if "restored" in stored:
+        wire = scheme.wire(layout)
+        words_ = wire.with_middles(wire.read_answer(answer)[2], sum(sums.weights))
+        assert words_[:3].tolist() == words(stored["restored"]).tolist()
     sums.check(cipher.decrypt(answer, layout), sums.weights)
 
 

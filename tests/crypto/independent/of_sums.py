@@ -194,6 +194,7 @@ class _Sum:
             "noise_keys": [key.hex() for key in noises],
             "contributions": [_shown(data) for data in sent],
             "answer": _shown(ring.answer(self.weights, b"".join(seeds), total, self.layout)),
+            "restored": texts(ring.restored(total, self.weights, self.layout)[:3]),
         }
 
     def tenseal(self) -> dict:

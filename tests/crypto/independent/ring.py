@@ -116,13 +116,17 @@ def packed_half(half: list[int], layout: Layout) -> bytes:
     return pack_words(half, layout.set.q.bit_length())
 
 
+def restored(total: list[int], weights: list[int], layout: Layout) -> list[int]:
+    """A sum's words as they travel, with the middle of what was not sent: for each summand and for the answer."""
+    d = layout.dropped_bits
+    middle = 2**d // 2 * (sum(weights) + 1)
+    return [((word >> d << d) + middle) % layout.set.q for word in total]
+
+
 def decrypted(total: list[int], half: list[int], weights: list[int], layout: Layout, secret: list[int]) -> list[int]:
-    """From a sum's words: the middle of what was not sent comes back, for each summand and the answer, and each slot is
-    the message nearest to its phase c0 + a s.
-    """
-    q, t, d = layout.set.q, layout.set.t, layout.dropped_bits
-    middle, masked = 2**d // 2 * (sum(weights) + 1), []
+    """From a sum's words: each slot is the message nearest to its phase c0 + a s."""
+    q, t, masked = layout.set.q, layout.set.t, []
     for start in range(0, len(half), DEGREE):
         masked += product(half[start : start + DEGREE], secret, q)
-    phases = [((word >> d << d) + middle + b) % q for word, b in zip(total, masked, strict=False)]
+    phases = [(word + b) % q for word, b in zip(restored(total, weights, layout), masked, strict=False)]
     return [(phase * t + q // 2) // q % t for phase in phases]
