@@ -9,6 +9,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -55,6 +56,7 @@ class Journal:
         try:
             journal._size = os.fstat(journal._descriptor).st_size
             journal._cut_torn_tail()
+            os.fsync(journal._descriptor)  # a killed writer may have gone before it could
         except OSError as error:
             journal.close()
             raise storage_error(path, error) from None
@@ -95,6 +97,8 @@ class Journal:
                 os.fsync(self._descriptor)
         except OSError as error:
             self._failed = True
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)
             raise storage_error(self.path, error) from None
         self._size = end
         return places
@@ -118,7 +122,6 @@ class Journal:
             length = self._whole(place)
             if length is None:
                 os.ftruncate(self._descriptor, place)
-                os.fsync(self._descriptor)
                 self._size = place
                 return
             place += length
