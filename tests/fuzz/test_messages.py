@@ -218,9 +218,10 @@ def stops_at_the_reservation(deliver):
 
 def judge_invitation(stage, target):
     # `round` in the body is not read: the header's counts. Nonces are the coordinator's to tell; a hospital that is
-    # told another than its own sends no sketch, and rows under others' fail their check (test_similarity.py). So is the
-    # salt: hospitals that are told different ones mask differently, and no sum of theirs comes free of masks.
-    allowed = {"nonces", "salt", "deadline", "round", "attempt"}
+    # told another than its own sends no sketch, and rows under others' fail their check (test_pads.py). So is the
+    # salt: hospitals that are told different ones mask differently, and no sum of theirs comes free of masks. Whose
+    # public keys are held decides only whether a hospital sends its own again.
+    allowed = {"nonces", "salt", "deadline", "round", "attempt", "held"}
 
     def judge(message, _):
         changed = changed_fields(target, message)

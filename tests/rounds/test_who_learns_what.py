@@ -15,11 +15,14 @@ from views import bytes_of, holds
 
 from securepfl.client.comparing import compared_of
 from securepfl.crypto.messages.envelope import Header, Kind, open_message
-from securepfl.crypto.similarity.scheme import similarity_scheme
+from securepfl.crypto.similarity.field import centred
+from securepfl.crypto.similarity.product_wire import SketchUpload
+from securepfl.crypto.similarity.scheme import Similarity
+from securepfl.crypto.similarity.seal import SecretRing
+from securepfl.crypto.sums.ring import stamp
 from securepfl.crypto.sums.scheme import find_scheme
-from securepfl.crypto.sums.words import unpack_words
 from securepfl.protocol.channels import comparison_shape
-from securepfl.protocol.messages import Answer, Contribution, Invitation, decode
+from securepfl.protocol.messages import Answer, Contribution, decode
 from securepfl.randomness import derive_key
 from securepfl.settings.fixed import GATE
 
@@ -291,7 +294,8 @@ def test_the_coordinator_sees_of_similarity_only_which_neighbours_were_asked_for
 
 def test_another_hospital_sees_its_own_row_with_norms(unmasked):
     client, seen = unmasked.clients[CURIOUS], unmasked.rounds[2]
-    assert set(seen.answer.products) == set(FIVE) - {CURIOUS}
+    # Under its own name stands what checks the row.
+    assert set(seen.answer.products) == set(FIVE)
     index = FIVE.index(CURIOUS)
     row = [seen.compared[name] for name in FIVE if name != CURIOUS]
     last = unmasked.rounds[3]
@@ -305,25 +309,18 @@ def test_another_hospital_sees_its_own_row_with_norms(unmasked):
 
 def test_the_coordinator_with_a_hospitals_key_sees_all_pairs_and_the_sketches(unmasked):
     seen, client = unmasked.rounds[2], unmasked.clients[CURIOUS]
-    nonces = {FIVE.index(n): v for n, v in decode(seen.curious[0], Invitation).nonces.items()}
-    shape = comparison_shape(client.session.federation)
-    table = similarity_scheme("pads").table(shape, {})
+    shape, key = comparison_shape(client.session.federation), client.session.key
+    (modulus,) = shape.precision.moduli
+    ring, sketch_key = SecretRing(key.similarity_he_key, modulus), derive_key(key.support_key, "sketch", seen.number)
+    sketches = {}
     for name in FIVE:
-        table.add(FIVE.index(name), seen.up[name].sketch)
-    context, key = client.session.digest + f"similarity/{seen.number}/0".encode(), client.session.key
-    receiver, other = FIVE.index(WATCHED), FIVE.index("cedar")
-    # The pads follow from the key: the watched hospital's sketch comes off its upload.
-    size = shape.dimensions
-    cipher = similarity_scheme("pads").cipher(key.similarity_key, b"", shape)
-    pads = cipher.pads(context, nonces).of(receiver, size).astype(np.int64)
-    words = unpack_words(seen.up[WATCHED].sketch, 3 * (size + len(FIVE)), 31, 2**31 - 1)[:size].astype(np.int64)
-    found = (words - pads) % (2**31 - 1)
-    sketched = np.where(found > 2**30, found - (2**31 - 1), found)
-    sketch_key = derive_key(key.support_key, "sketch", seen.number)
+        upload = SketchUpload.from_bytes(seen.up[name].sketch, shape, stamp())
+        sketches[name] = centred(ring.decrypt(upload.lanes[0].value), modulus)[: shape.dimensions]
     rounding = derive_key(sketch_key, "sketch rounding", WATCHED)
-    assert np.array_equal(sketched, seen.whole[WATCHED].sketch(shape, sketch_key, rounding))
-    pair = cipher.open_row(table.row(receiver), sketched, receiver, context, nonces)[other]
-    assert abs(seen.whole[WATCHED].opened(pair).cosine - cosines(seen)[receiver, other]) < 2e-2
+    assert np.array_equal(sketches[WATCHED], seen.whole[WATCHED].sketch(shape, sketch_key, rounding))
+    product = int(sketches[WATCHED] @ sketches["cedar"]) / shape.precision.norm**2
+    pair = seen.whole[WATCHED].opened(Similarity(product, 1.0))
+    assert abs(pair.cosine - cosines(seen)[FIVE.index(WATCHED), FIVE.index("cedar")]) < 2e-2
 
 
 def test_similarity_is_not_in_what_was_released(unmasked):

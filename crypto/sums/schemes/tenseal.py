@@ -15,7 +15,7 @@ class TenSeal:
     """SEAL is loaded where a hospital's cipher or the coordinator's sum is made, and to read its version."""
 
     encrypted = True
-    similarity = "pads"
+    similarity = "products"
     unmasked = "tenseal"
     needs_masks = ""
 
