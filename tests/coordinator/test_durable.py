@@ -106,7 +106,7 @@ def test_every_step_gives_the_same_again_after_a_restart_and_messages_stay_taken
     assert {client.round for client in durable.clients.values()} == {2}
 
 
-@pytest.mark.parametrize("scheme", ["bfv", "none"])
+@pytest.mark.parametrize("scheme", ["tenseal", "none"])
 def test_similarities_and_neighbourhoods_come_out_of_a_round_taken_from_disk(tmp_path, scheme):
     tables = {"rounds": 3, "encryption": {"scheme": scheme}, "privacy": {"epsilon": 1e4}}
     calm, durable = Durable(tmp_path / "calm", **tables), Durable(tmp_path / "restarted", **tables)
