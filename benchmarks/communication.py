@@ -39,13 +39,15 @@ def _numbers(_: click.Context, option: click.Parameter, text: str) -> list[float
 
 
 _STYLES = {
-    "packed": ("o", "C0", "-"),
-    "packed-masked": ("s", "C0", ":"),
+    "tenseal": ("o", "C0", "-"),
+    "tenseal-masked": ("s", "C0", ":"),
+    "lean": ("h", "C6", "-"),
+    "bfv-vector": ("<", "C5", "-"),
     "ckks": ("^", "C3", "-"),
     "ckks-seeded": ("v", "C1", "-"),
     "ckks-dot": ("^", "C3", "-"),
     "pad": ("D", "C2", "--"),
-    "integers": ("X", "C4", "--"),
+    "none": ("X", "C4", "--"),
     "float32": ("P", "black", "-"),
     "float32-sparse": ("*", "grey", "-"),
 }

@@ -1,31 +1,101 @@
-"""The CKKS schemes that the benchmark compares with; nothing else uses CKKS.
+"""TenSEAL as it is mostly used, which the benchmark compares with: `ckks_vector`, `bfv_vector`; nothing else uses them.
 
 Sums use NVFlare's parameters: N = 8192, primes of 60, 40 and 40 bits, scale 2^40, 4,096 numbers a ciphertext. Inner
-products need one more prime of 60 bits, TenSEAL's usual set: without it key switching drowns them in noise.
+products need one more prime of 60 bits, TenSEAL's usual set: without it key switching drowns them in noise. Integers
+are one a slot, at the smallest degree that TenSEAL's own primes have at 128 bits with such a plain modulus.
 """
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import tenseal
 from tenseal import sealapi
 
-from securepfl.bench.case import Case, Values
+from securepfl.bench.case import LIMIT, Case, Values
+from securepfl.crypto.sums.packing import dequantise_sum, quantise
+from securepfl.crypto.sums.parameters import top_level
+from securepfl.errors import ConfigError
+from securepfl.randomness import RandomStream, fresh_key
 
 _DEGREE: Final = 8192
 _PRIME_BITS: Final = [60, 40, 40]
 _DOT_PRIME_BITS: Final = [60, 40, 40, 60]
 _SCALE: Final = 2.0**40
 _SLOTS: Final = _DEGREE // 2
+_INTEGER_DEGREE: Final = 4096
+_PLAIN_MODULUS: Final = 1_032_193
+"""Prime and 1 modulo 2 x 4,096, so that integers stand in slots. Sums of levels must stay below half of it."""
 
 
 def _tenseal_context(prime_bits: list[int]) -> Any:
     context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, _DEGREE, coeff_mod_bit_sizes=prime_bits)
     context.global_scale = _SCALE
     return context
+
+
+class BfvVector:
+    """`bfv_vector` of the levels under the public key."""
+
+    sparse = True
+
+    def __init__(self, case: Case) -> None:
+        if case.hospitals * top_level(case.bits) > _PLAIN_MODULUS // 2:
+            raise ConfigError(f"--hospitals {case.hospitals} --bits {case.bits}: bfv_vector would wrap; use fewer bits")
+        self._case, self._stream = case, RandomStream(fresh_key())
+        self._context = tenseal.context(tenseal.SCHEME_TYPE.BFV, _INTEGER_DEGREE, _PLAIN_MODULUS)
+        self.public: bytes = self._context.serialize(save_secret_key=False, save_relin_keys=False)
+
+    def encrypt(self, index: int, values: Values) -> Any:
+        """Quantise, then a `bfv_vector`; `index` plays no part."""
+        levels = quantise(values, self._case.bits, LIMIT, self._stream).levels
+        with redirect_stdout(io.StringIO()):
+            return tenseal.bfv_vector(self._context, levels.tolist())
+
+    def serialize(self, encrypted: Any) -> bytes:
+        """TenSEAL's own form."""
+        return bytes(encrypted.serialize())
+
+    def decrypt(self, answer: bytes) -> Values:
+        """Load, decrypt, scale back."""
+        levels = np.array(tenseal.bfv_vector_from(self._context, answer).decrypt(), dtype=np.uint64)
+        return dequantise_sum(levels, self._case.hospitals, self._case.bits, LIMIT) / self._case.hospitals
+
+
+class VectorCoordinator:
+    """The coordinator's half of `Ckks` and of `BfvVector`."""
+
+    def __init__(self, public: bytes, load: Callable[[Any, bytes], Any]) -> None:
+        self._context, self._load = tenseal.context_from(public), load
+        self._sum: Any = None
+
+    @classmethod
+    def of_reals(cls, public: bytes) -> Self:
+        """Of `ckks_vector`."""
+        return cls(public, tenseal.ckks_vector_from)
+
+    @classmethod
+    def of_integers(cls, public: bytes) -> Self:
+        """Of `bfv_vector`."""
+        return cls(public, tenseal.bfv_vector_from)
+
+    def load(self, data: bytes) -> Any:
+        """A vector."""
+        return self._load(self._context, data)
+
+    def add(self, loaded: Any) -> None:
+        """Add in place to the first."""
+        if self._sum is None:
+            self._sum = loaded
+        else:
+            self._sum += loaded
+
+    def answer(self) -> bytes:
+        """TenSEAL's own form."""
+        return bytes(self._sum.serialize())
 
 
 class Ckks:
@@ -51,29 +121,6 @@ class Ckks:
         """Load, decrypt, divide."""
         total = tenseal.ckks_vector_from(self._context, answer).decrypt()
         return np.array(total, dtype=np.float64) / self._hospitals
-
-
-class CkksCoordinator:
-    """The coordinator's half of `Ckks`."""
-
-    def __init__(self, public: bytes) -> None:
-        self._context = tenseal.context_from(public)
-        self._sum: Any = None
-
-    def load(self, data: bytes) -> Any:
-        """A `ckks_vector`."""
-        return tenseal.ckks_vector_from(self._context, data)
-
-    def add(self, loaded: Any) -> None:
-        """Add in place to the first."""
-        if self._sum is None:
-            self._sum = loaded
-        else:
-            self._sum += loaded
-
-    def answer(self) -> bytes:
-        """TenSEAL's own form."""
-        return bytes(self._sum.serialize())
 
 
 def _seal_context() -> Any:

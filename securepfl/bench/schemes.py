@@ -1,7 +1,7 @@
 """The ways to add up updates that the benchmark compares, each as a hospital's half and a coordinator's half.
 
-Quantising, packing, tags and masks belong to `encrypt`; checking and scaling back to `decrypt`. The CKKS schemes are
-in ckks.py, ours in packed.py and masked.py.
+Quantising, packing, tags and masks belong to `encrypt`; checking and scaling back to `decrypt`. TenSEAL's vectors and
+CKKS are in ckks.py, ours in packed.py and masked.py.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from securepfl.bench.case import LIMIT, Case, Updates, Values
-from securepfl.bench.ckks import Ckks, CkksCoordinator, SeededCkks, SeededCkksCoordinator
+from securepfl.bench.ckks import BfvVector, Ckks, SeededCkks, SeededCkksCoordinator, VectorCoordinator
 from securepfl.bench.masked import PackedMasked, PackedMaskedCoordinator
 from securepfl.bench.packed import Packed, PackedCoordinator
 from securepfl.crypto.sums.packing import dequantise_sum, quantise
@@ -252,20 +252,24 @@ DENSE_SCHEMES: Final = ("ckks", "float32")
 
 
 def scheme_names(case: Case) -> tuple[str, ...]:
-    """The schemes that a case compares."""
-    names = ["packed", "packed-masked", "ckks", "ckks-seeded", "pad", "float32", "integers"]
-    if case.hospitals < 3:  # masks between two hide neither from the other
-        names.remove("packed-masked")
-    return tuple(names) if case.sent == case.size else (*names, "float32-sparse")
+    """The schemes that a case compares: ours by their names in `[encryption] scheme`, "lean" with the masks that it
+    needs; TenSEAL's vectors and CKKS; additive pads; and what travels in clear.
+    """
+    masked = ("tenseal-masked", "lean") if case.hospitals > 2 else ()  # masks between two hide neither from the other
+    theirs = ("bfv-vector", "ckks", "ckks-seeded", "pad", "float32")
+    sparse = ("float32-sparse",) if case.sent < case.size else ()
+    return ("tenseal", *masked, "none", *theirs, *sparse)
 
 
 def hospital_half(scheme: str, updates: Updates) -> Hospital:
     """A hospital with fresh keys. Raises KeyError for a name that is not in `scheme_names`."""
     case = updates.case
     makers: dict[str, Callable[[], Hospital]] = {
-        "packed": lambda: Packed(case, "tenseal"),
-        "packed-masked": lambda: PackedMasked(case, "tenseal"),
-        "integers": lambda: Packed(case, "none"),
+        "tenseal": lambda: Packed(case, "tenseal"),
+        "tenseal-masked": lambda: PackedMasked(case, "tenseal"),
+        "lean": lambda: PackedMasked(case, "lean"),
+        "none": lambda: Packed(case, "none"),
+        "bfv-vector": lambda: BfvVector(case),
         "ckks": lambda: Ckks(case),
         "ckks-seeded": lambda: SeededCkks(case),
         "pad": lambda: Pad(case),
@@ -278,10 +282,12 @@ def hospital_half(scheme: str, updates: Updates) -> Hospital:
 def coordinator_half(scheme: str, case: Case, public: bytes) -> Coordinator:
     """The coordinator for a hospital's `public`. Raises KeyError for a name that is not in `scheme_names`."""
     makers: dict[str, Callable[[], Coordinator]] = {
-        "packed": lambda: PackedCoordinator(case, "tenseal"),
-        "packed-masked": lambda: PackedMaskedCoordinator(case, "tenseal"),
-        "integers": lambda: PackedCoordinator(case, "none"),
-        "ckks": lambda: CkksCoordinator(public),
+        "tenseal": lambda: PackedCoordinator(case, "tenseal"),
+        "tenseal-masked": lambda: PackedMaskedCoordinator(case, "tenseal"),
+        "lean": lambda: PackedMaskedCoordinator(case, "lean"),
+        "none": lambda: PackedCoordinator(case, "none"),
+        "bfv-vector": lambda: VectorCoordinator.of_integers(public),
+        "ckks": lambda: VectorCoordinator.of_reals(public),
         "ckks-seeded": SeededCkksCoordinator,
         "pad": lambda: PadCoordinator(case),
         "float32": lambda: Float32Coordinator(case),

@@ -49,7 +49,7 @@ def test_json_has_the_documented_shape():
         assert set(row["seconds"]) == {"upload", "answer", "decrypt"}
 
 
-@pytest.mark.parametrize("scheme", ["packed", "pad", "integers"])
+@pytest.mark.parametrize("scheme", ["tenseal", "tenseal-masked", "lean", "none", "bfv-vector", "pad"])
 def test_quantised_schemes_err_by_rounding_alone(scheme):
     # A mean of n unbiased roundings has an error of at most STEP / (2 sqrt n); half of the entries are exact zeros.
     error = rows("aggregation")[scheme]["error"]
@@ -64,8 +64,11 @@ def test_real_valued_schemes_return_the_mean(scheme):
 
 def test_bytes_are_those_that_travel():
     found, layout = rows("aggregation"), choose_layout(CASE.sent, CASE.bits, CASE.hospitals)
-    assert found["packed"]["upload_bytes"] == find_scheme("tenseal").wire(layout).contribution_bytes
-    assert found["packed"]["download_bytes"] == find_scheme("tenseal").wire(layout).answer_bytes(CASE.hospitals)
+    for name in ("tenseal", "lean", "none"):
+        wire = find_scheme(name).wire(layout)
+        assert found[name]["upload_bytes"] == wire.contribution_bytes
+        assert found[name]["download_bytes"] == wire.answer_bytes(CASE.hospitals)
+    assert found["tenseal-masked"]["upload_bytes"] == found["tenseal"]["upload_bytes"]
     assert found["pad"]["upload_bytes"] == 12 + CASE.sent * 10 // 8
     assert found["float32"]["upload_bytes"] == 4 * CASE.size
     assert found["float32-sparse"]["upload_bytes"] == 8 * CASE.sent
@@ -77,7 +80,7 @@ def test_cosines_are_near_under_both_schemes():
 
 
 def test_peak_memory_is_one_aggregate_whatever_the_roster():
-    few, many = (measure_aggregation("packed", Updates(Case(400_000, n, 8, 1.0))) for n in (4, 16))
+    few, many = (measure_aggregation("tenseal", Updates(Case(400_000, n, 8, 1.0))) for n in (4, 16))
     # Twelve more uploads kept would show; their seeds do not.
     assert many.peak_bytes < few.peak_bytes + 4 * many.upload_bytes
 
@@ -101,7 +104,7 @@ def test_pads_hide_the_levels_and_never_repeat():
 
 
 def test_a_dead_coordinator_is_noticed(capfd):
-    with pytest.raises((EOFError, BrokenPipeError)), coordinator_process("packed", CASE, b"") as process:
+    with pytest.raises((EOFError, BrokenPipeError)), coordinator_process("tenseal", CASE, b"") as process:
         process.contribute(bytes(10))
     assert "contribution of 10 bytes" in capfd.readouterr().err
 
@@ -139,3 +142,8 @@ def test_tables_show_every_row_and_break_no_cell(width, tables):
 def test_asked_schemes_alone_are_run():
     names = [row["scheme"] for row in run_case(300, 2, 8, 1.0, {"float32", "pad"})["aggregation"]]
     assert names == ["pad", "float32"]
+
+
+def test_sums_that_would_wrap_in_a_bfv_vector_are_refused():
+    with pytest.raises(ConfigError, match="--bits 16"):
+        hospital_half("bfv-vector", Updates(Case(10, 16, 16, 1.0)))
