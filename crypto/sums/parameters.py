@@ -12,7 +12,8 @@ Values are packed so that W m < t for the total weight W (`Layout.base`), hence 
 as j m, and a sum of encodings is j times the sum of values. So what noise a decrypted sum is left with depends on that
 sum and on fresh noise, and on no single update. For another q every encoding is rounded, the rounding errors of single
 updates add up in the sum's noise, and whoever holds the key reads them there. Tags and masked slots range over all
-residues: of them the noise says how many lay above t / 2, which a flood (below) drowns, or masks hide.
+residues: there a contribution m of weight w moves the noise by w m / t, less w from t / 2 on. Masks hide that, or a
+flood (below) drowns it: with F >= 64 w it changes the noise's distribution by less than 1/128.
 
 The margin. A fresh ciphertext has phase encoding + e with |e| <= 21 (centred binomial noise of 42 bits, SEAL's), and an
 encoding lies within 1/2 + 1 / (2 t) of q m / t. Leaving out d low bits and putting their middle back moves a word by
@@ -23,7 +24,7 @@ exactly while
 
     t (W (43 + 2^d) + 2^d + 2 F + 1) + W + 1 < q (1 - 2^-58)      (2^d counts as 0 for d = 0).
 
-d is the largest that leaves room for F = 2^6, and F is then all the room there is.
+d is the largest that leaves room for F = 2^6 times the largest weight, and F is then all the room there is.
 Nothing here is estimated: a roster past the bound is refused.
 """
 
@@ -43,7 +44,7 @@ MIN_BITS: Final = 2
 MAX_BITS: Final = 24
 
 LEAST_FLOOD: Final = 64
-"""The room that every sum leaves for noise which drowns its own."""
+"""The room that every sum leaves for noise which drowns its own, times the largest weight that is in it."""
 
 _FRESH: Final = 43
 """Twice the largest distance of a fresh ciphertext from its message, but for 1 / t."""
@@ -98,9 +99,14 @@ class ParameterSet:
 
     @property
     def most_summands(self) -> int:
-        """The largest sum of weights, and so the largest integer weight, with which a sum decrypts exactly."""
+        """The most contributions of weight 1 with which a sum decrypts exactly."""
+        return self.most_weight(1)
+
+    def most_weight(self, heaviest: int) -> int:
+        """The largest sum of weights, none above `heaviest`, with which a sum decrypts exactly."""
         # With no bit dropped each summand takes 43 t + 1 of the room.
-        return (self._room - self.plain_modulus * (2 * LEAST_FLOOD + _MASK)) // (self.plain_modulus * _FRESH + 1)
+        flooded = self.plain_modulus * (2 * LEAST_FLOOD * heaviest + _MASK)
+        return max(0, (self._room - flooded) // (self.plain_modulus * _FRESH + 1))
 
     @property
     def _room(self) -> int:
@@ -115,18 +121,18 @@ class ParameterSet:
         left = (self._room - total_weight) // self.plain_modulus
         return (left - total_weight * (_FRESH + rounding) - rounding - _MASK) // 2
 
-    def carries(self, total_weight: int, dropped: int = 0) -> bool:
-        """Whether sums of that total weight, flooded by at least LEAST_FLOOD, decrypt exactly when `dropped` low bits
-        are not sent.
+    def carries(self, total_weight: int, dropped: int = 0, heaviest: int = 1) -> bool:
+        """Whether sums of that total weight, flooded by at least LEAST_FLOOD times the `heaviest` weight in it, decrypt
+        exactly when `dropped` low bits are not sent.
         """
-        return self.flood(total_weight, dropped) >= LEAST_FLOOD
+        return self.flood(total_weight, dropped) >= LEAST_FLOOD * heaviest
 
-    def dropped_bits(self, total_weight: int) -> int:
+    def dropped_bits(self, total_weight: int, heaviest: int = 1) -> int:
         """The most low bits of each word that may stay unsent. Raises ValueError where none can be summed at all."""
-        if not self.carries(total_weight):
-            raise ValueError(f"total_weight must be at most {self.most_summands}, not {total_weight}")
+        if not self.carries(total_weight, heaviest=heaviest):
+            raise ValueError(f"total_weight must be at most {self.most_weight(heaviest)}, not {total_weight}")
         bits = range(self.coeff_modulus.bit_length())
-        return next(count for count in bits if not self.carries(total_weight, count + 1))
+        return next(count for count in bits if not self.carries(total_weight, count + 1, heaviest))
 
 
 DEGREE: Final = 4096
@@ -198,12 +204,18 @@ class Layout:
             )
             raise ConfigError(
                 f"{self.bits}-bit values of total weight {self.total_weight} may not sum exactly under parameter set "
-                f"{self.parameters.name!r} (at most {self.parameters.most_summands} summands, slots below "
+                f"{self.parameters.name!r} (at most {self.parameters.most_weight(self.heaviest)} summands, slots below "
                 f"{self.parameters.plain_modulus}): {remedy}"
             )
 
     def _fits(self, parameters: ParameterSet) -> bool:
-        return parameters.carries(self.total_weight) and self.base <= parameters.plain_modulus
+        carried = parameters.carries(self.total_weight, heaviest=self.heaviest)
+        return carried and self.base <= parameters.plain_modulus
+
+    @property
+    def heaviest(self) -> int:
+        """The largest weight that all contributions may have at once."""
+        return -(-self.total_weight // self.clients)
 
     @property
     def base(self) -> int:
@@ -241,7 +253,7 @@ class Layout:
     @property
     def dropped_bits(self) -> int:
         """Low bits of each word that are not sent."""
-        return self.parameters.dropped_bits(self.total_weight)
+        return self.parameters.dropped_bits(self.total_weight, self.heaviest)
 
     @property
     def flood(self) -> int:
@@ -279,10 +291,10 @@ def choose_layout(values: int, bits: int, clients: int, max_weight: int = 1) -> 
         raise ValueError(f"clients {clients}, max_weight {max_weight} must be at least 1, bits {bits} in [2, 24]")
     total = clients * max_weight
     base = total * top_level(bits) + 1
-    fitting = [s for s in SETS if s.carries(total) and base <= s.plain_modulus]
+    fitting = [s for s in SETS if s.carries(total, heaviest=max_weight) and base <= s.plain_modulus]
     if fitting:
         return min((Layout(s, values, bits, total, clients) for s in fitting), key=lambda layout: layout.upload_bytes)
-    most = max(min(s.most_summands, (s.plain_modulus - 1) // top_level(bits)) for s in SETS)
+    most = max(min(s.most_weight(max_weight), (s.plain_modulus - 1) // top_level(bits)) for s in SETS)
     raise ConfigError(
         f"{clients} hospitals of weight up to {max_weight} make {total} summands of {bits} bits, but sums are exact "
         f"only up to {most}; use fewer hospitals, lower weights or fewer bits"

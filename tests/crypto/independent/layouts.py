@@ -69,7 +69,7 @@ class Layout:
     @cached_property
     def fits(self) -> bool:
         """Whether the set carries it at all."""
-        return self.base <= self.set.t and self.set.carries(self.weight, 0, _LEAST_FLOOD)
+        return self.base <= self.set.t and self.set.carries(self.weight, 0, _LEAST_FLOOD * self.max_weight)
 
     @cached_property
     def fields(self) -> int:
@@ -99,7 +99,8 @@ class Layout:
     @cached_property
     def dropped_bits(self) -> int:
         """The most low bits that can be left out."""
-        return max(d for d in range(60) if self.set.carries(self.weight, d, _LEAST_FLOOD))
+        least = _LEAST_FLOOD * self.max_weight
+        return max(d for d in range(60) if self.set.carries(self.weight, d, least))
 
     @cached_property
     def flood(self) -> int:

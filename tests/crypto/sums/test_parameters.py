@@ -127,6 +127,10 @@ def test_a_roster_past_the_proven_bound_is_refused_with_the_set_that_would_fit()
     assert choose_layout(10, 4, most).total_weight == most
     with pytest.raises(ConfigError, match=f"{most + 1} summands.*only up to {most}"):
         choose_layout(10, 4, most + 1)
+    heavy = SETS[0].most_weight(4095) // 4095
+    assert choose_layout(10, 8, heavy, 4095).heaviest == 4095
+    with pytest.raises(ConfigError, match=f"only up to {SETS[0].most_weight(4095)}"):
+        choose_layout(10, 8, heavy + 1, 4095)
     limit = SETS[4].most_summands
     with pytest.raises(ConfigError, match=f"at most {limit} summands.*sum36, sum40, sum44, sum48 would fit"):
         Layout(SETS[4], 10, 4, limit + 1, limit + 1)

@@ -23,6 +23,7 @@ from securepfl.crypto.sums.seal import SecretContext
 from securepfl.crypto.sums.seal_sum import SealAggregate
 from securepfl.crypto.sums.uniform import uniform_words
 from securepfl.crypto.sums.words import add, scale, subtract
+from securepfl.errors import ConfigError
 from securepfl.randomness import fresh_key
 
 KEY, TAG_KEY = generate_ring_key(), fresh_key()
@@ -352,6 +353,37 @@ def test_on_the_old_path_everybody_told_whose_personal_part_is_whose():
     assert neighbourhood(lean_open, 31, 40, 10, DENSE, scores=(View.carries,)).nearly_all()
     assert neighbourhood(lean_open, 300, 40, 3, DENSE, scores=(View.carries,)).nearly_all()
     assert neighbourhood(lean_open, 300, 40, 3, SPARSE, scores=(View.carries,)).nearly_all()
+
+
+def residues_read(ways, layout):
+    """Whether a heavy contribution whose slots are any residues, as a tag's are, shows in the noise of a sum: how many
+    standard deviations of a coin from nothing. Its share is the weight times m / t, less 1 from t / 2 on.
+    """
+    random, t = np.random.default_rng(7), layout.parameters.plain_modulus
+    slots = {client: random.integers(0, t, layout.slots, dtype=np.uint64) for client in range(3)}
+    view = ways(layout).view(slots, {0: layout.heaviest, 1: 1, 2: 1})
+    return abs(np.corrcoef(centred(slots[0], t), view.noise)[0, 1]) * np.sqrt(layout.slots)
+
+
+HEAVY = choose_layout(20_000, 8, 87, 4095)
+"""The largest rosters with weights have the least room for a flood."""
+
+
+def test_nobody_reads_tags_of_heavy_contributions():
+    assert residues_read(tenseal, HEAVY) < 5
+
+
+def test_without_a_flood_everybody_would():
+    assert residues_read(tenseal_bare, HEAVY) > 5
+
+
+def test_floods_grow_with_the_largest_weight():
+    for clients, bits, weight in itertools.product(range(2, 96), range(2, 17), (1, 7, 4095)):
+        try:
+            layout = choose_layout(1000, bits, clients, weight)
+        except ConfigError:
+            continue
+        assert layout.heaviest == weight and layout.flood >= 64 * weight
 
 
 def test_the_old_set_is_the_old_one_and_its_sums_are_exact():
