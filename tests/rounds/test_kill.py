@@ -133,6 +133,7 @@ class Victim:
     number: int = 0
     kills_due: int = 0
     asked: list[tuple[str, bytes]] = field(default_factory=list)
+    invited: list[bytes] = field(default_factory=list)
     sent: dict[int, bytes] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
     phases: Counter = field(default_factory=Counter)
@@ -143,7 +144,7 @@ class Victim:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.session = self.federation.session_digest(self.keyring.federation_key.commitment).hex()
+        self.session = self.coordinator.rules.session.hex()
         self.state_file = self.folder / "state.safetensors"
         self.files = {"ledger": self.ledger, "state": self.state_file}
         self.round_release = release_of(self.federation, 1)
@@ -495,7 +496,9 @@ def carry(coordinator: Coordinator, others: dict, victim: Victim, messages: dict
 def play(coordinator: Coordinator, others: dict, victim: Victim, number: int, kills: int) -> tuple[str, ...]:
     """One round; the survivors."""
     victim.begin(number, kills)
-    carry(coordinator, others, victim, coordinator.invite(), "contribute")
+    invitations = coordinator.invite()
+    victim.invited.append(invitations[VICTIM])
+    carry(coordinator, others, victim, invitations, "contribute")
     survivors = coordinator.survivors
     if coordinator.federation.masked:
         carry(coordinator, others, victim, coordinator.fix_survivors(), "sign_survivors")
@@ -553,9 +556,10 @@ def trial(folder: Path, masked: bool, kills: int) -> Trial:
         victim = Victim(nursery, federation, first[VICTIM], folder / "one" / VICTIM, ledger, hub)
         with others_of(federation, first, folder / "one", ledgers) as others:
             run_to_the_end(victim, others, kills - at_start)
-        elsewhere = Victim(nursery, federation, first[VICTIM], folder / "old keys", ledger, hub)
-        with pytest.raises(RefusedError, match="another run of this hospital has used these keys"):
-            elsewhere.report()
+        elsewhere = Victim(nursery, federation, first[VICTIM], folder / "elsewhere", ledger, hub)
+        with pytest.raises(RefusedError, match="took part from another folder"):
+            elsewhere.ask("contribute", victim.invited[0])
+        elsewhere.stop()
         again = Victim(nursery, federation, second[VICTIM], folder / "two" / VICTIM, ledger, hub_again, victim.released)
         again.seconds["start"] = victim.seconds["start"]
         with others_of(federation, second, folder / "two", ledgers) as others:
