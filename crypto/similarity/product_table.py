@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from securepfl.crypto.similarity.parameters import KEY_PRIMES, flood
+from securepfl.crypto.similarity.parameters import flood
 from securepfl.crypto.similarity.product_wire import EvaluationKeys, Hidden, Lanes, ProductAnswer, SketchUpload
 from securepfl.crypto.similarity.scheme import Shape
 from securepfl.crypto.similarity.seal import Keys, PublicRing
 from securepfl.crypto.sums.ring import stamp
-from securepfl.crypto.sums.words import Words
 from securepfl.errors import MessageError
 
 
@@ -24,14 +21,14 @@ class _Held:
     value: Any
     check: Any
     keys: Keys
-    public: Words
 
 
 class CiphertextTable:
     """One round's uploads, and rows of answers from them. `keys` are evaluation keys by hospital.
 
-    What is sent about j is made with j's own keys, and a row's check is re-randomised by the sum of all the others'
-    public keys: one honest hospital among them is enough to hide it, and nobody's keys can lay another's sketch bare.
+    What is sent about j is made with j's own keys, and a row's check is re-randomised under each of the others' public
+    keys: one honest hospital among them is enough to hide it, and nobody's keys can lay another's sketch bare. (Under
+    the sum of their keys, the last to send one could make it less those of all others.)
     A pair is multiplied once, when the first of its two rows is asked for, and both answers kept: no answer is ever
     made twice, since two floods would hide half as well. Until the first row only bytes are kept; then some 1.5 MB a
     hospital and plain modulus.
@@ -125,7 +122,7 @@ class _Lane:
     def add(self, client: int, parts: Lanes, keys: EvaluationKeys) -> None:
         """Take what one hospital uploaded."""
         ring = self.ring
-        held = _Held(ring.upload(parts.value), ring.upload(parts.check), ring.keys(keys), keys.public)
+        held = _Held(ring.upload(parts.value), ring.upload(parts.check), ring.keys(keys))
         self._held[client] = held
         self._checks = held.check if self._checks is None else self.ring.add(self._checks, held.check)
 
@@ -143,14 +140,12 @@ class _Lane:
     def about(self, other: int, product: Any) -> Hidden:
         """What leaves of a product about `other`."""
         keys = self._held[other].keys
-        return self.ring.hidden(product, keys.relinearising, keys.encryptor, self._flood)
+        return self.ring.hidden(product, keys.relinearising, [keys.encryptor], self._flood)
 
     def about_all(self, receiver: int) -> Hidden:
         """What leaves of the product of `receiver`'s sketch and the sum of all others' check lanes."""
         held = self._held[receiver]
         product = self.ring.multiply(held.value, self.ring.subtract(self._checks, held.check))
-        others = [other for other in sorted(self._held) if other != receiver]
-        total = np.sum([self._held[other].public for other in others], axis=0, dtype=np.uint64)
-        joint = total % np.array(KEY_PRIMES, dtype=np.uint64)[:, np.newaxis]
-        relinearising = self._held[others[0]].keys.relinearising
-        return self.ring.hidden(product, relinearising, self.ring.encryptor(joint), self._flood)
+        others = [self._held[other].keys for other in sorted(self._held) if other != receiver]
+        encryptors = [keys.encryptor for keys in others]
+        return self.ring.hidden(product, others[0].relinearising, encryptors, self._flood)

@@ -277,12 +277,12 @@ class PublicRing:
         self._evaluator.multiply(left, right, product)
         return product
 
-    def hidden(self, product: Any, relinearising: Any, encryptor: Any, flood: int) -> Hidden:
-        """What leaves of a product: relinearised, re-randomised by a fresh encryption of zero, flooded by a fresh
-        number uniform in [-flood, flood] on the coefficient that leaves, and cut.
+    def hidden(self, product: Any, relinearising: Any, encryptors: Sequence[Any], flood: int) -> Hidden:
+        """What leaves of a product: relinearised, re-randomised by a fresh encryption of zero from each encryptor,
+        flooded by a fresh number uniform in [-flood, flood] on the coefficient that leaves, and cut.
         """
         answer = self.relinearised(product, relinearising)
-        self._hide(answer, encryptor, flood)
+        self._hide(answer, encryptors, flood)
         return self.cut(answer)
 
     def relinearised(self, product: Any, relinearising: Any) -> Any:
@@ -291,10 +291,11 @@ class PublicRing:
         self._evaluator.relinearize(product, relinearising, answer)
         return answer
 
-    def _hide(self, answer: Any, encryptor: Any, flood: int) -> None:
-        zero = sealapi.Ciphertext()
-        encryptor.encrypt_zero(zero)
-        self._evaluator.add_inplace(answer, zero)
+    def _hide(self, answer: Any, encryptors: Sequence[Any], flood: int) -> None:
+        for encryptor in encryptors:
+            zero = sealapi.Ciphertext()
+            encryptor.encrypt_zero(zero)
+            self._evaluator.add_inplace(answer, zero)
         self._evaluator.add_inplace(answer, self._constant(secrets.randbelow(2 * flood + 1) - flood))
 
     def cut(self, answer: Any) -> Hidden:

@@ -138,7 +138,7 @@ class BareProducts:
         ring = self._coordinator
         if self._flood is None:
             return ring.cut(ring.relinearised(product, keys.relinearising)).to_bytes()
-        return ring.hidden(product, keys.relinearising, keys.encryptor, self._flood).to_bytes()
+        return ring.hidden(product, keys.relinearising, [keys.encryptor], self._flood).to_bytes()
 
     def cosines(self, receiver: int, row: Row) -> dict[int, float]:
         """Decrypted, unchecked."""

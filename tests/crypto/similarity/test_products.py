@@ -12,6 +12,7 @@ from tenseal import sealapi
 from securepfl.crypto.similarity.parameters import (
     DEGREE,
     DROPPED_BITS,
+    KEY_PRIMES,
     MODULUS,
     PRIMES,
     distance,
@@ -150,11 +151,11 @@ def test_answers_are_flooded_over_the_whole_range_and_always_decrypt():
     product, expected = product_of(fresh_of(own), fresh_of(other)), coefficient(own, other)
     noises = []
     for _ in range(300):
-        hidden = coordinator().hidden(product, keys().relinearising, keys().encryptor, B)
+        hidden = coordinator().hidden(product, keys().relinearising, [keys().encryptor], B)
         noises.append(received_noise(hidden, expected) * MODULUS / PRIMES[0] / B)
         assert hospital().opened(Hidden.from_bytes(hidden.to_bytes())) == int(own @ other) % T
     assert kstest(noises, "uniform", args=(-1, 2)).pvalue > 1e-3
-    quiet = coordinator().hidden(product, keys().relinearising, keys().encryptor, 0)
+    quiet = coordinator().hidden(product, keys().relinearising, [keys().encryptor], 0)
     assert abs(received_noise(quiet, expected)) * MODULUS / PRIMES[0] / B < 2**-8
 
 
@@ -165,7 +166,7 @@ def test_decryption_holds_at_both_ends_of_the_flood_and_fails_past_the_bound(mon
 
     def opened(limit):
         monkeypatch.setattr("securepfl.crypto.similarity.seal.secrets.randbelow", lambda n: n - 1 if edge > 0 else 0)
-        hidden = coordinator().hidden(product, keys().relinearising, keys().encryptor, limit)
+        hidden = coordinator().hidden(product, keys().relinearising, [keys().encryptor], limit)
         return hospital().opened(Hidden.from_bytes(hidden.to_bytes()))
 
     assert all(opened(flood(T, 3)) == inner for _ in range(20))
@@ -175,7 +176,7 @@ def test_decryption_holds_at_both_ends_of_the_flood_and_fails_past_the_bound(mon
 def test_the_second_polynomial_is_fresh_every_time_and_would_not_be_without_the_encryption_of_zero():
     product = product_of(fresh_of(sketch_of(1)), fresh_of(sketch_of(2)))
     seconds = [
-        coordinator().hidden(product, keys().relinearising, keys().encryptor, B).second.astype(np.float64)
+        coordinator().hidden(product, keys().relinearising, [keys().encryptor], B).second.astype(np.float64)
         for _ in range(2)
     ]
     apart = (seconds[0] - seconds[1]) % PRIMES[0] / PRIMES[0]
@@ -214,7 +215,7 @@ def loud_guesses(limit, trials=48):
     for trial in range(trials):
         own, other = sketch_of(trial), sketch_of(100 + trial)
         product = product_of(shifted(fresh_of(own), LOUD), fresh_of(other))
-        hidden = coordinator().hidden(product, keys().relinearising, keys().encryptor, limit)
+        hidden = coordinator().hidden(product, keys().relinearising, [keys().encryptor], limit)
         noise = received_noise(hidden, coefficient(own, other)) * MODULUS / PRIMES[0]
         truth = int(attacker().message_of(other)[0])
         right += int(heard([noise])[0]) * 16 // T == truth * 16 // T
@@ -244,7 +245,7 @@ def test_the_second_polynomials_of_a_bare_product_are_the_others_ciphertext_and_
     decryptor.decrypt(ring._ring.ciphertext(ring._ring.fresh, bare[1:]), plaintext)
     assert np.array_equal(attacker().slots_of([plaintext.data(i) for i in range(DEGREE)]), other)
     # Of ours a hospital has one polynomial modulo p_0. The best it stands for is the first of the two.
-    hidden = ring.hidden(product, keys().relinearising, keys().encryptor, B)
+    hidden = ring.hidden(product, keys().relinearising, [keys().encryptor], B)
     scaled = np.array([int(x) * (MODULUS // PRIMES[0]) for x in hidden.second], dtype=object)
     words = words_of(ring.upload(theirs))
     words[0] = [[int(x) % prime for x in scaled] for prime in PRIMES]
@@ -347,7 +348,7 @@ def test_scaled_and_zeroed_answers_and_checks_are_refused(other, factor):
         doubled = right
         for _ in range(factor - 1):
             doubled = ring.add(doubled, right)
-        hidden = ring.hidden(ring.multiply(left, doubled), keys().relinearising, keys().encryptor, B)
+        hidden = ring.hidden(ring.multiply(left, doubled), keys().relinearising, [keys().encryptor], B)
         norm = row()[other][:32] if other else b""
         refused(row() | {other: ProductAnswer(norm, (hidden,)).to_bytes()})
 
@@ -405,6 +406,22 @@ def test_a_rows_check_is_hidden_by_the_public_key_of_any_one_of_the_others():
     # Where all do, two answers are the same up to the noise of an encryption: the test can fail.
     apart = np.abs(seconds[2].astype(np.int64) - seconds[3].astype(np.int64))
     assert np.minimum(apart, PRIMES[0] - apart).max() <= 2**DROPPED_BITS * 2
+
+
+def test_a_key_that_takes_the_others_away_does_not_lay_a_rows_check_open():
+    """An opened round shows others' public keys. Who sends its own only then may make all of a row's cancel."""
+    read = {client: EvaluationKeys.from_bytes(data, stamp()) for client, data in evaluation_bytes().items()}
+    modulus = np.array(KEY_PRIMES, dtype=np.uint64)[:, np.newaxis]
+    rogue = (2 * modulus - read[1].public - read[2].public) % modulus
+    keys_ = evaluation_bytes() | {3: EvaluationKeys(rogue, read[3].relinearising).to_bytes(stamp())}
+    seconds = []
+    for _ in range(2):
+        table = SIMILARITY.table(SHAPE, keys_)
+        for client, upload in enumerate(uploads()):
+            table.add(client, upload)
+        seconds.append(ProductAnswer.from_bytes(table.row(0)[0], SHAPE, about_all=True).products[0].second)
+    apart = (seconds[0].astype(np.float64) - seconds[1]) % PRIMES[0] / PRIMES[0]
+    assert kstest(apart, "uniform").pvalue > 1e-3
 
 
 def test_the_lanes_of_two_hospitals_exchanged_are_refused():
