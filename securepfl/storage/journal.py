@@ -1,8 +1,9 @@
 """A file that only grows: records, each whole or not there.
 
 Layout: 8 bytes of magic, then a frame a record: its length and the length's complement, 4 bytes each, the record, and
-16 bytes of BLAKE2b over it. A process killed while it wrote leaves a torn last frame: nobody was told of it, so it is
-cut off. Whatever else does not fit was damaged later, and is refused.
+16 bytes of BLAKE2b over it. The first frame is 8 bytes: how long the file was when it appeared. A process killed while
+it wrote leaves a torn last frame after those: nobody was told of it, so it is cut off. Whatever else does not fit was
+damaged later, and is refused.
 """
 
 import hashlib
@@ -16,9 +17,12 @@ from typing import Final, Self
 from securepfl.errors import StorageError
 from securepfl.storage.folder import storage_error, write_bytes
 
-_MAGIC: Final = b"SPFLJ\0\0\1"
+_MAGIC: Final = b"SPFLJ\0\0\2"
 _LENGTH: Final = struct.Struct(">II")
+_CREATED: Final = struct.Struct(">Q")
 _CHECK_BYTES: Final = 16
+_HEAD: Final = len(_MAGIC) + _LENGTH.size + _CREATED.size + _CHECK_BYTES
+_CHUNK: Final = 1 << 20
 _MOST: Final = 2**32 - 1
 
 
@@ -45,7 +49,8 @@ class Journal:
     @classmethod
     def create(cls, path: Path, *records: bytes) -> Self:
         """A new journal that appears whole, with these records, in place of an earlier one. Raises StorageError."""
-        data = _MAGIC + b"".join(map(_frame, records))
+        frames = b"".join(map(_frame, records))
+        data = _MAGIC + _frame(_CREATED.pack(_HEAD + len(frames))) + frames
         write_bytes(path, data)
         return cls(path, _opened(path), len(data))
 
@@ -67,7 +72,7 @@ class Journal:
 
     def records(self) -> Iterator[tuple[int, bytes]]:
         """(place, record) in order, read one at a time."""
-        place = len(_MAGIC)
+        place = _HEAD
         while place < self._size:
             record = self.read(place)
             yield place, record
@@ -91,16 +96,16 @@ class Journal:
         for frame in frames:
             places.append(end)
             end += len(frame)
+        self._failed = True  # until all of it is done, whatever ends it
         try:
             _write(self._descriptor, b"".join(frames), self._size)
             if sync:
                 os.fsync(self._descriptor)
         except OSError as error:
-            self._failed = True
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
             raise storage_error(self.path, error) from None
-        self._size = end
+        self._size, self._failed = end, False
         return places
 
     def close(self) -> None:
@@ -115,12 +120,16 @@ class Journal:
         return b"".join(parts)
 
     def _cut_torn_tail(self) -> None:
-        if self._bytes(0, len(_MAGIC)) != _MAGIC:
+        head = self._bytes(0, _HEAD)
+        created = head[len(_MAGIC) + _LENGTH.size :][: _CREATED.size]
+        if head != _MAGIC + _frame(created):
             raise self._damaged()
-        place = len(_MAGIC)
-        while place < self._size:
+        place, (appeared,) = _HEAD, _CREATED.unpack(created)
+        while place < max(self._size, appeared):
             length = self._whole(place)
             if length is None:
+                if place < appeared:  # no kill tears what appeared whole
+                    raise self._damaged()
                 os.ftruncate(self._descriptor, place)
                 self._size = place
                 return
@@ -137,7 +146,7 @@ class Journal:
             return None
         length, complement = _LENGTH.unpack(head)
         if length + complement != _MOST:
-            if any(self._bytes(place, self._size - place)):
+            if not self._zeros(place):
                 raise self._damaged()
             return None
         total = _LENGTH.size + int(length) + _CHECK_BYTES
@@ -149,6 +158,10 @@ class Journal:
         if place + total == self._size and not any(frame[length:]):
             return None
         raise self._damaged()
+
+    def _zeros(self, place: int) -> bool:
+        """Whether nothing but zeros follows; a piece at a time, as it may be long."""
+        return not any(self._bytes(at, _CHUNK).strip(b"\0") for at in range(place, self._size, _CHUNK))
 
     def _damaged(self) -> StorageError:
         return StorageError(f"{self.path}: damaged, not as securepfl wrote it; restore its folder from a copy")

@@ -1,6 +1,7 @@
 """A journal keeps every record that it gave a place, through kills and full disks; what was damaged is refused."""
 
 import os
+import tracemalloc
 
 import pytest
 
@@ -8,6 +9,7 @@ from securepfl.errors import StorageError
 from securepfl.storage.journal import Journal
 
 RECORDS = (b"first", b"", b"x" * 5000, bytes(300))
+HEAD = 40
 
 
 def read(path):
@@ -58,12 +60,35 @@ def test_a_tail_torn_anywhere_is_cut_and_the_journal_goes_on(path):
         assert read(path) == [*RECORDS[:left], b"after"]
 
 
+def test_what_appeared_whole_is_damaged_where_it_is_shorter(tmp_path):
+    """No kill does that: to go on without it would be to forget in silence what was told."""
+    path = tmp_path / "journal"
+    Journal.create(path, *RECORDS[:2]).close()
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(StorageError, match="damaged"):
+            read(path)
+    path.write_bytes(whole)
+    assert read(path) == list(RECORDS[:2])
+
+
+def test_zeros_of_any_length_are_cut_without_holding_them(path):
+    whole = path.stat().st_size
+    os.truncate(path, whole + (64 << 20))
+    tracemalloc.start()
+    assert read(path) == list(RECORDS)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    assert path.stat().st_size == whole
+
+
 @pytest.mark.parametrize("left", [0, 3, 8, 200])
 def test_zeros_where_a_write_lost_power_are_cut(path, left):
     """A file system may have made room that it never filled."""
     whole, frame = path.read_bytes(), Journal.create(path.with_name("other"), b"y" * 200)
     frame.close()
-    lost = path.with_name("other").read_bytes()[8:]
+    lost = path.with_name("other").read_bytes()[HEAD:]
     path.write_bytes(whole + lost[:left] + bytes(len(lost) - left))
     assert read(path) == list(RECORDS)
 
@@ -87,6 +112,21 @@ def test_a_record_damaged_while_the_journal_is_open_is_refused(path):
     with pytest.raises(StorageError, match="damaged"):
         journal.read(places[2])
     journal.close()
+
+
+def test_nothing_follows_a_write_that_anything_else_ended(path, monkeypatch):
+    journal = Journal.open(path)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "pwrite", interrupted)
+        journal.append(b"lost")
+    with pytest.raises(StorageError, match="an earlier write failed"):
+        journal.append(b"after")
+    journal.close()
+    assert read(path) == list(RECORDS)
 
 
 @pytest.mark.parametrize("failing", ["pwrite", "fsync"])
