@@ -5,7 +5,8 @@ parses nothing that hospitals send as they sent it.
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from securepfl.coordinator.store import Answered, Begun, Kept, MemoryStore, Sent
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
 from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
-from securepfl.errors import ConfigError, MessageError
+from securepfl.errors import ConfigError, MessageError, StorageError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
     NONCE_BYTES,
@@ -53,7 +54,8 @@ class Coordinator(Progress):
     in one process, which ends with it.
 
     Raises ConfigError where identities and roster differ or two hospitals share an identity; StorageError where the
-    folder is another run's, federation's or coordinator's, damaged, or in use.
+    folder is another run's, federation's or coordinator's, damaged, or in use. A step that could not be written raises
+    it too, and so does all that follows: make the coordinator again, from what lies there.
 
     >>> from securepfl.settings.tables import SiteSettings
     >>> names = ("north", "south", "west")
@@ -84,6 +86,7 @@ class Coordinator(Progress):
         self.federation, self.seconds = federation, 0.0
         self.evidence: dict[tuple[int, str], bytes] = {}
         self._kept_keys: set[str] = set()
+        self._where, self._ahead = folder or "the coordinator's memory", False
         self.identity, self.hospitals = identity, dict(hospitals)
         base, layouts = federation.session_digest(key_commitment), Layouts.of(federation)
         self.store: Store = MemoryStore() if folder is None else FolderStore(folder)
@@ -110,14 +113,15 @@ class Coordinator(Progress):
         again, but for the deadline of a coordinator that was started again; none once it takes no more. Raises
         MessageError where the last round is over.
         """
-        if self.open_round is None:
-            if self.closed >= self.federation.rounds:
-                raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
-            self._keep_evaluation()
-            begun = Begun(salt=secrets.token_bytes(NONCE_BYTES))
-            self.store.begin(self.ground(), begun)
-            self._begin(begun)
-            self.same_keys = True
+        with self._kept_whole():
+            if self.open_round is None:
+                if self.closed >= self.federation.rounds:
+                    raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
+                self._keep_evaluation()
+                begun = Begun(salt=secrets.token_bytes(NONCE_BYTES))
+                self.store.begin(self.ground(), begun)
+                self._begin(begun)
+                self.same_keys = True
         current = self._current()
         if current.expected != COLLECTING:
             return {}
@@ -136,9 +140,10 @@ class Coordinator(Progress):
         if time.time() > current.deadline:
             raise MessageError(f"round {current.number} is past its deadline: close it")
         started = time.perf_counter()
-        sender, record = self._taken(current, message)
-        if record is not None:
-            self.store.append(record)
+        with self._kept_whole():
+            sender, record = self._taken(current, message)
+            if record is not None:
+                self.store.append(record)
         self.seconds += time.perf_counter() - started
         return sender
 
@@ -174,8 +179,9 @@ class Coordinator(Progress):
         answers = {name: answering.answer(name) for name in self.federation.roster}
         sealed = self._sealed(Kind.ANSWER, {name: encode(answer) for name, answer in answers.items()})
         answered = Answered(heads=self.heads, parts=self.counted(answers.values()))
-        self.store.append(*(Sent(receiver=name, message=message) for name, message in sealed.items()), answered)
-        self._end(answered)
+        with self._kept_whole():
+            self.store.append(*(Sent(receiver=name, message=message) for name, message in sealed.items()), answered)
+            self._end(answered)
         self.seconds += time.perf_counter() - started
         return sealed
 
@@ -315,11 +321,29 @@ class Coordinator(Progress):
         missing = STEPS.index(step) - STEPS.index(current.expected)
         if missing > 1:
             raise MessageError(f"round {current.number} takes {current.expected[0].name} messages now; not this step")
-        if missing == 1:
-            stepped = Stepped(kind=step[0])
-            self.store.append(stepped)
-            self._step(stepped)
+        with self._kept_whole():
+            if missing == 1:
+                stepped = Stepped(kind=step[0])
+                self.store.append(stepped)
+                self._step(stepped)
         return current
+
+    @contextmanager
+    def _kept_whole(self) -> Iterator[None]:
+        """Around all that changes memory and store. Cut off in between, by a full disk or anything else, memory may be
+        ahead of what a coordinator made again would know, so no more is done here. A MessageError changes neither.
+        """
+        if self._ahead:
+            raise StorageError(
+                f"{self._where}: an earlier write failed; make room and start again from what lies there"
+            )
+        self._ahead = True
+        try:
+            yield
+        except MessageError:
+            self._ahead = False
+            raise
+        self._ahead = False
 
     def _sealed(self, kind: Kind, bodies: Mapping[str, bytes]) -> dict[str, bytes]:
         """One sealed message of the open round for each receiver."""

@@ -119,6 +119,8 @@ class FolderStore:
         if rounds:
             self._journal = Journal.open(self._round(rounds[-1]))
             self._note(self._journal)
+            if self.ground is None:
+                raise StorageError(f"{self._journal.path}: not of a coordinator; restore its folder from a copy")
         for number in found["answers"]:
             with closing(Journal.open(self._answers(number))) as journal:
                 self._owed[number] = {

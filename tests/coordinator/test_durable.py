@@ -17,6 +17,7 @@ from securepfl.errors import MessageError, StorageError
 from securepfl.protocol.messages import Decline, encode
 from securepfl.protocol.rounds import drive
 from securepfl.randomness import fresh_key
+from securepfl.storage.journal import Journal
 
 KILLS = 14
 
@@ -66,6 +67,11 @@ def durable(tmp_path, request):
     yield made
     made.hub.stop()
     close_all(made.clients)
+
+
+def files(durable):
+    """Those of rounds: hospitals' keys to multiply sketches stay for good."""
+    return sorted(path.name for path in durable.folder.iterdir() if not path.name.startswith("evaluation-"))
 
 
 masked = pytest.mark.parametrize("durable", [MASKED], indirect=True)
@@ -143,7 +149,7 @@ def test_answers_of_earlier_rounds_stay_for_those_who_missed_them_and_no_longer(
     assert set(durable.hub.answers(3)) == set(NAMES) and durable.hub.answers(4) == {}
     durable.hub.invite()
     assert [durable.again().answers(number) for number in (1, 2, 3, 4)] == [{}] * 4
-    assert sorted(path.name for path in durable.folder.iterdir()) == ["lock", "round-00004.journal"]
+    assert files(durable) == ["lock", "round-00004.journal"]
 
 
 def test_a_contradiction_is_evidence_after_a_restart_too(durable):
@@ -175,7 +181,7 @@ def test_a_kill_while_the_next_round_begins_leaves_one_round(durable, tmp_path):
     shutil.copy(tmp_path / "kept", before)
     (durable.folder / ".round-00003.journal.partial").write_bytes(b"half")
     assert durable.again().open_round.salt == salt
-    assert sorted(path.name for path in durable.folder.iterdir()) == ["lock", "round-00002.journal"]
+    assert files(durable) == ["lock", "round-00002.journal"]
 
 
 def test_a_torn_tail_is_no_error_and_its_message_is_taken_again(durable):
@@ -221,6 +227,66 @@ def test_nothing_leaves_where_the_disk_is_full(durable, monkeypatch):
         durable.hub.close()
     for name, answer in durable.again().close().items():
         durable.clients[name].apply(answer)
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def out_of_memory(*_):
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("place", "failing"),
+    [("os.pwrite", full), ("securepfl.storage.journal._frame", out_of_memory)],
+    ids=["disk", "memory"],
+)
+@masked
+def test_what_memory_took_and_the_disk_did_not_is_in_no_list(durable, monkeypatch, place, failing):
+    """A list that a restart would not know is a second one to hospitals: the round would be lost."""
+    messages = {name: durable.clients[name].contribute(m) for name, m in durable.hub.invite().items()}
+    for name in NAMES[:3]:
+        durable.hub.receive(messages[name])
+    with monkeypatch.context() as patch, pytest.raises((StorageError, MemoryError)):
+        patch.setattr(place, failing)
+        durable.hub.receive(messages["damson"])
+    for step in (lambda: durable.hub.receive(messages["damson"]), durable.hub.fix_survivors, durable.hub.invite,
+                 durable.hub.close):  # fmt: skip
+        with pytest.raises(StorageError, match="coordinator: an earlier write failed; make room and start again"):
+            step()
+    assert durable.again().survivors == NAMES[:3]
+    durable.round()
+    assert {client.round for client in durable.clients.values()} == {1} and durable.hub.answered.survivors == [*NAMES]
+
+
+def test_a_round_whose_beginning_fails_anywhere_begins_after_a_restart(durable, monkeypatch):
+    durable.round()
+    for place in ("os.open", "os.fsync", "pathlib.Path.replace", "pathlib.Path.unlink"):
+        with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+            patch.setattr(place, full)
+            durable.hub.invite()
+        with pytest.raises(StorageError, match="an earlier write failed"):
+            durable.hub.invite()
+        durable.again()
+    durable.round()
+    assert {client.round for client in durable.clients.values()} == {2}
+
+
+def test_a_journal_cut_into_its_beginning_is_damaged_and_begins_no_other_run(durable):
+    durable.hub.invite()
+    durable.hub.stop()
+    journal = durable.folder / "round-00001.journal"
+    whole = journal.read_bytes()
+    for cut in range(0, len(whole), 7):
+        journal.write_bytes(whole[:cut])
+        with pytest.raises(StorageError, match=r"round-00001\.journal: damaged"):
+            durable.made()
+    Journal.create(journal).close()
+    with pytest.raises(StorageError, match=r"round-00001\.journal: not of a coordinator"):
+        durable.made()
+    journal.write_bytes(whole)
+    durable.hub = durable.made()
 
 
 def test_two_coordinators_on_one_folder_are_refused(durable):
