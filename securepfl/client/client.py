@@ -155,6 +155,7 @@ class Client(Readings):
         if self._state.pending is not None and self._state.pending.message:
             return self._state.pending.message
         self._check_invitation(round_, body)
+        self._join(round_.session)
         self._agreeing.check(self.round, self.state_digest, self.ledger.head, body.statements)
         release, state = self._parts.training.release(), self.state
         reservation = reserve(self.ledger, round_, release)
@@ -178,7 +179,9 @@ class Client(Readings):
         Raises MessageError for bytes that are not this round's list, a list too short for the masks to hide anybody, or
         another list than was signed; StorageError.
         """
-        (round_, body), state = self._opened(survivors, Survivors), self.state
+        round_, body = self._opened(survivors, Survivors)
+        self._join(round_.session)
+        state = self.state
         signature, state.pending = self._parts.masks.sign(round_, state.pending or Pending.nothing(state), body)
         self._commit(state)
         return round_.reply(Agreement(signature=signature))
@@ -202,6 +205,7 @@ class Client(Readings):
         """
         round_, body = self._opened(answer, Answer)
         check_answer(body, round_.number, self.name, self.federation, self._state)
+        self._join(round_.session)
         pending = self._pinned(answer)
         started, state, parts = time.perf_counter(), self.state, self._parts
         compared = compared_of(state, GATE)
@@ -316,12 +320,10 @@ class Client(Readings):
         self._state = state
 
     def _opened(self, message: bytes, form: type[AnyBody]) -> tuple[Round, AnyBody]:
-        round_, body = Round.open(self.session, message, form, self._state)
-        self._join(round_.session)
-        return round_, body
+        return Round.open(self.session, message, form, self._state)
 
     def _join(self, session: Session) -> None:
-        """Take part in the run of the first authentic message, and in no other from this folder."""
+        """Take part in the run of the first message that it takes, and in no other from this folder."""
         if not self.session.run:
             check_run(self.ledger, session)
             state = self.state

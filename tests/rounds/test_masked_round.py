@@ -1,6 +1,7 @@
 """Masked rounds: sums as exact as without masks, whoever vanishes, and nothing revealed that should not be."""
 
 import itertools
+import time
 
 import msgspec
 import numpy as np
@@ -370,6 +371,21 @@ def test_the_same_keys_serve_another_run_and_no_message_of_the_first_is_taken_in
     assert all(client.round == 1 for client in clients.values())
     with pytest.raises(MessageError, match="run"):
         clients["birch"].contribute(old)
+    close_all(clients)
+
+
+def test_an_invitation_that_comes_too_late_binds_no_folder_to_its_run(tmp_path, monkeypatch):
+    coordinator, clients = parties(masked(), tmp_path)
+    coordinator.deadline_seconds = 60.0
+    alder, late = clients["alder"], coordinator.invite()["alder"]
+    key = alder.session.key.commitment
+    again = Coordinator(masked(), coordinator.identity, coordinator.hospitals, key_commitment=key)
+    with monkeypatch.context() as patch, pytest.raises(MessageError, match="too late"):
+        now = time.time()
+        patch.setattr(time, "time", lambda: now + 61)
+        alder.contribute(late)
+    assert alder.session.run == b"" and alder.state.joined == ""
+    assert again.receive(alder.contribute(again.invite()["alder"])) == "alder"
     close_all(clients)
 
 
