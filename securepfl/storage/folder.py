@@ -84,7 +84,7 @@ def lock_folder(folder: Path) -> IO[bytes]:
     """Make this process the folder's only user until the returned file is closed. Raises StorageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (folder / "lock").open("wb")
+        file = (folder / "lock").open("ab")  # empties nothing that it may be a link to
     except OSError as error:
         raise storage_error(folder, error) from None
     try:

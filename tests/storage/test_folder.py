@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from securepfl.errors import StorageError
-from securepfl.storage.folder import new_folder, read_arrays, write_arrays, write_bytes, write_json
+from securepfl.storage.folder import lock_folder, new_folder, read_arrays, write_arrays, write_bytes, write_json
 
 
 def test_arrays_and_meta_come_back_as_written(tmp_path):
@@ -79,3 +79,12 @@ def test_what_was_written_stays_where_its_name_was_taken_meanwhile(tmp_path):
         (tmp_path / "run" / "b").write_text("another's")
     assert str(folder) in str(error.value) and (folder / "a").read_text() == "x"
     assert (tmp_path / "run" / "b").read_text() == "another's"
+
+
+def test_a_lock_empties_no_file_that_it_is_a_link_to(tmp_path):
+    precious, folder = tmp_path / "precious", tmp_path / "folder"
+    precious.write_text("kept")
+    folder.mkdir()
+    (folder / "lock").symlink_to(precious)
+    lock_folder(folder).close()
+    assert precious.read_text() == "kept"
