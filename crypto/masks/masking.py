@@ -16,7 +16,7 @@ another context; and what travels is authenticated (envelope.py).
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from securepfl.crypto.masks.edges import (
     edges_of,
     edges_to_reveal,
     pair_mask_secret,
+    secret_to_bytes,
 )
 from securepfl.crypto.masks.graph import Masking
 from securepfl.crypto.masks.shamir import PRIME, split
@@ -42,12 +43,14 @@ from securepfl.randomness import KEY_BYTES
 @dataclass(frozen=True)
 class Masked:
     """What a client sends: masked slots, shape (slots,), uniform modulo t; a sealed blob of shares for each client by
-    index; and 32 bytes of commitment to each secret, its own first, then its neighbours' in order.
+    index; and 32 bytes of commitment to each secret, its own first, then its neighbours' in order. It keeps `own`, the
+    secret of its self-mask, 32 bytes: `PairwiseMasker.opened` needs it.
     """
 
     slots: Words
     blobs: tuple[bytes, ...]
     commitments: bytes
+    own: bytes = field(repr=False)
 
 
 class PairwiseMasker:
@@ -82,16 +85,23 @@ class PairwiseMasker:
         check_modulus(modulus)
         if slots.dtype != np.uint64 or slots.ndim != 1 or (slots.size and int(slots.max()) >= modulus):
             raise ValueError(f"slots must be uint64 words below {modulus} in one dimension")
-        own = self._secrets(context)
+        own = self._secrets(context, secrets.randbelow(PRIME))
         rows = split(list(own.values()), self._masking.threshold, self._masking.clients)
         return Masked(
             add_masks(slots, own, modulus, context),
             tuple(self._sealed(receiver, row, context) for receiver, row in enumerate(rows)),
             b"".join(commitment(edge, secret, context) for edge, secret in own.items()),
+            secret_to_bytes(own[self._index, self._index]),
         )
 
-    def _secrets(self, context: bytes) -> dict[Edge, int]:
-        own = {(self._index, self._index): secrets.randbelow(PRIME)}
+    def opened(self, context: bytes, own: bytes) -> bytes:
+        """All secrets behind this client's mask under `context`, given its `own` one: 32 bytes each, in the order of
+        its commitments. Whoever has them takes the mask off (opening.py).
+        """
+        return b"".join(map(secret_to_bytes, self._secrets(context, int.from_bytes(own, "big")).values()))
+
+    def _secrets(self, context: bytes, self_mask: int) -> dict[Edge, int]:
+        own = {(self._index, self._index): self_mask}
         for _, other in edges_of(self._masking.graph(context), self._index)[1:]:
             own[self._index, other] = pair_mask_secret(self._pair_secrets[other], self._index, other, context)
         return own

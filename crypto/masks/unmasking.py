@@ -20,6 +20,25 @@ from securepfl.crypto.sums.words import Words
 from securepfl.errors import MessageError
 
 
+def disagreeing(masking: Masking, context: bytes, commitments: Mapping[int, bytes]) -> list[Edge]:
+    """The pairs of clients who committed to different masks for each other, of those in `commitments`: their masks
+    would not cancel, and nobody else can tell whose is right. (i, i) is a client whose commitments are too few or many.
+
+    >>> masking = Masking(clients=3, degree=2)
+    >>> disagreeing(masking, b"", {0: bytes(96), 1: bytes(96), 2: bytes(95) + b"x"})
+    [(1, 2)]
+    """
+    graph, listed, wrong = masking.graph(context), dict[Edge, bytes](), []
+    for index, data in sorted(commitments.items()):
+        edges = edges_of(graph, index)
+        if len(data) == SECRET_BYTES * len(edges):
+            listed.update(zip(edges, pieces(data), strict=True))
+        else:
+            wrong.append((index, index))
+    pairs = ((left, right) for left, right in listed if left < right and (right, left) in listed)
+    return wrong + [(left, right) for left, right in pairs if listed[left, right] != listed[right, left]]
+
+
 class Unmasking:
     """The coordinator's half, for one survivor list: `add` reveals, then subtract `total_mask` from the sum.
 
@@ -27,6 +46,7 @@ class Unmasking:
 
     `commitments` are the survivors', by index. Raises MessageError where the list cannot be one, a commitment is
     missing or of a wrong length, or two neighbours committed to different masks, which would not cancel.
+    `dealt_falsely` is who alone can have kept them from being taken off, if at most one client lies.
 
     | what is revealed                                  | what happens                                        |
     |---------------------------------------------------|-----------------------------------------------------|
@@ -55,6 +75,7 @@ class Unmasking:
             if self._commitments.get((right, left), committed) != committed:
                 raise MessageError(f"clients {left} and {right} hold different pair secrets; enrol them again")
         self._reveals: dict[int, list[int]] = {}
+        self.dealt_falsely: int | None = None
 
     def add(self, revealer: int, data: bytes) -> None:
         """Take authenticated bytes that client `revealer`'s `reveal` gave.
@@ -104,6 +125,8 @@ class Unmasking:
                 return found
             suspects = suspects & wrong or wrong
         named = ", ".join(map(str, sorted(suspects)))
+        if len(suspects) == 1 and len(self._reveals) > self._masking.threshold:
+            self.dealt_falsely = min(suspects)
         raise MessageError(
             f"shares do not give the secrets that clients {named} committed to; let one more client reveal, "
             "or repeat the round without them"

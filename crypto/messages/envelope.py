@@ -51,6 +51,7 @@ class Kind(enum.IntEnum):
     OPENED = 11
     EVIDENCE = 12
     VERDICT = 13
+    ENDED = 14
 
 
 @dataclass(frozen=True)

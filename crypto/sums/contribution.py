@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.crypto.sums.packing import pack, unpack
+from securepfl.crypto.sums.packing import digits_to_slots, pack, unpack
 from securepfl.crypto.sums.parameters import Layout, top_level
 from securepfl.crypto.sums.tags import expected_tag
 from securepfl.errors import AggregateError
@@ -51,7 +51,8 @@ def check_and_unpack(
     | each client of `expected_weights`, its weight, nothing else | the exact sums                             |
     | a contribution altered, dropped, doubled or weighed anew    | AggregateError but with chance 2^-64       |
     | contributions of another round, purpose or federation       | AggregateError: `context` is in the tag    |
-    | levels that sum beyond what the grid allows                 | AggregateError, though the tag be right    |
+    | levels that sum beyond what the grid allows, or anything    | AggregateError, though the tag be right    |
+    | where no level belongs                                      |                                            |
     | nothing: `expected_weights` is empty                        | AggregateError                             |
     | any of these                                                | one message, whatever failed               |
     | a false value by a hospital, tagged by itself               | is not noticed: it holds the key           |
@@ -75,6 +76,7 @@ the way; nothing was applied
     expected = expected_tag(values, layout, weights, tag_key, context)
     genuine = hmac.compare_digest(expected.tobytes(), tag.astype(np.uint64).tobytes())
     within = int(levels_sum.max()) <= sum(weights.values()) * top_level(layout.bits)
-    if not (genuine and within):
+    whole = np.array_equal(digits_to_slots(levels_sum, layout), values)
+    if not (genuine and within and whole):
         raise AggregateError(_REFUSED)
     return levels_sum

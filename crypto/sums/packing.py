@@ -103,6 +103,13 @@ def pack(levels: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
         raise ValueError(f"levels must have shape ({layout.values},), not {levels.shape}")
     if int(levels.max()) > top_level(layout.bits):
         raise ValueError(f"levels must be at most {top_level(layout.bits)}, found {int(levels.max())}")
+    return digits_to_slots(levels, layout)
+
+
+def digits_to_slots(levels: NDArray[np.uint64], layout: Layout) -> NDArray[np.uint64]:
+    """`layout.value_slots` slots of levels or sums of them, shape (values,), each below the base: the inverse of
+    `unpack`, where slots hold nothing else.
+    """
     padded = np.zeros(layout.fields * layout.value_slots, dtype=np.uint64)
     padded[: layout.values] = levels
     slots = np.zeros(layout.value_slots, dtype=np.uint64)
