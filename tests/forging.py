@@ -7,21 +7,16 @@ import msgspec
 from securepfl.client.round import Round
 from securepfl.coordinator.answering import Answering
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
+from securepfl.protocol.channels import run_digest
 from securepfl.protocol.messages import (
-    Agreement,
-    Answer,
     Body,
     Contribution,
-    Decline,
-    Invitation,
-    Reveal,
-    Survivors,
-    Unmask,
     decode,
     encode,
 )
+from securepfl.protocol.standing import digests_of, parts_of, sign_parts
 
-BODIES = {form.kind: form for form in (Invitation, Contribution, Decline, Answer, Survivors, Agreement, Unmask, Reveal)}
+BODIES = {form.kind: form for form in Body.__subclasses__() if hasattr(form, "kind")}
 
 
 def opened_by_hospital(client, message):
@@ -39,7 +34,7 @@ def opened_by_coordinator(coordinator, message):
         kinds=(kind,),
         federation_digest=coordinator.rules.base,
         run=coordinator.rules.run,
-        round=coordinator.open_round.number,
+        round=(coordinator.open_round or coordinator.answered).number,
         max_bytes=10**7,
     )
     return decode(data, BODIES[kind])
@@ -62,8 +57,12 @@ def to_hospital(coordinator, name: str, body: Body, number=None, signer=None, **
 
 
 def to_coordinator(client, body: Body | bytes, kind: Kind | None = None, run: bytes | None = None) -> bytes:
-    """A hospital's message in the round that it takes next, of its run or `run`; bytes are sealed as they are."""
+    """A hospital's message in the round that it takes next, of its run or `run`; bytes are sealed as they are. A
+    contribution is signed anew: a dishonest hospital stands by whatever it sends.
+    """
     keyring = client.session.keyring
+    if isinstance(body, Contribution):
+        body = stood_by(client, body, client.session.run if run is None else run)
     header = Header(
         kind=body.kind if kind is None else kind,
         federation_digest=client.session.base,
@@ -77,10 +76,17 @@ def to_coordinator(client, body: Body | bytes, kind: Kind | None = None, run: by
     return seal_message(header, data, keyring.identity, keyring.coordinator)
 
 
+def stood_by(client, body: Contribution, run: bytes) -> Contribution:
+    """The contribution with the client's signature over its parts in the round that it takes next."""
+    digests = digests_of(parts_of(body), b"" if body.masks is None else body.masks.commitments)
+    identity, digest = client.session.keyring.identity, run_digest(client.session.base, run)
+    return msgspec.structs.replace(body, stands=sign_parts(identity, digest, client.round + 1, digests))
+
+
 def falsify_answers(patch, **changes) -> None:
     """From here on the coordinator answers everybody with some fields replaced."""
     honest = Answering.answer
-    patch.setattr(Answering, "answer", lambda self, name: msgspec.structs.replace(honest(self, name), **changes))
+    patch.setattr(Answering, "answer", lambda self, *asked: msgspec.structs.replace(honest(self, *asked), **changes))
 
 
 def sum_of(scheme, layout, updates, weights=None, off=0) -> bytes:

@@ -23,7 +23,7 @@ from securepfl.settings.federation import Federation
 
 FRAME = struct.Struct(">I")
 NUMBER = struct.Struct(">i")
-STEPS = ("owed", "invite", "fix_survivors", "unmask", "close")
+STEPS = ("owed", "invite", "fix_survivors", "unmask", "close", "settle")
 """Requests that give messages; the others are "receive" and "report"."""
 
 

@@ -126,6 +126,9 @@ class Mortal:
     def close(self):
         return self._noted(self._ask("close"))
 
+    def settle(self):
+        return self._ask("settle")
+
     def receive(self, message):
         return self._ask("receive", message, RECEIVED[Header.from_bytes(message).kind])
 

@@ -4,8 +4,9 @@ Nothing is decrypted before the form of everything was checked, and everything t
 a coordinator must not learn from a hospital's behaviour what its bytes decrypted to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,17 @@ from securepfl.client.state import ClientState
 from securepfl.crypto.similarity.scheme import Similarity
 from securepfl.errors import AggregateError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
-from securepfl.protocol.channels import SumChannel
-from securepfl.protocol.messages import Answer
+from securepfl.protocol.channels import SumChannel, Vector
+from securepfl.protocol.messages import Answer, Part
 from securepfl.settings.federation import Federation
 
-REFUSED = "the answer failed its check and nothing was applied; this hospital cannot go on in this run, start a new one"
+Found = TypeVar("Found")
+
+REFUSED = "the answer failed its check and nothing was applied; the receipt says so, and all hospitals settle it"
+NOT_OPENED = (
+    "a sum failed its check, and under shared noise nothing may be opened to find out why: this run has ended, start a "
+    "new one"
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
     same round could be subtracted, so one round gives the first and all others the second.
     """
     survivors = body.survivors
-    agreed = () if state.pending is None else state.pending.agreed
+    agreed = () if state.pending is None or state.pending.refused or state.pending.attempt else state.pending.agreed
     average = federation.schedule.average_due(round_)
     asked = set(state.neighbours) if name in survivors and not average else set()
     wrong = (
@@ -65,33 +72,56 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
         raise MessageError(f"{name}: the answer to round {round_} does not fit what was asked; nothing was applied")
 
 
-def open_answer(
-    round_: Round,
-    body: Answer,
-    channels: Mapping[str, SumChannel],
-    similarity: Callable[[Mapping[str, bytes]], dict[str, Similarity]],
-    asked: Mapping[str, int],
-) -> Opened:
-    """Decrypt a checked answer. `similarity` opens the row of similarities, `asked` are the weights of the
-    neighbours that this one asked for. Raises AggregateError, always the same.
+@dataclass(frozen=True)
+class Opener:
+    """What opens a checked answer. `similarity` opens the row of similarities, `asked` are the weights of the
+    neighbours that this hospital asked for, `averaged` those whose personal components are in the average over all.
     """
-    weights, survivors = {name: asked[name] for name in body.neighbours}, dict.fromkeys(body.survivors, 1)
-    try:
-        step = consensus = neighbourhood = None
-        if body.aggregate is not None:
-            bound = round_.bound(body.survivors)
-            step = channels["update"].mean(
-                body.aggregate, survivors, round_.contexts["update"], bound.values, bound=bound
-            )
-        if body.consensus is not None:
-            channel = channels["personal"]
-            consensus = channel.mean(body.consensus, survivors, round_.contexts["personal"], channel.layout.values)
-        if body.neighbourhood is not None:
-            channel = channels["personal"]
-            neighbourhood = channel.mean(
-                body.neighbourhood, weights, round_.contexts["personal"], channel.layout.values
-            )
-        row = similarity(body.products)
-    except (AggregateError, MessageError, ValueError):
-        raise AggregateError(REFUSED) from None
-    return Opened(step, neighbourhood, weights, consensus, row)
+
+    round_: Round
+    channels: Mapping[str, SumChannel]
+    similarity: Callable[[Mapping[str, bytes]], dict[str, Similarity]]
+    asked: Mapping[str, int]
+    averaged: Collection[str]
+
+    def open(self, body: Answer) -> tuple[Opened, tuple[Part, ...]]:
+        """What it holds, and the parts that failed their check, whatever was wrong with them: these are None or empty
+        in what it holds.
+        """
+        failed: list[Part] = []
+        step = self._tried(failed, "update", lambda: self._step(body))
+        consensus = self._tried(failed, "personal", lambda: self._consensus(body))
+        weights = {name: self.asked[name] for name in body.neighbours}
+        neighbourhood = self._tried(failed, "personal", lambda: self._neighbourhood(body, weights))
+        row = self._tried(failed, "sketch", lambda: self.similarity(body.products))
+        return Opened(step, neighbourhood, weights, consensus, row or {}), tuple(dict.fromkeys(failed))
+
+    @staticmethod
+    def _tried(failed: list[Part], part: Part, opened: Callable[[], Found]) -> Found | None:
+        try:
+            return opened()
+        except (AggregateError, MessageError, ValueError):
+            failed.append(part)
+            return None
+
+    def _step(self, body: Answer) -> Vector | None:
+        if body.aggregate is None:
+            return None
+        weights, bound = dict.fromkeys(body.survivors, 1), self.round_.bound(body.survivors)
+        context = self.round_.contexts["update"]
+        return self.channels["update"].mean(body.aggregate, weights, context, bound.values, bound=bound)
+
+    def _consensus(self, body: Answer) -> Vector | None:
+        weights = {name: 1 for name in body.survivors if name in self.averaged}
+        if body.consensus is None:
+            return None
+        if len(weights) < self.round_.session.federation.least_in_sum:
+            raise AggregateError("an average over too few hospitals")
+        return self._personal(body.consensus, weights)
+
+    def _neighbourhood(self, body: Answer, weights: Mapping[str, int]) -> Vector | None:
+        return None if body.neighbourhood is None else self._personal(body.neighbourhood, weights)
+
+    def _personal(self, answer: bytes, weights: Mapping[str, int]) -> Vector:
+        channel = self.channels["personal"]
+        return channel.mean(answer, weights, self.round_.contexts["personal"], channel.layout.values)

@@ -6,7 +6,8 @@ post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.agreeing import Agreeing
-from securepfl.client.answers import check_answer, open_answer
+from securepfl.client.answers import NOT_OPENED, REFUSED, Opener, check_answer
 from securepfl.client.applying import Step
 from securepfl.client.comparing import compared_of
+from securepfl.client.disputing import averaged, check_further, expected_attempts, in_short, printable, why_stop
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import check_run, open_ledger, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
@@ -34,7 +36,7 @@ from securepfl.client.state import ClientState, Pending
 from securepfl.client.training import PHYSICAL_BATCH
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
-from securepfl.errors import MessageError, StorageError
+from securepfl.errors import AggregateError, MessageError, StorageError
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
 from securepfl.protocol.messages import (
@@ -43,12 +45,17 @@ from securepfl.protocol.messages import (
     AnyBody,
     Contribution,
     Decline,
+    Ended,
+    Evidence,
     Invitation,
+    Opening,
+    Part,
     Receipt,
     Reveal,
     Survivors,
     Unmask,
 )
+from securepfl.protocol.rounds import MOST_ATTEMPTS
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 from securepfl.storage.folder import lock_folder
@@ -59,7 +66,8 @@ from securepfl.tasks.task import Task
 class Client(Readings):
     """A hospital as a state machine over bytes: contribute(invitation) -> message, apply(answer); where updates are
     masked, sign_survivors(list) -> message and reveal(request) -> message between the two; receipt() -> message after
-    an answer. handle(message) takes any of the coordinator's and gives the reply.
+    an answer; where that was refused, open_masks(opening) -> message and judge(evidence) -> message before another
+    answer. handle(message) takes any of the coordinator's and gives the reply.
 
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
     its items are the privacy units, records or patients (x [r, ...], y [r, ...]) as `[privacy] unit` says, and batches
@@ -129,18 +137,26 @@ class Client(Readings):
             raise
 
     def handle(self, message: bytes) -> bytes:
-        """Take any message of the coordinator's: the reply to send.
+        """Take any message of the coordinator's: the reply to send, empty where the run has ended.
 
-        An answer that was applied before is not read: the receipt for it goes out again. Raises what contribute,
-        sign_survivors, reveal and apply raise, MessageError for what none of them takes.
+        An answer that was applied before is not read: the receipt for it goes out again. One that fails its check is no
+        error here: the receipt says which parts did. Raises what contribute, sign_survivors, reveal, apply, open_masks
+        and judge raise otherwise, MessageError for what none of them takes.
         """
         header = Header.from_bytes(message)
-        kind = header.kind
-        asked = {Kind.INVITATION: self.contribute, Kind.SURVIVORS: self.sign_survivors, Kind.UNMASK: self.reveal}
-        if kind in asked:
-            return asked[kind](message)
-        if (kind, header.round) != (Kind.ANSWER, self.round):  # else it was applied, and the receipt got lost
-            self.apply(message)
+        asked = {
+            Kind.INVITATION: self.contribute,
+            Kind.SURVIVORS: self.sign_survivors,
+            Kind.UNMASK: self.reveal,
+            Kind.OPENING: self.open_masks,
+            Kind.EVIDENCE: self.judge,
+            Kind.ENDED: self._take_end,
+        }
+        if header.kind in asked:
+            return asked[header.kind](message)
+        if (header.kind, header.round) != (Kind.ANSWER, self.round):  # else it was applied, and the receipt got lost
+            with suppress(AggregateError):
+                self.apply(message)
         return self.receipt()
 
     def contribute(self, invitation: bytes) -> bytes:
@@ -152,12 +168,15 @@ class Client(Readings):
         statements): nothing is spent then. Raises LedgerError or StorageError where ledger or state can't be written.
         """
         round_, body = self._opened(invitation, Invitation)
+        if self._state.ended:
+            raise MessageError(f"{self.name}: {self._state.ended}")
         if self._state.pending is not None and self._state.pending.message:
             return self._state.pending.message
         self._check_invitation(round_, body)
         self._join(round_.session)
         self._agreeing.check(self.round, self.state_digest, self.ledger.head, body.statements)
         release, state = self._parts.training.release(), self.state
+        state.named |= in_short(body.named, self.federation.roster)
         reservation = reserve(self.ledger, round_, release)
         reply: Contribution | Decline = Decline()
         if reservation is None:
@@ -201,30 +220,67 @@ class Client(Readings):
         """Take the round's answer: step the shared parameters, move the trajectory, couple the personal ones.
 
         A hospital that sent nothing in the round takes the step all the same. Raises MessageError for bytes that
-        are not this round's answer, AggregateError where what they hold fails its check; the model is then as before.
+        are not this round's answer, AggregateError where a part of what they hold fails its check; the model is then as
+        before, the receipt says which parts failed, and the round may be answered again.
         """
-        round_, body = self._opened(answer, Answer)
-        check_answer(body, round_.number, self.name, self.federation, self._state)
+        pending = self._state.pending
+        round_, body = self._opened(answer, Answer, expected_attempts(pending))
+        number, attempt = round_.number, round_.header.attempt
+        if reason := why_stop(body, number, attempt, self.name, pending):
+            raise MessageError(self._ended(reason))
+        check_further(body, attempt, self.name, pending)
+        check_answer(body, number, self.name, self.federation, self._state)
         self._join(round_.session)
-        pending = self._pinned(answer)
+        pending = self._pinned(answer, attempt)
         started, state, parts = time.perf_counter(), self.state, self._parts
         compared = compared_of(state, GATE)
         row = partial(parts.contributor.comparison.open_row, round_, compared, pending)
-        opened = open_answer(round_, body, parts.sender.channels, row, state.neighbours)
+        opener = Opener(round_, parts.sender.channels, row, state.neighbours, averaged(body, pending))
+        opened, failed = opener.open(body)
         self.seconds["decrypt"] += time.perf_counter() - started
+        if failed:
+            raise self._refusal(body, failed)
         step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared)
         step.take(state, pending, parts.training.noise_variance)
+        state.named |= in_short(body.named, self.federation.roster)
         self._commit(state)
         self.coupled_rounds += opened.neighbourhood is not None
 
     def receipt(self) -> bytes:
-        """What this hospital states once it has applied an answer: the state that it reached and its ledger's head,
-        signed; the same again when asked again. Raises MessageError before the first answer of a run, StorageError.
+        """What this hospital states after an answer, signed, the same again when asked again: the state that it reached
+        and its ledger's head, or which parts of the answer failed their check. Raises MessageError before the first
+        answer of a run, StorageError.
         """
-        if not self.session.run or not self.round:
+        pending, session = self._state.pending, self.session
+        if pending is not None and pending.refused:
+            refused = Receipt(statement=None, refused=pending.refused)
+            return session.message(self.round + 1, refused, pending.attempt)
+        if not session.run or not self.round:
             raise MessageError(f"{self.name}: has applied no answer yet; nothing to state")
         statement = self._agreeing.own(self.round, self.state_digest, self.ledger.head)
-        return self.session.message(self.round, Receipt(statement=statement, refused=()))
+        return session.message(self.round, Receipt(statement=statement, refused=()))
+
+    def open_masks(self, opening: bytes) -> bytes:
+        """Open the masks of this hospital's update in a round whose sum it refused.
+
+        Raises MessageError for bytes that are not this round's opening, under shared noise, and where it refused
+        nothing: then nothing is opened.
+        """
+        pending = self._state.pending
+        round_, _ = self._opened(opening, Opening, expected_attempts(pending)[:1])
+        return round_.reply(self._parts.disputing.open_masks(round_, pending))
+
+    def judge(self, evidence: bytes) -> bytes:
+        """Judge what another hospital sent in a round whose answer this one refused: a signed verdict.
+
+        Raises MessageError for bytes that are not this round's evidence, under shared noise, where this hospital
+        refused nothing, and for what the other did not sign; StorageError.
+        """
+        state = self.state
+        round_, body = self._opened(evidence, Evidence, expected_attempts(state.pending)[:1])
+        verdict, state.pending = self._parts.disputing.judge_one(round_, state.pending, body)
+        self._commit(state)
+        return round_.reply(verdict)
 
     @property
     def state_digest(self) -> str:
@@ -319,8 +375,8 @@ class Client(Readings):
         state.save(self._path)
         self._state = state
 
-    def _opened(self, message: bytes, form: type[AnyBody]) -> tuple[Round, AnyBody]:
-        return Round.open(self.session, message, form, self._state)
+    def _opened(self, message: bytes, form: type[AnyBody], attempts: Collection[int] = (0,)) -> tuple[Round, AnyBody]:
+        return Round.open(self.session, message, form, self._state, attempts)
 
     def _join(self, session: Session) -> None:
         """Take part in the run of the first message that it takes, and in no other from this folder."""
@@ -339,12 +395,38 @@ class Client(Readings):
         if not time.time() <= body.deadline or self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {number} too late; wait for the next")
 
-    def _pinned(self, answer: bytes) -> Pending:
-        """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer a round."""
+    def _pinned(self, answer: bytes, attempt: int) -> Pending:
+        """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer an attempt."""
         state, fingerprint = self.state, hashlib.sha256(answer).hexdigest()
         pending = state.pending or Pending.nothing(state)
+        if attempt > pending.attempt:
+            pending = msgspec.structs.replace(pending, attempt=attempt, answer="", refused=())
         if pending.answer not in ("", fingerprint):
             raise MessageError(f"{self.name}: another answer to this round came before; refused")
         state.pending = msgspec.structs.replace(pending, answer=fingerprint)
         self._commit(state)
-        return pending
+        return state.pending
+
+    def _refusal(self, body: Answer, failed: tuple[Part, ...]) -> AggregateError:
+        """Keep which parts of the answer failed: the error to raise, one for all of them."""
+        state = self.state
+        if state.pending is not None:
+            state.pending = msgspec.structs.replace(state.pending, refused=failed, survivors=body.survivors)
+        if self.federation.shares_noise:
+            state.ended = NOT_OPENED
+        self._commit(state)
+        return AggregateError(state.ended or REFUSED)
+
+    def _take_end(self, message: bytes) -> bytes:
+        """The coordinator ends the run. There is nothing to reply."""
+        attempts = range(MOST_ATTEMPTS + 1)
+        _, body = Round.open(self.session, message, Ended, self._state, attempts)
+        self._ended(printable(body.reason))
+        return b""
+
+    def _ended(self, reason: str) -> str:
+        """Take part in no further round: the reason that was kept, the first one."""
+        state = self.state
+        state.ended = state.ended or reason
+        self._commit(state)
+        return f"{self.name}: {state.ended}"

@@ -152,6 +152,21 @@ class Comparison:
         opened = self.cipher.open_row(answers, own, index, context, nonces)
         return {roster[other]: compared.opened(found) for other, found in opened.items()}
 
+    def sound(
+        self, round_: Round, sender: str, sketch: bytes, evaluation: bytes | None, nonces: Mapping[str, str]
+    ) -> bool:
+        """Whether another hospital's sketch in the round, and its evaluation keys, are by the rules. `nonces` are those
+        of the invitation (hexadecimal); a hospital that was told none cannot tell, and lets them pass.
+        """
+        if self.cipher is None:
+            return False
+        known = self._by_index({name: bytes.fromhex(nonce) for name, nonce in nonces.items()})
+        index = self.federation.roster.index(sender)
+        if index not in known:
+            return True
+        keys_hold = evaluation is None or self.cipher.check_keys(evaluation)
+        return keys_hold and self.cipher.check_upload(sketch, index, round_.contexts["similarity"], known)
+
     def _sketch(self, compared: Compared, round_: int) -> NDArray[np.int64]:
         key = derive_key(self.sketch_key, "sketch", round_)
         return compared.sketch(self.shape, key, derive_key(key, "sketch rounding", self.name))

@@ -6,6 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from securepfl.client.comparing import Comparison, compared_of
@@ -16,6 +17,7 @@ from securepfl.client.state import ClientState, Floats, Pending
 from securepfl.client.training import LocalTraining
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares
+from securepfl.protocol.standing import digests_of, parts_of, sign_parts
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 
@@ -29,6 +31,14 @@ class Made:
     body: Contribution
     pending: Pending
     report: TrainingReport | None
+
+
+def signed_contribution(round_: Round, body: Contribution) -> Contribution:
+    """`body` with this hospital's signature over its parts."""
+    digests = digests_of(parts_of(body), b"" if body.masks is None else body.masks.commitments)
+    session = round_.session
+    stands = sign_parts(session.keyring.identity, session.digest, round_.number, digests)
+    return msgspec.structs.replace(body, stands=stands)
 
 
 @dataclass(frozen=True)
@@ -65,15 +75,24 @@ class Contributor:
             nonce=bytes.fromhex(state.nonce),
             state=digest,
             masks=None if masked is None else MaskShares(blobs=masked.blobs, commitments=masked.commitments),
+            stands=b"",
             evaluation=self.comparison.evaluation(invitation.held),
         )
         self.seconds["train"] += encrypting - started
         self.seconds["encrypt"] += time.perf_counter() - encrypting
         nonces = {name: nonce.hex() for name, nonce in invitation.nonces.items()}
+        # Under shared noise a masked update alone is not private: what would open it is not kept.
+        opens = masked is not None and not self.federation.shares_noise
         kept = Pending(
-            message=b"", trained=True, sent=sent, local_shared=trained.shared, personal=personal, nonces=nonces
+            message=b"",
+            trained=True,
+            sent=sent,
+            local_shared=trained.shared,
+            personal=personal,
+            nonces=nonces,
+            own_mask=masked.own.hex() if masked is not None and opens else "",
         )
-        return Made(body, kept, trained.report)
+        return Made(signed_contribution(round_, body), kept, trained.report)
 
     def _sketch(self, round_: Round, state: ClientState, personal: Floats, invitation: Invitation) -> bytes | None:
         """The encrypted sketch, in the rounds in which one is due."""

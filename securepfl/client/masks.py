@@ -86,6 +86,15 @@ class Masks:
         )
         return shares, msgspec.structs.replace(pending, revealed=blobs)
 
+    def opened(self, round_: Round, pending: Pending) -> bytes:
+        """The secrets of this hospital's masks in a round whose sum it refused. Raises MessageError where it sent no
+        masked update.
+        """
+        if self.masker is None or not pending.own_mask:
+            raise MessageError(f"{self.name}: masked nothing that may be opened in round {round_.number}; refused")
+        context = replace(round_, salt=bytes.fromhex(pending.salt)).mask_context
+        return self.masker.opened(context, bytes.fromhex(pending.own_mask))
+
     @property
     def name(self) -> str:
         """The hospital's."""

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.comparing import Comparison
 from securepfl.client.contributing import Contributor
+from securepfl.client.disputing import Disputing
+from securepfl.client.judging import Judge
 from securepfl.client.labels import check_labels, feature_type
 from securepfl.client.masks import Masks
 from securepfl.client.models import Models
@@ -44,6 +46,7 @@ class Parts:
     sender: Sender
     masks: Masks
     contributor: Contributor
+    disputing: Disputing
     feature_type: torch.dtype | None
 
     @classmethod
@@ -75,15 +78,13 @@ class Parts:
         local = LocalTraining(federation, model, partition, records, loss, place, settings)
         masks = Masks.of(federation, session.keyring)
         sender = Sender(federation, SumChannel.open(federation, key), masks, start)
+        comparison = Comparison.of(federation, name, key)
         contributor = Contributor(
-            federation=federation,
-            training=local,
-            sender=sender,
-            comparison=Comparison.of(federation, name, key),
-            seconds=seconds,
+            federation=federation, training=local, sender=sender, comparison=comparison, seconds=seconds
         )
+        disputing = Disputing(federation, masks, Judge(federation, sender.channels, masks.masking, comparison))
         models = Models(model, partition, start)
-        return cls(session, models, local, sender, masks, contributor, feature_type(records))
+        return cls(session, models, local, sender, masks, contributor, disputing, feature_type(records))
 
     @staticmethod
     def _model(

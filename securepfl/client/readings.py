@@ -65,3 +65,15 @@ class Readings:
         hospitals that hold another shared state than this one, or that stated two things about one round.
         """
         return evidence_in(self.folder)
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """What the coordinator last said of each hospital that did something wrong, a line each: its word, to be
+        checked with its operator.
+        """
+        return dict(self._state.named)
+
+    @property
+    def ended(self) -> str:
+        """Why this run is over for this hospital before its last round; empty while it goes on."""
+        return self._state.ended

@@ -49,15 +49,15 @@ class Session:
         """In the run of that identifier."""
         return replace(self, run=run)
 
-    def message(self, round_: int, body: Body) -> bytes:
-        """A sealed message to the coordinator about that round."""
+    def message(self, round_: int, body: Body, attempt: int = 0) -> bytes:
+        """A sealed message to the coordinator about that round, and the attempt to answer it."""
         identity, coordinator = self.keyring.identity, self.keyring.coordinator
         header = Header(
             kind=body.kind,
             federation_digest=self.base,
             run=self.run,
             round=round_,
-            attempt=0,
+            attempt=attempt,
             sender=identity.public.fingerprint,
             receiver=coordinator.fingerprint,
         )
@@ -87,7 +87,7 @@ class Round:
     | what | follows from | so |
     |---|---|---|
     | `support` | the last aggregate, the round, a key of the hospitals | is the same at all of them |
-    | `contexts` | settings, key, round, attempt, kind of sum | binds tags and pads to this round alone |
+    | `contexts` | settings, key, round, kind of sum | binds tags and pads to this round alone |
     | `mask_context` | the same, and the salt | masks never come twice |
     | `streams` | the OS; in a seeded simulation a label and the round | noise is fresh, or repeats under a seed |
     """
@@ -100,12 +100,19 @@ class Round:
     largest: float = field(default=0.0, repr=False)
 
     @classmethod
-    def open(cls, session: Session, message: bytes, form: type[AnyBody], state: ClientState) -> tuple[Self, AnyBody]:
+    def open(
+        cls,
+        session: Session,
+        message: bytes,
+        form: type[AnyBody],
+        state: ClientState,
+        attempts: Collection[int] = (0,),
+    ) -> tuple[Self, AnyBody]:
         """The round of a message to a hospital in `state`, and the message's body.
 
         A hospital that has joined no run is shown the message's. Raises MessageError for bytes that are not of this
-        form, from the coordinator, to this hospital, of its run, and of the round after the last one applied, or have a
-        salt of another length.
+        form, from the coordinator, to this hospital, of its run, of the round after the last one applied and of one of
+        `attempts` to answer it, or have a salt of another length.
         """
         header, data = open_message(
             message,
@@ -117,9 +124,10 @@ class Round:
             round=state.round + 1,
             max_bytes=session.most_bytes,
         )
-        if header.attempt:
+        if header.attempt not in attempts:
             raise MessageError(
-                f"{session.name}: attempt {header.attempt} at round {header.round}; no round is repeated"
+                f"{session.name}: attempt {header.attempt} at round {header.round}, where "
+                f"{' or '.join(map(str, attempts))} is expected; refused"
             )
         body = decode(data, form)
         salt: bytes | None = getattr(body, "salt", None)
@@ -171,14 +179,13 @@ class Round:
 
     @cached_property
     def contexts(self) -> Mapping[str, bytes]:
-        """What tags and pads are bound to, by kind of sum."""
-        digest, attempt = self.session.digest, self.header.attempt
-        return {kind: round_context(digest, kind, self.number, attempt) for kind in _KINDS}
+        """What tags and pads are bound to, by kind of sum: in every attempt the same, as nothing is sent twice."""
+        return {kind: round_context(self.session.digest, kind, self.number) for kind in _KINDS}
 
     @cached_property
     def mask_context(self) -> bytes:
         """What the masks are bound to."""
-        return mask_context(self.session.digest, self.number, self.header.attempt, self.salt)
+        return mask_context(self.session.digest, self.number, 0, self.salt)
 
     @cached_property
     def streams(self) -> Mapping[str, RandomStream]:

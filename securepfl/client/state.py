@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.errors import StorageError
+from securepfl.protocol.messages import Part
 from securepfl.storage.folder import read_arrays, write_arrays
 
-SCHEMA = 5
+SCHEMA = 6
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -26,7 +27,11 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `personal` [p] is the personal component that it stands by, None for a refusal. `trained` is False for a refusal
     (Decline): nothing was sent. `nonces` and `salt` (hexadecimal) are the invitation's. `agreed` is the one survivor
     list that this hospital signed, `revealed` the hash of the one set of sealed shares that it opened, `answer` that of
-    the one answer that it has begun to decrypt: others to the round are refused.
+    the one answer that it has begun to decrypt in this `attempt`: others are refused. `own_mask` (hexadecimal) is the
+    secret of its self-mask, where it may be asked to open it.
+
+    A disputed round: `refused` are the parts of the answer that failed, `survivors` those in its sum, `judged` the
+    hospitals that this one has judged since, with the parts of each that broke the rules.
     """
 
     message: bytes
@@ -39,6 +44,11 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     agreed: tuple[str, ...] = ()
     revealed: str = ""
     answer: str = ""
+    own_mask: str = ""
+    attempt: int = 0
+    refused: tuple[Part, ...] = ()
+    survivors: tuple[str, ...] = ()
+    judged: dict[str, tuple[Part, ...]] = {}
 
     @classmethod
     def nothing(cls, state: "ClientState") -> "Pending":
@@ -54,7 +64,8 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     `neighbours` are the chosen ones with their integer weights, each worth that many `weight_unit`, in a graph chosen
     in round `graph_round`. `run` is what the ledger calls this folder's run, `joined` (hexadecimal) the
     identifier of the federation's run that it takes part in, empty before the first message. `epoch` is that of the
-    keys in use; `nonce` (hexadecimal) went out with the last contribution.
+    keys in use; `nonce` (hexadecimal) went out with the last contribution. `named` is what the coordinator last said of
+    each hospital that did something wrong. `ended` says why the run is over before its last round, or is empty.
     """
 
     federation: str
@@ -82,6 +93,8 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pull: float = 0.0
     clipped: int = 0
     sat_out: list[int] = []
+    named: dict[str, str] = {}
+    ended: str = ""
     pending: Pending | None = None
 
     @classmethod

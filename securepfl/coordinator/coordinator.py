@@ -5,16 +5,33 @@ parses nothing that hospitals send as they sent it.
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+
+import msgspec
 
 from securepfl.coordinator.answering import Answering
+from securepfl.coordinator.disputing import Case, Dispute
 from securepfl.coordinator.folder_store import FolderStore
+from securepfl.coordinator.naming import line
 from securepfl.coordinator.progress import STEPS, Progress, check_ground
-from securepfl.coordinator.round import AGREEING, COLLECTING, REVEALING, OpenRound, Rules
-from securepfl.coordinator.store import Answered, Begun, Kept, MemoryStore, Sent, Stated, Stepped, Store, Taken
+from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
+from securepfl.coordinator.store import (
+    Answered,
+    Begun,
+    Kept,
+    KeptKind,
+    MemoryStore,
+    Named,
+    Readmitted,
+    Sent,
+    Settling,
+    Stated,
+    Stepped,
+    Store,
+    Taken,
+)
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
 from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
@@ -23,11 +40,16 @@ from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
     NONCE_BYTES,
     Agreement,
+    Answer,
+    Body,
     Contribution,
     Decline,
+    Opened,
     Receipt,
     Reveal,
+    Statement,
     Survivors,
+    Verdict,
     decode,
     encode,
 )
@@ -37,7 +59,8 @@ from securepfl.settings.federation import Federation
 
 class Coordinator(Progress):
     """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers; where
-    updates are masked, fix_survivors() -> messages and unmask() -> messages between the two. All replies are received.
+    updates are masked, fix_survivors() -> messages and unmask() -> messages between the two; where answers are refused,
+    settle() -> messages until it has none (disputing.py). All replies are received.
 
     `hospitals` maps every name of the federation's roster to its public identity. `key_commitment` fixes the hospitals'
     key and shows nothing of it; `run` (16 bytes) identifies the run, and `closed` are its rounds that were closed
@@ -45,7 +68,8 @@ class Coordinator(Progress):
     that a coordinator was started again where it was. `heads` keeps each hospital's latest ledger hash; `states` the
     keyed digests of the shared state from the open round's contributions; `statements` what hospitals stated last;
     `evaluation` the keys that they sent to multiply sketches with; `evidence`, by round and hospital, the first message
-    that contradicted the contribution taken; `parts` counts bytes by purpose.
+    that contradicted the contribution taken, or a contribution that broke the rules; `cases` the verdicts on those;
+    `ended` why the run cannot go on, empty while it can; `parts` counts bytes by purpose.
 
     All that decides lies in `folder` before anything leaves: killed at any moment and made again with the same folder,
     a coordinator goes on with the same round, run, salt, messages and answers. Each step can be asked for again and
@@ -80,11 +104,13 @@ class Coordinator(Progress):
     ) -> None:
         if set(hospitals) != set(federation.roster):
             raise ConfigError("the coordinator's hospitals are not the federation's roster; enrol exactly those")
-        self._names = {public.fingerprint: name for name, public in hospitals.items()}
-        if len(self._names) != len(hospitals):
+        self._by_key = {public.fingerprint: name for name, public in hospitals.items()}
+        if len(self._by_key) != len(hospitals):
             raise ConfigError("two hospitals have the same identity; each must make its own")
         self.federation, self.seconds = federation, 0.0
         self.evidence: dict[tuple[int, str], bytes] = {}
+        self.cases: dict[tuple[int, str], Case] = {}
+        self._resettle = False
         self._kept_keys: set[str] = set()
         self._where, self._ahead = folder or "the coordinator's memory", False
         self.identity, self.hospitals = identity, dict(hospitals)
@@ -100,10 +126,14 @@ class Coordinator(Progress):
             else:
                 check_ground(ground, self.ground(), folder, named=run is not None)
                 self.evidence = {(kept.number, kept.sender): kept.data for kept in self.store.kept("evidence")}
+                self.cases = {
+                    (kept.number, kept.sender): Case.from_bytes(kept.data) for kept in self.store.kept("case")
+                }
                 keys = [kept for kept in self.store.kept("evaluation") if kept.base == base]
                 self.evaluation = {kept.sender: kept.data for kept in keys}
                 self._kept_keys = set(self.evaluation)
                 self.go_on(ground, self.store.records(), self._taken, folder)
+                self._resettle = self.dispute is not None
         except BaseException:
             self.store.close()
             raise
@@ -113,6 +143,12 @@ class Coordinator(Progress):
         again, but for the deadline of a coordinator that was started again; none once it takes no more. Raises
         MessageError where the last round is over.
         """
+        if self.open_round is None:
+            if self.ended:
+                raise MessageError(self.ended)
+            if self.dispute is not None and self.dispute.refused:
+                raise MessageError(f"round {self.closed} is disputed: settle it first")
+            self._name_silent()
         with self._kept_whole():
             if self.open_round is None:
                 if self.closed >= self.federation.rounds:
@@ -125,7 +161,7 @@ class Coordinator(Progress):
         current = self._current()
         if current.expected != COLLECTING:
             return {}
-        return self._sealed(Kind.INVITATION, dict.fromkeys(self.federation.roster, encode(current.invitation)))
+        return self._sealed(dict.fromkeys(self.invited, current.invitation))
 
     def receive(self, message: bytes) -> str:
         """Take one hospital's message and add what it holds; return the hospital's name.
@@ -140,33 +176,45 @@ class Coordinator(Progress):
         if time.time() > current.deadline:
             raise MessageError(f"round {current.number} is past its deadline: close it")
         started = time.perf_counter()
-        with self._kept_whole():
-            sender, record = self._taken(current, message)
-            if record is not None:
-                self.store.append(record)
+        sender, header, data = self._opened(current, message, current.expected)
+        try:
+            with self._kept_whole():
+                record = self._record_of(current, sender, header, message, data)
+                if record is not None:
+                    self.store.append(record)
+        except MessageError as reason:
+            self._name(current, [sender], str(reason))
+            raise
         self.seconds += time.perf_counter() - started
         return sender
+
+    def refuse(self, name: str, reason: MessageError) -> None:
+        """Name hospital `name` for a reply of its that was refused; `receive` itself names whoever signed one."""
+        current = self.open_round or self.answered
+        if current is not None and name in self.hospitals:
+            self._name(current, [name], f"what came from it was refused ({reason})")
 
     def fix_survivors(self) -> dict[str, bytes]:
         """Fix the survivors of a masked round: no contribution is taken any more. One sealed list for each hospital, to
         be signed; none where they are too few to hide each other, or where it takes no more signatures. Raises
         MessageError where the round is not at that step, ConfigError where updates are not masked.
         """
-        current, masking = self._reached(AGREEING), self.rules.masking
-        least = max(masking.least_survivors, self.federation.least_in_sum)
-        if current.expected != AGREEING or len(current.survivors) < least:
+        current = self._reached(AGREEING)
+        if current.expected != AGREEING or not current.hidden:
             return {}
         body = Survivors(survivors=self.survivors, salt=current.salt)
-        return self._sealed(Kind.SURVIVORS, dict.fromkeys(self.federation.roster, encode(body)))
+        return self._sealed(dict.fromkeys(self.invited, body))
 
     def unmask(self) -> dict[str, bytes]:
         """Ask those who signed the list for their shares: one sealed message each; none where they are too few. Raises
         MessageError where the round is not at that step, or what survivors sent cannot be unmasked; then close it.
         """
         current = self._reached(REVEALING)
+        if current.hidden:
+            self._name(current, set(current.survivors) - set(current.signatures), "contributed and signed no survivors")
         if not current.begin_unmasking():
             return {}
-        return self._sealed(Kind.UNMASK, {name: encode(current.request(name)) for name in current.signatures})
+        return self._sealed({name: current.request(name) for name in current.signatures})
 
     def close(self) -> dict[str, bytes]:
         """End the round: one sealed answer for each hospital of the roster, also those that sent nothing.
@@ -177,13 +225,64 @@ class Coordinator(Progress):
         current, started = self._current(), time.perf_counter()
         answering = Answering(current)
         answers = {name: answering.answer(name) for name in self.federation.roster}
-        sealed = self._sealed(Kind.ANSWER, {name: encode(answer) for name, answer in answers.items()})
+        self._name_unmasking(current)
+        sealed = self._sealed(self._told(current, answers))
         answered = Answered(heads=self.heads, parts=self.counted(answers.values()))
         with self._kept_whole():
             self.store.append(*(Sent(receiver=name, message=message) for name, message in sealed.items()), answered)
             self._end(answered)
+        if self.dispute is not None:
+            self.dispute.answering = answering
         self.seconds += time.perf_counter() - started
         return sealed
+
+    def settle(self) -> dict[str, bytes]:
+        """Where answers were refused, the next step to settle that: messages by hospital, whose replies are received
+        before the next; none once nothing is left to settle, and always so after few steps (disputing.py). A
+        coordinator that was started again first asks once more what it asked last.
+        """
+        if self.answered is None or self.dispute is None:
+            return {}
+        started, current = time.perf_counter(), self.answered
+        if self._resettle:
+            self._resettle = False
+            if left := self._left(self.dispute):
+                return left
+        with self._kept_whole():
+            disputed, bodies = bool(self.dispute.refused), self._settle()
+            self._take_findings(current, self.dispute)
+            answers = {name: body for name, body in bodies.items() if isinstance(body, Answer)}
+            sealed = self._sealed(self._told(current, answers) if answers else bodies)
+            if bodies or disputed:
+                sent = [Sent(receiver=name, message=sealed[name]) for name in answers]
+                self.parts = self.counted(answers.values())
+                self.store.append(*sent, Settling())
+        self.seconds += time.perf_counter() - started
+        return sealed
+
+    def _left(self, dispute: Dispute) -> dict[str, bytes]:
+        """What was asked last before a restart; answers are owed, and come again there."""
+        asked = {name: body for name, body in dispute.last.items() if not isinstance(body, Answer)}
+        return self._sealed({name: body for name, body in asked.items() if not dispute.has_replied(name, body)})
+
+    @property
+    def named(self) -> Mapping[tuple[int, str], str]:
+        """Who did something wrong, by round and hospital: a line each."""
+        return dict(self.names.named)
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        """Whom no round invites, and why."""
+        return dict(self.names.excluded)
+
+    def readmit(self, name: str) -> None:
+        """Invite a hospital again that was excluded. Raises ConfigError where it was not."""
+        if name not in self.names.excluded:
+            raise ConfigError(f"{name!r} is not excluded; those are: {', '.join(self.names.excluded) or 'nobody'}")
+        readmitted = Readmitted(hospital=name)
+        with self._kept_whole():
+            self.store.append(readmitted)
+            self._readmit(readmitted)
 
     def answers(self, number: int | None = None) -> dict[str, bytes]:
         """The answers to round `number` (default: the last that was closed) again: the same bytes, by hospital. Those
@@ -196,8 +295,9 @@ class Coordinator(Progress):
         """The last answers again, for those who have sent no receipt for them: after a kill, or to who was away."""
         if self.open_round is not None:
             return {}
-        stated = {name for name, its in self.statements.items() if its.round == self.closed}
-        return {name: message for name, message in self.answers().items() if name not in stated}
+        heard = {name for name, its in self.statements.items() if its.round == self.closed}
+        heard |= set() if self.dispute is None else self.dispute.refused.keys()
+        return {name: message for name, message in self.answers().items() if name not in heard}
 
     def stop(self) -> None:
         """Give the folder back. The coordinator can't be used afterwards."""
@@ -213,22 +313,24 @@ class Coordinator(Progress):
         """The hospitals whose contributions are in the open round's sum so far."""
         return () if self.open_round is None else tuple(sorted(self.open_round.survivors))
 
-    def _taken(self, current: OpenRound, message: bytes) -> tuple[str, Taken | Stated | None]:
-        """Take one message: its sender, and the record of what it changed, None where that was nothing. Raises
-        MessageError.
-        """
-        header, data = self._opened(current, message, current.expected)
-        sender, kind = self._names[header.sender], header.kind
-        if kind == Kind.RECEIPT:
-            return sender, self._take_receipt(current, sender, decode(data, Receipt))
-        if kind in COLLECTING:
-            changed = self._take(current, sender, kind, message, data)
-        else:
-            changed = self._take_unmasking(current, sender, kind, data)
-        return sender, Taken(sender=sender, kind=kind, message=message) if changed else None
+    def _taken(self, current: OpenRound, message: bytes) -> Taken | Stated | None:
+        """Take one message: the record of what it changed, None where that was nothing. Raises MessageError."""
+        sender, header, data = self._opened(current, message, current.expected)
+        return self._record_of(current, sender, header, message, data)
 
-    def _opened(self, current: OpenRound, message: bytes, kinds: tuple[Kind, ...]) -> tuple[Header, bytes]:
-        return open_message(
+    def _record_of(
+        self, current: OpenRound, sender: str, header: Header, message: bytes, data: bytes
+    ) -> Taken | Stated | None:
+        taken = Taken(sender=sender, kind=header.kind, message=message)
+        if header.kind in COLLECTING:
+            return taken if self._take(current, sender, header.kind, message, data) else None
+        if header.kind in ANSWERED:
+            return self._take_reply(current, sender, header, taken, data)
+        return taken if self._take_unmasking(current, sender, header.kind, data) else None
+
+    def _opened(self, current: OpenRound, message: bytes, kinds: tuple[Kind, ...]) -> tuple[str, Header, bytes]:
+        """A message's sender, header and body."""
+        header, data = open_message(
             message,
             self.identity,
             self.hospitals,
@@ -238,15 +340,16 @@ class Coordinator(Progress):
             round=current.number,
             max_bytes=self.rules.most_bytes,
         )
+        return self._by_key[header.sender], header, data
 
     def _take(self, current: OpenRound, sender: str, kind: Kind, message: bytes, data: bytes) -> bool:
         """A contribution or its refusal. Raises MessageError; other bytes than before are kept as evidence."""
+        if sender in self.names.excluded:
+            raise MessageError(f"{sender}: contributed to round {current.number}, to which it was not invited; refused")
         fingerprint = hashlib.sha256(message).digest()
         earlier = current.replied.get(sender)
         if earlier is not None and earlier != fingerprint:
-            if (current.number, sender) not in self.evidence:
-                self.store.keep(self._kept("evidence", sender, message, current.number))
-                self.evidence[current.number, sender] = message
+            self._keep_evidence(current, sender, message)
             raise MessageError(f"{sender}: sent other bytes for round {current.number} before; refused and kept")
         if earlier is None:
             if kind == Kind.CONTRIBUTION:
@@ -257,6 +360,7 @@ class Coordinator(Progress):
         return earlier is None
 
     def _add(self, current: OpenRound, sender: str, body: Contribution) -> None:
+        current.check_stands(body, self.hospitals[sender])
         current.add(sender, body)
         if body.evaluation is not None:
             self.evaluation.setdefault(sender, body.evaluation)
@@ -273,7 +377,13 @@ class Coordinator(Progress):
             self.store.keep(self._kept("evaluation", sender, self.evaluation[sender]))
             self._kept_keys.add(sender)
 
-    def _kept(self, kind: Literal["evidence", "evaluation"], sender: str, data: bytes, number: int = 0) -> Kept:
+    def _keep_evidence(self, current: OpenRound, sender: str, message: bytes) -> None:
+        """Keep the first message of a round that shows what its sender did."""
+        if (current.number, sender) not in self.evidence:
+            self.store.keep(self._kept("evidence", sender, message, current.number))
+            self.evidence[current.number, sender] = message
+
+    def _kept(self, kind: KeptKind, sender: str, data: bytes, number: int = 0) -> Kept:
         return Kept(kind=kind, base=self.rules.base, number=number, sender=sender, data=data)
 
     def _take_unmasking(self, current: OpenRound, sender: str, kind: Kind, data: bytes) -> bool:
@@ -292,11 +402,26 @@ class Coordinator(Progress):
         self.parts["masks"] += len(data)
         return True
 
-    def _take_receipt(self, current: OpenRound, sender: str, receipt: Receipt) -> Stated | None:
+    def _take_reply(
+        self, current: OpenRound, sender: str, header: Header, taken: Taken, data: bytes
+    ) -> Taken | Stated | None:
+        """What comes after an answer. Raises MessageError."""
+        dispute, attempt = self.dispute, header.attempt
+        if dispute is None:
+            raise MessageError(f"{sender}: a reply to an answer of round {current.number} that is open to nobody")
+        if header.kind == Kind.OPENED:
+            dispute.take_opened(sender, attempt, decode(data, Opened))
+        elif header.kind == Kind.VERDICT:
+            dispute.take_verdict(sender, attempt, decode(data, Verdict))
+        else:
+            receipt = decode(data, Receipt)
+            if receipt.statement is not None:
+                return self._take_statement(current, sender, receipt.statement)
+            dispute.take_receipt(sender, attempt, receipt)
+        return taken
+
+    def _take_statement(self, current: OpenRound, sender: str, statement: Statement) -> Stated | None:
         """A hospital's statement about the round that it has applied. Raises MessageError for a false one."""
-        statement = receipt.statement
-        if statement is None:
-            raise MessageError(f"{sender}: refused the answer to round {current.number}")
         check_statement(self.hospitals[sender], self.rules.session, statement)
         if statement.round != current.number:
             raise MessageError(f"{sender}: states round {statement.round} in a receipt for round {current.number}")
@@ -306,12 +431,56 @@ class Coordinator(Progress):
         self._state(stated)
         return stated
 
+    def _take_findings(self, current: OpenRound, dispute: Dispute) -> None:
+        """What the dispute has found so far: who is named, who is left out of the next rounds."""
+        for name, what in dispute.named.items():
+            if name in dispute.guilty:
+                case, message = dispute.guilty[name], self.store.message(name, Kind.CONTRIBUTION)
+                self.cases[current.number, name] = case
+                self.store.keep(self._kept("case", name, case.to_bytes(), current.number))
+                if message is not None:
+                    self._keep_evidence(current, name, message)
+            self._note(current, [name], what, excluded=name in dispute.guilty)
+        dispute.named.clear()
+
+    def _name(self, current: OpenRound, names: Iterable[str], what: str, *, excluded: bool = False) -> None:
+        """Say of hospitals what they did, once a round."""
+        with self._kept_whole():
+            self._note(current, names, what, excluded=excluded)
+
+    def _note(self, current: OpenRound, names: Iterable[str], what: str, *, excluded: bool) -> None:
+        for name in sorted(names):
+            named = Named(number=current.number, hospital=name, what=line(what), excluded=excluded)
+            if not self.names.knows(named):
+                self.store.append(named)
+                self.names.add(named)
+
+    def _name_unmasking(self, current: OpenRound) -> None:
+        """Who signed the list and did not reveal; and who kept the masks from being taken off, if that is known."""
+        if current.unmasking is None:
+            return
+        self._name(current, set(current.signatures) - current.revealed, "signed the survivors and revealed no shares")
+        dealer = current.unmasking.dealt_falsely
+        if dealer is not None:
+            self._name(current, [self.federation.roster[dealer]], "dealt false shares of its masks", excluded=True)
+
+    def _name_silent(self) -> None:
+        """Who contributed to the round before and sent no receipt for its answer."""
+        if self.answered is not None and self.dispute is not None:
+            silent = set(self.answered.neighbours) - self.dispute.heard
+            self._name(self.answered, silent, "contributed and sent no receipt for the answer")
+
+    def _told(self, current: OpenRound, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+        """Answers with what is to be said of hospitals."""
+        said = self.names.said(current.number)
+        return {name: msgspec.structs.replace(answer, named=said) for name, answer in answers.items()}
+
     def contribution(self, name: str) -> Contribution | None:
         """What hospital `name` contributed to the open round, or to the one just answered; None where it did not."""
         current, message = self.open_round or self.answered, self.store.message(name, Kind.CONTRIBUTION)
         if current is None or message is None:
             return None
-        return decode(self._opened(current, message, (Kind.CONTRIBUTION,))[1], Contribution)
+        return decode(self._opened(current, message, (Kind.CONTRIBUTION,))[2], Contribution)
 
     def _reached(self, step: tuple[Kind, ...]) -> OpenRound:
         """The open round, moved on to a step of masks where it was at the one before. Raises MessageError where it has
@@ -345,18 +514,22 @@ class Coordinator(Progress):
             raise
         self._ahead = False
 
-    def _sealed(self, kind: Kind, bodies: Mapping[str, bytes]) -> dict[str, bytes]:
-        """One sealed message of the open round for each receiver."""
-        return {name: self._seal(kind, name, body) for name, body in bodies.items()}
+    def _at_hand(self) -> OpenRound:
+        """The open round, or the one that was answered last."""
+        return self.answered or self._current()
 
-    def _seal(self, kind: Kind, receiver: str, body: bytes) -> bytes:
+    def _sealed(self, bodies: Mapping[str, Body]) -> dict[str, bytes]:
+        """One sealed message of the round at hand for each receiver, in the attempt that it is at."""
+        return {name: self._seal(name, body) for name, body in bodies.items()}
+
+    def _seal(self, receiver: str, body: Body) -> bytes:
         header = Header(
-            kind=kind,
+            kind=body.kind,
             federation_digest=self.rules.base,
             run=self.rules.run,
-            round=self._current().number,
-            attempt=0,
+            round=self._at_hand().number,
+            attempt=0 if self.dispute is None else self.dispute.attempts[receiver],
             sender=self.identity.public.fingerprint,
             receiver=self.hospitals[receiver].fingerprint,
         )
-        return seal_message(header, body, self.identity, self.hospitals[receiver])
+        return seal_message(header, encode(body), self.identity, self.hospitals[receiver])

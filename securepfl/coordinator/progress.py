@@ -1,17 +1,31 @@
 """Where a coordinator stands in its run: what the records in its store change, the first time and after a restart."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from securepfl.coordinator.disputing import Dispute
+from securepfl.coordinator.naming import Names
 from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
-from securepfl.coordinator.store import Answered, AnyRecord, Begun, Ground, Stated, Stepped, Taken
+from securepfl.coordinator.store import (
+    Answered,
+    AnyRecord,
+    Begun,
+    Ground,
+    Named,
+    Readmitted,
+    Settling,
+    Stated,
+    Stepped,
+    Taken,
+)
+from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError, StorageError
-from securepfl.protocol.messages import Answer, Invitation, Statement
+from securepfl.protocol.messages import Answer, Body, Contribution, Invitation, Statement
 
 STEPS = (COLLECTING, AGREEING, REVEALING, ANSWERED)
 """What a round takes, in order."""
@@ -24,6 +38,8 @@ Take = Callable[[OpenRound, bytes], object]
 class Progress:
     """What records change: see Coordinator for the attributes, `ground` for what goes from round to round."""
 
+    hospitals: Mapping[str, PublicIdentity]
+
     def __init__(self, rules: Rules, fingerprint: str, closed: int, deadline_seconds: float) -> None:
         self.rules, self.closed, self.deadline_seconds = rules, closed, deadline_seconds
         self.heads: dict[str, str] = {}
@@ -33,12 +49,29 @@ class Progress:
         self.parts = {"updates": 0, "personal": 0, "similarity": 0, "masks": 0}
         self.open_round: OpenRound | None = None
         self.answered: OpenRound | None = None
+        self.names = Names()
+        self.dispute: Dispute | None = None
         self.same_keys = True
         self._fingerprint = fingerprint
         self._nonces: dict[str, bytes] = {}
 
+    def contribution(self, name: str) -> Contribution | None:
+        """What hospital `name` contributed to the open round, or to the one just answered; None where it did not."""
+        raise NotImplementedError
+
+    @property
+    def ended(self) -> str:
+        """Why the run cannot go on; empty while it can."""
+        return "" if self.dispute is None else self.dispute.ended
+
+    @property
+    def invited(self) -> tuple[str, ...]:
+        """Those who take part in a round's steps: all that nothing excludes."""
+        return tuple(name for name in self.rules.federation.roster if name not in self.names.excluded)
+
     def ground(self) -> Ground:
         """Where the next round begins."""
+        named, excluded = self.names.kept()
         return Ground(
             run=self.rules.run,
             settings=msgspec.structs.replace(self.rules.federation, sites={}).digest,
@@ -49,6 +82,8 @@ class Progress:
             statements=self.statements,
             nonces=self._nonces,
             parts=self.parts,
+            named=named,
+            excluded=excluded,
         )
 
     def go_on(self, ground: Ground, records: Iterable[AnyRecord], take: Take, where: Path | None) -> None:
@@ -61,8 +96,9 @@ class Progress:
         closed = self.closed
         self.heads, self.statements, self._nonces = dict(ground.heads), dict(ground.statements), dict(ground.nonces)
         self.closed, self.parts, self.same_keys = ground.closed, dict(ground.parts), ground.base == self.rules.base
+        self.names.go_on(ground.named, ground.excluded)
         for record in records:
-            if self.same_keys or not isinstance(record, Taken | Stepped):
+            if self.same_keys or not isinstance(record, Taken | Stepped | Settling):
                 try:
                     self._take_again(record, take, where)
                 except MessageError as error:
@@ -83,6 +119,7 @@ class Progress:
         known = self.rules.federation.roster
         self.heads = {name: head for name, head in self.heads.items() if name in known}
         self.answered, self.states, self.statements, self._nonces = None, {}, {}, {}
+        self.dispute, self.names.excluded = None, {n: why for n, why in self.names.excluded.items() if n in known}
 
     def _take_again(self, record: AnyRecord, take: Take, where: Path | None) -> None:
         current = self.open_round or self.answered
@@ -95,6 +132,12 @@ class Progress:
                 self._end(record)
             case Stated():
                 self._state(record)
+            case Named():
+                self.names.add(record)
+            case Readmitted():
+                self._readmit(record)
+            case Settling():
+                self._settle()
             case Taken() if current is not None:
                 try:
                     take(current, record.message)
@@ -110,13 +153,19 @@ class Progress:
             salt=begun.salt,
             statements=dict(self.statements),
             held=tuple(sorted(self.evaluation)),
+            named=self.names.said(self.closed),
         )
+        self.dispute = None
         self.answered, self.open_round = None, OpenRound.begin(self.rules, invitation, self.evaluation)
         self._nonces, self.states = {}, {}
 
     def _step(self, stepped: Stepped) -> None:
         current = self._current()
         current.expected, current.deadline = (Kind(stepped.kind),), self._deadline()
+        if current.expected == AGREEING and (disagreeing := current.disagreeing()):
+            current.leave_out(disagreeing, self.contribution)
+            for name, what in disagreeing.items():
+                self.names.add(Named(number=current.number, hospital=name, what=what))
         if current.expected == REVEALING:
             with suppress(MessageError):  # who asks for shares is told
                 current.begin_unmasking()
@@ -126,8 +175,22 @@ class Progress:
         self.parts, self.heads = dict(answered.parts), dict(answered.heads)
         self.open_round, self.answered, self.closed = None, current, current.number
         current.expected, current.deadline = ANSWERED, self._deadline()
+        evaluation = {name: data for name, data in self.evaluation.items() if name in current.survivors}
+        self.dispute = Dispute(current, self.hospitals, frozenset(self.invited), self.contribution, evaluation)
+
+    def _settle(self) -> Mapping[str, Body]:
+        """The dispute's next step; none where there is no dispute."""
+        if self.answered is None or self.dispute is None:
+            return {}
+        self.answered.deadline = self._deadline()
+        return self.dispute.step()
+
+    def _readmit(self, readmitted: Readmitted) -> None:
+        self.names.excluded.pop(readmitted.hospital, None)
 
     def _state(self, stated: Stated) -> None:
+        if self.dispute is not None:
+            self.dispute.take_statement(stated.sender)
         self.statements[stated.sender], self.heads[stated.sender] = stated.statement, stated.statement.head
 
     def counted(self, answers: Iterable[Answer]) -> dict[str, int]:

@@ -1,14 +1,16 @@
 """An open round at the coordinator: what has arrived, each part checked before any is added."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
+from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.masks.agreement import survivor_statement
 from securepfl.crypto.masks.graph import Masking
-from securepfl.crypto.masks.unmasking import Unmasking
+from securepfl.crypto.masks.unmasking import Unmasking, disagreeing
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.crypto.similarity.scheme import SimilarityScheme, SimilarityTable, similarity_scheme
 from securepfl.crypto.sums.scheme import RunningSum
@@ -17,6 +19,7 @@ from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import Layouts, comparison_shape, mask_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Unmask
+from securepfl.protocol.standing import check_parts, digests_of, parts_of
 from securepfl.settings.federation import Federation, SumKind
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -24,7 +27,7 @@ _HASH = re.compile("[0-9a-f]{64}")
 COLLECTING = (Kind.CONTRIBUTION, Kind.DECLINE)
 AGREEING = (Kind.AGREEMENT,)
 REVEALING = (Kind.REVEAL,)
-ANSWERED = (Kind.RECEIPT,)
+ANSWERED = (Kind.RECEIPT, Kind.OPENED, Kind.VERDICT)
 """The kinds of message that a round takes, stage by stage."""
 
 
@@ -136,6 +139,48 @@ class OpenRound:
             self.personal[sender] = body.personal
         if body.masks is not None:
             self.masks[sender] = body.masks
+
+    def check_stands(self, body: Contribution, public: PublicIdentity) -> None:
+        """Raises MessageError unless `public` signed the contribution's parts, so that others can judge them."""
+        digests = digests_of(parts_of(body), b"" if body.masks is None else body.masks.commitments)
+        check_parts(public, self.rules.session, self.number, digests, body.stands)
+
+    def leave_out(self, names: Collection[str], contributed: Callable[[str], Contribution | None]) -> None:
+        """Take hospitals out of a round whose survivors are not fixed yet: what the others contributed stays."""
+        self.total = self.rules.sum_of("update")
+        self.survivors = [name for name in self.survivors if name not in names]
+        for name in self.survivors:
+            body = contributed(name)
+            if body is not None:
+                self.total.add(body.update)
+        for name in names:
+            self.personal.pop(name, None)
+            self.neighbours.pop(name, None)
+            self.masks.pop(name, None)
+            if self.similarity is not None:
+                self.similarity.leave_out(self.rules.federation.roster.index(name))
+
+    def disagreeing(self) -> dict[str, str]:
+        """Whose masks would not cancel, by name, and why: of two that differ, whoever differs with more; of two that
+        differ with each other alone, both, as nobody can tell who is right.
+        """
+        roster = self.rules.federation.roster
+        commitments = {roster.index(name): masks.commitments for name, masks in self.masks.items()}
+        pairs, out = disagreeing(self.rules.masking, self.mask_context, commitments), dict[str, str]()
+        while pairs:
+            counts = Counter(end for pair in pairs for end in set(pair))
+            worst = {end for end, count in counts.items() if count == max(counts.values())}
+            ends = worst & set(next(pair for pair in pairs if worst & set(pair)))
+            for end in ends:
+                others = sorted({roster[other] for pair in pairs if end in pair for other in pair if other != end})
+                out[roster[end]] = f"committed to other masks than {', '.join(others) or 'its place asks for'}"
+            pairs = [pair for pair in pairs if not ends & set(pair)]
+        return out
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the survivors are enough to hide each other. Raises ConfigError where updates are not masked."""
+        return len(self.survivors) >= max(self.rules.masking.least_survivors, self.rules.federation.least_in_sum)
 
     def begin_unmasking(self) -> bool:
         """Take shares of what the sum still carries; whether enough hospitals signed the list for that. Done again, it

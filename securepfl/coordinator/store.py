@@ -11,7 +11,7 @@ import msgspec
 
 from securepfl.protocol.messages import Statement
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="record"):
@@ -35,6 +35,27 @@ class Ground(Record, frozen=True, kw_only=True, tag="ground"):
     statements: dict[str, Statement]
     nonces: dict[str, bytes]
     parts: dict[str, int]
+    named: tuple["Named", ...] = ()
+    excluded: dict[str, str] = {}
+
+
+class Named(Record, frozen=True, kw_only=True, tag="named"):
+    """A hospital did `what` in round `number`; `excluded`: it is not invited any more."""
+
+    number: int
+    hospital: str
+    what: str
+    excluded: bool = False
+
+
+class Readmitted(Record, frozen=True, kw_only=True, tag="readmitted"):
+    """A hospital is invited again."""
+
+    hospital: str
+
+
+class Settling(Record, frozen=True, kw_only=True, tag="settling"):
+    """The dispute about the round's answers went on to its next step."""
 
 
 class Begun(Record, frozen=True, kw_only=True, tag="begun"):
@@ -79,16 +100,19 @@ class Stated(Record, frozen=True, kw_only=True, tag="stated"):
 
 
 AnyValue = TypeVar("AnyValue")
-AnyRecord = Ground | Begun | Taken | Stepped | Sent | Answered | Stated
+AnyRecord = Ground | Begun | Taken | Stepped | Sent | Answered | Stated | Named | Readmitted | Settling
+
+
+KeptKind = Literal["evidence", "case", "evaluation"]
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What outlives its round: a message as evidence against its sender, or a hospital's evaluation keys, which serve
-    one `base`.
+    """What outlives its round: a message as evidence against its sender, the verdicts about it (a Case), or a
+    hospital's evaluation keys, which serve one `base`.
     """
 
     schema: int = SCHEMA
-    kind: Literal["evidence", "evaluation"]
+    kind: KeptKind
     base: bytes
     number: int
     sender: str

@@ -7,7 +7,7 @@ import msgspec
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError
 
-SCHEMA = 5
+SCHEMA = 6
 
 NONCE_BYTES = 16
 """Of the nonces that make a hospital's next pads and a round's masks fresh."""
@@ -73,8 +73,9 @@ class Contribution(Body, frozen=True):
     None. `sketch`: the encrypted sketch for similarity, or None. `neighbours`: the others whose personal components
     this hospital wants summed, with their integer weights. `head`: the latest hash of its budget ledger. `nonce`:
     fresh, for the next round's pads. `state`: the keyed digest of the shared state it started from. `masks`: None where
-    updates are not masked. `evaluation`: the public keys with which the coordinator multiplies sketches, until an
-    invitation says that it holds them; None where it needs none.
+    updates are not masked. `stands`: its signature over the parts (standing.py), with which they can be shown to the
+    others. `evaluation`: the public keys with which the coordinator multiplies sketches, until an invitation says that
+    it holds them; None where it needs none.
     """
 
     kind = Kind.CONTRIBUTION
@@ -87,6 +88,7 @@ class Contribution(Body, frozen=True):
     nonce: bytes
     state: str
     masks: MaskShares | None
+    stands: bytes
     evaluation: bytes | None = None
 
 
@@ -167,48 +169,55 @@ class Receipt(Body, frozen=True):
 
 
 class Opening(Body, frozen=True):
-    """Coordinator to hospital: these parts of all the round's contributions are to be opened, as the sum failed."""
+    """Coordinator to hospital: the sum of the answer that it refused is to be opened, and so the masks of all."""
 
     kind = Kind.OPENING
 
-    parts: tuple[Part, ...]
-
 
 class Opened(Body, frozen=True):
-    """Hospital to coordinator: it stands by what it sent. `digests`: SHA-256 of each part's bytes; `signature`: both
-    signatures over them (statements.py). `secrets`: those of its masks in this round, 32 bytes each, in the order of
-    its commitments; empty where updates are not masked.
-    """
+    """Hospital to coordinator: the secrets of its masks in this round, 32 bytes each, in its commitments' order."""
 
     kind = Kind.OPENED
 
-    digests: dict[Part, bytes]
     secrets: bytes
-    signature: bytes
 
 
 class Evidence(Body, frozen=True):
-    """Coordinator to hospital: one hospital's opened parts, to be judged.
+    """Coordinator to hospital: what one hospital sent in the round, to be judged.
 
-    `sender` sent `parts` in the round; `opened` is what it sent when asked to stand by them, None where it did not.
+    `parts`: the bytes of those parts that were refused. `digests`: of all that it sent (standing.py), `stands` its
+    signature over them. `commitments` and `secrets`: of its masks, empty where updates are not masked or it did not
+    open them. `evaluation`: its public keys for products of sketches, None where there are none. `salt`: the round's.
     """
 
     kind = Kind.EVIDENCE
 
     sender: str
+    salt: bytes
     parts: dict[Part, bytes]
-    commitments: bytes
-    opened: Opened | None
+    digests: dict[str, bytes]
+    stands: bytes
+    commitments: bytes = b""
+    secrets: bytes = b""
+    evaluation: bytes | None = None
 
 
 class Verdict(Body, frozen=True):
-    """Hospital to coordinator: which of the opened parts of `sender` break the rules, with its signatures over that."""
+    """Hospital to coordinator: which of the parts shown of `sender` break the rules, signed (standing.py)."""
 
     kind = Kind.VERDICT
 
     sender: str
     broken: tuple[Part, ...]
     signature: bytes
+
+
+class Ended(Body, frozen=True):
+    """Coordinator to hospital: the run ends in this round. `reason`: a line."""
+
+    kind = Kind.ENDED
+
+    reason: str
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from securepfl.errors import MessageError
+
+MOST_ATTEMPTS: Final = 4
+"""Answers to one round that a hospital gets and decrypts: the first, one after an opening, and one less each small
+part that it alone refuses. So a round ends, and an active coordinator learns no more than so many times what failed.
+"""
 
 
 class Carrier(Protocol):
@@ -36,8 +41,16 @@ class Hub(Protocol):
     def close(self) -> Mapping[str, bytes]:
         """End the round: the answers, to which hospitals reply with receipts."""
 
+    def settle(self) -> Mapping[str, bytes]:
+        """The next step where hospitals refused their answers; nothing once all is settled, after few steps. After a
+        restart first what was asked last.
+        """
+
     def receive(self, message: bytes) -> str:
         """Take one hospital's reply. Raises MessageError for one that it refuses."""
+
+    def refuse(self, name: str, reason: MessageError) -> None:
+        """Note that what hospital `name` replied was refused."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,14 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
 
     | step | coordinator | hospital | in every round |
     |---|---|---|---|
-    | 0 | owed | apply, receipt | where an answer or a receipt got lost |
+    | 0 | owed, then 5 to 7 | apply, receipt | where an answer or a receipt got lost |
     | 1 | invite | contribute | yes |
     | 2 | fix_survivors | sign_survivors | where updates are masked |
     | 3 | unmask | reveal | where updates are masked |
     | 4 | close | apply, receipt | yes |
+    | 5 | settle: masks are to be opened | open_masks | where most refuse a masked sum |
+    | 6 | settle: one hospital's contribution, for each | judge | where most refuse a part of the answer |
+    | 7 | settle: another answer, then 5 to 7 again | apply, receipt | where somebody refuses a part of the answer |
 
     A coordinator that was killed and started again on its folder goes on where it was, whichever step that was. A
     hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
@@ -68,12 +84,21 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
     logs what was refused. Raises what the carrier raises, and MessageError where the coordinator cannot begin a round.
     """
     refused = _exchange(hub, carrier, hub.owed())
+    refused += _settle(hub, carrier)
     refused += _exchange(hub, carrier, hub.invite())
     if hub.masked:
         refused += _exchange(hub, carrier, hub.fix_survivors())
         refused += _unmask(hub, carrier)
     refused += _exchange(hub, carrier, hub.close())
+    refused += _settle(hub, carrier)
     return tuple(refused)
+
+
+def _settle(hub: Hub, carrier: Carrier) -> list[Refusal]:
+    refused = []
+    while further := hub.settle():
+        refused += _exchange(hub, carrier, further)
+    return refused
 
 
 def _exchange(hub: Hub, carrier: Carrier, messages: Mapping[str, bytes]) -> list[Refusal]:
@@ -83,6 +108,7 @@ def _exchange(hub: Hub, carrier: Carrier, messages: Mapping[str, bytes]) -> list
             try:
                 hub.receive(reply)
             except MessageError as reason:
+                hub.refuse(name, reason)
                 refused.append(Refusal(name, reason))
     return refused
 

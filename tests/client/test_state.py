@@ -113,7 +113,7 @@ def test_fields_of_another_type_missing_ones_and_unknown_ones_are_refused(tmp_pa
 
 
 def test_another_schema_is_refused_with_what_to_do(tmp_path):
-    refused(changed(tmp_path / "state", lambda _, meta: meta.update(schema=4)), "schema 4, but .* reads 5; upgrade it")
+    refused(changed(tmp_path / "state", lambda _, meta: meta.update(schema=5)), "schema 5, but .* reads 6; upgrade it")
 
 
 def test_what_a_hospital_shows_of_its_state_is_a_copy(tmp_path):

@@ -69,6 +69,7 @@ EMPTY = {
     "nonce": bytes(NONCE_BYTES),
     "state": "0" * 64,
     "masks": None,
+    "stands": b"",
 }
 LENGTH = find_scheme("tenseal").wire(Layouts.of(federation_of()).update).contribution_bytes
 OLD = make_stamp((3, 6), (0, 3, 4)) + bytes(LENGTH - STAMP_BYTES)

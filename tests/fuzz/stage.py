@@ -6,18 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import msgspec
 from forging import to_coordinator
 from fuzz.mutator import Mutator, fingerprint
 from parties import federation_of, parties
 
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
-from securepfl.errors import SecurePFLError
-from securepfl.protocol.messages import Decline
+from securepfl.errors import MessageError, SecurePFLError
+from securepfl.protocol.channels import run_digest
+from securepfl.protocol.messages import Contribution, Decline, decode, encode
+from securepfl.protocol.standing import digests_of, parts_of, sign_parts
 
 FIVE = ("alder", "birch", "cedar", "damson", "elm")
 FIXED = ("federation", "identity", "hospitals", "rules")
-"""What no message changes of a coordinator; `parts` and `seconds` count work done, they decide nothing."""
+"""What no message changes of a coordinator."""
+
+NOTED = ("parts", "seconds", "names")
+"""What counts work done, and who sent what was refused: they decide nothing of the round."""
 
 
 def federation(**tables):
@@ -53,8 +59,22 @@ class Target:
         self.header, self.body = self.opener(self.message)
 
     def sealed(self, body: bytes, **changes) -> bytes:
-        """`body` signed and sealed by the genuine sender."""
+        """`body` signed and sealed by the genuine sender, who stands by the parts of a contribution as they are now."""
+        if self.kind == Kind.CONTRIBUTION:
+            body = self._stood_by(body)
         return seal_message(replace(self.header, **changes), body, self.sender, self.receiver)
+
+    def _stood_by(self, data: bytes) -> bytes:
+        try:
+            body = decode(data, Contribution)
+        except MessageError:
+            return data
+        if body.stands != decode(self.body, Contribution).stands:
+            return data  # that was altered itself
+        digests = digests_of(parts_of(body), b"" if body.masks is None else body.masks.commitments)
+        session = run_digest(self.header.federation_digest, self.header.run)
+        stands = sign_parts(self.sender, session, self.header.round, digests)
+        return encode(msgspec.structs.replace(body, stands=stands))
 
     def forged(self, mutator: Mutator) -> bytes:
         """Sealed to the receiver, as anybody can, but signed by nobody, somebody else, or for another header."""
@@ -132,7 +152,7 @@ class Stage:
 
     def coordinator_state(self) -> bytes:
         """All that a refused message must not change."""
-        kept = {n: value for n, value in vars(self.coordinator).items() if n not in (*FIXED, "parts", "seconds")}
+        kept = {n: value for n, value in vars(self.coordinator).items() if n not in (*FIXED, *NOTED)}
         current = kept["open_round"]
         return fingerprint(kept | {"open_round": None if current is None else replace(current, rules=None)})
 

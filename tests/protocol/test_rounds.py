@@ -127,25 +127,45 @@ def test_a_forged_signature_or_reveal_of_one_is_refused_and_the_sum_is_that_of_a
     check_sum(clients, carried, FIVE)
 
 
-def test_masks_that_do_not_fit_each_other_end_the_round_without_a_sum_and_the_next_one_has_one(masked):
-    """One hospital commits to other masks than its neighbours hold: nobody can say which of them is right."""
+def other_commitments(coordinator, client, reply, count):
+    """The contribution, committed to other masks than its last neighbours hold."""
+    body = opened_by_coordinator(coordinator, reply)
+    commitments = body.masks.commitments[: -count * SECRET_BYTES] + bytes(count * SECRET_BYTES)
+    masks = msgspec.structs.replace(body.masks, commitments=commitments)
+    return to_coordinator(client, msgspec.structs.replace(body, masks=masks))
+
+
+def test_masks_that_differ_from_one_neighbours_leave_both_out_and_the_next_round_has_a_sum(masked):
+    """Nobody can say which of the two is right. Without both the others are too few to hide each other."""
     coordinator, clients = masked
 
     def swap(name, reply):
-        if name != "cedar" or not reply or kinds([reply]) != [Kind.CONTRIBUTION]:
-            return reply
-        body = opened_by_coordinator(coordinator, reply)
-        commitments = body.masks.commitments[:-SECRET_BYTES] + bytes(SECRET_BYTES)
-        masks = msgspec.structs.replace(body.masks, commitments=commitments)
-        return to_coordinator(clients["cedar"], msgspec.structs.replace(body, masks=masks))
+        forged = name == "cedar" and reply and kinds([reply]) == [Kind.CONTRIBUTION]
+        return other_commitments(coordinator, clients[name], reply, 1) if forged else reply
 
     start = clients["alder"].state.shared
-    (refusal,) = drive(coordinator, Carried(clients, swap=swap))
-    assert refusal.hospital is None and "different pair secrets" in str(refusal.reason)
+    assert drive(coordinator, Carried(clients, swap=swap)) == ()
     assert {client.round for client in clients.values()} == {1}
     assert all(np.array_equal(client.state.shared, start) for client in clients.values())
+    named = {name: reason for (_, name), reason in coordinator.named.items()}
+    (other,) = named.keys() - {"cedar"}
+    assert other in named["cedar"] and "cedar" in named[other]
     assert drive(coordinator, Carried(clients)) == ()
     assert not np.array_equal(clients["alder"].state.shared, start)
+
+
+def test_masks_that_differ_from_several_neighbours_leave_out_their_maker_alone(masked):
+    coordinator, clients = masked
+
+    def swap(name, reply):
+        forged = name == "cedar" and reply and kinds([reply]) == [Kind.CONTRIBUTION]
+        return other_commitments(coordinator, clients[name], reply, 2) if forged else reply
+
+    carried = Watched(clients, swap=swap)
+    assert drive(coordinator, carried) == ()
+    check_sum(clients, carried, [name for name in FIVE if name != "cedar"])
+    assert list(coordinator.named) == [(1, "cedar")]
+    assert "committed to other masks than" in coordinator.named[1, "cedar"]
 
 
 def test_replies_past_the_deadline_are_refused_by_name_and_the_round_ends(five, monkeypatch):

@@ -10,11 +10,12 @@ from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import MessageError
 from securepfl.protocol import messages
 from securepfl.protocol.channels import mask_context, round_context, run_digest
-from securepfl.protocol.messages import MaskShares, Opened, Statement
+from securepfl.protocol.messages import Evidence, MaskShares, Statement
+from securepfl.protocol.standing import sign_parts, sign_verdict
 from securepfl.protocol.statements import check_statement, make_statement
 from securepfl.settings.federation import Federation
 
-WITHIN = {frozenset(kind.__struct_fields__) - {"schema"}: kind for kind in (MaskShares, Opened, Statement)}
+WITHIN = {frozenset(kind.__struct_fields__) - {"schema"}: kind for kind in (MaskShares, Statement)}
 
 
 def read(value):
@@ -44,8 +45,8 @@ def test_bodies(case):
 
 @pytest.mark.parametrize("case", BODIES, ids=lambda case: case["body"])
 def test_a_body_of_another_schema_is_refused_by_name(case):
-    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x05", b"\xa6schema\x06")
-    with pytest.raises(MessageError, match="schema 6, but this securepfl reads 5"):
+    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x06", b"\xa6schema\x07")
+    with pytest.raises(MessageError, match="schema 7, but this securepfl reads 6"):
         messages.decode(data, getattr(messages, case["body"]))
 
 
@@ -69,3 +70,14 @@ def test_statements():
     check_statement(identity.public, session, stated)
     with pytest.raises(MessageError):
         check_statement(identity.public, session, msgspec.structs.replace(stated, round=stated.round + 1))
+
+
+def test_what_signs_parts_and_verdicts():
+    told = vectors("protocol", "standing")
+    alder, birch = (Identity.from_private_bytes(name, bytes.fromhex(key)) for name, key in told["private"].items())
+    session, digests = bytes.fromhex(told["session"]), {n: bytes.fromhex(d) for n, d in told["digests"].items()}
+    stands = sign_parts(alder, session, told["round"], digests)
+    assert stands.hex() == told["stands"]
+    parts = dict.fromkeys(told["shown"], b"")
+    evidence = Evidence(sender="alder", salt=b"", parts=parts, digests=digests, stands=stands)
+    assert sign_verdict(birch, session, told["round"], evidence, told["broken"]).signature.hex() == told["verdict"]

@@ -346,7 +346,7 @@ def test_an_answer_of_another_form_is_refused_before_anything_is_decrypted(tmp_p
     for message in contributions(coordinator, clients).values():
         coordinator.receive(message)
     answer = forged(coordinator, **changes)
-    monkeypatch.setattr("securepfl.client.client.open_answer", lambda *_: pytest.fail("decrypted"))
+    monkeypatch.setattr("securepfl.client.answers.Opener.open", lambda *_: pytest.fail("decrypted"))
     with pytest.raises(MessageError, match="does not fit"):
         clients["alder"].apply(answer)
     close_all(clients)

@@ -46,6 +46,7 @@ FILES = {
     "protocol/vectors/contexts.json": of_protocol.contexts,
     "protocol/vectors/messages.json": of_protocol.messages,
     "protocol/vectors/statements.json": of_protocol.statements,
+    "protocol/vectors/standing.json": of_protocol.standing,
 }
 
 

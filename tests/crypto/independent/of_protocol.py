@@ -2,11 +2,10 @@
 
 import hashlib
 
-from inputs import named
 from packs import pack
 from people import person
 
-SCHEMA = 5
+SCHEMA = 6
 _SETTINGS, _COMMITMENT, RUN = bytes((9,)) * 32, bytes((7,)) * 32, bytes((5,)) * 16
 BASE = hashlib.sha256(b"securepfl session 1" + _SETTINGS + _COMMITMENT).digest()
 """What messages are bound to: the settings' digest and the key's commitment."""
@@ -53,22 +52,44 @@ def statements() -> dict:
 
 
 _MASKS = {"blobs": [b"one", b"two"], "commitments": b"c" * 64}
-_OPENED = {"digests": {"update": named("digest")}, "secrets": b"m" * 32, "signature": b"both"}
+_DIGESTS = {"update": hashlib.sha256(b"u").digest(), "commitments": hashlib.sha256(b"c" * 32).digest()}
+
+
+def standing() -> dict:
+    """A hospital's signature over its parts' digests, 32 zeros for one it lacks, and another's verdict."""
+    alder, birch, round_ = person("alder"), person("birch"), (3).to_bytes(4, "big")
+    listed = b"".join(_DIGESTS.get(part, bytes(32)) for part in ("update", "personal", "sketch", "commitments"))
+    parts = b"securepfl parts 1" + SESSION + round_ + listed + b"alder"
+    # Shown were update and sketch, of these three in order, and the sketch breaks the rules.
+    flags = bytes((1, 0, 1, 0, 0, 1))
+    names = b"".join(len(name).to_bytes(4, "big") + name for name in (b"birch", b"alder"))
+    verdict = b"securepfl verdict 1" + SESSION + hashlib.sha256(parts).digest() + flags + names
+    return {
+        "private": {"alder": alder.private.hex(), "birch": birch.private.hex()},
+        "session": SESSION.hex(),
+        "round": 3,
+        "digests": {part: digest.hex() for part, digest in _DIGESTS.items()},
+        "stands": alder.classical(parts).hex(),
+        "shown": ["update", "sketch"],
+        "broken": ["sketch"],
+        "verdict": birch.classical(verdict).hex(),
+    }
 
 
 def _bodies() -> list[tuple[str, dict]]:
     """Every body's fields in their order; "schema" comes after them, as it does in bodies within bodies."""
     statement = _statement()
     contribution = {"update": b"\0\1", "personal": None, "sketch": b"sk", "neighbours": {"birch": 2}, "head": _HEAD}
-    contribution |= {"nonce": b"n" * 16, "state": _STATE, "masks": None, "evaluation": b"keys"}
+    contribution |= {"nonce": b"n" * 16, "state": _STATE, "masks": None, "stands": b"st", "evaluation": b"keys"}
     masked = {"update": b"u", "personal": b"p", "sketch": None, "neighbours": {}, "head": "", "nonce": b"", "state": ""}
-    masked |= {"masks": _body(_MASKS), "evaluation": None}
+    masked |= {"masks": _body(_MASKS), "stands": b"", "evaluation": None}
     answer = {"survivors": ["alder"], "aggregate": b"agg", "products": {"birch": b"p" * 24}, "neighbourhood": None}
     answer |= {"neighbours": ["birch"], "consensus": b"con", "named": {"cedar": "a wrong tag"}}
     invitation = {"round": 3, "roster": ["alder", "birch"], "deadline": 1.5e9, "nonces": {"alder": b"n" * 16}}
     invitation |= {"salt": _SALT, "statements": {"alder": statement}, "held": ["birch"], "named": {"cedar": "silent"}}
     many = [f"hospital {number}" for number in range(16)]
-    evidence = {"sender": "cedar", "parts": {"update": b"u"}, "commitments": b"c" * 32, "opened": _body(_OPENED)}
+    evidence = {"sender": "cedar", "salt": _SALT, "parts": {"update": b"u"}, "digests": _DIGESTS, "stands": b"st"}
+    evidence |= {"commitments": b"c" * 32, "secrets": b"m" * 32, "evaluation": None}
     return [
         ("Invitation", invitation),
         *(("Invitation", _without_words(invitation, number)) for number in (127, 128, 70_000)),
@@ -84,11 +105,12 @@ def _bodies() -> list[tuple[str, dict]]:
         ("Answer", answer),
         ("Receipt", {"statement": statement, "refused": []}),
         ("Receipt", {"statement": None, "refused": ["update", "sketch"]}),
-        ("Opening", {"parts": ["update", "personal"]}),
-        ("Opened", _OPENED),
+        ("Opening", {}),
+        ("Opened", {"secrets": b"m" * 32}),
         ("Evidence", evidence),
-        ("Evidence", evidence | {"opened": None}),
-        ("Verdict", {"sender": "cedar", "broken": ["update"], "signature": b"both"}),
+        ("Evidence", evidence | {"commitments": b"", "secrets": b"", "evaluation": b"keys"}),
+        ("Verdict", {"sender": "cedar", "broken": ["update"], "signature": b"one"}),
+        ("Ended", {"reason": "a sum was wrong"}),
     ]
 
 

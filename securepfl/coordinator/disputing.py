@@ -1,0 +1,301 @@
+"""A round whose answers hospitals refuse: who is asked what, who is found to have broken it, who is answered again.
+
+    answers -> receipts -> [masks opened] -> one contribution after the other judged by all -> answers again -> ...
+
+The coordinator reads nothing here either: hospitals judge, each by itself, and it counts. It carries no key of theirs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from securepfl.coordinator.answering import Answering
+from securepfl.coordinator.opening import mask_of, total_of
+from securepfl.coordinator.round import OpenRound
+from securepfl.crypto.keys.identity import PublicIdentity
+from securepfl.errors import MessageError
+from securepfl.protocol.messages import (
+    Answer,
+    Body,
+    Contribution,
+    Ended,
+    Evidence,
+    Opened,
+    Opening,
+    Part,
+    Receipt,
+    Verdict,
+)
+from securepfl.protocol.rounds import MOST_ATTEMPTS
+from securepfl.protocol.standing import PARTS, check_verdict, digests_of, parts_of
+
+_WORDS: Final[Mapping[Part, str]] = {"update": "update", "personal": "personal part", "sketch": "sketch"}
+
+Bodies = Mapping[str, Body]
+Steps = Iterator[Bodies]
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a hospital was found guilty: what it signed (`digests`, `stands`), which `broken` parts, and the signed
+    verdicts of the others about it.
+    """
+
+    digests: dict[str, bytes]
+    stands: bytes
+    broken: tuple[Part, ...]
+    verdicts: dict[str, Verdict]
+
+    def to_bytes(self) -> bytes:
+        """MessagePack."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Case":
+        """The inverse of `to_bytes`."""
+        return msgspec.msgpack.decode(data, type=cls)
+
+
+@dataclass
+class Dispute:
+    """What came back about a closed round's answers, and the steps that follow from it, until `steps` has no more.
+
+    `hospitals` are the public identities, `jurors` those whom the round invited: nobody else's word counts.
+    `contributed` gives what a hospital in the sum sent, `evaluation` are the keys for products of its sketch.
+    `attempts` counts the answers that each hospital got before the last, `refused` are the parts that it refused of
+    that one, `stated` those who took it. `guilty`: why a hospital is left out; `named`: what else is to be said of
+    hospitals; `ended`: why the run cannot go on, empty while it can. `last` is the last step.
+    """
+
+    round_: OpenRound
+    hospitals: Mapping[str, PublicIdentity]
+    jurors: frozenset[str]
+    contributed: Callable[[str], Contribution | None]
+    evaluation: Mapping[str, bytes] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, tuple[Part, ...]] = field(default_factory=dict)
+    stated: set[str] = field(default_factory=set)
+    refusers: set[str] = field(default_factory=set)
+    withheld: dict[str, frozenset[Part]] = field(default_factory=dict)
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    guilty: dict[str, Case] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+    ended: str = ""
+    unjudged: bool = False
+    opened: bool = False
+    up_to_date: set[str] = field(default_factory=set)
+    shown: Evidence | None = None
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    last: Bodies = field(default_factory=dict)
+    answering: Answering = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attempts = dict.fromkeys(self.round_.rules.federation.roster, 0)
+        self.answering = Answering(self.round_)
+        self._steps = self._settled()
+
+    def step(self) -> Bodies:
+        """The messages of the next step by receiver: what is received before the one after it decides what that is.
+        None are left in the end: there is one opening, and nobody gets more than MOST_ATTEMPTS answers.
+        """
+        bodies = next(self._steps, None)
+        if bodies is None:
+            self._steps = self._settled()
+            bodies = next(self._steps, {})
+        self.last = bodies
+        return bodies
+
+    def take_receipt(self, sender: str, attempt: int, receipt: Receipt) -> None:
+        """Which parts of its latest answer a hospital refused. Raises MessageError for another answer's, or none."""
+        if attempt != self.attempts[sender] or not receipt.refused or len(set(receipt.refused)) < len(receipt.refused):
+            raise MessageError(f"{sender}: a receipt for another answer than its last, or one that refuses nothing")
+        if sender not in self.stated:
+            self.refusers.add(sender)
+            self.refused[sender] = receipt.refused
+
+    def take_statement(self, sender: str) -> None:
+        """That a hospital took its answer: what it refused before is settled."""
+        self.stated.add(sender)
+        self.refused.pop(sender, None)
+
+    @property
+    def heard(self) -> set[str]:
+        """Those who sent a receipt of either kind."""
+        return self.stated | self.refusers
+
+    def take_opened(self, sender: str, attempt: int, body: Opened) -> None:
+        """The secrets of a hospital's masks; hospitals judge them. The first counts. Raises MessageError."""
+        if attempt != self.attempts[sender] or sender not in self.answering.survivors:
+            raise MessageError(f"{sender}: opened masks that nobody asked for; refused")
+        self.secrets.setdefault(sender, body.secrets)
+
+    def take_verdict(self, sender: str, attempt: int, verdict: Verdict) -> None:
+        """One hospital's verdict about the contribution shown now. The first counts. Raises MessageError."""
+        if self.shown is None or attempt != self.attempts[sender] or sender == self.shown.sender:
+            raise MessageError(f"{sender}: a verdict that nobody asked for; refused")
+        round_ = self.round_
+        check_verdict(self.hospitals[sender], round_.rules.session, round_.number, self.shown, verdict)
+        self.verdicts.setdefault(sender, verdict)
+
+    def has_replied(self, name: str, asked: Body) -> bool:
+        """Whether the reply of hospital `name` to what it was `asked` last is here."""
+        return name in (self.verdicts if isinstance(asked, Evidence) else self.secrets)
+
+    def _settled(self) -> Steps:
+        while self.refused and not self.ended:
+            parts = self._refused_by_most()
+            if not parts:
+                yield from self._complaints()
+            elif self.round_.rules.federation.shares_noise:
+                yield self._end(f"{self._failed(parts)}, and under shared noise nothing may be opened")
+            elif self.opened:
+                yield self._end(f"{self._failed(parts)}, although all that is in it was judged before")
+            else:
+                self.opened = True
+                yield from self._opening(parts)
+                if self.guilty:
+                    yield from self._after_opening()
+                else:
+                    yield self._end(f"{self._failed(parts)}, and {self._nobody}")
+
+    @property
+    def _nobody(self) -> str:
+        """Why nobody was found guilty."""
+        if self.unjudged:
+            return "too few of them judged the contributions"
+        return "the opening found nobody guilty: what the coordinator made of the contributions was wrong"
+
+    def _refused_by_most(self) -> tuple[Part, ...]:
+        """The parts that more than half of all who replied refuse, and at least as many as form a sum: so that two
+        liars open nobody's update.
+        """
+        refused = {name: parts for name, parts in self.refused.items() if name in self.jurors}
+        replied = len(refused.keys() | self.stated & self.jurors)
+        needed = max(self.round_.rules.federation.minimum, replied // 2 + 1)
+        counted = Counter(part for parts in refused.values() for part in parts)
+        return tuple(part for part in PARTS if counted[part] >= needed)
+
+    def _failed(self, parts: Collection[Part]) -> str:
+        """What failed, and at how many."""
+        count = sum(bool(set(parts) & set(refused)) for refused in self.refused.values())
+        words = " and ".join(_WORDS[part] for part in parts)
+        return f"round {self.round_.number}: the {words} of the answer failed the check of {count} hospitals"
+
+    def _end(self, reason: str) -> Bodies:
+        self.ended = f"{reason}; this run has ended, begin a new one"
+        self.refused = {}
+        return dict.fromkeys(self.attempts, Ended(reason=self.ended))
+
+    def _complaints(self) -> Steps:
+        """Few refuse: who refuses what it alone got is answered again without that. Who comes late and has not been
+        answered since the opening is shown whom that found guilty, to judge for itself.
+        """
+        late = sorted(name for name in self.refused if self.guilty and name not in self.up_to_date)
+        for sender, case in self.guilty.items() if late else ():
+            yield dict.fromkeys((n for n in late if n != sender), self._evidence(sender, case.broken))
+        mended = self._mended if late else frozenset()
+        yield from self._again({name: frozenset(parts) - mended for name, parts in self.refused.items()})
+
+    @property
+    def _mended(self) -> frozenset[Part]:
+        """The parts in which somebody was found guilty."""
+        return frozenset(part for case in self.guilty.values() for part in case.broken)
+
+    def _opening(self, parts: Collection[Part]) -> Steps:
+        """Every contribution to the round is judged, one at a time, by those who refused."""
+        if "update" in parts and self.round_.rules.layouts.masking is not None:
+            asked = set(self.answering.survivors) & set(self.refused)
+            yield dict.fromkeys(sorted(asked), Opening())
+        for sender in self.answering.survivors:
+            self.shown, self.verdicts = self._evidence(sender, parts), {}
+            if self.shown.parts:
+                yield {name: self.shown for name in sorted(self.refused) if name != sender}
+                self._find(self.shown)
+        self.shown = None
+
+    def _evidence(self, sender: str, parts: Collection[Part]) -> Evidence:
+        body, round_ = self.contributed(sender), self.round_
+        if body is None:
+            raise ValueError(f"{sender} is in the sum of round {round_.number}, and its contribution is gone")
+        sent, commitments = parts_of(body), b"" if body.masks is None else body.masks.commitments
+        return Evidence(
+            sender=sender,
+            salt=round_.salt,
+            parts={part: data for part, data in sent.items() if part in parts},
+            digests=digests_of(sent, commitments),
+            stands=body.stands,
+            commitments=commitments,
+            secrets=self.secrets.get(sender, b""),
+            evaluation=self.evaluation.get(sender) if "sketch" in parts else None,
+        )
+
+    def _find(self, shown: Evidence) -> None:
+        """Guilty is of whom more than half of those who refused, itself excepted, say that it broke the rules."""
+        judges = (self.refused.keys() & self.jurors) - {shown.sender}
+        said = {name: verdict for name, verdict in self.verdicts.items() if name in judges}
+        votes = Counter(part for verdict in said.values() for part in verdict.broken)
+        broken = tuple(part for part in PARTS if 2 * votes[part] > len(judges) or self._closed(shown, part))
+        self.unjudged |= 2 * len(said) <= len(judges)
+        if not broken:
+            return
+        self.guilty[shown.sender] = Case(digests=shown.digests, stands=shown.stands, broken=broken, verdicts=said)
+        self.named[shown.sender] = self._why(shown, broken, votes, len(judges))
+
+    def _closed(self, shown: Evidence, part: Part) -> bool:
+        """Whether a masked update can't be told, as its masks were not opened or are not those committed to."""
+        if part != "update" or part not in shown.parts or not shown.commitments:
+            return False
+        try:
+            mask_of(self.round_, shown.sender, shown.commitments, shown.secrets)
+        except MessageError:
+            return True
+        return False
+
+    def _why(self, shown: Evidence, broken: Collection[Part], votes: Mapping[Part, int], judges: int) -> str:
+        """What a guilty hospital did, in a line."""
+        if self._closed(shown, "update"):
+            return "it did not open the masks that it committed to, when the sum failed its check"
+        words, most = " and ".join(_WORDS[part] for part in broken), max(votes[part] for part in broken)
+        return f"its {words} broke the rules, as {most} of {judges} hospitals found by opening it"
+
+    def _after_opening(self) -> Steps:
+        """All who refused are answered again: without the broken parts, and without what nobody was found to have
+        broken.
+        """
+        broken = {part: frozenset(n for n, case in self.guilty.items() if part in case.broken) for part in PARTS}
+        round_, roster = self.round_, self.round_.rules.federation.roster
+        for name in broken["update"] | broken["sketch"]:
+            if round_.similarity is not None:
+                round_.similarity.leave_out(roster.index(name))
+        total = total_of(round_, self.contributed, self.secrets) if broken["update"] else None
+        self.answering = Answering(round_, broken, total, self.answering.formed)
+        yield from self._again({name: frozenset(parts) - self._mended for name, parts in self.refused.items()})
+
+    def _again(self, without: Mapping[str, frozenset[Part]]) -> Steps:
+        """Further answers, without some parts; receipts for them are still to come.
+
+        Who refuses the sum that the others took, or what it did not get, is named, and gets nothing more in this round.
+        """
+        again: dict[str, Answer] = {}
+        for name, parts in without.items():
+            withheld = self.withheld.get(name, frozenset())
+            if "update" in parts:
+                self.named.setdefault(name, "refused the sum that the others took")
+            elif withheld & set(self.refused[name]) or self.attempts[name] + 1 >= MOST_ATTEMPTS:
+                self.named.setdefault(name, "refused again what it was answered without")
+            else:
+                self.withheld[name] = withheld | parts | self._own(name)
+                self.attempts[name] += 1
+                again[name] = self.answering.answer(name, self.withheld[name])
+        if self.guilty:
+            self.up_to_date |= again.keys()
+        self.refused = {}
+        if again:
+            yield again
+
+    def _own(self, name: str) -> frozenset[Part]:
+        """What a guilty hospital broke itself: it sees nobody who did, and would take none of these."""
+        case = self.guilty.get(name)
+        return frozenset() if case is None else frozenset(case.broken) - {"update"}
