@@ -1,5 +1,7 @@
 """From the key ceremony on the command line to a masked round, as hospitals would run it."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +106,76 @@ def test_the_coordinators_keys_hold_public_identities_alone(ceremony):
     keys = load_coordinator(ceremony / "hub", 4 * "hub")
     assert set(keys.hospitals) == set(HOSPITALS) and len(keys.key_commitment) == 32
     assert all(isinstance(public, PublicIdentity) for public in keys.hospitals.values())
+
+
+class AsDocumented:
+    """Parties that run the blocks of docs/keys.md as they stand, in a folder of their own."""
+
+    def __init__(self, run_folder: str = "run-1") -> None:
+        text = (Path(__file__).resolve().parents[2] / "docs" / "keys.md").read_text().replace("run-1", run_folder)
+        text = text.replace('["north", "south", "west"]', repr(HOSPITALS))
+        hospital, self.hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        self.hospital = hospital[: hospital.index("reply = ")]
+        self.clients = {name: self._run(self.hospital, name, loader=rows_of(name))["client"] for name in HOSPITALS}
+
+    def _run(self, block, name, **given):
+        names = {"Path": Path, "build_model": MODEL, "passphrase": 4 * name, **given}
+        try:
+            exec(compile(block.replace('"north', f'"{name}'), "docs/keys.md", "exec"), names)  # noqa: S102 (our own page)
+        finally:
+            if "coordinator" in names:
+                names["coordinator"].stop()  # as the end of its process does
+        return names
+
+    def run_coordinator(self, replies=10**6):
+        """The coordinator's program, killed after so many replies."""
+        left = iter(range(replies))
+
+        def send(name, message):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return self.clients[name].handle(message)
+
+        self._run(self.hub, "hub", send=send)
+
+    def close(self):
+        """Spent by each hospital, as its ledger has it."""
+        spent = {name: client.ledger.spent() for name, client in self.clients.items()}
+        for client in self.clients.values():
+            client.close()
+        return spent
+
+
+@pytest.fixture
+def documented(ceremony, tmp_path, monkeypatch):
+    shutil.copytree(ceremony, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return AsDocumented
+
+
+@pytest.mark.parametrize(
+    "replies", [1, 10, 23]
+)  # in the first contributions; in the first answers; in the last answers
+def test_the_documented_programs_survive_a_kill_and_the_next_run_starts_from_their_ledger(documented, replies):
+    run = documented()
+    with pytest.raises(KeyboardInterrupt):
+        run.run_coordinator(replies)
+    run.close()
+    run = documented()
+    run.run_coordinator()
+    assert [client.round for client in run.clients.values()] == [2, 2, 2]
+    spent = run.close()
+    assert min(spent.values()) > 3.9
+    assert documented("run-2").close() == spent
+
+
+def test_two_runs_on_one_ledger_take_turns_and_compose(documented):
+    config = Path("federation.toml")
+    config.write_text(config.read_text() + "[privacy]\nbudget = 20.0\n")
+    spent = [0.0]
+    for folder, replies in (("run-1", 12), ("run-2", 12), ("run-1", 11)):  # a round has four times three
+        run = documented(folder)
+        with pytest.raises(KeyboardInterrupt):
+            run.run_coordinator(replies)
+        spent.append(min(run.close().values()))
+    assert spent == sorted(set(spent))
