@@ -76,3 +76,14 @@ def test_the_tests_that_the_threat_model_names_exist():
     rounds = "".join(file.read_text() for file in (ROOT / "tests" / "rounds").glob("*.py"))
     alone = re.findall(r"`(test_\w+)`", text)
     assert len(alone) > 20 and [test for test in alone if f"def {test}(" not in rounds] == []
+
+
+def test_the_tests_that_the_page_on_encryption_names_exist():
+    text = (ROOT / "docs" / "encryption.md").read_text()
+    files = [*(ROOT / "tests").rglob("*.py")]
+    known = {file.stem for file in files} | {
+        name for file in files for name in re.findall(r"def (test_\w+)\(", file.read_text())
+    }
+    named = re.findall(r"test_\w+", text)
+    assert len(named) > 25 and [name for name in named if name not in known] == []
+    assert [path for path in re.findall(r"`(tests/[\w/]+)", text) if not any(ROOT.glob(f"{path}*"))] == []
