@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from securepfl.coordinator.answering import Answering
-from securepfl.coordinator.disputing import Case, Dispute
+from securepfl.coordinator.disputing import AWAY, Case, Dispute
 from securepfl.coordinator.folder_store import FolderStore
 from securepfl.coordinator.naming import line
 from securepfl.coordinator.progress import STEPS, Progress, check_ground
@@ -432,7 +432,9 @@ class Coordinator(Progress):
         return stated
 
     def _take_findings(self, current: OpenRound, dispute: Dispute) -> None:
-        """What the dispute has found so far: who is named, who is left out of the next rounds."""
+        """What the dispute has found so far: who is named, who is left out of the next rounds. Who was away when its
+        masks were to be opened may be honest: that leaves it out of this round, and the second time of the next too.
+        """
         for name, what in dispute.named.items():
             if name in dispute.guilty:
                 case, message = dispute.guilty[name], self.store.message(name, Kind.CONTRIBUTION)
@@ -440,7 +442,9 @@ class Coordinator(Progress):
                 self.store.keep(self._kept("case", name, case.to_bytes(), current.number))
                 if message is not None:
                     self._keep_evidence(current, name, message)
-            self._note(current, [name], what, excluded=name in dispute.guilty)
+            again = any(who == name and AWAY in said for (_, who), said in self.names.named.items())
+            excluded = dispute.excludes(name) or (name in dispute.guilty and again)
+            self._note(current, [name], what, excluded=excluded)
         dispute.named.clear()
 
     def _name(self, current: OpenRound, names: Iterable[str], what: str, *, excluded: bool = False) -> None:

@@ -6,7 +6,7 @@ The coordinator reads nothing here either: hospitals judge, each by itself, and 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +33,9 @@ from securepfl.protocol.rounds import MOST_ATTEMPTS
 from securepfl.protocol.standing import PARTS, check_verdict, digests_of, parts_of
 
 _WORDS: Final[Mapping[Part, str]] = {"update": "update", "personal": "personal part", "sketch": "sketch"}
+
+AWAY: Final = "it was away when a sum failed its check, so that its masks stayed closed"
+"""Said of a hospital whose update can't be in the sum, and that may be honest."""
 
 Bodies = Mapping[str, Body]
 Steps = Iterator[Bodies]
@@ -65,8 +68,9 @@ class Dispute:
     `hospitals` are the public identities, `jurors` those whom the round invited: nobody else's word counts.
     `contributed` gives what a hospital in the sum sent, `evaluation` are the keys for products of its sketch.
     `attempts` counts the answers that each hospital got before the last, `refused` are the parts that it refused of
-    that one, `stated` those who took it. `guilty`: why a hospital is left out; `named`: what else is to be said of
-    hospitals; `ended`: why the run cannot go on, empty while it can. `last` is the last step.
+    that one, `stated` those who took it. `guilty`: why a hospital is left out; `away`: who contributed and was not
+    there when masks were opened; `judged`: who has judged whom; `named`: what else is to be said of hospitals;
+    `ended`: why the run cannot go on, empty while it can. `last` is the last step.
     """
 
     round_: OpenRound
@@ -85,6 +89,8 @@ class Dispute:
     ended: str = ""
     unjudged: bool = False
     opened: bool = False
+    away: set[str] = field(default_factory=set)
+    judged: dict[str, set[str]] = field(default_factory=dict)
     up_to_date: set[str] = field(default_factory=set)
     shown: Evidence | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -120,6 +126,11 @@ class Dispute:
         self.stated.add(sender)
         self.refused.pop(sender, None)
 
+    def excludes(self, name: str) -> bool:
+        """Whether a hospital is not to be invited again: guilty, and of more than of having been away."""
+        case = self.guilty.get(name)
+        return case is not None and not (name in self.away and case.broken == ("update",))
+
     @property
     def heard(self) -> set[str]:
         """Those who sent a receipt of either kind."""
@@ -129,6 +140,9 @@ class Dispute:
         """The secrets of a hospital's masks; hospitals judge them. The first counts. Raises MessageError."""
         if attempt != self.attempts[sender] or sender not in self.answering.survivors:
             raise MessageError(f"{sender}: opened masks that nobody asked for; refused")
+        sent = self.contributed(sender)
+        if sent is None or sent.masks is None or len(body.secrets) > len(sent.masks.commitments):
+            raise MessageError(f"{sender}: opened more masks than it committed to; refused")  # they go out to all
         self.secrets.setdefault(sender, body.secrets)
 
     def take_verdict(self, sender: str, attempt: int, verdict: Verdict) -> None:
@@ -194,7 +208,8 @@ class Dispute:
         """
         late = sorted(name for name in self.refused if self.guilty and name not in self.up_to_date)
         for sender, case in self.guilty.items() if late else ():
-            yield dict.fromkeys((n for n in late if n != sender), self._evidence(sender, case.broken))
+            yield from self._shown_to(late, self._evidence(sender, case.broken))
+        self._put_off()
         mended = self._mended if late else frozenset()
         yield from self._again({name: frozenset(parts) - mended for name, parts in self.refused.items()})
 
@@ -207,13 +222,30 @@ class Dispute:
         """Every contribution to the round is judged, one at a time, by those who refused."""
         if "update" in parts and self.round_.rules.layouts.masking is not None:
             asked = set(self.answering.survivors) & set(self.refused)
+            self.away = set(self.answering.survivors) - self.heard
             yield dict.fromkeys(sorted(asked), Opening())
         for sender in self.answering.survivors:
-            self.shown, self.verdicts = self._evidence(sender, parts), {}
-            if self.shown.parts:
-                yield {name: self.shown for name in sorted(self.refused) if name != sender}
-                self._find(self.shown)
-        self.shown = None
+            shown = self._evidence(sender, parts)
+            if shown.parts:
+                yield from self._shown_to(sorted(self.refused), shown)
+                self._find(shown)
+
+    def _shown_to(self, names: Iterable[str], shown: Evidence) -> Steps:
+        """One contribution is shown to hospitals, but to its sender, and their verdicts taken."""
+        asked = {name: shown for name in names if name != shown.sender}
+        if asked:
+            self.shown, self.verdicts = shown, {}
+            yield asked
+            self.judged.setdefault(shown.sender, set()).update(self.verdicts)
+            self.shown = None
+
+    def _put_off(self) -> None:
+        """Who refused and has not judged all whom it must, as no verdict came, would take no further answer: it is owed
+        the one that it refused, and shown them when it refuses that again.
+        """
+        for name in list(self.refused):
+            if any(name != sender and name not in self.judged.get(sender, ()) for sender in self.guilty):
+                del self.refused[name]
 
     def _evidence(self, sender: str, parts: Collection[Part]) -> Evidence:
         body, round_ = self.contributed(sender), self.round_
@@ -256,6 +288,8 @@ class Dispute:
     def _why(self, shown: Evidence, broken: Collection[Part], votes: Mapping[Part, int], judges: int) -> str:
         """What a guilty hospital did, in a line."""
         if self._closed(shown, "update"):
+            if shown.sender in self.away:
+                return AWAY
             return "it did not open the masks that it committed to, when the sum failed its check"
         words, most = " and ".join(_WORDS[part] for part in broken), max(votes[part] for part in broken)
         return f"its {words} broke the rules, as {most} of {judges} hospitals found by opening it"
@@ -271,6 +305,7 @@ class Dispute:
                 round_.similarity.leave_out(roster.index(name))
         total = total_of(round_, self.contributed, self.secrets) if broken["update"] else None
         self.answering = Answering(round_, broken, total, self.answering.formed)
+        self._put_off()
         yield from self._again({name: frozenset(parts) - self._mended for name, parts in self.refused.items()})
 
     def _again(self, without: Mapping[str, frozenset[Part]]) -> Steps:

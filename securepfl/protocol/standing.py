@@ -92,7 +92,8 @@ def sign_verdict(
 
 
 def check_verdict(public: PublicIdentity, session: bytes, round_: int, evidence: Evidence, verdict: Verdict) -> None:
-    """Raises MessageError unless `public` gave this verdict about this evidence, of parts that it holds."""
-    if verdict.sender != evidence.sender or not set(verdict.broken) <= set(evidence.parts):
+    """Raises MessageError unless `public` gave this verdict about this evidence, of parts that it holds, each once."""
+    broken = set(verdict.broken)
+    if verdict.sender != evidence.sender or not broken <= set(evidence.parts) or len(broken) < len(verdict.broken):
         raise MessageError(f"{public.name}: a verdict about something else than it was shown; refused")
     public.verify_classical(verdict.signature, _judged(session, round_, public.name, evidence, verdict.broken))
