@@ -12,6 +12,7 @@ from forging import opened_by_coordinator, opened_by_hospital, to_coordinator
 from parties import Carried
 
 from securepfl.crypto.keys.keys import FederationKey
+from securepfl.crypto.masks.edges import SECRET_BYTES
 from securepfl.crypto.masks.opening import opened_mask
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.crypto.similarity.scheme import similarity_scheme
@@ -145,13 +146,17 @@ def refuses(*parts):
     return trick
 
 
+def other_masks(scene):
+    """Committed to, for two of its neighbours: their masks would not cancel."""
+    masks = scene.body.masks
+    commitments = masks.commitments[: -2 * SECRET_BYTES] + bytes(2 * SECRET_BYTES)
+    return scene.sent(masks=msgspec.structs.replace(masks, commitments=commitments))
+
+
 def opens_other_masks(scene):
     place = Header.from_bytes(scene.message)
     secrets = bytes(len(opened_by_coordinator(scene.hub, scene.reply).secrets))
     return scene.client.session.message(place.round, Opened(secrets=secrets), place.attempt)
-
-
-CONTRIBUTED, ANSWERED, AFTER = Kind.INVITATION, Kind.ANSWER, None
 
 
 @dataclass

@@ -86,6 +86,7 @@ class Answering:
         present = {
             name: tuple(sorted(other for other in asked if other in there))
             for name, asked in self.round_.neighbours.items()
+            if name in self.survivors
         }
         if federation.lasso is not None:
             return symmetric_core(present, LEAST_NEIGHBOURS)
