@@ -119,3 +119,21 @@ def run(folder, tables, replies, rounds=ROUNDS):
         return hub, ends, {name: clients[name].ledger.spent() for name in HONEST}
     finally:
         close_all(clients)
+
+
+def tables_of(scheme, masked):
+    """The settings of a scheme; sketches travel beside masks."""
+    encryption = {"scheme": scheme, "masking": "pairwise"} if masked else {"scheme": scheme}
+    return {"encryption": encryption, "similarity": {"every": 1, "beside_masks": masked}}
+
+
+def compared(folder, tables):
+    """(the coordinator of the run with the hostile hospital, for each round whether all honest ones hold what they hold
+    without it, whether their budgets are spent alike).
+    """
+    tricks = plan("masking" in tables["encryption"])
+    hub, ends, spent = run(folder / "with", tables, {number: trick.replies for number, trick in tricks.items()})
+    calm = {number: {ASKED: trick.instead} for number, trick in tricks.items()}
+    _, without, as_much = run(folder / "without", tables, calm)
+    assert len({end["alder"]["shared"] for end in ends}) == ROUNDS, "each round has a sum"
+    return hub, [end == other for end, other in zip(ends, without, strict=True)], spent == as_much
