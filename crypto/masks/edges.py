@@ -20,6 +20,9 @@ MAX_MODULUS: Final = 2**60
 SECRET_BYTES: Final = 32
 """Of a secret, a share of one, and a commitment."""
 
+ABSENT: Final = b"\xff" * SECRET_BYTES
+"""Stands in a reveal for a share that its holder never got: no share is as large."""
+
 _INDEX_BYTES: Final = 4
 
 Graph = tuple[frozenset[int], ...]

@@ -23,6 +23,7 @@ import numpy as np
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.masks.agreement import check_agreement
 from securepfl.crypto.masks.edges import (
+    ABSENT,
     Edge,
     add_masks,
     check_modulus,
@@ -121,8 +122,8 @@ class PairwiseMasker:
 
         `signatures` are those over `survivor_statement`, by client index; `roster` is by client index; `blobs` are
         those that the survivors addressed to this client, by sender. Raises MessageError, and reveals nothing, where
-        the list has too few survivors or valid signatures, this client's own is not among them, or a survivor's blob
-        is missing or was altered.
+        the list has too few survivors or valid signatures, or this client's own is not among them. A survivor whose
+        blob is missing or does not open costs its own shares alone: ABSENT stands for each.
 
         | the coordinator asks with                                | what this client does                        |
         |----------------------------------------------------------|----------------------------------------------|
@@ -130,7 +131,7 @@ class PairwiseMasker:
         | another list than the one it signed                      | reveals nothing, MessageError                |
         | too few signatures, ones of others, or over another list | reveals nothing, MessageError                |
         | too few survivors, doubles or strangers among them       | reveals nothing, MessageError                |
-        | a blob missing, altered, of another receiver or context  | reveals nothing, MessageError naming it      |
+        | a blob missing, altered, of another receiver or context  | reveals all shares but those in it           |
         | the same list again                                      | the same shares again                        |
         """
         ordered = self._masking.survivors(survivors)
@@ -139,7 +140,14 @@ class PairwiseMasker:
         graph = self._masking.graph(context)
         shares: dict[Edge, bytes] = {}
         for sender in ordered:
-            edges, blob = edges_of(graph, sender), blobs.get(sender, b"")
-            opened = open_shares(blob, len(edges), self._pair_secrets[sender], sender, self._index, context)
+            edges = edges_of(graph, sender)
+            opened = self._opened(sender, blobs.get(sender, b""), len(edges), context)
             shares.update(zip(edges, opened, strict=True))
         return b"".join(shares[edge] for edge in edges_to_reveal(graph, ordered))
+
+    def _opened(self, sender: int, blob: bytes, count: int, context: bytes) -> list[bytes]:
+        """The shares that `sender` sealed to this client. One who sealed none that open must not silence the others."""
+        try:
+            return open_shares(blob, count, self._pair_secrets[sender], sender, self._index, context)
+        except MessageError:
+            return [ABSENT] * count

@@ -1,10 +1,11 @@
 """The coordinator's half of masks: which shares the survivors reveal, and the masks' sum that comes off."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from securepfl.crypto.masks.edges import (
+    ABSENT,
     SECRET_BYTES,
     Edge,
     add_masks,
@@ -55,7 +56,8 @@ class Unmasking:
     | one false reveal, one more than needed            | it is left out                                      |
     | false reveals otherwise                           | MessageError naming whose secrets did not come out  |
     | a share out of range, another length, a second    | MessageError; it is not taken                       |
-    | shares that a survivor itself dealt falsely       | MessageError naming that survivor                   |
+    | shares that a survivor itself dealt falsely, or   | MessageError naming that survivor                   |
+    | sealed so that they do not open                   |                                                     |
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Unmasking:
         for (left, right), committed in self._commitments.items():
             if self._commitments.get((right, left), committed) != committed:
                 raise MessageError(f"clients {left} and {right} hold different pair secrets; enrol them again")
-        self._reveals: dict[int, list[int]] = {}
+        self._reveals: dict[int, list[bytes]] = {}
         self.dealt_falsely: int | None = None
 
     def add(self, revealer: int, data: bytes) -> None:
@@ -84,8 +86,9 @@ class Unmasking:
         """
         if not 0 <= revealer < self._masking.clients or revealer in self._reveals:
             raise MessageError(f"client {revealer} is unknown or has revealed already; refused")
-        shares = [int.from_bytes(share, "big") for share in pieces(data)]
-        if len(data) != SECRET_BYTES * len(self._wanted) or max(shares) >= PRIME:
+        shares = pieces(data)
+        in_range = all(share == ABSENT or int.from_bytes(share, "big") < PRIME for share in shares)
+        if len(data) != SECRET_BYTES * len(self._wanted) or not in_range or set(shares) == {ABSENT}:
             raise MessageError(f"client {revealer}'s reveal has a wrong length or range; ask for it again")
         self._reveals[revealer] = shares
 
@@ -112,31 +115,45 @@ class Unmasking:
             raise MessageError(
                 f"{len(self._reveals)} clients revealed, {self._masking.threshold} are needed; ask the others"
             )
-        suspects: set[int] = set()
-        for revealers in self._trials():
-            values = combine({revealer: self._reveals[revealer] for revealer in revealers})
-            found = dict(zip(self._wanted, values, strict=True))
-            wrong = {
-                edge[0]
-                for edge, secret in found.items()
-                if commitment(edge, secret, self._context) != self._commitments[edge]
-            }
-            if not wrong:
-                return found
-            suspects = suspects & wrong or wrong
-        named = ", ".join(map(str, sorted(suspects)))
-        if len(suspects) == 1 and len(self._reveals) > self._masking.threshold:
-            self.dealt_falsely = min(suspects)
+        found: dict[Edge, int] = {}
+        for holders, owners in self._holders().items():
+            places = [place for place, edge in enumerate(self._wanted) if edge[0] in owners]
+            for revealers in self._trials(holders):
+                rows = {r: [int.from_bytes(self._reveals[r][place], "big") for place in places] for r in revealers}
+                edges = [self._wanted[place] for place in places]
+                found |= self._right(dict(zip(edges, combine(rows), strict=True)))
+                places = [place for place in places if self._wanted[place] not in found]
+                if not places:
+                    break
+        lost = sorted({edge[0] for edge in self._wanted if edge not in found})
+        if not lost:
+            return found
+        if len(lost) == 1 and len(self._reveals) > self._masking.threshold:
+            self.dealt_falsely = lost[0]
+        named = ", ".join(map(str, lost))
         raise MessageError(
-            f"shares do not give the secrets that clients {named} committed to; let one more client reveal, "
-            "or repeat the round without them"
+            f"shares do not give the secrets that clients {named} committed to; let one more client reveal, or repeat "
+            "the round without them"
         )
 
-    def _trials(self) -> Iterator[list[int]]:
+    def _holders(self) -> dict[tuple[int, ...], set[int]]:
+        """The survivors by who revealed shares of theirs."""
+        by_holders: dict[tuple[int, ...], set[int]] = {}
+        for owner in self._survivors:
+            place = self._wanted.index((owner, owner))
+            holders = tuple(sorted(r for r, shares in self._reveals.items() if shares[place] != ABSENT))
+            by_holders.setdefault(holders, set()).add(owner)
+        return by_holders
+
+    def _right(self, values: Mapping[Edge, int]) -> dict[Edge, int]:
+        """Those that were committed to."""
+        return {e: s for e, s in values.items() if commitment(e, s, self._context) == self._commitments[e]}
+
+    def _trials(self, revealers: Sequence[int]) -> Iterator[list[int]]:
         """Threshold revealers at a time: the first, then with each of those left out and the next in its place."""
-        revealers = sorted(self._reveals)
         needed = self._masking.threshold
-        yield revealers[:needed]
+        if len(revealers) >= needed:
+            yield list(revealers[:needed])
         if len(revealers) > needed:
             for out in revealers[:needed]:
                 yield [revealer for revealer in revealers[: needed + 1] if revealer != out]
