@@ -1,11 +1,13 @@
 """One dishonest hospital ends no round: it is named and left out; the others end as if it had not been there."""
 
 import math
+import random
 
 import msgspec
 import numpy as np
 import pytest
 from forging import BODIES, falsify_answers, opened_by_coordinator, sum_of, to_hospital
+from fuzz.mutator import fingerprint
 from hostile import (
     BAD,
     Hostile,
@@ -28,9 +30,10 @@ from securepfl.client.round import Round
 from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.messages.envelope import Header, Kind
-from securepfl.errors import AggregateError, ConfigError, MessageError
+from securepfl.errors import AggregateError, ConfigError, MessageError, SecurePFLError
 from securepfl.protocol.messages import Evidence, Opening, Receipt
 from securepfl.protocol.rounds import MOST_ATTEMPTS, drive
+from securepfl.protocol.standing import sign_verdict
 from securepfl.runtime.local import local_parties
 
 FIVE = ("alder", "birch", "cedar", "damson", "elm")
@@ -488,4 +491,112 @@ def test_a_coordinator_killed_in_a_dispute_goes_on_with_it(tmp_path, scheme):
     assert {client.round for client in clients.values()} == {2}
     assert len({client.state.shared.tobytes() for client in clients.values()}) == 1
     hub.stop()
+    close_all(clients)
+
+
+def unopenable_shares(scene):
+    """Sealed for nobody: no hospital gets a share of its masks."""
+    masks = scene.body.masks
+    return scene.sent(masks=msgspec.structs.replace(masks, blobs=tuple(bytes(len(blob)) for blob in masks.blobs)))
+
+
+def test_who_deals_shares_that_do_not_open_costs_one_sum_and_is_invited_no_more(tmp_path):
+    """Its update is under masks that nobody can take off: the round has no sum, and the next one is without it."""
+    hub, clients = setting(tmp_path, SCHEMES["lean masked"])
+    before = clients["alder"].state.shared.copy()
+    carried(hub, clients, {Kind.INVITATION: unopenable_shares})
+    assert dict(hub.named) == {(1, BAD): "round 1: dealt false shares of its masks"} and set(hub.excluded) == {BAD}
+    assert {client.round for client in clients.values()} == {1}
+    assert np.array_equal(clients["alder"].state.shared, before)
+    carrier, _ = carried(hub, clients)
+    assert BAD not in carrier.messages(Kind.INVITATION)
+    assert not np.array_equal(clients["alder"].state.shared, before)
+    close_all(clients)
+
+
+def verdict_on(sender, signer):
+    """A verdict that `sender` broke the rules, in the dishonest hospital's name, signed by `signer` of the clients."""
+
+    def trick(scene):
+        round_, shown = opened(scene.client, scene.message)
+        if shown.sender != sender:
+            return scene.reply
+        identity = signer(scene).session.keyring.identity
+        verdict = sign_verdict(identity, round_.session.digest, round_.number, shown, ("update",))
+        return scene.client.session.message(round_.number, verdict, round_.header.attempt)
+
+    return trick
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_false_verdict_finds_nobody_guilty_and_a_forged_one_is_refused(tmp_path, forged):
+    scheme = SCHEMES["none"]
+    hub, clients = setting(tmp_path / "with", scheme)
+    trick = verdict_on("cedar", lambda scene: clients["alder"] if forged else scene.client)
+    _, refused = carried(hub, clients, {Kind.INVITATION: wrong_tag, Kind.EVIDENCE: trick})
+    assert [refusal.hospital for refusal in refused] == [BAD] * forged
+    assert set(hub.excluded) == {BAD}
+    check_as_without(tmp_path, scheme, clients, 1)
+    close_all(clients)
+
+
+class Late(Hostile):
+    """One honest hospital hears no answer until the next round."""
+
+    def ask(self, name, message):
+        place = Header.from_bytes(message)
+        if name == "elm" and place.kind == Kind.ANSWER and self.hub.open_round is None and not self.back:
+            return b""
+        return super().ask(name, message)
+
+    back = False
+
+
+def test_who_hears_of_a_disputed_answer_late_judges_for_itself_and_goes_on(tmp_path):
+    hub, clients = setting(tmp_path, SCHEMES["tenseal"])
+    carrier = Late(clients, hub=hub, tricks={Kind.INVITATION: wrong_tag})
+    drive(hub, carrier)
+    assert clients["elm"].round == 0 and clients["alder"].round == 1 and set(hub.excluded) == {BAD}
+    carrier.back, carrier.tricks = True, {}
+    drive(hub, carrier)
+    assert {client.round for client in clients.values()} == {2}
+    assert len({client.state.shared.tobytes() for client in clients.values()}) == 1
+    assert {name for _, name in hub.named} <= {BAD, "elm"}
+    close_all(clients)
+
+
+DISPUTED = (Kind.OPENING, Kind.OPENED, Kind.EVIDENCE, Kind.VERDICT, Kind.RECEIPT, Kind.ENDED)
+
+
+def test_altered_messages_of_a_dispute_are_refused_by_typed_errors_and_change_nothing(tmp_path):
+    """Cut, lengthened, a bit flipped anywhere: each before the genuine one is taken."""
+    hub, clients = setting(tmp_path, SCHEMES["lean masked"])
+    draw, seen = random.Random(7), set()  # noqa: S311 (repeats)
+
+    def broken(deliver, message):
+        place = draw.randrange(len(message))
+        flipped = message[:place] + bytes([message[place] ^ (1 << draw.randrange(8))]) + message[place + 1 :]
+        for other in (flipped, message[:place], message + b"\0", b""):
+            with pytest.raises(SecurePFLError):
+                deliver(other)
+
+    class Fuzzing(Hostile):
+        def ask(self, name, message):
+            kind, client = Header.from_bytes(message).kind, self.clients[name]
+            if kind in DISPUTED:
+                before = fingerprint(client.state)
+                broken(client.handle, message)
+                assert fingerprint(client.state) == before
+            reply = super().ask(name, message)
+            if reply and Header.from_bytes(reply).kind in DISPUTED:
+                dispute = (dict(hub.dispute.refused), set(hub.dispute.stated), dict(hub.dispute.verdicts))
+                broken(hub.receive, reply)
+                assert dispute == (hub.dispute.refused, hub.dispute.stated, hub.dispute.verdicts)
+                seen.add(Header.from_bytes(reply).kind)
+            seen.add(kind)
+            return reply
+
+    drive(hub, Fuzzing(clients, hub=hub, tricks={Kind.INVITATION: wrong_tag}))
+    assert set(DISPUTED) - seen == {Kind.ENDED}
+    assert set(hub.excluded) == {BAD} and {client.round for client in clients.values()} == {1}
     close_all(clients)

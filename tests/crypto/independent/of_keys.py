@@ -136,7 +136,7 @@ def keys(stored: dict) -> dict:
 
 
 _KINDS = ("INVITATION", "CONTRIBUTION", "DECLINE", "ANSWER", "SURVIVORS", "AGREEMENT", "UNMASK", "REVEAL")
-_KINDS += ("RECEIPT", "OPENING", "OPENED", "EVIDENCE", "VERDICT")
+_KINDS += ("RECEIPT", "OPENING", "OPENED", "EVIDENCE", "VERDICT", "ENDED")
 
 
 def envelope(stored: dict) -> dict:
