@@ -29,7 +29,10 @@ from securepfl.client.client import Client
 from securepfl.client.round import Round
 from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
+from securepfl.coordinator.opening import total_of
 from securepfl.crypto.messages.envelope import Header, Kind
+from securepfl.crypto.sums.packing import digits_to_slots
+from securepfl.crypto.sums.parameters import top_level
 from securepfl.errors import AggregateError, ConfigError, MessageError, SecurePFLError
 from securepfl.protocol.messages import Evidence, Opening, Receipt
 from securepfl.protocol.rounds import MOST_ATTEMPTS, drive
@@ -599,4 +602,44 @@ def test_altered_messages_of_a_dispute_are_refused_by_typed_errors_and_change_no
     drive(hub, Fuzzing(clients, hub=hub, tricks={Kind.INVITATION: wrong_tag}))
     assert set(DISPUTED) - seen == {Kind.ENDED}
     assert set(hub.excluded) == {BAD} and {client.round for client in clients.values()} == {1}
+    close_all(clients)
+
+
+def test_a_hospital_omitted_from_a_sum_that_it_did_not_refuse_takes_no_further_answer(tmp_path, monkeypatch):
+    """It holds that sum by then: a second one, without it, would make its state another than the others'."""
+    hub, clients = setting(tmp_path, SCHEMES["none"])
+    carried(hub, clients)
+    for name, invitation in hub.invite().items():
+        hub.receive(clients[name].contribute(invitation))
+    with monkeypatch.context() as patch:
+        falsify_answers(patch, products={"cedar": b"\xff"})
+        answers = hub.close()
+    with pytest.raises(AggregateError):
+        clients["alder"].apply(answers["alder"])
+    others = tuple(name for name in FIVE if name != "alder")
+    aggregate = total_of(hub.answered, hub.contribution, {})(others)
+    without = _answer(hub, "alder", 1, survivors=others, products={}, aggregate=aggregate)
+    with pytest.raises(MessageError, match="over other hospitals than it found to be right"):
+        clients["alder"].apply(without)
+    clients["alder"].apply(_answer(hub, "alder", 1, products={}))
+    assert clients["alder"].round == 2
+    close_all(clients)
+
+
+def all_at_the_limit(slots, layout, tag):
+    """Every value as large as the grid has it: legal digits, and no legal update."""
+    values = digits_to_slots(np.full(layout.values, top_level(layout.bits), dtype=np.uint64), layout)
+    return np.concatenate([values, tag(values)])
+
+
+def test_an_update_beyond_its_bound_is_found_where_the_sum_is_beyond(tmp_path):
+    tables = {"sites": {name: {"units": 40} for name in FIVE}, "encryption": {"scheme": "none", "limit": 8.0}}
+    hub, clients = setting(tmp_path / "with", tables)
+
+    def beyond(scene):
+        return scene.sent(update=scene.resummed("update", all_at_the_limit))
+
+    carried(hub, clients, {Kind.INVITATION: beyond})
+    assert "its update broke the rules" in hub.named[1, BAD]
+    check_as_without(tmp_path, tables, clients, 1)
     close_all(clients)
