@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 
 from securepfl.crypto.sums.parameters import top_level
 from securepfl.errors import AggregateError, ConfigError
-from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import FULL_BATCH_UNITS
@@ -139,6 +138,8 @@ def _noise(federation: Federation, units: int | None) -> float:
     """The largest deviation of a step's noise, over learning rate and clip, of a hospital that declares `units`."""
     if units is None:
         return inf
+    from securepfl.privacy.accounting.calibration import noise_multiplier_for  # noqa: PLC0415 (loads dp_accounting)
+
     steps, privacy = federation.rounds * federation.training.steps, federation.privacy
     rate = federation.sample_rate_for(units)
     return noise_multiplier_for(privacy.epsilon, privacy.delta, rate, steps) / (rate * units)

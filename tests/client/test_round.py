@@ -63,9 +63,10 @@ def test_no_two_sums_have_one_context(three_rounds, tmp_path):
     coordinator, clients = parties(federation_of(), tmp_path / "other keys")
     rounds = [found["alder"] for found in three_rounds]
     rounds.append(opened_by_hospital(clients["alder"], coordinator.invite()["alder"])[0])
-    rounds.append(replace(rounds[0], header=replace(rounds[0].header, attempt=1)))
     contexts = [context for round_ in rounds for context in (*round_.contexts.values(), round_.mask_context)]
-    assert len(contexts) == 4 * 5 == len(set(contexts))
+    assert len(contexts) == 4 * 4 == len(set(contexts))
+    again = replace(rounds[0], header=replace(rounds[0].header, attempt=1))
+    assert again.contexts == rounds[0].contexts, "another answer is over what was sent once"
     assert set(rounds[0].contexts) == {"update", "personal", "similarity"}
     close_all(clients)
 
