@@ -50,8 +50,12 @@ _STYLES = {
     "none": ("X", "C4", "--"),
     "float32": ("P", "black", "-"),
     "float32-sparse": ("*", "grey", "-"),
+    "products": ("o", "C0", "-"),
+    "unchecked": ("s", "C0", ":"),
+    "unhidden": ("d", "C5", ":"),
+    "pads": ("h", "C6", "-"),
 }
-"""Marker, colour and line, the same in every panel."""
+"""Marker, colour and line, the same in every panel; of similarity, as of the scheme that uses it."""
 
 
 def _draw(axes: Axes, points: Points, x: str, y: str) -> None:
