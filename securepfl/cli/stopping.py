@@ -7,6 +7,12 @@ from types import FrameType
 from typing import Final
 
 _SIGINT: Final = 130
+_USUAL: Final = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
+"""The signals that stop a command, and what Python does about each unless told otherwise."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -25,15 +31,31 @@ class Stopped(BaseException):
         self.code = code
 
 
+class _Handler:
+    """Raises, and keeps what was `received`: a library that calls back into Python may turn what is raised there into
+    an error of its own (opening a sealed message does).
+    """
+
+    received: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
 def on_termination() -> None:
-    """Have SIGTERM and SIGHUP raise Terminated, where nobody has asked for anything else (nohup has)."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _terminate)
+    """Have SIGTERM and SIGHUP raise Terminated, where nobody has asked for anything else (nohup has); Ctrl-C raises
+    KeyboardInterrupt as ever.
+    """
+    for number, usual in _USUAL.items():
+        if signal.getsignal(number) is usual:
+            signal.signal(number, _Handler())
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+def _received() -> int | None:
+    """The signal that came to a handler of ours."""
+    handlers = [signal.getsignal(number) for number in _USUAL]
+    return next((its.received for its in handlers if isinstance(its, _Handler) and its.received is not None), None)
 
 
 def exit_code(stop: BaseException | None) -> int:
@@ -48,3 +70,7 @@ def stoppable(remains: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         raise Stopped(f"interrupted; {remains}", exit_code(stop)) from None
+    except Exception:
+        if (number := _received()) is None:
+            raise
+        raise Stopped(f"interrupted; {remains}", 128 + number) from None
