@@ -156,6 +156,12 @@ rejection.
 """
 
 
+def check_set(parameters: ParameterSet) -> None:
+    """Raises ValueError for a parameter set outside SETS: no key is made for it."""
+    if parameters not in SETS:
+        raise ValueError(f"no key for parameter set {parameters.name!r}")
+
+
 def top_level(bits: int) -> int:
     """The highest quantisation level: 2^bits - 2, so that the grid is symmetric and 0 lies on it.
 

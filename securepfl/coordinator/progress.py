@@ -1,6 +1,7 @@
 """Where a coordinator stands in its run: what the records in its store change, the first time and after a restart."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ Take = Callable[[OpenRound, bytes], object]
 """Takes a hospital's sealed message in a round."""
 
 
-class Progress:
+class Progress(ABC):
     """What records change: see Coordinator for the attributes, `ground` for what goes from round to round."""
 
     hospitals: Mapping[str, PublicIdentity]
@@ -55,9 +56,9 @@ class Progress:
         self._fingerprint = fingerprint
         self._nonces: dict[str, bytes] = {}
 
+    @abstractmethod
     def contribution(self, name: str) -> Contribution | None:
         """What hospital `name` contributed to the open round, or to the one just answered; None where it did not."""
-        raise NotImplementedError
 
     @property
     def ended(self) -> str:

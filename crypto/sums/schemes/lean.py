@@ -5,7 +5,7 @@ The smallest and fastest, under masks alone: an answer carries every contributio
 
 from typing import Final
 
-from securepfl.crypto.sums.parameters import SETS, Layout
+from securepfl.crypto.sums.parameters import Layout, check_set
 from securepfl.crypto.sums.ring import check_key, stamp
 from securepfl.crypto.sums.scheme import Scheme, SumCipher
 from securepfl.crypto.sums.summation import Aggregate
@@ -38,8 +38,7 @@ class Lean:
         from securepfl.crypto.sums.lean_cipher import LeanCipher
 
         self.check_key(ring_key)
-        if layout.parameters not in SETS:
-            raise ValueError(f"no key for parameter set {layout.parameters.name!r}")
+        check_set(layout.parameters)
         return LeanCipher(ring_key, layout.parameters)
 
     def total(self, layout: Layout) -> Aggregate:

@@ -5,7 +5,7 @@ No seed of a hospital reaches another: the coordinator lets SEAL expand them, an
 
 from typing import Final
 
-from securepfl.crypto.sums.parameters import SETS, Layout
+from securepfl.crypto.sums.parameters import Layout, check_set
 from securepfl.crypto.sums.ring import check_key, stamp
 from securepfl.crypto.sums.scheme import RunningSum, Scheme, SumCipher
 from securepfl.crypto.sums.wire import Wire
@@ -32,8 +32,7 @@ class TenSeal:
         from securepfl.crypto.sums.seal_cipher import SealCipher
 
         self.check_key(ring_key)
-        if layout.parameters not in SETS:
-            raise ValueError(f"no key for parameter set {layout.parameters.name!r}")
+        check_set(layout.parameters)
         return SealCipher(ring_key, layout.parameters)
 
     def total(self, layout: Layout) -> RunningSum:
