@@ -8,6 +8,7 @@ Keys, SEAL's randomness, masks and nonces never come from here: they are the OS'
 
 import hashlib
 import hmac
+import os
 import secrets
 
 import numpy as np
@@ -33,7 +34,8 @@ def fresh_key() -> bytes:
 class RandomStream:
     """AES-256-CTR keystream read as numbers. The same key always gives the same stream.
 
-    Raises ValueError where `key` is not 32 bytes. The key never shows in the repr.
+    Raises ValueError where `key` is not 32 bytes. The key never shows in the repr. It can be neither
+    pickled nor deep-copied, and a forked process that reads it on gets a RuntimeError: its numbers would come twice.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -41,9 +43,12 @@ class RandomStream:
             raise ValueError(f"key must be {KEY_BYTES} bytes, not {len(key)}")
         # The nonce is constant because every key is used for one stream only.
         self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        self._process = os.getpid()
 
     def bytes(self, count: int) -> bytes:
         """The next `count` bytes of the stream."""
+        if os.getpid() != self._process:
+            raise RuntimeError("a random stream was read on in a forked process: make it in the process that reads it")
         return self._encryptor.update(bytes(count))
 
     def words(self, count: int) -> NDArray[np.uint64]:

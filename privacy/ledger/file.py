@@ -31,7 +31,7 @@ class GrowingFile:
     """
 
     def __init__(self, path: Path, file: FileIO, size: int) -> None:
-        self.path, self._file, self._size = path, file, size
+        self.path, self._file, self._size, self._process = path, file, size, os.getpid()
 
     @classmethod
     def open(cls, path: Path) -> tuple["GrowingFile", bytes]:
@@ -63,7 +63,11 @@ class GrowingFile:
         self._size = min(size, self._size)
 
     def append(self, data: bytes) -> None:
-        """Ends the file with `data`, on disk when it returns. Raises StorageError; the file is then as it was."""
+        """Ends the file with `data`, on disk when it returns. Raises StorageError; the file is then as it was. So it
+        does in a process forked from the one that opened it: both hold the one lock, and the chain would break.
+        """
+        if os.getpid() != self._process:
+            raise StorageError(f"{self.path}: opened by another process, of which this is a copy; open it here anew")
         try:
             self._file.truncate(self._size)
             self._file.seek(self._size)

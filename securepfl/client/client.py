@@ -34,6 +34,7 @@ from securepfl.client.run_kind import Simulation
 from securepfl.client.snapshot import Snapshot
 from securepfl.client.state import ClientState, Pending
 from securepfl.client.training import PHYSICAL_BATCH
+from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import AggregateError, MessageError, StorageError
@@ -114,7 +115,7 @@ class Client(Readings):
         physical_batch: int = PHYSICAL_BATCH,
         simulation: Simulation | None = None,
     ) -> None:
-        self.federation, self.name, self.folder = federation, name, folder
+        self.federation, self.name, self.folder, self.turn = federation, name, folder, Turn()
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self.last_training: TrainingReport | None = None
         self.coupled_rounds = 0  # in this process, as the seconds: how often it was drawn to neighbours
@@ -136,6 +137,7 @@ class Client(Readings):
             self._lock.close()
             raise
 
+    @one_at_a_time
     def handle(self, message: bytes) -> bytes:
         """Take any message of the coordinator's: the reply to send, empty where the run has ended.
 
@@ -159,6 +161,7 @@ class Client(Readings):
                 self.apply(message)
         return self.receipt()
 
+    @one_at_a_time
     def contribute(self, invitation: bytes) -> bytes:
         """Answer an invitation: train, reserve the budget first, and return one sealed message.
 
@@ -192,6 +195,7 @@ class Client(Readings):
             self.ledger.settle(reservation, release)
         return message
 
+    @one_at_a_time
     def sign_survivors(self, survivors: bytes) -> bytes:
         """Sign the list of hospitals whose masked updates are in the sum: one list a round, and the same one again.
 
@@ -205,6 +209,7 @@ class Client(Readings):
         self._commit(state)
         return round_.reply(Agreement(signature=signature))
 
+    @one_at_a_time
     def reveal(self, request: bytes) -> bytes:
         """Reveal this hospital's shares of what the signed list's sum still carries, and nothing else.
 
@@ -216,6 +221,7 @@ class Client(Readings):
         self._commit(state)
         return round_.reply(Reveal(shares=shares))
 
+    @one_at_a_time
     def apply(self, answer: bytes) -> None:
         """Take the round's answer: step the shared parameters, move the trajectory, couple the personal ones.
 
@@ -246,6 +252,7 @@ class Client(Readings):
         self._commit(state)
         self.coupled_rounds += opened.neighbourhood is not None
 
+    @one_at_a_time
     def receipt(self) -> bytes:
         """What this hospital states after an answer, signed, the same again when asked again: the state that it reached
         and its ledger's head, or which parts of the answer failed their check. Raises MessageError before the first
@@ -260,6 +267,7 @@ class Client(Readings):
         statement = self._agreeing.own(self.round, self.state_digest, self.ledger.head)
         return session.message(self.round, Receipt(statement=statement, refused=()))
 
+    @one_at_a_time
     def open_masks(self, opening: bytes) -> bytes:
         """Open the masks of this hospital's update in a round whose sum it refused.
 
@@ -270,6 +278,7 @@ class Client(Readings):
         round_, _ = self._opened(opening, Opening, expected_attempts(pending)[:1])
         return round_.reply(self._parts.disputing.open_masks(round_, pending))
 
+    @one_at_a_time
     def judge(self, evidence: bytes) -> bytes:
         """Judge what another hospital sent in a round whose answer this one refused: a signed verdict.
 
@@ -297,6 +306,7 @@ class Client(Readings):
             raise MessageError(f"{self.name}: has joined no run yet; take part in a round first")
         return Snapshot.of(self._state).seal(session.key.snapshot_key, session.digest, session.run)
 
+    @one_at_a_time
     def join(self, snapshot: bytes, digests: Mapping[str, str]) -> None:
         """Start from the shared state of a run under way, in place of the public start; the personal part starts anew.
 
@@ -349,6 +359,7 @@ class Client(Readings):
         """
         return predict(self.personal_model(), features, self.task, trained=self._parts.feature_type)
 
+    @one_at_a_time
     def release(self, expert: Literal["personal", "shared"]) -> tuple[nn.Module, dict[str, Any]]:
         """A model for use outside, with its audit record: written to the ledger before it is returned.
 

@@ -1,0 +1,212 @@
+"""A round's noise is drawn once: whoever asks again, from a thread, a fork, a copy or an older state, gets the same
+bytes or nothing. `draws` are all that training's noise came to (also where a new Client tries out model and data, which
+leaves nothing), and the ledger says what was charged.
+"""
+
+import os
+import shutil
+import threading
+import time
+
+import msgspec
+import pytest
+from forging import opened_by_coordinator, opened_by_hospital, to_hospital
+from parties import close_all, exchange, federation_of, parties, reopened
+
+from securepfl.errors import MessageError, ModelError, StorageError
+from securepfl.privacy.ledger.lines import Reservation, decode_line, split_lines
+from securepfl.privacy.training import dpsgd
+from securepfl.protocol.messages import Contribution, Decline
+from securepfl.randomness import RandomStream, fresh_key
+
+NAME = "alder"
+
+
+def federation():
+    return federation_of(coupling={"strength": 0.0}, similarity={"every": 0})
+
+
+@pytest.fixture
+def two(tmp_path):
+    """(coordinator, clients) after one whole round."""
+    coordinator, clients = parties(federation(), tmp_path)
+    exchange(coordinator, clients)
+    yield coordinator, clients
+    close_all(clients)
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Every draw of noise of a training from here on, as bytes."""
+    found, add = [], dpsgd.add_noise
+
+    def spied(total, entries, settings, noise):
+        before = total.clone()
+        add(total, entries, settings, noise)
+        found.append((total - before).numpy().tobytes())
+
+    monkeypatch.setattr(dpsgd, "add_noise", spied)
+    return found
+
+
+def reserved(client):
+    """The rounds that the ledger holds as paid for."""
+    lines, _ = split_lines((client.folder / "ledger.jsonl").read_bytes())
+    return [line.round for line in map(decode_line, lines) if isinstance(line, Reservation)]
+
+
+def put_back(client, copy):
+    """The client again, on an older copy of its state and the ledger as it is."""
+    client.close()
+    shutil.copy(copy, client.folder / "state.safetensors")
+    return reopened(client)
+
+
+def kept(client, place):
+    """A copy of the client's state as it lies on disk."""
+    return shutil.copy(client.folder / "state.safetensors", place)
+
+
+def test_the_same_invitation_again_gives_the_same_bytes_and_draws_nothing(two, draws):
+    coordinator, clients = two
+    invitation = coordinator.invite()[NAME]
+    first = clients[NAME].contribute(invitation)
+    steps = len(draws)
+    assert steps == clients[NAME].federation.training.steps
+    assert clients[NAME].contribute(invitation) == first == clients[NAME].handle(invitation)
+    clients[NAME] = reopened(clients[NAME])
+    tried_out = len(draws)
+    assert clients[NAME].contribute(invitation) == first
+    assert len(draws) == tried_out and reserved(clients[NAME]) == [1, 2]
+
+
+def test_threads_that_ask_at_once_get_one_contribution(two, draws, monkeypatch):
+    """An engine that asks again before the first answer is there, from another thread."""
+    coordinator, clients = two
+    invitation, client, slow = coordinator.invite()[NAME], clients[NAME], dpsgd.draw
+
+    def slowly(*arguments):
+        time.sleep(0.05)
+        return slow(*arguments)
+
+    monkeypatch.setattr(dpsgd, "draw", slowly)
+    replies, start = [], threading.Barrier(4)
+
+    def ask():
+        start.wait()
+        replies.append(client.contribute(invitation))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(replies) == 4 and len(set(replies)) == 1
+    assert isinstance(opened_by_coordinator(coordinator, replies[0]), Contribution)
+    assert len(draws) == client.federation.training.steps and reserved(client) == [1, 2]
+
+
+def in_a_fork(do):
+    """What `do` comes to in a forked process: its text, or the class and words of what it raised."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = str(do())
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        said = told.read().decode()
+    os.waitpid(child, 0)
+    return said
+
+
+def test_a_forked_process_is_refused_before_it_spends_or_draws(two):
+    coordinator, clients = two
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    size = (client.folder / "ledger.jsonl").stat().st_size
+    assert in_a_fork(lambda: client.contribute(invitation)).startswith("StorageError: alder: this client was opened by")
+    assert "StorageError" in in_a_fork(lambda: client.ledger.record("audit", {}))
+    assert (client.folder / "ledger.jsonl").stat().st_size == size
+    assert isinstance(opened_by_coordinator(coordinator, client.contribute(invitation)), Contribution)
+
+
+def test_a_stream_is_not_read_on_in_a_fork():
+    stream = RandomStream(fresh_key())
+    stream.bytes(8)
+    assert in_a_fork(lambda: stream.gaussian(3)).startswith("RuntimeError")
+    assert len(stream.bytes(8)) == 8
+    made = in_a_fork(lambda: RandomStream(fresh_key()).bytes(8).hex())
+    assert len(made) == 16
+
+
+def test_a_state_put_back_from_a_backup_sits_the_round_out(two, draws, tmp_path):
+    coordinator, clients = two
+    copy = kept(clients[NAME], tmp_path / "backup")
+    invitation = coordinator.invite()[NAME]
+    assert isinstance(opened_by_coordinator(coordinator, clients[NAME].contribute(invitation)), Contribution)
+    clients[NAME] = put_back(clients[NAME], copy)
+    tried_out = len(draws)
+    reply = clients[NAME].contribute(invitation)
+    assert opened_by_coordinator(coordinator, reply) == Decline()
+    assert clients[NAME].sat_out == (2,) and len(draws) == tried_out and reserved(clients[NAME]) == [1, 2]
+
+
+def test_the_state_of_before_the_first_round_put_back_joins_the_same_run_and_sits_out(tmp_path, draws):
+    coordinator, clients = parties(federation(), tmp_path / "run")
+    copy = kept(clients[NAME], tmp_path / "backup")
+    invitation = coordinator.invite()[NAME]
+    clients[NAME].contribute(invitation)
+    clients[NAME] = put_back(clients[NAME], copy)
+    tried_out = len(draws)
+    assert opened_by_coordinator(coordinator, clients[NAME].contribute(invitation)) == Decline()
+    assert len(draws) == tried_out and reserved(clients[NAME]) == [1]
+    close_all(clients)
+
+
+def test_a_training_that_failed_after_its_noise_is_not_repeated(two, draws, monkeypatch):
+    coordinator, clients = two
+    invitation, client, whole = coordinator.invite()[NAME], clients[NAME], dpsgd.descend
+
+    def failing(*arguments):
+        raise ModelError("out of memory")
+
+    monkeypatch.setattr(dpsgd, "descend", failing)
+    with pytest.raises(ModelError):
+        client.contribute(invitation)
+    monkeypatch.setattr(dpsgd, "descend", whole)
+    seen = len(draws)
+    assert seen == 1
+    assert opened_by_coordinator(coordinator, client.contribute(invitation)) == Decline()
+    assert len(draws) == seen and reserved(client) == [1, 2]
+
+
+def test_a_message_that_could_not_be_stored_never_leaves_and_is_not_made_again(two, draws, monkeypatch):
+    coordinator, clients = two
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    with monkeypatch.context() as patch:
+        patch.setattr("securepfl.client.state.write_arrays", lambda *a: (_ for _ in ()).throw(StorageError("full")))
+        with pytest.raises(StorageError):
+            client.contribute(invitation)
+    seen = len(draws)
+    assert opened_by_coordinator(coordinator, client.contribute(invitation)) == Decline()
+    assert len(draws) == seen
+
+
+def test_a_coordinator_that_starts_a_round_anew_gets_the_same_bytes_or_none(two, draws):
+    """Under another salt, in another attempt, or for a round that is over."""
+    coordinator, clients = two
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    first, steps = client.contribute(invitation), len(draws)
+    body = opened_by_coordinator(coordinator, first)
+    assert isinstance(body, Contribution)
+    _, asked = opened_by_hospital(client, invitation)
+    other = msgspec.structs.replace(asked, salt=bytes(len(asked.salt)))
+    assert client.contribute(to_hospital(coordinator, NAME, other)) == first
+    for place in ({"attempt": 1}, {"number": 1}, {"number": 3}):
+        with pytest.raises(MessageError):
+            client.contribute(to_hospital(coordinator, NAME, asked, **place))
+    assert len(draws) == steps and reserved(client) == [1, 2]
