@@ -35,11 +35,20 @@ class Items:
     @classmethod
     def fetch(cls, dataset: Dataset[Any], units: Sequence[int], unit: Unit, collate: Collate | None) -> "Items":
         """Raises DataError, naming the unit, where one cannot be read."""
-        held = {index: fetched(dataset, index, unit) for index in units}
-        items = cls(held, unit, collate)
+        return cls.of({index: fetched(dataset, index, unit) for index in units}, unit, collate)
+
+    @classmethod
+    def of(cls, held: Mapping[int, Any], unit: Unit, collate: Collate | None) -> "Items":
+        """Of items that were read. Raises what the collate function does where one of them makes no batch."""
+        items, units = cls(held, unit, collate), list(held)
         if unit == "patient" or collate in (None, default_collate) or items._repeats(units[:_LOOKED_AT]):
             return items
         return replace(items, rows={index: items._joined([index]) for index in units})
+
+    def only(self, units: Sequence[int]) -> "Items":
+        """Some of them."""
+        rows = None if self.rows is None else {index: self.rows[index] for index in units}
+        return replace(self, held={index: self.held[index] for index in units}, rows=rows)
 
     def doubled(self) -> "Items":
         """The same in double precision."""

@@ -8,8 +8,9 @@ nothing for other data is not proved.
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,9 +23,9 @@ from securepfl.privacy.training.chance import without_chance
 from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_units
 from securepfl.privacy.training.dpsgd import Loss
 from securepfl.privacy.training.gradients import Recorder, choose_mode, trained_layers
-from securepfl.privacy.training.items import Items, alike, fetched, label_of
+from securepfl.privacy.training.items import Items, alike, label_of
 from securepfl.privacy.training.state import HeldState
-from securepfl.privacy.training.sweep import TOLERANCE, Survey, Sweep, in_double
+from securepfl.privacy.training.sweep import TOLERANCE, Survey, Sweep, in_double, windows
 from securepfl.privacy.training.units import Batch, Collate, count_units
 from securepfl.privacy.training.validation import set_training, validate_model
 
@@ -69,35 +70,82 @@ def check_independence(
     Traceback (most recent call last):
     securepfl.errors.ModelError: ...
     """
-    validate_model(model)
-    choose_mode(model, unit=unit)  # raises for layers that no mode can do
     available = count_units(dataset)
-    with without_chance():
-        probed = _filled(copy.deepcopy(model).to(torch.device(device)))
-        set_training(probed)
-        look = _Look(probed, HeldState.of(probed, loss), dataset, loss, unit, collate)
-        first = _chosen(dataset, available, unit)
-        drawn = look.closely(first)
-        survey = look.widely(available, physical_batch, drawn=drawn)
-        others = survey.chosen(_AT_THE_END)
-        if available > len(first) and set(others) - set(first):
-            look.closely(others)
+    with Probe.opened(model, loss, device=device, unit=unit, physical_batch=physical_batch) as probe:
+        for units, evaluated in windows(available, physical_batch):
+            probe.take(Items.fetch(dataset, units, unit, collate), evaluated=evaluated)
+        probe.finish(lambda units: Items.fetch(dataset, units, unit, collate))
 
 
-@dataclass(frozen=True)
-class _Look:
-    """A copy of the model, what it and the loss held before anything was run, and what it is run on."""
+@dataclass
+class Probe:
+    """check_independence, for who reads the data set: `take` its units, window after window, then `finish`.
+
+    `model` is copied for each closer look, `wide` is run on all units and `trained` on those that show what is kept of
+    passes in training mode, `before` is what they and the loss held before anything was run.
+    """
 
     model: nn.Module
+    wide: nn.Module
+    trained: nn.Module
     before: HeldState
-    dataset: Dataset[Any]
     loss: Loss
     unit: Unit
-    collate: Collate | None
+    physical_batch: int
+    _closely: tuple[int, ...] = ()
+    _drawn: bool = False
+    _compared: int = 0
+    _survey: Survey = field(default_factory=Survey)
 
-    def closely(self, units: list[int]) -> bool:
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, model: nn.Module, loss: Loss, *, device: torch.device | str, unit: Unit, physical_batch: int
+    ) -> "Iterator[Probe]":
+        """To be used within. Raises ModelError for a model that cannot be trained here."""
+        validate_model(model)
+        choose_mode(model, unit=unit)  # raises for layers that no mode can do
+        with without_chance():
+            probed = _filled(copy.deepcopy(model).to(torch.device(device)))
+            set_training(probed)
+            wide, trained = copy.deepcopy(probed), copy.deepcopy(probed)
+            yield cls(probed, wide, trained, HeldState.of(probed, loss), loss, unit, physical_batch)
+
+    def take(self, items: Items, *, evaluated: bool = True) -> frozenset[int]:
+        """Look at some units: which of them gave no finite number. Not `evaluated`: they are counted only.
+
+        The first units that it gets are looked at closely. Raises ModelError, or what model and loss raise; it may then
+        be given others.
+        """
+        if not self._closely:
+            first = _chosen(items)
+            self._drawn = self._look(items, first)
+            self._closely = tuple(first)
+            if self._drawn:
+                self.wide.eval()
+        blank = self._in_companies(items) if evaluated else frozenset()
+        self._survey.add(items)
+        return blank
+
+    def finish(self, fetch: Callable[[list[int]], Items]) -> None:
+        """Look closely at those that differ most, and at what the model holds. Raises as `take`."""
+        self._check_unchanged()
+        others = self._survey.chosen(_AT_THE_END)
+        if set(others) - set(self._closely):
+            self._look(fetch(others), others)
+
+    def failure(self, items: Items, index: int) -> Exception | None:
+        """What model and loss raise of one unit alone."""
+        model = copy.deepcopy(self.model)
+        try:
+            with Recorder(model, trained_layers(model)).attached() as recorder:
+                list(_run(recorder, Layout.of(model, {}, None), items.batch([index]), self.loss))
+        except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
+            return error
+        return None
+
+    def _look(self, items: Items, units: list[int]) -> bool:
         """Each of a few units alone and among the others. Whether the model draws at random in training."""
-        items = Items.fetch(self.dataset, units, self.unit, self.collate)
         drawn, found = self._closer(items, units)
         # Rounding, and what a rounded input tips over, is no dependence.
         if (
@@ -107,7 +155,7 @@ class _Look:
             raise ModelError(found)
         return drawn
 
-    def _doubled(self) -> "_Look":
+    def _doubled(self) -> "Probe":
         model = copy.deepcopy(self.model).double()
         return replace(self, model=model, before=HeldState.of(model, self.loss))
 
@@ -135,35 +183,27 @@ class _Look:
         self.before.check_unchanged(probed, self.loss)
         return drawn, None
 
-    def widely(self, available: int, physical_batch: int, *, drawn: bool) -> Survey:
-        """Every unit in two companies, and what there is in the data set."""
-        model, training, survey, compared = copy.deepcopy(self.model), copy.deepcopy(self.model), Survey(), 0
-        if drawn:
-            model.eval()
-        sweep = Sweep(model, self.dataset, self.loss, self.unit, self.collate, physical_batch)
-        for items, evaluated in sweep.windows(available):
-            survey.add(items)
-            if not evaluated:
-                continue
-            units = list(items.held)
-            by_gradient = units[: max(0, sweep.units_by_gradient() - compared)]
-            compared += len(by_gradient)
-            if drawn:
-                self._train(training, items.batches(units, physical_batch))
-            odd = sweep.odd_one(items, by_gradient, gradients=True) if by_gradient else None
-            if odd is None and len(by_gradient) < len(units):
-                odd = sweep.odd_one(items, units, gradients=False)
-            if odd is not None:
-                self.before.check_unchanged(model, self.loss)
-                raise ModelError(self._difference(items, odd, units))
-        self.before.check_unchanged(model, self.loss)
-        self.before.check_unchanged(training, self.loss)
-        return survey
+    def _in_companies(self, items: Items) -> frozenset[int]:
+        """Every unit in two companies; those that gave no finite number."""
+        units = list(items.held)
+        if self._drawn:
+            for batch in items.batches(units, self.physical_batch):
+                _own_gradient(self.trained, self.loss, batch)
+        sweep = Sweep(self.wide, self.loss, self.physical_batch)
+        by_gradient = units[: max(0, sweep.units_by_gradient() - self._compared)]
+        found = [sweep.compare(items, by_gradient, gradients=True)] if by_gradient else []
+        if len(by_gradient) < len(units) and all(one.odd is None for one in found):
+            found.append(sweep.compare(items, units, gradients=False))
+        odd = next((one.odd for one in found if one.odd is not None), None)
+        if odd is not None:
+            self._check_unchanged()
+            raise ModelError(self._difference(items, odd, units))
+        self._compared += len(by_gradient)
+        return frozenset().union(*(one.blank for one in found))
 
-    def _train(self, model: nn.Module, batches: Iterable[Batch]) -> None:
-        """Passes in training mode, for what the model keeps of them alone."""
-        for batch in batches:
-            _own_gradient(model, self.loss, batch)
+    def _check_unchanged(self) -> None:
+        for model in (self.wide, self.trained):
+            self.before.check_unchanged(model, self.loss)
 
     def _difference(self, items: Items, index: int, together: list[int]) -> str:
         if len(together) == 1:
@@ -228,12 +268,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return not bool(torch.isfinite(larger)) or bool(norms[2] <= TOLERANCE * larger)
 
 
-def _chosen(dataset: Dataset[Any], available: int, unit: Unit) -> list[int]:
+def _chosen(items: Items) -> list[int]:
     """The first units by number, rather ones that differ: alike, they show no dependence."""
     found: dict[int, Any] = {}
     spare: dict[int, Any] = {}
-    for index in range(min(available, _LOOKED_AT)):
-        item = fetched(dataset, index, unit)
+    for index in sorted(items.held)[:_LOOKED_AT]:
+        item = items.held[index]
         repeats = any(alike(item, other) for other in found.values())
         # The last place is for another label.
         last = len(found) == _UNITS - 1 and all(alike(label_of(item), label_of(other)) for other in found.values())

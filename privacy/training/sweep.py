@@ -8,19 +8,17 @@ shapes, so that no unit keeps its neighbours and short records meet no long ones
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.clipping import Frame, Kept, Layout
 from securepfl.privacy.training.dpsgd import Loss, pass_through
 from securepfl.privacy.training.gradients import KEPT_BYTES, Recorder, trained_layers
 from securepfl.privacy.training.items import Items, label_key
-from securepfl.privacy.training.units import Batch, Collate
+from securepfl.privacy.training.units import Batch
 from securepfl.randomness import RandomStream, derive_key
 
 # Of the larger norm, or of the median one where that is more.
@@ -73,35 +71,41 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What two companies showed: a unit that gave something else in either, or None, and those that gave no number."""
+
+    odd: int | None
+    blank: frozenset[int]
+
+
+def windows(available: int, physical_batch: int) -> Iterator[tuple[list[int], bool]]:
+    """All units in a public order, two physical batches at a time, and whether the model is to be run on them."""
+    order = RandomStream(derive_key(_PUBLIC_KEY, available)).permutation(available).tolist()
+    for start in range(0, available, 2 * physical_batch):
+        yield order[start : start + 2 * physical_batch], start < _EVALUATED
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """A model, in the mode in which it is run, and the data set that it is to be trained on."""
+    """A model, in the mode in which it is run, and how its records are."""
 
     model: nn.Module
-    dataset: Dataset[Any]
     loss: Loss
-    unit: Unit
-    collate: Collate | None
     physical_batch: int
 
-    def windows(self, available: int) -> Iterator[tuple[Items, bool]]:
-        """All units, two physical batches at a time, and whether the model is to be run on them."""
-        order = RandomStream(derive_key(_PUBLIC_KEY, available)).permutation(available).tolist()
-        for start in range(0, available, 2 * self.physical_batch):
-            units = order[start : start + 2 * self.physical_batch]
-            yield Items.fetch(self.dataset, units, self.unit, self.collate), start < _EVALUATED
-
-    def odd_one(self, items: Items, units: Sequence[int], *, gradients: bool) -> int | None:
-        """A unit that gives something else in other company, or None. What single precision shows is looked at again in
-        double, where the model can be run in it: rounding, and what a rounded input tips over, is no dependence.
+    def compare(self, items: Items, units: Sequence[int], *, gradients: bool) -> Compared:
+        """Units in two companies. What single precision shows is looked at again in double, where the model can be run
+        in it: rounding, and what a rounded input tips over, is no dependence.
         """
         found = self._compared(self.model, items, units, gradients)
-        if found is None:
-            return None
-        return in_double(
-            lambda: self._compared(copy.deepcopy(self.model).double(), items.doubled(), units, gradients), found
+        if found.odd is None:
+            return found
+        again = in_double(
+            lambda: self._compared(copy.deepcopy(self.model).double(), items.doubled(), units, gradients).odd, found.odd
         )
+        return replace(found, odd=again)
 
-    def _compared(self, model: nn.Module, items: Items, units: Sequence[int], gradients: bool) -> int | None:
+    def _compared(self, model: nn.Module, items: Items, units: Sequence[int], gradients: bool) -> Compared:
         most = self._gradients_at_once() if gradients else self.physical_batch
         shapes = {index: items.shape(index) for index in units}
         turned = [*units[::2], *units[1::2]]
@@ -111,7 +115,7 @@ class Sweep:
             self._seen(model, list(items.batches(order, size)), gradients, size)
             for order, size in ((units, most), (turned, smaller))
         )
-        return _farthest(one, other)
+        return Compared(_farthest(one, other), _blank(one) | _blank(other))
 
     def _seen(self, model: nn.Module, batches: list[Batch], gradients: bool, most: int) -> Seen:
         parts = _sketches(model, batches, self.loss, most) if gradients else _losses(model, batches, self.loss, most)
@@ -165,6 +169,11 @@ def _sketches(model: nn.Module, batches: list[Batch], loss: Loss, most: int) -> 
                 padded = nn.functional.pad(signed, (0, -place.size % _BUCKETS))
                 total += padded.reshape(len(padded), -1, _BUCKETS).sum(1)
             yield norms, total
+
+
+def _blank(seen: Seen) -> frozenset[int]:
+    """Units whose gradient, or loss, is not finite."""
+    return frozenset(seen.units[row] for row in (~torch.isfinite(seen.norms)).nonzero()[:, 0].tolist())
 
 
 def _farthest(one: Seen, other: Seen) -> int | None:
