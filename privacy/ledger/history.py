@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.accounting.versions import ACCOUNTANT
 from securepfl.privacy.ledger.lines import (
     NO_LINE,
     AnyLine,
+    DeclaredSession,
+    ExpertRelease,
+    Reduction,
     Reservation,
     Session,
     Settlement,
@@ -33,6 +37,7 @@ class History:
     | one site, one data set, one kind of run, one unit | epsilon is about one thing |
     | a round and attempt is reserved once in its run | noise is never drawn twice for one message |
     | a reservation is settled once, for no more than it | what counts is never less than what was released |
+    | less than was reserved is a line of its own kind | nobody gives back budget by accident |
     | what is not settled counts in full | a crash never makes the spend smaller |
 
     >>> History().composition.epsilon(1e-5)
@@ -95,6 +100,9 @@ class History:
                 self._check_reservation(line)
             case Settlement():
                 self._check_settlement(line)
+            case ExpertRelease() if isinstance(self.session, DeclaredSession):
+                if line.details.get("run") != self.session.run:
+                    raise ValueError("releases an expert of another run than its session")
 
     def _check_place(self, line: AnyLine) -> None:
         if line.index != self.lines:
@@ -112,6 +120,8 @@ class History:
     def _check_session(self, line: Session) -> None:
         if self.session is not None and line.data_set != self.session.data_set:
             raise ValueError(f"is about data set {line.data_set!r}, not {self.session.data_set!r}")
+        if isinstance(line, DeclaredSession) and line.accountant != ACCOUNTANT:
+            raise ValueError(f"accounts by {line.accountant!r}, which this version doesn't know ({ACCOUNTANT!r})")
 
     def _check_reservation(self, line: Reservation) -> None:
         if line.id != reservation_id(line.run, line.federation, line.round, line.attempt):
@@ -124,14 +134,21 @@ class History:
             raise ValueError(
                 f"counts by {line.release.unit} where the lines before it count by {self.composition.unit}"
             )
+        facts = self.session.facts if isinstance(self.session, DeclaredSession) else None
+        if facts is not None and line.release.unit != facts.unit:
+            raise ValueError(f"counts by {line.release.unit} where its session declares {facts.unit}s")
 
     def _check_settlement(self, line: Settlement) -> None:
         if line.id not in self.reserved:
             raise ValueError(f"settles reservation {line.id!r}, which is not in the ledger")
         if line.id in self.settled:
             raise ValueError(f"settles reservation {line.id!r} a second time")
-        if not self.reserved[line.id].release.covers(line.actual):
+        reserved = self.reserved[line.id].release
+        if not reserved.covers(line.actual):
             raise ValueError(f"settles reservation {line.id!r} with more than it reserved")
+        whole = isinstance(self.session, DeclaredSession) and not isinstance(line, Reduction)
+        if whole and line.actual != reserved:
+            raise ValueError(f"settles reservation {line.id!r} with less than it reserved: that takes a reduction")
 
 
 def replay(name: str, lines: list[bytes], verify: Verifier, history: History, first: int = 1) -> Iterator[AnyLine]:

@@ -18,13 +18,17 @@ import msgspec
 from securepfl.errors import BudgetError, LedgerError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Unit
+from securepfl.privacy.accounting.versions import ACCOUNTANT, versions
 from securepfl.privacy.ledger.file import GrowingFile, read_unheld
 from securepfl.privacy.ledger.history import History, replay
 from securepfl.privacy.ledger.lines import (
     AnyLine,
     Audit,
     Budget,
+    DeclaredSession,
     ExpertRelease,
+    Facts,
+    Reduction,
     Reservation,
     Session,
     Settlement,
@@ -37,7 +41,7 @@ from securepfl.privacy.ledger.lines import (
 )
 from securepfl.privacy.ledger.terms import Terms
 
-__all__ = ["Budget", "Ledger", "Signer", "Terms"]
+__all__ = ["Budget", "Facts", "Ledger", "Signer", "Terms"]
 
 _CLOCK_CORRECTION = timedelta(seconds=60)
 
@@ -113,7 +117,7 @@ class Ledger:
                 file.append(b"\n")
             ledger = cls(path, file, signer, history)
             ledger._append(
-                Session(
+                DeclaredSession(
                     **ledger._common_fields(history.composition.epsilon(budget.delta)),
                     site=terms.site,
                     simulation=terms.simulation,
@@ -124,6 +128,10 @@ class Ledger:
                     algorithm=signer.algorithm,
                     public_key=signer.public_key.hex(),
                     recovered=Torn(len(torn), hashlib.sha256(torn).hexdigest()) if torn else None,
+                    facts=terms.facts,
+                    adjacency="zero-out",
+                    accountant=ACCOUNTANT,
+                    versions=versions(),
                 )
             )
         except BaseException:
@@ -229,12 +237,23 @@ class Ledger:
         return id_
 
     def settle(self, id: str, actual: AnyRelease) -> None:  # noqa: A002
-        """Writes what reservation `id` released in fact; from then on it counts as `actual`.
+        """Writes that reservation `id` released `actual`: all that was reserved.
 
-        Raises ValueError where there is no such open reservation or `actual` is more than it in any field,
-        StorageError where it cannot be written.
+        Raises ValueError where there is no such open reservation or `actual` is not what it reserved, StorageError
+        where it cannot be written.
         """
-        line = Settlement(**self._session_fields(0.0), id=id, actual=actual)
+        self._settle(Settlement(**self._session_fields(0.0), id=id, actual=actual))
+
+    def reduce(self, id: str, actual: AnyRelease, *, reason: str) -> None:  # noqa: A002
+        """Writes that reservation `id` released no more than `actual`; from then on it counts as that.
+
+        Only where the hospital knows that the rest never happened: no run does this by itself, and a round that was
+        killed or failed stays counted in full. `reason` stands in the ledger, and whoever verifies it is told. Raises
+        as `settle`, and ValueError where `actual` is more than was reserved in any field.
+        """
+        self._settle(Reduction(**self._session_fields(0.0), id=id, actual=actual, reason=reason))
+
+    def _settle(self, line: Settlement) -> None:
         self._history.check(line)
         spent = self._history.composition_after(line).epsilon(self.budget.delta)
         self._append(msgspec.structs.replace(line, epsilon=spent))
@@ -243,13 +262,14 @@ class Ledger:
         """Writes that something happened which costs nothing beyond the lines above: a model left the hospital, or
         an attack on models that never left it was tried.
 
-        details: JSON values. Raises ValueError for another kind, ValueError or TypeError for other values,
-        StorageError where it cannot be written.
+        details: JSON values; an expert's get the name of the run. Raises ValueError for another kind, ValueError or
+        TypeError for other values, StorageError where it cannot be written.
         """
         kinds: dict[str, type[ExpertRelease | Audit]] = {"expert-release": ExpertRelease, "audit": Audit}
         if kind not in kinds:
             raise ValueError(f"kind must be one of {tuple(kinds)}, not {kind!r}")
-        self._append(kinds[kind](**self._session_fields(self.spent()), details=dict(details)))
+        run = {"run": self.run} if kind == "expert-release" else {}
+        self._append(kinds[kind](**self._session_fields(self.spent()), details=dict(details) | run))
 
     @property
     def _session(self) -> Session:

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from securepfl.errors import ConfigError, LedgerError
 from securepfl.privacy.accounting.accounting import SMALLEST_DELTA
-from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.accounting.events import AnyRelease, Unit
 
 NO_LINE = "0" * 64
 _SIGNED_PREFIX = b"securepfl ledger line, schema 1\n"
@@ -99,6 +99,41 @@ class Session(Line, frozen=True, kw_only=True, tag="session"):
     recovered: Torn | None
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a session's releases rest on beside the events: with it, whoever has the file can recompute them.
+
+    units: how many the hospital is declared to have; None where nobody declared it. unit: what each is. clip: most that
+    one moves a sum, in the norm of the gradient; None where one clip doesn't say it. settings: digest of the federation
+    that was run. So a `Release` adds noise of deviation noise_multiplier x clip to each sum, and divides it by
+    sample_rate x units. Persists, see Line.
+
+    >>> Facts(units=200, unit="patient", clip=1.0, settings="ab" * 32).units
+    200
+    """
+
+    units: Annotated[int, Meta(ge=1, lt=2**53)] | None
+    unit: Unit
+    clip: float | None
+    settings: Digest
+
+
+class DeclaredSession(Session, frozen=True, kw_only=True, tag="declared-session"):
+    """A session that also says what its lines were computed from and by what. Since this kind exists, `Session` is
+    read and no longer written.
+
+    adjacency: what `epsilon` on the lines bounds. accountant: how it is computed (accounting.versions.ACCOUNTANT), and
+    so what a reader recomputes. versions: of this product and of the libraries that computed it, for information.
+    Up to the next session a settlement is of all that was reserved: less takes a `Reduction`; and a release of an
+    expert names the run.
+    """
+
+    facts: Facts | None
+    adjacency: Literal["zero-out"]
+    accountant: Text
+    versions: dict[Text, Text]
+
+
 class Reservation(Line, frozen=True, kw_only=True, tag="reservation"):
     """Written before the first noisy step. Counts in full until it is settled."""
 
@@ -111,14 +146,23 @@ class Reservation(Line, frozen=True, kw_only=True, tag="reservation"):
 
 
 class Settlement(Line, frozen=True, kw_only=True, tag="settlement"):
-    """What the reservation `id` released in fact: never more than it reserved."""
+    """What the reservation `id` released in fact: never more than it reserved, nor less in a `DeclaredSession`."""
 
     id: Hex
     actual: AnyRelease
 
 
+class Reduction(Settlement, frozen=True, kw_only=True, tag="reduction"):
+    """Somebody decided that the reservation `id` released less than it reserved. reason: theirs, in words."""
+
+    reason: Text
+
+
 class ExpertRelease(Line, frozen=True, kw_only=True, tag="expert-release"):
-    """A model left the hospital: post-processing of what the lines above released."""
+    """A model left the hospital: post-processing of what the lines above released.
+
+    details: in a `DeclaredSession` "run" is its session's run, as in the reservations that the model rests on.
+    """
 
     details: dict[str, Any]
 
@@ -129,7 +173,7 @@ class Audit(Line, frozen=True, kw_only=True, tag="audit"):
     details: dict[str, Any]
 
 
-AnyLine = Session | Reservation | Settlement | ExpertRelease | Audit
+AnyLine = Session | DeclaredSession | Reservation | Settlement | Reduction | ExpertRelease | Audit
 _DECODER = msgspec.json.Decoder(AnyLine)
 
 

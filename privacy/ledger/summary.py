@@ -10,7 +10,17 @@ from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Unit
 from securepfl.privacy.ledger.file import read
 from securepfl.privacy.ledger.history import History, Verifier, replay
-from securepfl.privacy.ledger.lines import AnyLine, Budget, Reservation, Torn, damaged, split_lines
+from securepfl.privacy.ledger.lines import (
+    AnyLine,
+    Budget,
+    DeclaredSession,
+    Facts,
+    Reservation,
+    Session,
+    Torn,
+    damaged,
+    split_lines,
+)
 
 __all__ = ["LedgerSummary", "RoundSpend", "SessionStart", "against_heads", "verify_ledger"]
 
@@ -39,13 +49,15 @@ class RoundSpend:
 class SessionStart:
     """When a process opened the ledger, for which run, and what the budget was from then on.
 
-    recovered: the unfinished line that it found and dropped, or None.
+    recovered: the unfinished line that it found and dropped, or None. facts: what its releases rest on; None where it
+    was written before sessions said so, or outside any run.
     """
 
     run: str
     time: str
     budget: Budget
     recovered: Torn | None
+    facts: Facts | None
 
 
 @dataclass(frozen=True)
@@ -199,11 +211,16 @@ def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
         epsilon_replace_one=history.composition.epsilon(delta, "replace-one"),
         unit=history.composition.unit,
         rounds=tuple(_round(history, reservation) for reservation in history.reserved.values()),
-        sessions=tuple(SessionStart(s.run, s.time, s.budget, s.recovered) for s in history.sessions),
+        sessions=tuple(_start(session) for session in history.sessions),
         settled_below=sum(actual != history.reserved[id_].release for id_, actual in history.settled.items()),
         epsilon_reserved=Composition.of(r.release for r in history.reserved.values()).epsilon(delta),
         hashes=tuple(hashes),
     )
+
+
+def _start(session: Session) -> SessionStart:
+    facts = session.facts if isinstance(session, DeclaredSession) else None
+    return SessionStart(session.run, session.time, session.budget, session.recovered, facts)
 
 
 def _round(history: History, reservation: Reservation) -> RoundSpend:

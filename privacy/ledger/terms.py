@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from securepfl.errors import BudgetError, LedgerError
-from securepfl.privacy.ledger.lines import Budget, Session
+from securepfl.privacy.ledger.lines import Budget, Facts, Session
 
-__all__ = ["Terms"]
+__all__ = ["Facts", "Terms"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Terms:
 
     data_set: name or fingerprint of the data the ledger belongs to. simulation, seeded: the kind of run; seeded noise
     is repeatable, so nothing that it protects is private. raise_budget: somebody decided on this budget; otherwise an
-    existing ledger keeps its own epsilon.
+    existing ledger keeps its own epsilon. facts: what the session's releases rest on; None where no run is declared.
 
     All but raise_budget stand in each session line, and an old ledger is held against them: their meanings may never
     change.
@@ -31,6 +31,7 @@ class Terms:
     simulation: bool
     seeded: bool
     raise_budget: bool = False
+    facts: Facts | None = None
 
     def taken_up(self, path: Path, last: Session | None) -> Budget:
         """The budget that holds from here on in the ledger at `path`, whose last session is `last`.

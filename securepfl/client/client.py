@@ -132,7 +132,7 @@ class Client(Readings):
             self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
             self.session = self.session.joining(bytes.fromhex(self._state.joined))
             place = ledger or folder / "ledger.jsonl"
-            self.ledger = open_ledger(place, self.session, data_set or name, simulation, self._state)
+            self.ledger = open_ledger(place, self.session, data_set or name, simulation, self._state, self.units)
         except BaseException:
             self._lock.close()
             raise

@@ -33,10 +33,10 @@ def open_state(
 
 
 def open_ledger(
-    path: Path, session: Session, data_set: str, simulation: Simulation | None, state: ClientState
+    path: Path, session: Session, data_set: str, simulation: Simulation | None, state: ClientState, units: int
 ) -> Ledger:
     """The data set's ledger; one that doesn't know what this state's run spent is the wrong one. Raises LedgerError."""
-    terms = ledger_terms(session.federation, session.name, data_set, simulation)
+    terms = ledger_terms(session.federation, session.name, data_set, simulation, units)
     signer = LedgerSigner(session.keyring.identity, trusting=terms.simulation)
     ledger = Ledger.open(path, terms, signer, run=state.run)
     trained = bool(state.trajectory) or (state.pending is not None and state.pending.trained)

@@ -28,7 +28,8 @@ def recorded(session: Session, ledger: Ledger, expert: str, rounds: int) -> dict
     federation = session.federation
     record = {
         "expert": expert,
-        "federation": federation.digest.hex(),
+        "federation": session.digest.hex(),
+        "settings": federation.digest.hex(),
         "rounds": rounds,
         "epsilon": ledger.spent(),
         "delta": federation.privacy.delta,

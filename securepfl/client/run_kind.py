@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from securepfl.privacy.ledger.ledger import Budget, Terms
+from securepfl.privacy.ledger.ledger import Budget, Facts, Terms
 from securepfl.settings.federation import Federation
 
 RunKind = Literal["real", "simulated", "seeded"]
@@ -30,14 +30,15 @@ def kind_of(simulation: Simulation | None) -> RunKind:
     return "simulated" if simulation.noise_key is None else "seeded"
 
 
-def ledger_terms(federation: Federation, site: str, data_set: str, simulation: Simulation | None) -> Terms:
-    """What the ledger of `site` is opened with. `simulation`: None is a real hospital."""
-    kind = kind_of(simulation)
+def ledger_terms(federation: Federation, site: str, data_set: str, simulation: Simulation | None, units: int) -> Terms:
+    """What the ledger of `site`, which counts as `units`, is opened with. `simulation`: None is a real hospital."""
+    kind, privacy = kind_of(simulation), federation.privacy
     return Terms(
         site=site,
         data_set=data_set,
-        budget=Budget(federation.budget_of(site), federation.privacy.delta),
+        budget=Budget(federation.budget_of(site), privacy.delta),
         simulation=kind != "real",
         seeded=kind == "seeded",
         raise_budget=federation.budget_is_explicit(site),
+        facts=Facts(units, privacy.unit, privacy.clip, federation.digest.hex()),
     )

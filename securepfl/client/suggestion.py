@@ -127,12 +127,13 @@ def suggest_partition(
     streams = _Streams(name, simulation)
     trial = Trial.of(federation, records, one, gain_clip, own_loss, resolve_device(device))
     parts = candidates_for(federation, build_model, start, trial.device)
-    path, terms = Path(ledger), ledger_terms(_site(federation, name), name, data_set or name, simulation)
+    path, sited = Path(ledger), _site(federation, name)
+    terms = ledger_terms(sited, name, data_set or name, simulation, records.units)
     signer = LedgerSigner(identity, trusting=terms.simulation)
     Ledger.check(path, terms, signer, selection)
     _try_out(parts, trial, chosen_task, name)
     with Ledger.open(path, terms, signer) as opened:
-        _reserve(opened, selection, federation)
+        _reserve(opened, selection, sited)
         chosen = _best(parts, trial, selection, streams)
         spent = _left(opened, name, _run_of(federation, records))
     choice: Choice = "none" if chosen is None else chosen.choice

@@ -368,7 +368,7 @@ def test_the_count_is_drawn_once_after_it_was_charged_and_settled(tmp_path, monk
     monkeypatch.setattr(module, "candidate_count", count)
     found = ask(tmp_path, rows("intercept", 40))
     # No line comes after the trials: the time between two lines would tell how many there were.
-    assert seen == [["session", "reservation", "settlement"]] and verified_by_owner(tmp_path).lines == 3
+    assert seen == [["declared-session", "reservation", "settlement"]] and verified_by_owner(tmp_path).lines == 3
     assert (found.choice, found.personal) == ("none", ())
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 
 from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting.accounting import Release, Selection, SharedRelease, epsilon
+from securepfl.privacy.accounting.versions import ACCOUNTANT
 from securepfl.privacy.ledger.history import History, replay
-from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
+from securepfl.privacy.ledger.ledger import Budget, Facts, Ledger, Terms
 from securepfl.privacy.ledger.summary import SessionStart, verify_ledger
 
 FEDERATION = "ab" * 32
@@ -85,7 +87,7 @@ def test_every_line_is_canonical_chained_and_says_what_was_spent(path):
         assert (line["schema"], line["index"], line["previous"]) == (1, index, previous)
         assert (line["site"], line["simulation"], line["seeded"]) == ("north", True, False)
         previous = hashlib.sha256(data).hexdigest()
-    assert [json.loads(data)["kind"] for data in lines] == ["session"] + 3 * ["reservation", "settlement"]
+    assert [json.loads(data)["kind"] for data in lines] == ["declared-session"] + 3 * ["reservation", "settlement"]
     assert json.loads(lines[-1])["epsilon"] == pytest.approx(epsilon([release(3)], DELTA))
 
 
@@ -129,15 +131,69 @@ def test_a_spend_over_the_budget_is_refused_before_anything_is_written(path):
         assert ledger.spent() <= budget
 
 
-def test_settling_for_less_gives_the_rest_back(path):
+def test_settling_for_less_is_refused_and_a_reduction_gives_the_rest_back_and_says_why(path):
     with open_ledger(path) as ledger:
         id_ = reserve(ledger, 1, release(10))
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match="less than it reserved"):
+            ledger.settle(id_, release(4))
+        assert path.read_bytes() == before
         assert ledger.spent() == epsilon([release(10)], DELTA)
-        ledger.settle(id_, release(4))
+        ledger.reduce(id_, release(4), reason="the server lost power")
         assert ledger.spent() == epsilon([release(4)], DELTA)
-        ledger.settle(reserve(ledger, 2), release(0))
+        ledger.reduce(reserve(ledger, 2), release(0), reason="never started")
         assert ledger.spent() == epsilon([release(4)], DELTA)
-    assert verify_ledger(path, verify).epsilon == epsilon([release(4)], DELTA)
+    summary = verify_ledger(path, verify)
+    assert (summary.epsilon, summary.settled_below) == (epsilon([release(4)], DELTA), 2)
+    assert json.loads(path.read_bytes().splitlines()[2])["reason"] == "the server lost power"
+
+
+def test_a_settlement_for_less_is_found_under_a_valid_signature(path):
+    """Whoever writes their own lines can still reduce, and every reader is told; a plain settlement can't."""
+    filled(path)
+    resigned(path, lambda line: line["kind"] == "settlement" and line["actual"].update(steps=0))
+    for attempt in (open_ledger, lambda path: verify_ledger(path, verify)):
+        with pytest.raises(LedgerError, match=r"line 3 settles .* with less than it reserved"):
+            attempt(path)
+
+
+FACTS = Facts(units=200, unit="record", clip=1.5, settings="cd" * 32)
+
+
+def test_a_session_says_from_what_and_by_what_its_lines_were_computed(path):
+    with open_ledger(path, facts=FACTS, run="one") as ledger:
+        ledger.settle(reserve(ledger, 1), release())
+        ledger.record("expert-release", {"federation": FEDERATION})
+    session, reserved, _, released = (json.loads(data) for data in path.read_bytes().splitlines())
+    assert session["facts"] == {"units": 200, "unit": "record", "clip": 1.5, "settings": "cd" * 32}
+    assert (session["adjacency"], session["accountant"]) == ("zero-out", ACCOUNTANT)
+    assert session["versions"] == {name: version(name) for name in ("dp-accounting", "numpy", "scipy", "securepfl")}
+    assert session["run"] == reserved["run"] == released["details"]["run"] == "one"
+    assert reserved["federation"] == released["details"]["federation"] == FEDERATION
+    assert [start.facts for start in verify_ledger(path, verify).sessions] == [FACTS]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda line: "facts" in line and line["facts"].update(unit="patient"), "line 2 counts by record"),
+        (lambda line: "accountant" in line and line.update(accountant="mine"), "line 1 accounts by 'mine'"),
+        (lambda line: "details" in line and line["details"].update(run="two"), "line 4 releases an expert of another"),
+    ],
+)
+def test_lines_that_do_not_fit_their_session_are_found(path, change, found):
+    with open_ledger(path, facts=FACTS, run="one") as ledger:
+        ledger.settle(reserve(ledger, 1), release())
+        ledger.record("expert-release", {})
+    resigned(path, change)
+    for attempt in (open_ledger, lambda path: verify_ledger(path, verify)):
+        with pytest.raises(LedgerError, match=found):
+            attempt(path)
+
+
+def test_a_session_of_another_unit_reserves_nothing(path):
+    with open_ledger(path, facts=FACTS) as ledger, pytest.raises(ValueError, match="counts by patient"):
+        reserve(ledger, 1, patient())
 
 
 @pytest.mark.parametrize(
@@ -220,7 +276,7 @@ SELECTION = Selection(candidate=(release(5, 90.0),), mean=2.0, shape="poisson")
 def with_every_kind_of_line(path):
     with open_ledger(path) as ledger:
         ledger.settle(reserve(ledger, 1), release())
-        ledger.settle(reserve(ledger, 2, SHARED), msgspec.structs.replace(SHARED, steps=1))
+        ledger.reduce(reserve(ledger, 2, SHARED), msgspec.structs.replace(SHARED, steps=1), reason="two failed")
         ledger.settle(reserve(ledger, 3, SELECTION), SELECTION)
         ledger.record("expert-release", {"digest": "ab", "loss": None})
         ledger.record("audit", {"lower_bound": 0.3})
@@ -272,7 +328,7 @@ def test_a_changed_byte_anywhere_is_refused_by_reader_and_writer(path):
         lambda lines: lines[1:],
         lambda lines: [*lines, b""],
         lambda lines: [lines[0].replace(b'"schema":1', b'"schema":1,"note":2'), *lines[1:]],
-        lambda lines: [lines[0].replace(b'"kind":"session"', b'"kind":"sermon"'), *lines[1:]],
+        lambda lines: [lines[0].replace(b'"kind":"declared-session"', b'"kind":"sermon"'), *lines[1:]],
         lambda lines: [lines[0].replace(b":", b": ", 1), *lines[1:]],
         lambda lines: [lines[0], b"[" * 100_000, *lines[1:]],
     ],
@@ -318,7 +374,7 @@ def test_resigning_alone_passes(path):
         ),
         (lambda line: "budget" in line and line["budget"].update(epsilon=0.5), "more than its budget"),
         (lambda line: line.update(seeded=line["kind"] == "reservation"), "seeded"),
-        (lambda line: line.update(simulation=line["kind"] == "session"), "simulation"),
+        (lambda line: line.update(simulation="session" in line["kind"]), "simulation"),
         (lambda line: "round" in line and line.update(round=1), "id that is not its own"),
         (lambda line: line["kind"] == "reservation" and line.update(run="other"), "id that is not its own"),
     ],
@@ -402,7 +458,7 @@ def test_any_sequence_stays_in_budget_and_verifies(tmp_path_factory, sequence):
         id_ = reserve(ledger, number, wanted)
         if settle:
             wanted = release(min(actual, steps), noise)
-            ledger.settle(id_, wanted)
+            ledger.reduce(id_, wanted, reason="drawn by lot")
         expected.append(wanted)
     with ledger:
         assert list(ledger.releases()) == expected
@@ -572,14 +628,15 @@ def test_kinds_compose_in_one_ledger_and_settle_for_less(path):
         for more in (msgspec.structs.replace(SHARED, shares=3), release(), SELECTION):
             with pytest.raises(ValueError, match="more than it reserved"):
                 ledger.settle(id_, more)
-        ledger.settle(id_, msgspec.structs.replace(SHARED, steps=0))
+        ledger.reduce(id_, msgspec.structs.replace(SHARED, steps=0), reason="none happened")
         assert ledger.spent() == summary.epsilon
 
 
 def test_the_summary_tells_what_each_round_and_session_was(path):
     filled(path, rounds=2)
     with open_ledger(path, run="second", budget=5.0, raise_budget=True) as ledger:
-        ledger.settle(ledger.reserve(release(3), federation="cd" * 32, round=7, attempt=1), release(2))
+        reserved = ledger.reserve(release(3), federation="cd" * 32, round=7, attempt=1)
+        ledger.reduce(reserved, release(2), reason="the third failed")
         reserve(ledger, 8)
     summary = verify_ledger(path, verify)
     assert summary.unit == "record"
@@ -594,8 +651,8 @@ def test_the_summary_tells_what_each_round_and_session_was(path):
     lines = [json.loads(data) for data in path.read_bytes().splitlines()]
     assert [spend.time for spend in summary.rounds] == [lines[at]["time"] for at in (2, 4, 7, 8)]
     assert summary.sessions == (
-        SessionStart(lines[0]["run"], lines[0]["time"], Budget(4.0, DELTA), None),
-        SessionStart("second", lines[5]["time"], Budget(5.0, DELTA), None),
+        SessionStart(lines[0]["run"], lines[0]["time"], Budget(4.0, DELTA), None, None),
+        SessionStart("second", lines[5]["time"], Budget(5.0, DELTA), None, None),
     )
 
 
@@ -621,7 +678,7 @@ def test_a_ledger_counts_records_or_patients_never_both(path):
 def test_a_patient_ledger_is_one_from_its_first_release_on(path):
     with open_ledger(path) as ledger:
         assert ledger.unit is None
-        ledger.settle(reserve(ledger, 1, patient()), patient(0))
+        ledger.reduce(reserve(ledger, 1, patient()), patient(0), reason="none happened")
         assert ledger.unit == "patient"
         with pytest.raises(LedgerError, match="counts by patient"):
             reserve(ledger, 2)
