@@ -42,7 +42,7 @@ def federation_of(hospitals: int, values: int, declared: bool) -> Federation:
     names = [f"h{number:02}" for number in range(hospitals)]
     sites = {name: {"units": UNITS} for name in names} if declared else {}
     settings = {"model": {"kind": "own", "personal": []}, "sites": sites}
-    return Federation.from_mapping(settings).bound(names, lambda: nn.Linear(values, 1, bias=False))
+    return Federation.from_mapping(settings).bound(names, lambda: nn.Linear(values, 1, bias=False), units=UNITS)
 
 
 def honest_levels(federation: Federation, signal: NDArray[np.float64]) -> NDArray[np.int64]:

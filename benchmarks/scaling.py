@@ -125,7 +125,7 @@ def federation_for(names: Sequence[str], build: Callable[[], torch.nn.Module]) -
         "similarity": {"every": 2},
         "coupling": {"strength": 0.5, "neighbours": 3},
     }
-    return Federation.from_mapping(tables).bound(names, build)
+    return Federation.from_mapping(tables).bound(names, build, units=40)
 
 
 def started(federation: Federation, build: Callable[[], torch.nn.Module], home: Path) -> SimulatedRun:

@@ -50,9 +50,11 @@ def federation_for(base: Federation, hospitals: int, epsilon: float, noise: str,
         "encryption": {"scheme": "none", "masking": masking, "bits": 16, "limit": 2.0},
     }
     if noise == "shared":
-        settings["shared_noise"] = {"normaliser": units}
+        settings["shared_noise"] = {}
     names = [f"h{number:02d}" for number in range(hospitals)]
-    return Federation.from_mapping(settings).bound(names, partial(build_model, "logistic", len(spec.feature_names)))
+    return Federation.from_mapping(settings).bound(
+        names, partial(build_model, "logistic", len(spec.feature_names)), units=units // len(names)
+    )
 
 
 def shared_model_of(

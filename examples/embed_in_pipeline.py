@@ -25,7 +25,7 @@ class InProcess(dict[str, Client]):  # in the field: your socket, queue or folde
 
 
 settings = {"rounds": 10, "model": {"kind": "own", "personal": ["2.*"]}, "training": {"learning_rate": 2.0}}
-federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model)
+federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model, units=40)
 with tempfile.TemporaryDirectory() as folder:
     keyrings, coordinator = local_parties(federation)  # in the field, each party makes and keeps its own keys
     clients = {

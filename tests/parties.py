@@ -38,7 +38,7 @@ def federation_of(names=NAMES, **tables) -> Federation:
         "coupling": {"strength": 0.5},
         "release": {"experts": True},
     }
-    return Federation.from_mapping(defaults | tables).bound(names, MODEL)
+    return Federation.from_mapping(defaults | tables).bound(names, MODEL, units=40)
 
 
 def rows_of(name: str, count: int = 40) -> TensorDataset:
@@ -84,12 +84,12 @@ def support_of(client, number):
 def partition_of(client, model=MODEL):
     """What is shared and what is personal of the client's model."""
     settings = client.federation.model
-    return Partition.of(initial_model(model, settings), settings.personal)
+    return Partition.of(initial_model(model, client.federation), settings.personal)
 
 
 def start_of(client, model=MODEL):
     """The personal parameters at the public start, as a hospital holds them."""
-    return as_floats(partition_of(client, model).flatten_personal(initial_model(model, client.federation.model)))
+    return as_floats(partition_of(client, model).flatten_personal(initial_model(model, client.federation)))
 
 
 def channels_of(client):

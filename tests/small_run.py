@@ -21,6 +21,11 @@ budget = 100.0
 delta = 1e-3
 [encryption]
 scheme = "none"
+[sites]
+"Köln" = {{ units = 40 }}
+"北京大学" = {{ units = 40 }}
+"مستشفى" = {{ units = 40 }}
+"Mainz" = {{ units = 40 }}
 [release]
 experts = true
 [data]

@@ -71,7 +71,13 @@ def federation_of(task: Task, settings: Settings, hyper: Hyper, tables: Tables) 
         "trajectory": {"of": "mixture", "alpha": HISTORY if private else 0.0},
     }
     merged = {name: defaults.get(name, {}) | dict(tables.get(name, {})) for name in defaults | dict(tables)}
+    merged = {"sites": declared(task, weight=1), **merged}
     return Federation.from_mapping({"rounds": rounds, **merged}).bound(task.sites, task.build_model)
+
+
+def declared(task: Task, **others: Any) -> dict[str, dict[str, Any]]:
+    """`[sites]`: each hospital's units, and what else it declares. Read off the rows here, without privacy."""
+    return {name: {"units": len(site.train_y), **others} for name, site in task.sites.items()}
 
 
 def _fitted(run: SimulatedRun, federation: Federation) -> Fitted:

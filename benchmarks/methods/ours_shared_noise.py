@@ -18,10 +18,10 @@ def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
     """Raises ValueError without privacy: there is no noise to share."""
     if not math.isfinite(settings.epsilon):
         raise ValueError("shared noise needs a finite epsilon; run ours")
-    rows = sum(len(site.train_y) for site in task.sites.values())
     tables: ours.Tables = {
         "model": {"personal": ours.personal(hyper)},
-        "shared_noise": {"normaliser": rows},
+        "shared_noise": {},
+        "sites": ours.declared(task),
         "encryption": {"masking": "pairwise"},
     }
     return ours.train(task, settings, {**hyper, "local_steps": 1}, seed, tables)

@@ -38,9 +38,9 @@ def plan_shared_noise(
         if scale <= LARGEST_SCALE and most <= limit:
             return SharedNoise(grid=grid, scale=scale, shares=shares, dimension=dimension, limit=limit)
     raise ConfigError(
-        f"[shared_noise] normaliser = {units}: {dimension} values summed over as many units with noise for epsilon "
-        f"{epsilon:g} do not fit {limit.bit_length() + 1} bits on a grid that is fine enough; remove [shared_noise], "
-        "or use a larger epsilon, fewer units or a smaller density"
+        f"[shared_noise]: {dimension} values summed over the {units} units that hospitals declare, with noise for "
+        f"epsilon {epsilon:g}, do not fit {limit.bit_length() + 1} bits on a grid that is fine enough; remove "
+        "[shared_noise], or use a larger epsilon, fewer units or a smaller density"
     )
 
 

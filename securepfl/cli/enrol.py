@@ -21,7 +21,7 @@ from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError
 from securepfl.randomness import fresh_key
 from securepfl.settings.federation import Federation
-from securepfl.settings.roster import check_roster
+from securepfl.settings.roster import check_declared, check_roster
 from securepfl.settings.tables import SiteSettings
 from securepfl.storage.ceremony_folder import (
     card_file,
@@ -152,6 +152,7 @@ def ceremony_digest(federation: Federation, roster: Iterable[str]) -> bytes:
         )
     check_roster(names, federation.minimum)
     sites = {name: federation.sites.get(name, SiteSettings()) for name in names}
+    check_declared(sites, federation.privacy.unit)
     return federation.replace(sites=sites).ceremony_digest
 
 

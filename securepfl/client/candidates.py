@@ -4,7 +4,6 @@ import copy
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -45,14 +44,14 @@ def candidates_for(
 ) -> tuple[Candidate, ...]:
     """The candidates, the smallest first, each with its model on `device`. Raises ModelError where there are none."""
     rank = federation.model.adapters
-    plain = initial_model(build_model, msgspec.structs.replace(federation.model, adapters=None))
+    plain = initial_model(build_model, federation.changed("model", adapters=None))
     given = copy.deepcopy(plain if start is None else start)
     adapted = None if rank is None else given if adapter_names(given) else with_adapters(copy.deepcopy(given), rank)
     bare = given if rank is None else folded(given)
     _check_start(bare, plain, "the model without adapters")
     found = {choice: Candidate(choice, names, bare) for choice, names in _named(plain).items()}
     if adapted is not None:
-        _check_start(adapted, initial_model(build_model, federation.model), "the model with its adapters")
+        _check_start(adapted, initial_model(build_model, federation), "the model with its adapters")
         found["adapters"] = Candidate("adapters", adapter_names(adapted), adapted)
     if not found:
         raise ModelError(

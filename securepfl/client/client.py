@@ -88,7 +88,7 @@ class Client(Readings):
     >>> import tempfile, torch, securepfl
     >>> build_model = lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
     >>> settings = {"model": {"kind": "own"}, "encryption": {"scheme": "none"}}
-    >>> federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model)
+    >>> federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model, units=4)
     >>> keyrings, coordinator = securepfl.local_parties(federation)
     >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ class Client(Readings):
         self._parts = parts = Parts.of(
             self.session, name, build_model, training, self.task, own_loss, device, physical_batch, self.seconds
         )
-        self.device, self.units = parts.training.device, parts.training.training.units
+        self.device, self.units = parts.training.device, parts.training.units
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
         try:

@@ -11,15 +11,18 @@ from securepfl.learning.personal.partition import Partition
 
 @dataclass(frozen=True)
 class Models:
-    """`template` is the federation's model, `start` [p] its personal parameters' common start."""
+    """`template` is the federation's model, `start` [p] its personal parameters' common start, and `own` [p] what this
+    hospital starts from: another bias where it declares a prevalence of its own.
+    """
 
     template: nn.Module
     partition: Partition
     start: Floats
+    own: Floats
 
     def starts(self) -> tuple[Floats, Floats]:
-        """The public start: shared [d] and personal [p] parameters."""
-        return as_floats(self.partition.flatten_shared(self.template)), self.start
+        """The public start: shared [d] and this hospital's personal [p] parameters."""
+        return as_floats(self.partition.flatten_shared(self.template)), self.own
 
     def personal(self, state: ClientState) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""

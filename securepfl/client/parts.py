@@ -27,7 +27,6 @@ from securepfl.privacy.training.validation import validate_model
 from securepfl.protocol.channels import SumChannel
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
-from securepfl.settings.fixed import FULL_BATCH_UNITS
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.task import Task
 
@@ -69,13 +68,11 @@ class Parts:
         records = TrainingSet.of(training, name, federation.privacy.unit)
         check_labels(records, task, model, place, name, physical_batch)
         records.try_out(model, loss, place, name, physical_batch=physical_batch)
-        _check_normaliser(federation, records.units, name)
-        _check_declared(federation, records.units, name)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()
-        settings = dp_settings(federation, records.units, federation.training.steps, physical_batch)
-        local = LocalTraining(federation, model, partition, records, loss, place, settings)
+        settings = dp_settings(federation, federation.units_of(name), federation.training.steps, physical_batch)
+        local = LocalTraining(federation, model, partition, records, loss, place, settings, federation.units_of(name))
         masks = Masks.of(federation, session.keyring)
         sender = Sender(federation, SumChannel.open(federation, key), masks, start)
         comparison = Comparison.of(federation, name, key)
@@ -83,7 +80,8 @@ class Parts:
             federation=federation, training=local, sender=sender, comparison=comparison, seconds=seconds
         )
         disputing = Disputing(federation, masks, Judge(federation, sender.channels, masks.masking, comparison))
-        models = Models(model, partition, start)
+        own = as_floats(partition.flatten_personal(initial_model(build_model, federation, name)))
+        models = Models(model, partition, start, own)
         return cls(session, models, local, sender, masks, contributor, disputing, feature_type(records))
 
     @staticmethod
@@ -91,7 +89,7 @@ class Parts:
         federation: Federation, name: str, build_model: BuildModel, keyring: Keyring, device: torch.device
     ) -> tuple[nn.Module, torch.device]:
         """The model at its public start on the device, if settings, model and keys are those of the federation."""
-        model = initial_model(build_model, federation.model).to(device)
+        model = initial_model(build_model, federation).to(device)
         validate_model(model)
         bound = federation.bound(federation.roster, build_model)
         if bound.digest != federation.digest or name not in federation.roster:
@@ -104,29 +102,3 @@ class Parts:
                 "load this hospital's, or let the steward run `securepfl keys rotate` with these settings"
             )
         return model, device
-
-
-def _check_normaliser(federation: Federation, units: int, name: str) -> None:
-    shared = federation.shared_noise
-    if shared is not None and units > shared.normaliser:
-        raise ConfigError(
-            f"{name}: {units} training units, but [shared_noise] normaliser = {shared.normaliser} declares those of "
-            "all hospitals together; declare more"
-        )
-
-
-def _check_declared(federation: Federation, units: int, name: str) -> None:
-    """Raises ConfigError where this hospital's noise would be larger than others expect of what it declares."""
-    declared = federation.sites[name].units
-    if declared is None:
-        return
-    if units < declared:
-        raise ConfigError(
-            f"{name}: {units} training units, but [sites.{name}] units = {declared} declares at least as many, and "
-            f"others would refuse its noise; declare at most {units}"
-        )
-    if federation.sample_rate_for(units) != federation.sample_rate_for(declared):
-        raise ConfigError(
-            f"{name}: [sites.{name}] units = {declared} declares full batches, and {units} training units are drawn "
-            f"from; declare more than {FULL_BATCH_UNITS}"
-        )

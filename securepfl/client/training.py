@@ -43,7 +43,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """A hospital's model at the public start, records and settings.
+    """A hospital's model at the public start, records and settings. `units` is the number that it declares.
 
     Each training takes a copy of `model`: what one leaves behind in it, other than in its trained parameters, goes
     neither into the next nor into any model that is handed out. A model that keeps something is refused all the same,
@@ -57,6 +57,7 @@ class LocalTraining:
     loss: Loss
     device: torch.device
     settings: DPSettings
+    units: int
 
     def release(self, rounds: int = 1) -> AnyRelease:
         """What `rounds` rounds release."""
@@ -114,7 +115,7 @@ class LocalTraining:
     @property
     def noise_variance(self) -> float:
         """Variance of the noise that a round adds to each coordinate it trains, as its steps add it to the gradient."""
-        settings, units = self.settings, self.training.units
+        settings, units = self.settings, self.units
         deviation = settings.learning_rate * settings.noise_multiplier * settings.clip / (settings.sample_rate * units)
         return settings.steps * deviation**2
 
@@ -142,7 +143,7 @@ class LocalTraining:
             "sampling": round_.streams["sampling"],
             "masks": self.partition.mask_from_support(moving),
             "device": self.device,
-            "units": self.training.units,
+            "units": self.units,
             "unit": self.training.unit,
             "collate": self.training.collate,
         }

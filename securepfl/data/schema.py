@@ -21,6 +21,7 @@ from securepfl.data.declaring import build, convert, listed, spelled, table
 from securepfl.data.labels import BinaryLabels
 from securepfl.data.names import alike, spelled_out
 from securepfl.data.outcomes import ClassLabels, LabelRange
+from securepfl.data.prevalence import require_shares
 from securepfl.data.source import Source
 from securepfl.data.values import Value, ambiguous, in_both, require, require_values
 
@@ -83,7 +84,9 @@ class DataSpec:
     it is not declared; `decimal` is the mark of numbers in texts, "." or ",". `files` names each site's file in a
     folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN are always missing;
     under "indicator" a missing value takes the centre (0 once scaled) and sets a feature of its own, under "drop-rows"
-    its row is left out. Raises ValueError; `from_mapping` raises ConfigError instead.
+    its row is left out. `prevalence` is the share of label 1, or of each class, from public knowledge: models start
+    from it. From `threshold` on (by default the prevalence) a probability is a yes. Raises ValueError; `from_mapping`
+    raises ConfigError instead.
     """
 
     label: str | tuple[str, ...]
@@ -103,11 +106,18 @@ class DataSpec:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     categories: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     split: Split = Split()
+    prevalence: float | Mapping[str, float] | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         known = self.missing in ("indicator", "drop-rows")
         require(known, f'missing = "{self.missing}": indicator or drop-rows')
         require_values("missing_values", self.missing_values)
+        require_shares(self.prevalence)
+        decides = self.threshold is None or 0 < self.threshold < 1
+        require(decides, f"threshold = {self.threshold}: must be between 0 and 1 (a probability)")
+        binary = self.classes is None and self.label_range is None
+        require(self.threshold is None or binary, "threshold: has its place where labels are yes or no; remove it")
         _check_labels(self)
         _check_columns(self)
         _check_files(self)

@@ -13,7 +13,7 @@ from torch import nn
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, StorageError
 from securepfl.learning.personal.adapters import folded
-from securepfl.settings.binding import built_in, initial_model
+from securepfl.settings.binding import blank_model, built_in
 from securepfl.settings.tables import ModelSettings
 from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.registry import task_named
@@ -76,7 +76,7 @@ def _model(arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) 
         raise ValueError("more hidden units than numbers")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("NaN or infinity among the parameters")
-    model = initial_model(built_in(settings, DataSpec.from_mapping(meta["data"])), settings)
+    model = blank_model(built_in(settings, DataSpec.from_mapping(meta["data"])), settings)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     # Whole layers are mixed: a correction apart from its layer would meet another expert's.
     return folded(model).eval()

@@ -9,7 +9,7 @@ public. Its update u has k values, in [-limit, limit] each, and
   divides by the declared batch and the drawn one may be larger, by a factor that Bernstein's inequality bounds.
 - e: what it adds from earlier rounds. A hospital pays back at most that much a round (`Allowance.due`): all that
   rounding left behind; what the grid clipped, or a lost round, over several rounds.
-- noise: steps Gaussians a value, of known size where the hospital's units are declared; drawn anew for each update.
+- noise: steps Gaussians a value, of a size that follows from the hospital's declared units; drawn anew for each update.
 
 Clipping is odd and moves no two points apart, so clip(signal + held + noise) is within |signal + held| of clip(noise),
 whose values are symmetric and independent. They are sub-Gaussian with variance proxy min(noise variance, limit^2):
@@ -39,7 +39,6 @@ from securepfl.crypto.sums.parameters import top_level
 from securepfl.errors import AggregateError, ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.settings.federation import Federation
-from securepfl.settings.fixed import FULL_BATCH_UNITS
 
 CHANCE: Final = 2.0**-40
 """That any sum or single update of an honest run is refused."""
@@ -85,7 +84,7 @@ class Allowance:
         before the round: what single precision rounds goes by it.
         """
         training, grid = federation.training, federation.encryption
-        units, step = federation.sites[name].units, 2 * grid.limit / top_level(grid.bits)
+        units, step = federation.units_of(name), 2 * grid.limit / top_level(grid.bits)
         chances, share = Chances.of(federation), federation.weight_share(name)
         pace = share * training.learning_rate * federation.privacy.clip
         signal = pace * training.steps * _longest_step(federation, units, chances.draw)
@@ -134,10 +133,8 @@ class Chances:
         return cls(log(3 * looks / CHANCE), log(3 * looks * 2 * size / CHANCE), log(3 * draws / CHANCE))
 
 
-def _noise(federation: Federation, units: int | None) -> float:
-    """The largest deviation of a step's noise, over learning rate and clip, of a hospital that declares `units`."""
-    if units is None:
-        return inf
+def _noise(federation: Federation, units: int) -> float:
+    """The deviation of a step's noise, over learning rate and clip, of a hospital that declares `units`."""
     from securepfl.privacy.accounting.calibration import noise_multiplier_for  # noqa: PLC0415 (loads dp_accounting)
 
     steps, privacy = federation.rounds * federation.training.steps, federation.privacy
@@ -145,11 +142,10 @@ def _noise(federation: Federation, units: int | None) -> float:
     return noise_multiplier_for(privacy.epsilon, privacy.delta, rate, steps) / (rate * units)
 
 
-def _longest_step(federation: Federation, units: int | None, draw: float) -> float:
+def _longest_step(federation: Federation, units: int, draw: float) -> float:
     """The largest mean of clipped gradients, over the clip: 1 for full batches, more where a drawn batch is larger
     than the declared one that divides its sum (Bernstein's inequality; more units have less of that).
     """
-    units = FULL_BATCH_UNITS + 1 if units is None else units
     rate = federation.sample_rate_for(units)
     beyond = draw / 3 + sqrt((draw / 3) ** 2 + 2 * draw * rate * units * (1 - rate))
     return min(1 / rate, 1 + beyond / (rate * units))
@@ -193,8 +189,7 @@ class SumBound:
     @classmethod
     def _of_integers(cls, federation: Federation, senders: int, values: int) -> Self:
         """Of one step under shared noise: all hospitals' units together are declared, and each hospital's noise."""
-        shared, noise = federation.shared_noise, _noise_of(federation)
-        units = 0 if shared is None else shared.normaliser
+        noise, units = _noise_of(federation), federation.all_units
         return cls._of(Chances.of(federation), values, units * noise.sensitivity, senders * float(noise.scale) ** 2)
 
     @classmethod

@@ -195,8 +195,7 @@ class SumChannel:
             raise ConfigError("the federation is not bound to hospitals and a model: call Federation.bound first")
         step = federation.privacy.clip * federation.training.learning_rate / noise.grid
         limit = top_level(self.layout.bits) // 2 * step
-        shared = federation.shared_noise
-        return replace(self, limit=limit, normaliser=None if shared is None else shared.normaliser)
+        return replace(self, limit=limit, normaliser=federation.all_units)
 
     def encode(
         self,

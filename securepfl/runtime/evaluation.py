@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -124,7 +123,7 @@ def compare_models(
 def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
     federation = client.federation
     # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
-    model = initial_model(build_model, msgspec.structs.replace(federation.model, adapters=None))
+    model = initial_model(build_model, federation.changed("model", adapters=None), client.name)
     rounds, unit = federation.rounds - len(client.sat_out), federation.privacy.unit
     if rounds:
         train_private(

@@ -94,7 +94,7 @@ def _result(plan: Plan, outcome: Outcome, seed: int | None) -> dict[str, Any]:
 def _partition_of(plan: Plan) -> Partition:
     """The parameters' names, adapters' included, that `[model] personal` stands for."""
     settings = plan.federation.model
-    return Partition.of(initial_model(plan.build_model, settings), settings.personal)
+    return Partition.of(initial_model(plan.build_model, plan.federation), settings.personal)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def local_parties(
 
     >>> from torch import nn
     >>> settings = {"model": {"kind": "own"}, "encryption": {"scheme": "none"}}
-    >>> bound = Federation.from_mapping(settings).bound(("north", "south", "west"), lambda: nn.Linear(4, 1))
+    >>> bound = Federation.from_mapping(settings).bound(("north", "south", "west"), lambda: nn.Linear(4, 1), units=4)
     >>> keyrings, coordinator = local_parties(bound)
     >>> sorted(keyrings) == sorted(coordinator.hospitals)
     True
@@ -143,7 +143,7 @@ def simulate(
     >>> def build_model():
     ...     return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
     >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
-    >>> bound = Federation.from_mapping(settings).bound(training, build_model)
+    >>> bound = Federation.from_mapping(settings).bound(training, build_model, units=4)
     >>> with TemporaryDirectory() as folder, simulate(bound, training, build_model, Path(folder)) as run:
     ...     run.round, run.clients["north"].predict(torch.eye(4)).shape
     (1, (4,))

@@ -67,7 +67,7 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
         raise DataError(f"site {site}: no training rows after the split; give it more rows or name another site")
     privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
     settings = dp_settings(federation, len(dataset), federation.training.steps)
-    model = initial_model(built_in(federation.model, spec), federation.model)
+    model = initial_model(built_in(federation.model, spec), federation, site)
     training = Training(
         model,
         dataset,

@@ -15,13 +15,16 @@ from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
 from securepfl.learning.personal.partition import Partition, personal_names
+from securepfl.learning.personal.start import set_start
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.privacy.training.noise_plan import plan_shared_noise
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.privacy.training.validation import check_sizes
+from securepfl.settings.auto import chosen
 from securepfl.settings.federation import Federation, ModelShape
 from securepfl.settings.fixed import MODEL_SEED
-from securepfl.settings.roster import check_roster
+from securepfl.settings.prevalence import start_of
+from securepfl.settings.roster import check_declared, check_roster
 from securepfl.settings.tables import ModelSettings, SharedNoiseSettings, SiteSettings
 from securepfl.tasks.models import build_model
 from securepfl.tasks.registry import task_named
@@ -39,7 +42,10 @@ def bind(
         if name not in names:
             raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name")
     check_roster(names, federation.minimum)
-    model = initial_model(build_model, federation.model)
+    roster = {name: federation.sites.get(name, SiteSettings()) for name in names}
+    check_declared(roster, federation.privacy.unit)
+    federation = chosen(msgspec.structs.replace(federation, sites=roster))
+    model = initial_model(build_model, federation)
     if personal is not None:
         return bind(federation.changed("model", personal=personal_names(model, personal)), names, build_model)
     partition = Partition.of(model, federation.model.personal)
@@ -52,8 +58,7 @@ def bind(
         personal=partition.personal_size,
         digest=_model_digest(model, partition),
     )
-    roster = {name: federation.sites.get(name, SiteSettings()) for name in names}
-    bound = msgspec.structs.replace(federation, sites=roster, shape=shape)
+    bound = msgspec.structs.replace(federation, shape=shape)
     shared = federation.shared_noise
     noise = None if shared is None else _planned_noise(bound, shared, shape.shared)
     return msgspec.structs.replace(bound, shape=msgspec.structs.replace(shape, noise=noise))
@@ -94,7 +99,7 @@ def _planned_noise(federation: Federation, shared: SharedNoiseSettings, shared_s
         hospitals=hospitals,
         absent=shared.absent,
         dimension=most_coordinates(shared_size, federation.sparsity.density, federation.sparsity.block),
-        units=shared.normaliser,
+        units=federation.all_units,
         limit=top_level(MAX_BITS) // 2,
     )
 
@@ -107,16 +112,31 @@ def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]
     return partial(build_model, settings.kind, features, settings.hidden, outputs=task.outputs)
 
 
-def initial_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:
-    """The model at its public start, with its adapters, the same at every hospital; torch's generators are left as they
-    were.
+def initial_model(build_model: Callable[[], nn.Module], federation: Federation, site: str | None = None) -> nn.Module:
+    """The model at its public start, with its adapters; torch's generators are left as they were.
+
+    Where a prevalence is declared, the output layer's bias starts at its log-odds: that over all hospitals, the same at
+    every hospital, or that at `site`. Raises ModelError where the model has no such bias.
     """
+    return _started(build_model, federation.model, start_of(federation, site))
+
+
+def blank_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:
+    """The model with its adapters, whose parameters are to be filled."""
+    return _started(build_model, settings, None)
+
+
+def _started(
+    build_model: Callable[[], nn.Module], settings: ModelSettings, start: tuple[float, ...] | None
+) -> nn.Module:
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(MODEL_SEED)
         model = build_model()
     if not isinstance(model, nn.Module):
         raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")
     check_sizes(model)
+    if start is not None:
+        set_start(model, start)
     return model if settings.adapters is None else with_adapters(model, settings.adapters)
 
 

@@ -16,9 +16,12 @@ from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
+from securepfl.settings.auto import AutoKey, chosen, without_auto
 from securepfl.settings.fixed import FULL_BATCH_UNITS, WEIGHT_BITS
 from securepfl.settings.presets import check_needs
+from securepfl.settings.prevalence import prevalence_of
 from securepfl.settings.reading import read_toml, with_preset
+from securepfl.settings.roster import lacks_units
 from securepfl.settings.schedule import Schedule
 from securepfl.settings.tables import (
     CouplingSettings,
@@ -66,6 +69,9 @@ class ModelShape(Settings, frozen=True):
 class Federation(Settings, frozen=True):
     """All shared settings. Read them with `Federation.read`, fix them to parties with `bound`.
 
+    `auto` names the numbers that a file leaves to be chosen from what it declares: until `bound` has chosen them, they
+    stand at a default that means nothing.
+
     Raises ConfigError (from the readers) for a value out of range, an unknown key, too few hospitals.
 
     >>> from securepfl import Federation
@@ -74,8 +80,9 @@ class Federation(Settings, frozen=True):
     """
 
     preset: str | None = None
+    auto: tuple[AutoKey, ...] = ()
     name: str = "federation"
-    rounds: int = 20
+    rounds: int = 10
     minimum: int = 3
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
@@ -140,7 +147,7 @@ class Federation(Settings, frozen=True):
         require(self.trains_support, f'{noise}: the noise is on what is sent; set [sparsity] kind = "support"')
         require(not self.release.experts, f"{noise}: no expert can be released at this epsilon; set experts = false")
         require(self.training.steps == 1, f"{noise}: every step is a sum of all hospitals; set [training] steps = 1")
-        weighted = any(site.weight != 1 for site in self.sites.values())
+        weighted = any(site.weight is not None for site in self.sites.values())
         require(not weighted, f"{noise}: sums are over units, and weights do not apply; remove [sites] weight")
 
     @classmethod
@@ -153,7 +160,9 @@ class Federation(Settings, frozen=True):
         """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key."""
         if "shape" in mapping:
             raise ConfigError(f"{where}: key `shape` is computed from the model, not declared; remove it")
+        mapping, auto = without_auto(mapping, where)
         federation = with_preset(mapping, cls, where)
+        federation = msgspec.structs.replace(federation, auto=auto)
         if pair := alike(federation.sites):
             raise ConfigError(f"{where}: [sites] {' and '.join(map(spelled_out, pair))} look alike; keep one")
         sites = {composed(name): settings for name, settings in federation.sites.items()}
@@ -184,16 +193,42 @@ class Federation(Settings, frozen=True):
         sites: Iterable[str],
         build_model: "Callable[[], nn.Module]",
         personal: "Callable[[str, nn.Parameter], bool] | None" = None,
+        *,
+        units: int | Mapping[str, int] | None = None,
     ) -> "Federation":
         """Fix the roster and the model: what parties compare before the first round.
 
-        `sites` are all hospitals' names. `[sites.NAME]` of an absent hospital is an error. `personal` (name, parameter)
-        picks the personal parameters in place of `[model] personal`, where their exact names then stand: keys must be
-        made for those settings. Raises ConfigError or ModelError where settings don't fit the hospitals or the model.
+        `sites` are all hospitals' names. `[sites.NAME]` of an absent hospital is an error. `units` declares how many
+        training units each counts as, where `[sites.NAME] units` does not: a number for all, or one by name. `personal`
+        (name, parameter) picks the personal parameters in place of `[model] personal`, where their exact names then
+        stand: keys must be made for those settings. Raises ConfigError or ModelError where settings don't fit the
+        hospitals or the model.
         """
         from securepfl.settings.binding import bind  # noqa: PLC0415 (it loads torch)
 
-        return bind(self, sites, build_model, personal)
+        names = tuple(sites)
+        return bind(self.with_units(names, units), names, build_model, personal)
+
+    def with_units(self, sites: Iterable[str], units: int | Mapping[str, int] | None) -> Self:
+        """A copy in which each of `sites` that declares none counts as `units`, a number for all or one by name.
+
+        Raises ConfigError where a site declares another than is given by its name.
+        """
+        if units is None:
+            return self
+        given = units if isinstance(units, Mapping) else dict.fromkeys(sites, units)
+        declared = dict(self.sites)
+        for name, count in given.items():
+            own = declared.get(name, SiteSettings())
+            if own.units is not None and not isinstance(units, Mapping):
+                continue
+            if own.units not in (None, count):
+                raise ConfigError(f"[sites.{name}] units = {own.units}, and bound is given {count}; declare one")
+            try:
+                declared[name] = msgspec.structs.replace(own, units=count)
+            except ValueError as error:
+                raise ConfigError(f"[sites.{name}] {error}") from None
+        return self.replace(sites=declared)
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -204,10 +239,12 @@ class Federation(Settings, frozen=True):
     def digest(self) -> bytes:
         """SHA-256 over all settings as canonical JSON (RFC 8785). 32 bytes.
 
-        Budgets are left out: each hospital keeps its own to itself. So is the preset's name: what it set counts.
+        Budgets are left out: each hospital keeps its own to itself. So are the preset's name, and which numbers were
+        chosen by rule: what they are counts.
         """
         plain = msgspec.to_builtins(self)
         plain.pop("preset")
+        plain.pop("auto")
         plain["privacy"].pop("budget")
         for site in plain["sites"].values():
             site.pop("budget")
@@ -271,8 +308,11 @@ class Federation(Settings, frozen=True):
 
     @property
     def ceremony_digest(self) -> bytes:
-        """What the key ceremony is bound to: the settings and the roster, without the model's shape. 32 bytes."""
-        return self.replace(shape=None).digest
+        """What the key ceremony is bound to: the settings and the roster, without the model's shape. 32 bytes.
+
+        Raises ConfigError where numbers are to be chosen and some hospital's units aren't declared.
+        """
+        return chosen(self).replace(shape=None).digest
 
     def session_digest(self, key_commitment: bytes) -> bytes:
         """What messages are bound to, whichever run they are of: these settings under one federation key. 32 bytes.
@@ -309,6 +349,31 @@ class Federation(Settings, frozen=True):
         """Whether somebody declared a budget for `site`, rather than leaving it at this run's epsilon."""
         return self.sites[site].budget is not None or self.privacy.budget is not None
 
+    def units_of(self, site: str) -> int:
+        """The training units that `site` counts as. Raises ConfigError where it declares none."""
+        units = self.sites[site].units
+        if units is None:
+            raise ConfigError(lacks_units(site))
+        return units
+
+    @property
+    def all_units(self) -> int:
+        """The declared training units of all hospitals together: under shared noise, what divides a sum."""
+        return sum(map(self.units_of, self.sites))
+
     def weight_share(self, site: str) -> float:
-        """The declared weight of `site` over the largest one: in (0, 1]."""
-        return self.sites[site].weight / max(settings.weight for settings in self.sites.values())
+        """The weight of `site` over the largest one, in (0, 1]. By default hospitals weigh as their units do."""
+        weights = {name: self.units_of(name) if its.weight is None else its.weight for name, its in self.sites.items()}
+        return weights[site] / max(weights.values())
+
+    def prevalence_of(self, site: str | None = None) -> tuple[float, ...] | None:
+        """The declared prevalence at `site`, or over all hospitals (None): of label 1, or of each class or label in
+        their order. None where it isn't declared. Over all, sites that declare theirs count as their units do.
+        """
+        return prevalence_of(self, site)
+
+    def threshold_of(self, site: str) -> float:
+        """From which probability on `site` reads a yes: `[data] threshold`, else the prevalence there, else .5."""
+        declared = None if self.data is None else self.data.get("threshold")
+        prevalence = self.prevalence_of(site)
+        return float(declared or (prevalence[0] if prevalence is not None and len(prevalence) == 1 else 0.5))

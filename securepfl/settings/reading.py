@@ -127,7 +127,8 @@ _GONE = {
     "training.physical_batch": "moved: it changes no result, so it is no shared setting; delete it, and pass "
     "physical_batch to Client or simulate where memory is short",
     "privacy.noise": "moved: a [shared_noise] table turns shared noise on; delete this key",
-    "privacy.normaliser": "moved; write it under [shared_noise]",
+    "privacy.normaliser": "removed: it is the sum of all [sites.NAME] units; delete it",
+    "shared_noise.normaliser": "removed: it is the sum of all [sites.NAME] units; delete it",
     "privacy.colluders": "moved; write it under [shared_noise]",
     "privacy.dropouts": "moved; write it under [shared_noise]",
     "sparsity.exploration": "removed: it is always 0.25; delete it",

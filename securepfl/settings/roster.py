@@ -1,7 +1,13 @@
 """Which hospitals there are, and what their names may be."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from securepfl.data.names import alike, composed, spelled_out
 from securepfl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from securepfl.settings.tables import SiteSettings
 
 
 def check_roster(names: list[str], minimum: int) -> None:
@@ -23,3 +29,26 @@ def check_roster(names: list[str], minimum: int) -> None:
             )
     if pair := alike(names):
         raise ConfigError(f"hospital names {spelled_out(pair[0])} and {spelled_out(pair[1])} look alike; rename one")
+
+
+def check_declared(sites: Mapping[str, "SiteSettings"], unit: str = "record") -> None:
+    """Raise ConfigError, naming all of them, for hospitals that declare no units, and for weights that only some
+    declare.
+    """
+    if lacking := [name for name, its in sites.items() if its.units is None]:
+        raise ConfigError(lacks_units(*lacking, unit=unit))
+    unweighted = [name for name, its in sites.items() if its.weight is None]
+    if 0 < len(unweighted) < len(sites):
+        raise ConfigError(
+            f"[sites.{unweighted[0]}] weight: some hospitals declare a weight and {', '.join(unweighted)} do not; "
+            "declare it for all, or for none (then hospitals weigh as their units do)"
+        )
+
+
+def lacks_units(*names: str, unit: str = "record") -> str:
+    """What to write where hospitals declare no units, and why."""
+    tables = " and ".join(f"[sites.{name}]" for name in names)
+    return (
+        f"{tables} units: must be declared; write units = N, a round number of training {unit}s that the hospital is "
+        "publicly known to have (noise, weight and sample rate follow from it, so that nothing sent tells the true one)"
+    )

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import fields
 
 from securepfl.crypto.sums.scheme import find_scheme, scheme_names
+from securepfl.data.prevalence import require_shares
 from securepfl.learning.personal.choices import Rule
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.privacy.accounting.events import Unit
@@ -211,15 +212,13 @@ class SharedNoiseSettings(Settings, frozen=True):
     """`[shared_noise]`: all hospitals' noise together protects each sum, always over full batches.
 
     Of the hospitals, `colluders` (at least 1: each knows its own share) may hand theirs to somebody and `dropouts` may
-    be missing from a sum. `normaliser` is the declared number of training units of all hospitals together.
+    be missing from a sum. What divides a sum is all hospitals' declared units together.
     """
 
-    normaliser: int
     colluders: int = 1
     dropouts: int = 0
 
     def __post_init__(self) -> None:
-        require(self.normaliser >= 1, f"normaliser = {self.normaliser}: must be at least 1")
         require(self.colluders >= 1, f"colluders = {self.colluders}: at least 1, every hospital knows its own noise")
         require(self.dropouts >= 0, f"dropouts = {self.dropouts}: must be 0 or more")
 
@@ -250,17 +249,21 @@ class ReleaseSettings(Settings, frozen=True):
 
 
 class SiteSettings(Settings, frozen=True):
-    """`[sites.NAME]`: a hospital's declared weight (a public constant, no sample count) and its budget.
+    """`[sites.NAME]`: what is publicly known of a hospital, and its budget.
 
-    `units` is a public constant too: the least number of training units (records or patients) that it has. From it
-    follows how much noise its updates carry at most, so that sums beyond that are refused.
+    `units`: the training units (records or patients) that it counts as, a public constant. Noise, sample rate and the
+    divisor of its steps follow from it; where it has more, some are left out, and where it has fewer, the rest add
+    nothing. `weight` in the mean over hospitals: by default the units. `prevalence`: the share of its patients with
+    label 1, or of each class; by default `[data] prevalence`.
     """
 
-    weight: int = 1
-    budget: float | None = None
     units: int | None = None
+    weight: int | None = None
+    prevalence: float | dict[str, float] | None = None
+    budget: float | None = None
 
     def __post_init__(self) -> None:
-        require(1 <= self.weight <= 1000, f"weight = {self.weight}: must be 1 to 1000")
-        require(self.units is None or self.units >= 1, f"units = {self.units}: must be at least 1")
+        require(self.weight is None or 1 <= self.weight <= 1000, f"weight = {self.weight}: must be 1 to 1000")
+        require(self.units is None or 1 <= self.units <= 10**9, f"units = {self.units}: must be 1 to a billion")
+        require_shares(self.prevalence)
         _require_positive(self, "budget")

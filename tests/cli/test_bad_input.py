@@ -17,6 +17,10 @@ kind = "logistic"
 personal = ["linear.bias"]
 [privacy]
 epsilon = 4.0
+[sites]
+"alder" = { units = 20 }
+"birch" = { units = 20 }
+"cedar" = { units = 20 }
 [data]
 label = "sick"
 site = "hospital"

@@ -20,6 +20,10 @@ epsilon = 100.0
 delta = 1e-3
 [encryption]
 scheme = "none"
+[sites]
+"K\u00f6ln" = {{ units = 40 }}
+"mainz" = {{ units = 40 }}
+"bonn" = {{ units = 40 }}
 [data]
 label = "ill"
 {data}

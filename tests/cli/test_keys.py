@@ -34,7 +34,7 @@ from securepfl.storage import keys as keyfolder
 from securepfl.storage.ceremony_folder import check_name
 from securepfl.storage.keys import load_coordinator, load_holdings, load_keyring
 
-CONFIG = 'name = "pump"\nrounds = 5\n[sites.north]\nweight = 2\n'
+CONFIG = 'name = "pump"\nrounds = 5\n[sites]\nnorth.units = 200\nsouth.units = 100\nwest.units = 100\n'
 HOSPITALS, STEWARD, SERVER = ("north", "south", "west"), "south", "hub"
 PARTIES = (*HOSPITALS, SERVER)
 
@@ -434,14 +434,14 @@ def test_a_grant_or_roster_of_another_federation_is_refused(at, refused):
 
 def test_another_configuration_than_the_one_enrolled_under_is_refused(at, refused):
     world = at("complete")
-    (world.path / "other.toml").write_text(CONFIG.replace("weight = 2", "weight = 3"))
+    (world.path / "other.toml").write_text(CONFIG.replace("units = 200", "units = 300"))
     for name in (STEWARD, "north", "hub"):
         refused(world, world.arguments(name, "enrol", config="other.toml"), "other settings")
 
 
 def test_sites_that_are_not_in_the_roster_are_named(at, refused):
     world = at("created")
-    (world.path / "federation.toml").write_text(CONFIG + "[sites.east]\nweight = 1\n")
+    (world.path / "federation.toml").write_text(CONFIG + "[sites.east]\nunits = 100\n")
     refused(world, world.arguments(STEWARD, "enrol"), "[sites.east]", "north, south, west")
 
 

@@ -19,6 +19,10 @@ kind = "logistic"
 epsilon = 100.0
 [encryption]
 scheme = "none"
+[sites]
+"east" = {{ units = 50 }}
+"north" = {{ units = 50 }}
+"west" = {{ units = 50 }}
 [release]
 experts = true
 [data]

@@ -23,6 +23,11 @@ epsilon = 2.0
 {privacy}
 [encryption]
 masking = "{masking}"
+[sites]
+"ash" = {{ units = 27 }}
+"beech" = {{ units = 27 }}
+"cypress" = {{ units = 27 }}
+"elm" = {{ units = 27 }}
 [data]
 label = "ill"
 site = "hospital"
@@ -103,7 +108,7 @@ def test_a_ledger_of_records_is_not_gone_on_with_for_patients(tmp_path):
 
 @pytest.mark.parametrize("unit", ["record", "patient"])
 def test_shared_noise_on_a_table(tmp_path, unit):
-    privacy = f'unit = "{unit}"\n[shared_noise]\nnormaliser = 200'
+    privacy = f'unit = "{unit}"\n[shared_noise]'
     result, out = run(tmp_path, privacy=privacy, masking="pairwise", visits=False)
     assert result.exit_code == 0, result.exception
     for site in SITES:

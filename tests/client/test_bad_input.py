@@ -225,7 +225,7 @@ def test_bad_data_under_shared_noise(tmp_path):
     bound = federation_of(
         names,
         privacy={"epsilon": 50.0},
-        shared_noise={"normaliser": 200},
+        shared_noise={},
         encryption={"masking": "pairwise"},
         similarity={"every": 0},
         coupling={"strength": 0.0},
@@ -274,7 +274,7 @@ def test_who_has_no_neighbours_trains_as_without_coupling(tmp_path, mode, why):
     coupled = federation(names, mode, privacy=VAGUE if why == "below the gate" else SHARP)
     alone = coupled.replace(lasso=None).changed("coupling", strength=0.0)
     clients, others = (
-        finished(bound.bound(names, MODEL), tmp_path / str(index), good(names), seed=1)
+        finished(bound.bound(names, MODEL, units=40), tmp_path / str(index), good(names), seed=1)
         for index, bound in enumerate((coupled, alone))
     )
     check_agreement(clients)
@@ -463,6 +463,13 @@ every = 1
 density = 0.5
 [coupling]
 strength = 0.5
+[sites]
+"alder" = { units = 20 }
+"birch" = { units = 20 }
+"damson" = { units = 20 }
+"elm" = { units = 20 }
+"fir" = { units = 20 }
+cedar = { units = 3 }
 [data]
 label = "sick"
 site = "hospital"

@@ -44,7 +44,7 @@ def three():
 def bound(build, task=None, unit="record"):
     model = {"kind": "own"} | ({} if task is None else {"task": task})
     tables = {"rounds": 1, "model": model, "encryption": {"scheme": "none"}, "privacy": {"unit": unit}}
-    return Federation.from_mapping(tables).bound(NAMES, build)
+    return Federation.from_mapping(tables).bound(NAMES, build, units=40)
 
 
 def client(folder, training, build=one, federation=None, unit="record", **options):

@@ -99,7 +99,10 @@ def test_with_much_epsilon_the_smallest_part_that_captures_the_shift_wins(tmp_pa
     found = ask(tmp_path, rows(shift, 600), FAST, epsilon=100.0, mean=25.0, steps=5, seed=SEED)
     assert (found.choice, found.personal) == (choice, personal)
     federation = settings(model={"personal": list(found.personal)})
-    assert federation.bound(("a", "b", "c"), BUILD).shape.personal == {"none": 0, "intercept": 1, "head": 9}[choice]
+    assert (
+        federation.bound(("a", "b", "c"), BUILD, units=40).shape.personal
+        == {"none": 0, "intercept": 1, "head": 9}[choice]
+    )
 
 
 def test_adapters_are_a_candidate_where_the_settings_have_them_and_other_parts_go_without(tmp_path):
@@ -445,6 +448,10 @@ epsilon = 2.0
 budget = {budget}
 [release]
 experts = true
+[sites]
+"ash" = {{ units = 26 }}
+"elm" = {{ units = 26 }}
+"yew" = {{ units = 26 }}
 [data]
 label = "ill"
 site = "hospital"

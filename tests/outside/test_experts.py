@@ -10,7 +10,7 @@ from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.outside.experts import read_experts, write_expert
 from securepfl.outside.routing import RoutedModel
-from securepfl.settings.binding import initial_model
+from securepfl.settings.binding import blank_model
 from securepfl.settings.tables import ModelSettings
 from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.binary import BINARY
@@ -25,7 +25,7 @@ ROWS = torch.randn(5, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
 def trained(settings, seed):
-    model = initial_model(lambda: build_model(settings.kind, FEATURES, settings.hidden), settings)
+    model = blank_model(lambda: build_model(settings.kind, FEATURES, settings.hidden), settings)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -81,7 +81,7 @@ def test_what_another_hospital_could_write_is_refused_at_once_and_by_file(tmp_pa
     change(arrays, meta)
     write_arrays(path, arrays, meta)
     made = lambda *_: pytest.fail("a model was made")  # noqa: E731
-    monkeypatch.setattr("securepfl.outside.experts.initial_model", made)
+    monkeypatch.setattr("securepfl.outside.experts.blank_model", made)
     with pytest.raises(StorageError, match="not an expert that securepfl released") as caught:
         read_experts(tmp_path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)

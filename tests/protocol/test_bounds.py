@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from forging import opened_by_coordinator, to_coordinator
-from parties import NAMES, close_all, exchange, federation_of, parties, rows_of
+from parties import NAMES, close_all, exchange, federation_of, parties
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -15,7 +15,7 @@ from securepfl.crypto.keys.keys import FederationKey
 from securepfl.crypto.sums.packing import digits_to_slots
 from securepfl.crypto.sums.parameters import top_level
 from securepfl.crypto.sums.tags import expected_tag
-from securepfl.errors import AggregateError, ConfigError
+from securepfl.errors import AggregateError
 from securepfl.protocol.bounds import CHANCE, Allowance, Chances, SumBound, exact_square
 from securepfl.protocol.channels import SumChannel, round_context
 from securepfl.randomness import RandomStream, fresh_key
@@ -28,7 +28,7 @@ PLAIN = {"similarity": {"every": 0}, "coupling": {"strength": 0.0}}
 def wide(names, values=10_000, sites=None, **tables):
     """A bound federation that shares one vector of `values`."""
     settings = {"model": {"kind": "own", "personal": []}, "sites": sites or {}} | tables
-    return Federation.from_mapping(settings).bound(names, lambda: nn.Linear(values, 1, bias=False))
+    return Federation.from_mapping(settings).bound(names, lambda: nn.Linear(values, 1, bias=False), units=40)
 
 
 def overfull(channel, client, context, level):
@@ -137,7 +137,7 @@ KINDS = {
     "difference": {"sparsity": {"kind": "difference", "density": 0.4, "block": 4, "strength": 0.1}},
     "clipped": {"encryption": {"scheme": "none", "limit": 0.05}},
     "coarse": {"encryption": {"scheme": "none", "bits": 4}},
-    "weighted": {"sites": {"alder": {"weight": 5}, "birch": {"weight": 2, "units": 40}}},
+    "weighted": {"sites": {name: {"weight": weight} for name, weight in zip(NAMES, (5, 2, 1, 1), strict=True)}},
     "steps": {"training": {"steps": 4, "learning_rate": 0.5}},
 }
 
@@ -153,7 +153,7 @@ def test_worst_legal_rounds_pass_whatever_is_sent(tmp_path, kind, declared, epsi
     if declared:
         sites = tables.get("sites", {})
         tables["sites"] = {name: sites.get(name, {}) | {"units": 40} for name in NAMES}
-    federation = Federation.from_mapping(tables).bound(NAMES, linear)
+    federation = Federation.from_mapping(tables).bound(NAMES, linear, units=40)
     closest = run_aligned(tmp_path, federation, 8)
     assert closest < 1
     if kind == "dense" and declared:
@@ -162,16 +162,17 @@ def test_worst_legal_rounds_pass_whatever_is_sent(tmp_path, kind, declared, epsi
 
 def test_with_real_ciphertexts_and_shared_noise_worst_legal_rounds_pass(tmp_path):
     tables = {"model": {"kind": "own", "personal": []}, "rounds": 3, "encryption": {"masking": "pairwise"}}
-    tables |= {"shared_noise": {"normaliser": 160}, "privacy": {"epsilon": 8.0}}
-    federation = Federation.from_mapping(tables).bound(NAMES, linear)
+    tables |= {"shared_noise": {}, "privacy": {"epsilon": 8.0}}
+    federation = Federation.from_mapping(tables).bound(NAMES, linear, units=40)
     assert 0.3 < run_aligned(tmp_path, federation, 3) < 1
 
 
 def test_the_bound_under_shared_noise_refuses_one_unit_too_many():
     tables = {
         "encryption": {"masking": "pairwise"},
-        "shared_noise": {"normaliser": 10_000},
+        "shared_noise": {},
         "privacy": {"epsilon": 8.0},
+        "sites": {name: {"units": 2500} for name in NAMES},
     }
     federation = wide(NAMES, 24, **tables)
     bound = SumBound.over(federation, NAMES, round_=1, values=24, largest=1.0)
@@ -186,7 +187,7 @@ def test_lost_rounds_are_paid_back_within_the_bound(tmp_path):
     """Two rounds form no sum; what was sent in them waits, and nothing of it is forgotten."""
     tables = {"model": {"kind": "own", "personal": []}, "encryption": {"scheme": "none"}, "rounds": 6}
     tables |= {"sites": {name: {"units": 40} for name in NAMES}, "privacy": {"epsilon": 1e5}}
-    federation = Federation.from_mapping(tables).bound(NAMES, linear)
+    federation = Federation.from_mapping(tables).bound(NAMES, linear, units=40)
     rows = {name: aligned(name) for name in NAMES}
     coordinator, clients = parties(federation, tmp_path, rows=rows, model=linear, loss=steep)
     for _ in range(2):
@@ -227,12 +228,12 @@ def test_all_chances_of_a_run_add_up_to_at_most_the_one_that_is_stated():
 
 def test_declared_units_make_the_bound_narrow_and_more_of_them_narrower():
     norms = []
-    for units in (None, 100, 400, 2000, 2001, 20_000):
-        federation = wide(NAMES, sites={} if units is None else {name: {"units": units} for name in NAMES})
+    for units in (100, 400, 2000, 2001, 20_000):
+        federation = wide(NAMES, sites={name: {"units": units} for name in NAMES})
         norms.append(SumBound.over(federation, NAMES, round_=1, values=10_000, largest=1.0).norm)
-    assert norms[0] > 3 * norms[1] > 3 * norms[2] and norms[2] > norms[3]
+    assert norms[0] > norms[1] > norms[2]
     # Drawn batches may be larger than the one that a step divides by.
-    assert norms[4] > norms[3] and norms[5] < norms[4]
+    assert norms[3] > norms[2] and norms[4] < norms[3]
 
 
 def test_one_hospital_alone_has_its_own_bound():
@@ -253,27 +254,12 @@ def test_an_update_too_long_to_be_legal_is_cut_before_it_is_sent(kind):
     long = np.full(10_000, 1.0)
     assert np.linalg.norm(allowance.cut(long)) == pytest.approx(allowance.most)
     assert np.array_equal(allowance.cut(long * 1e-3), long * 1e-3)
-    # Without declared units the grid alone bounds what is sent.
-    blind = Allowance.of(wide(NAMES, sparsity={"kind": kind}), "alder", round_=1, values=10_000, largest=1.0)
-    assert np.array_equal(blind.cut(long), long) and blind.fixed == pytest.approx(0.5 * 100)
 
 
-def test_the_grids_limit_bounds_what_the_noise_of_undeclared_units_can_be():
-    federation = wide(NAMES)
+def test_the_grids_limit_bounds_what_the_noise_of_few_units_can_be():
+    federation = wide(NAMES, sites={name: {"units": 1} for name in NAMES})
     allowance = Allowance.of(federation, "alder", round_=1, values=10_000, largest=1.0)
     assert 0.5**2 < allowance.variance < 1.001 * 0.5**2
-
-
-@pytest.mark.parametrize(("declared", "said"), [(41, "40 training units, but .* units = 41"), (0, "at least 1")])
-def test_more_units_than_there_are_cannot_be_declared(tmp_path, declared, said):
-    with pytest.raises(ConfigError, match=said):
-        parties(federation_of(sites={"alder": {"units": declared}}, **PLAIN), tmp_path)
-
-
-def test_units_of_full_batches_cannot_stand_for_drawn_ones(tmp_path):
-    rows = {name: rows_of(name, 2100) for name in NAMES}
-    with pytest.raises(ConfigError, match="declare more than 2000"):
-        parties(federation_of(sites={"alder": {"units": 100}}, **PLAIN), tmp_path, rows=rows)
 
 
 def test_squares_of_large_sums_are_exact():

@@ -18,7 +18,7 @@ ROWS = torch.randn(9, FEATURES, generator=torch.Generator().manual_seed(3))
 @pytest.mark.parametrize("rank", [0, 2])
 def test_the_shared_part_moves_alike_and_each_correction_on_its_own(tmp_path, rank):
     federation = federation_of(rounds=2, model={"adapters": rank}, similarity={"every": 0}, coupling={})
-    model = initial_model(MODEL, federation.model)
+    model = initial_model(MODEL, federation)
     partition = Partition.of(model, federation.model.personal)
     assert partition.personal == adapter_names(model)
     assert federation.shape.shared == sum(p.numel() for p in MODEL().parameters())
@@ -41,7 +41,7 @@ def test_the_shared_part_moves_alike_and_each_correction_on_its_own(tmp_path, ra
 
 
 def test_a_personal_part_chosen_by_a_callable_is_the_same_federation_for_all_who_wrote_its_names_down(tmp_path):
-    chosen = federation_of(rounds=1).bound(NAMES, MODEL, personal=lambda name, p: name.endswith("bias"))
+    chosen = federation_of(rounds=1).bound(NAMES, MODEL, personal=lambda name, p: name.endswith("bias"), units=40)
     written = federation_of(rounds=1, model={"personal": ["body.bias", "head.bias"]})
     assert chosen.model.personal == ("body.bias", "head.bias") and chosen.digest == written.digest
     coordinator, clients = parties(chosen, tmp_path)

@@ -17,7 +17,8 @@ from securepfl.errors import ConfigError
 
 HOSPITALS, CONFIG = (
     ("alder", "birch", "cedar"),
-    'rounds = 2\n[encryption]\nmasking = "pairwise"\n[sparsity]\ndensity = 0.5\n',
+    'rounds = 2\n[encryption]\nmasking = "pairwise"\n[sparsity]\ndensity = 0.5\n'
+    + "".join(f"[sites.{name}]\nunits = 40\n" for name in ("alder", "birch", "cedar")),
 )
 
 
@@ -52,7 +53,7 @@ def ceremony(tmp_path_factory):
 
 
 def bound(root: Path):
-    return Federation.read(root / "federation.toml").bound(HOSPITALS, MODEL)
+    return Federation.read(root / "federation.toml").bound(HOSPITALS, MODEL, units=40)
 
 
 def test_enrolled_hospitals_and_coordinator_run_masked_rounds(ceremony, tmp_path):

@@ -377,7 +377,7 @@ def noisy(folder):
         coupling={"strength": 0.0},
         similarity={"every": 0},
         release={"experts": False},
-        shared_noise={"normaliser": 40 * len(FIVE), "dropouts": 1},
+        shared_noise={"dropouts": 1},
     )
     return parties(federation, folder)
 

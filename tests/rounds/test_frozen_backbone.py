@@ -44,7 +44,7 @@ def build():
 
 def federation_of(build_model=build, **tables):
     settings = {"rounds": 2, "release": {"experts": True}, "encryption": {"scheme": "none"}} | tables
-    return Federation.from_mapping(settings).bound(NAMES, build_model)
+    return Federation.from_mapping(settings).bound(NAMES, build_model, units=40)
 
 
 def test_the_head_alone_trains_travels_and_is_personal_in_part(tmp_path):
@@ -64,7 +64,7 @@ def test_the_head_alone_trains_travels_and_is_personal_in_part(tmp_path):
 
 
 def build_state(federation):
-    return initial_model(build, federation.model).state_dict()
+    return initial_model(build, federation).state_dict()
 
 
 def test_frozen_parameters_and_what_is_frozen_are_part_of_what_hospitals_agree_on():

@@ -32,7 +32,7 @@ def federation_of(**changes):
             "training": {"learning_rate": 2.0},
         }
         | changes
-    ).bound(NAMES, MODEL)
+    ).bound(NAMES, MODEL, units=40)
 
 
 MODEL = partial(build_model, "logistic", FEATURES)

@@ -50,7 +50,7 @@ def rounds_of(folder, patch, **encryption):
         "coupling": {"strength": 0.2},
         "encryption": {"bits": 8, **encryption},
     }
-    federation = Federation.from_mapping(settings).bound(SEVEN, MODEL)
+    federation = Federation.from_mapping(settings).bound(SEVEN, MODEL, units=40)
     coordinator, clients = parties(federation, folder, model=MODEL)
     told = [one_round(coordinator, clients, patch) for _ in range(ROUNDS)]
     key = clients[SEVEN[0]].session.key

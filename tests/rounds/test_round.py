@@ -525,7 +525,7 @@ def test_a_mistake_in_shapes_is_told_before_any_budget_is_reserved(tmp_path, fau
 
     model = MODEL if fault != "outputs" else build
     tables = {} if fault != "outputs" else {"model": {"kind": "own", "personal": ["0.bias"]}}
-    federation = Federation.from_mapping(tables).bound(NAMES, model)
+    federation = Federation.from_mapping(tables).bound(NAMES, model, units=40)
     keyring = local_parties(federation)[0]["alder"]
     with pytest.raises((ModelError, DataError), match=words):
         Client(federation, "alder", model, data, keyring, tmp_path, simulation=Simulation())
@@ -660,7 +660,7 @@ def test_batchnorm_is_refused_with_its_layers_name(tmp_path):
             torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1), torch.nn.Flatten(0)
         )
 
-    federation = Federation.from_mapping({"model": {"kind": "own", "personal": ["2.*"]}}).bound(NAMES, build)
+    federation = Federation.from_mapping({"model": {"kind": "own", "personal": ["2.*"]}}).bound(NAMES, build, units=40)
     keyrings, _ = local_parties(federation)
     with pytest.raises(ModelError, match=r'"?1"?.*GroupNorm'):
         Client(federation, "alder", build, rows_of("alder"), keyrings["alder"], tmp_path)

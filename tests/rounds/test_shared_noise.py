@@ -22,7 +22,7 @@ def shared(names=SEVEN, **tables):
         "coupling": {"strength": 0.0},
         "similarity": {"every": 0},
         "release": {"experts": False},
-        "shared_noise": {"normaliser": 40 * len(names), "dropouts": 1},
+        "shared_noise": {"dropouts": 1},
     }
     return federation_of(names=names, **(defaults | tables))
 
@@ -68,7 +68,7 @@ def test_the_sum_is_that_of_rounded_gradients_and_shares(tmp_path, monkeypatch):
     before, support = clients["alder"].state.shared, support_of(clients["alder"], 1)
     rounds_of(coordinator, clients, count=1)
     client, noise = clients["alder"], federation.shape.noise
-    step = federation.privacy.clip * federation.training.learning_rate / noise.grid / federation.shared_noise.normaliser
+    step = federation.privacy.clip * federation.training.learning_rate / noise.grid / federation.all_units
     moved = before - client.state.shared
     expected = np.zeros_like(moved)
     expected[support] = sum(sent.values()) * step
@@ -141,7 +141,7 @@ def test_the_noise_on_the_mean_is_that_of_all_shares(tmp_path):
         rounds_of(coordinator, clients, count=1)
         steps.append(before - clients["alder"].state.shared)
     noise, privacy = federation.shape.noise, federation.privacy
-    expected = np.sqrt(7) * noise.scale / noise.grid * privacy.clip / federation.shared_noise.normaliser
+    expected = np.sqrt(7) * noise.scale / noise.grid * privacy.clip / federation.all_units
     values = np.concatenate(steps)
     assert values.std() == pytest.approx(expected, rel=5 / np.sqrt(2 * values.size))
     close_all(clients)
@@ -168,10 +168,9 @@ def test_a_run_of_the_local_runtime(tmp_path):
         ({"release": {"experts": True}}, "expert"),
         ({"training": {"steps": 2}}, "steps"),
         ({"sites": {"alder": {"weight": 2}}}, "weight"),
-        ({"shared_noise": {}}, "normaliser"),
-        ({"shared_noise": {"normaliser": 280, "colluders": 0}}, "colluders"),
-        ({"shared_noise": {"normaliser": 280, "colluders": 3}}, "third"),
-        ({"shared_noise": {"normaliser": 10**7}}, "normaliser"),
+        ({"shared_noise": {"colluders": 0}}, "colluders"),
+        ({"shared_noise": {"colluders": 3}}, "third"),
+        ({"sites": {"alder": {"units": 10**7}}}, "shared_noise"),
     ],
 )
 def test_what_the_mode_cannot_hold_is_refused(tables, message, tmp_path):
@@ -180,12 +179,7 @@ def test_what_the_mode_cannot_hold_is_refused(tables, message, tmp_path):
         close_all(clients)
 
 
-def test_more_units_than_declared_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="normaliser = 39"):
-        parties(shared(shared_noise={"normaliser": 39}), tmp_path)
-
-
 def test_two_hospitals_that_plan_other_noise_do_not_understand_each_other():
     federation = shared()
-    assert federation.digest != shared(shared_noise={"normaliser": 280, "dropouts": 0}).digest
+    assert federation.digest != shared(shared_noise={"dropouts": 0}).digest
     assert federation.shape.noise.shares == 5

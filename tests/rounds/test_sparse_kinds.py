@@ -92,7 +92,7 @@ def test_shared_noise_trains_the_support_alone():
             names=tuple("abcdefg"),
             sparsity={"kind": "select"},
             encryption={"masking": "pairwise"},
-            shared_noise={"normaliser": 300},
+            shared_noise={},
             coupling={"strength": 0.0},
             similarity={"every": 0},
             release={"experts": False},
@@ -163,6 +163,6 @@ def test_a_mixture_without_history_is_the_shared_model_with_the_own_head(tmp_pat
 
 def test_a_callable_chooses_what_is_personal():
     federation = federation_of().replace(sites={})
-    bound = federation.bound(NAMES, Deep, personal=lambda name, parameter: parameter.ndim == 1)
+    bound = federation.bound(NAMES, Deep, personal=lambda name, parameter: parameter.ndim == 1, units=40)
     assert bound.model.personal == ("body.0.bias", "body.2.bias", "head.bias")
     assert bound.shape.personal == 9

@@ -27,7 +27,7 @@ def run(task, folder: Path, epsilon: float, **tables):
             "trajectory": {"of": "mixture", "alpha": 0.0},
         }
         | tables
-    ).bound(task.sites, task.build_model)
+    ).bound(task.sites, task.build_model, units=200)
     training = {name: TensorDataset(site.train_x, site.train_y) for name, site in task.sites.items()}
     return simulate(federation, training, task.build_model, folder, seed=0, device="cpu")
 

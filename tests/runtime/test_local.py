@@ -20,7 +20,7 @@ class Watched(nn.Linear):
 def test_no_more_records_are_in_memory_at_once_than_asked_for(tmp_path):
     rows = torch.utils.data.TensorDataset(torch.eye(40)[:, :4], torch.arange(40) % 2.0)
     settings = {"rounds": 1, "model": {"kind": "own", "personal": []}, "encryption": {"scheme": "none"}}
-    bound = Federation.from_mapping(settings).bound(("alder", "birch", "cedar"), lambda: Watched(4, 1))
+    bound = Federation.from_mapping(settings).bound(("alder", "birch", "cedar"), lambda: Watched(4, 1), units=40)
     training = dict.fromkeys(bound.roster, rows)
     with simulate(bound, training, lambda: Watched(4, 1), tmp_path / "all", device="cpu"):
         assert 40 in SEEN

@@ -24,8 +24,8 @@ def test_a_lazy_layer_is_refused_by_name_with_what_it_lacks(layer, mend):
 
     federation = Federation.from_mapping({"model": {"kind": "own"}})
     for refused in (
-        lambda: federation.bound(["north", "south", "west"], build),
-        lambda: federation.changed("model", adapters=1).bound(["north", "south", "west"], build),
+        lambda: federation.bound(["north", "south", "west"], build, units=40),
+        lambda: federation.changed("model", adapters=1).bound(["north", "south", "west"], build, units=40),
         lambda: validate_model(build()),
         lambda: replace_unsupported(build()),
     ):

@@ -18,7 +18,7 @@ def federation(**tables):
 
 
 def test_defaults_are_valid_and_bind_to_a_model():
-    bound = federation().bound(NAMES, MLP)
+    bound = federation().bound(NAMES, MLP, units=40)
     assert bound.roster == NAMES
     assert (bound.shape.shared, bound.shape.personal) == (5 * 8 + 8 + 8, 1)
 
@@ -46,8 +46,8 @@ def test_defaults_are_valid_and_bind_to_a_model():
             {"lasso": {"penalty": 0.1}, "similarity": {"every": 1}, "coupling": {"strength": 0.1}},
             ["[coupling] strength", "[lasso]", "remove"],
         ),
-        ({"shared_noise": {}}, ["[shared_noise] normaliser", "must be declared"]),
-        ({"shared_noise": {"normaliser": 100}}, ["[shared_noise]", "masking"]),
+        ({"shared_noise": {"normaliser": 100}}, ["[shared_noise] normaliser", "units"]),
+        ({"shared_noise": {}}, ["[shared_noise]", "masking"]),
     ],
 )
 def test_a_bad_setting_is_named_with_its_file(tables, words):
@@ -68,7 +68,7 @@ def test_a_bad_setting_is_named_with_its_file(tables, words):
     ],
 )
 def test_a_table_that_is_off_or_spells_out_a_default_may_keep_the_rest(tables):
-    assert federation(**tables).bound(NAMES, MLP).roster == NAMES
+    assert federation(**tables).bound(NAMES, MLP, units=40).roster == NAMES
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_a_table_that_is_off_or_spells_out_a_default_may_keep_the_rest(tables):
 )
 def test_with_nothing_personal_none_is_coupled(tables, words):
     with pytest.raises(ConfigError, match=words):
-        federation(model={"personal": []}, **tables).bound(NAMES, MLP)
-    assert federation(**tables).bound(NAMES, MLP).shape.personal == 1
+        federation(model={"personal": []}, **tables).bound(NAMES, MLP, units=40)
+    assert federation(**tables).bound(NAMES, MLP, units=40).shape.personal == 1
 
 
 def test_with_nothing_personal_updates_can_still_be_compared():
-    assert federation(model={"personal": []}, similarity={"every": 2}).bound(NAMES, MLP).shape.personal == 0
+    assert federation(model={"personal": []}, similarity={"every": 2}).bound(NAMES, MLP, units=40).shape.personal == 0
 
 
 @pytest.mark.parametrize(
@@ -110,40 +110,40 @@ def test_a_missing_and_a_broken_file_are_config_errors(tmp_path):
 
 def test_too_few_hospitals_are_refused_and_two_only_on_request():
     with pytest.raises(ConfigError, match=r"1 hospital.*a sum needs 3"):
-        federation().bound(["only"], MLP)
+        federation().bound(["only"], MLP, units=40)
     with pytest.raises(ConfigError, match="read off the other's update"):
-        federation().bound(["one", "two"], MLP)
+        federation().bound(["one", "two"], MLP, units=40)
     with pytest.raises(ConfigError, match="a sum needs 2"):
-        federation(minimum=2).bound(["only"], MLP)
-    assert federation(minimum=2).bound(["one", "two"], MLP).roster == ("one", "two")
+        federation(minimum=2).bound(["only"], MLP, units=40)
+    assert federation(minimum=2).bound(["one", "two"], MLP, units=40).roster == ("one", "two")
 
 
 def test_a_setting_for_an_absent_hospital_is_refused():
     with pytest.raises(ConfigError, match="no such hospital"):
-        federation(sites={"d": {"weight": 2}}).bound(NAMES, MLP)
+        federation(sites={"d": {"weight": 2}}).bound(NAMES, MLP, units=40)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "x\n"])
 def test_a_name_that_is_no_file_name_is_refused(name):
     with pytest.raises(ConfigError, match="file name"):
-        federation().bound([*NAMES, name], MLP)
+        federation().bound([*NAMES, name], MLP, units=40)
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
     with pytest.raises(ModelError, match="neck"):
-        federation(model={"personal": ["neck.*"]}).bound(NAMES, MLP)
+        federation(model={"personal": ["neck.*"]}).bound(NAMES, MLP, units=40)
 
 
 def test_all_personal_is_refused_because_nothing_would_be_shared():
     with pytest.raises(ConfigError, match="nothing is shared"):
-        federation(model={"personal": ["*"]}).bound(NAMES, MLP)
+        federation(model={"personal": ["*"]}).bound(NAMES, MLP, units=40)
 
 
 def test_the_digest_covers_settings_scheme_and_model_but_no_budget():
-    bound = federation().bound(NAMES, MLP)
-    assert bound.digest == federation().bound(reversed(NAMES), MLP).digest
+    bound = federation().bound(NAMES, MLP, units=40)
+    assert bound.digest == federation().bound(reversed(NAMES), MLP, units=40).digest
     assert bound.digest != bound.changed("encryption", scheme="none").digest
-    assert bound.digest != federation().bound(NAMES, partial(build_model, "mlp", 6)).digest
+    assert bound.digest != federation().bound(NAMES, partial(build_model, "mlp", 6), units=40).digest
     assert bound.digest == bound.changed("privacy", budget=9.0).digest == bound.without_budgets().digest
 
 
@@ -154,12 +154,15 @@ def test_the_digest_covers_buffers(persistent):
         model.register_buffer("scale", torch.tensor([number]), persistent=persistent)
         return model
 
-    bound = [federation(model={"kind": "own"}).bound(NAMES, partial(build, number)) for number in (1.0, 1.0, 1.0001)]
+    bound = [
+        federation(model={"kind": "own"}).bound(NAMES, partial(build, number), units=40)
+        for number in (1.0, 1.0, 1.0001)
+    ]
     assert bound[0].digest == bound[1].digest != bound[2].digest
 
 
 def test_the_coordinators_copy_holds_no_budget():
-    bound = federation(privacy={"budget": 7.5}, sites={"a": {"budget": 3.5}}).bound(NAMES, MLP)
+    bound = federation(privacy={"budget": 7.5}, sites={"a": {"budget": 3.5}}).bound(NAMES, MLP, units=40)
     assert bound.budget_of("a") == 3.5 and bound.budget_of("b") == 7.5
     assert "7.5" not in repr(bound.without_budgets()) and "3.5" not in repr(bound.without_budgets())
 
@@ -172,7 +175,7 @@ def test_changed_checks_again():
 def test_an_own_model_starts_alike_everywhere():
     settings = federation(model={"kind": "own", "personal": ["1.*"]})
     build = lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))  # noqa: E731
-    assert settings.bound(NAMES, build).digest == settings.bound(NAMES, build).digest
+    assert settings.bound(NAMES, build, units=40).digest == settings.bound(NAMES, build, units=40).digest
 
 
 LABELS = {

@@ -72,7 +72,7 @@ def test_blocks_that_are_all_sent_are_a_note_so_that_densities_can_be_compared()
 
 def test_a_hidden_layer_that_is_not_there_is_a_note():
     settings = {"model": {"kind": "logistic", "hidden": 16}}
-    bound = Federation.from_mapping(settings).bound(NAMES, partial(build_model, "logistic", 6))
+    bound = Federation.from_mapping(settings).bound(NAMES, partial(build_model, "logistic", 6), units=40)
     (note,) = idle_settings(bound)
     assert note.startswith("[model] hidden had no effect")
 

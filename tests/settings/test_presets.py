@@ -10,7 +10,7 @@ from securepfl.errors import ConfigError
 from securepfl.settings.federation import Federation
 from securepfl.settings.presets import PRESETS, preset_notes
 
-NEEDED = {"shared-noise": {"shared_noise": {"normaliser": 400}}}
+NEEDED: dict = {}
 
 
 def federation(preset, **tables):
@@ -69,10 +69,9 @@ def test_in_a_logistic_model_the_weights_are_what_is_personal_in_groups():
         ("network-lasso", {"model": {"personal": []}}, "[model] personal"),
         ("experts", {"release": {"experts": False}}, "[release] experts"),
         ("experts", {"trajectory": {"of": "mixture"}}, "[trajectory] of"),
-        ("experts", {"encryption": {"masking": "pairwise"}, "shared_noise": {"normaliser": 9}}, "[shared_noise]"),
+        ("experts", {"encryption": {"masking": "pairwise"}, "shared_noise": {}}, "[shared_noise]"),
         ("shared-noise", {"similarity": {"every": 2}}, "[similarity] every"),
         ("shared-noise", {"encryption": {"masking": "none"}}, "[encryption] masking"),
-        ("shared-noise", {"shared_noise": {}}, "[shared_noise] normaliser"),
         ("few-bytes", {"sparsity": {"density": 1.0}}, "[sparsity] density"),
     ],
 )
@@ -102,6 +101,7 @@ def test_a_run_says_what_its_preset_set(tmp_path):
     (tmp_path / "rows.csv").write_text("\n".join(rows))
     (tmp_path / "federation.toml").write_text(
         'preset = "personal-intercept"\nrounds = 2\n[model]\nkind = "logistic"\n[data]\nlabel = "ill"\nsite = "site"\n'
+        "[sites]\na.units = 8\nb.units = 8\nc.units = 8\n"
         "[data.ranges]\nage = { centre = 50, spread = 15 }\n"
     )
     arguments = ["run", str(tmp_path / "federation.toml"), "--data", str(tmp_path / "rows.csv"), "--seed", "1"]

@@ -66,7 +66,7 @@ def test_no_sum_leaves_its_field_but_with_the_chance_that_delta_pays(units):
 
 @pytest.mark.parametrize("changes", [{"units": 10**6}, {"units": 50_000, "dimension": 10**6}])
 def test_more_than_fits_is_refused_rather_than_drowned_in_rounding(changes):
-    with pytest.raises(ConfigError, match="normaliser"):
+    with pytest.raises(ConfigError, match="shared_noise"):
         plan(**changes)
 
 

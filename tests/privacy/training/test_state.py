@@ -291,11 +291,11 @@ def test_what_no_probe_can_see_leaves_neither_in_a_message_nor_in_a_model(tmp_pa
     if noise == "shared":
         settings |= {
             "privacy": {"epsilon": 8.0},
-            "shared_noise": {"normaliser": 400},
+            "shared_noise": {},
             "training": {"steps": 1},
             "encryption": {"masking": "pairwise"},
         }
-    federation = Federation.from_mapping(settings).bound(NAMES, leaking)
+    federation = Federation.from_mapping(settings).bound(NAMES, leaking, units=40)
     coordinator, clients = parties(federation, tmp_path, model=leaking)
     client, invitations = clients["alder"], coordinator.invite()
     LEAKS[0] = True
@@ -311,7 +311,9 @@ def test_what_no_probe_can_see_leaves_neither_in_a_message_nor_in_a_model(tmp_pa
 
 
 def test_a_run_leaves_the_public_start_in_all_that_does_not_train(tmp_path):
-    federation = Federation.from_mapping({"rounds": 1, "encryption": {"scheme": "none"}}).bound(NAMES, leaking)
+    federation = Federation.from_mapping({"rounds": 1, "encryption": {"scheme": "none"}}).bound(
+        NAMES, leaking, units=40
+    )
     coordinator, clients = parties(federation, tmp_path, model=leaking)
     exchange(coordinator, clients)
     for client in clients.values():

@@ -1,0 +1,48 @@
+"""How common each outcome is, as declared from public knowledge: a number in (0, 1), or a share of each class."""
+
+import math
+from collections.abc import Mapping
+
+Prevalence = float | Mapping[str, float]
+
+
+def require_shares(prevalence: Prevalence | None) -> None:
+    """Raise ValueError for a share outside (0, 1).
+
+    >>> require_shares(0.3)
+    >>> require_shares({"mild": 0.7, "severe": 1.3})
+    Traceback (most recent call last):
+    ValueError: prevalence of severe = 1.3: must be between 0 and 1 (write 0.3 for 30 %)
+    """
+    shares = prevalence if isinstance(prevalence, Mapping) else {} if prevalence is None else {"": prevalence}
+    for name, share in shares.items():
+        if not (math.isfinite(share) and 0 < share < 1):
+            of = f" of {name}" if name else ""
+            raise ValueError(f"prevalence{of} = {share}: must be between 0 and 1 (write 0.3 for 30 %)")
+
+
+def in_order(prevalence: Prevalence, task: str, names: tuple[str, ...]) -> tuple[float, ...]:
+    """The shares in the order of `names`, the classes or labels of `task`; one of a binary task.
+
+    Classes' shares are divided by their sum, which must be 1 but for rounding. Raises ValueError, saying what to
+    declare.
+
+    >>> in_order({"severe": 0.25, "mild": 0.75}, "multiclass", ("mild", "severe"))
+    (0.75, 0.25)
+    """
+    if task == "regression":
+        raise ValueError("prevalence has no place in a regression; declare the number's centre in [data] label_range")
+    if task == "binary":
+        if isinstance(prevalence, Mapping):
+            raise ValueError("prevalence of a binary task is one number, the share of label 1")
+        return (prevalence,)
+    if not isinstance(prevalence, Mapping) or set(prevalence) != set(names):
+        shares = ", ".join(f'"{name}" = ...' for name in names)
+        raise ValueError(f"prevalence of a {task} task: declare {{ {shares} }}")
+    ordered = tuple(float(prevalence[name]) for name in names)
+    if task == "multilabel":
+        return ordered
+    total = math.fsum(ordered)
+    if abs(total - 1) > 0.02:
+        raise ValueError(f"prevalence: the classes' shares sum to {total:.3g}, not 1")
+    return tuple(share / total for share in ordered)
