@@ -45,6 +45,8 @@ class History:
     """
 
     lines: int = 0
+    origin: str = NO_LINE
+    """Hash of the first line."""
     head: str = NO_LINE
     time: str = ""
     """Of the last line."""
@@ -89,6 +91,7 @@ class History:
         self.lines += 1
         self.time = line.time
         self.head = hashlib.sha256(data).hexdigest()
+        self.origin = self.head if self.lines == 1 else self.origin
 
     def check(self, line: AnyLine) -> None:
         """Raises ValueError, saying what is wrong with it, where `line` cannot be the next line."""

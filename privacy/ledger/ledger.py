@@ -157,6 +157,21 @@ class Ledger:
         return self._history.head
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def lines(self) -> int:
+        """How many lines it has."""
+        return self._history.lines
+
+    @property
+    def origin(self) -> str:
+        """SHA-256 of its first line, in hex: what tells this ledger from others, however long it grows."""
+        return self._history.origin
+
+    @property
     def run(self) -> str:
         """Name of this run: hand it to Ledger.open to resume."""
         return self._session.run

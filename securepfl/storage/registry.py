@@ -1,0 +1,459 @@
+"""A hospital's registry: all its ledgers, and by which records each is found again. It never lies inside a run.
+
+PLACE/SITE holds `registry.json` (which data sets there are, and each ledger's last known line), `key` (32 bytes, this
+hospital's alone), and for each data set its ledger `ID.jsonl` and `ID.rows`, the keyed fingerprints of its records.
+What a simulation spends stands in ledgers of its own, `ID.simulated.jsonl`.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from securepfl.errors import ConfigError, LedgerError, StorageError
+from securepfl.privacy.ledger.claims import Claim, Seen, decide
+from securepfl.privacy.ledger.file import read_unheld
+from securepfl.privacy.ledger.fingerprints import (
+    Fingerprints,
+    Identities,
+    decode_fingerprints,
+    encode_fingerprints,
+)
+from securepfl.privacy.ledger.ledger import Ledger
+from securepfl.privacy.ledger.lines import Session, decode_line, split_lines
+from securepfl.storage.folder import storage_error, write_bytes
+
+SCHEMA: Final = 1
+LISTING: Final = "registry.json"
+KEY: Final = "key"
+PLACE_VARIABLE: Final = "SECUREPFL_LEDGERS"
+_WAIT_SECONDS: Final = 60.0
+
+Kind = Literal["real", "simulated", "seeded"]
+Opener = Callable[[Path, str], Ledger]
+"""Opens the ledger at a path, about the data set of that name in its lines."""
+
+
+def ledgers_place() -> Path:
+    """Where hospitals' registries lie unless somebody says otherwise: $SECUREPFL_LEDGERS, else
+    $XDG_STATE_HOME/securepfl/ledgers, else ~/.local/state/securepfl/ledgers.
+    """
+    if given := os.environ.get(PLACE_VARIABLE):
+        return Path(given).expanduser()
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "securepfl" / "ledgers"
+
+
+class DataSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One data set of a registry and its ledger.
+
+    name: what the ledger's lines call it, which is its id unless it was taken over. origin, head: SHA-256 of the
+    ledger's first and last known line, `lines` how many there were. marks: fingerprints in its file, 0 where its
+    records are not known. twins: by kind of identity, the share of records that another one equals. `registry.json`
+    holds these: under one SCHEMA no field may change.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    origin: str = ""
+    head: str = ""
+    lines: int = 0
+    marks: int = 0
+    twins: dict[str, float] = {}
+
+    @property
+    def stem(self) -> str:
+        """What its files are called, without the suffix."""
+        return self.id if self.kind == "real" else f"{self.id}.{self.kind}"
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """registry.json. `registry` names it, `key` is a hash of its key, by which another is noticed."""
+
+    schema: int
+    site: str
+    registry: str
+    key: str
+    data_sets: tuple[DataSet, ...] = ()
+
+    def with_data_set(self, one: DataSet) -> "Listing":
+        """With `one` in place of an earlier entry of its id and kind, or added."""
+        others = [other for other in self.data_sets if (other.id, other.kind) != (one.id, one.kind)]
+        return msgspec.structs.replace(self, data_sets=(*others, one))
+
+
+@dataclass(frozen=True)
+class Charged:
+    """An open ledger, the data set that it belongs to, the registry's name, and what the hospital must know of it."""
+
+    ledger: Ledger
+    data_set: str
+    registry: str
+    notes: tuple[str, ...]
+
+
+class Registry:
+    """The registry of the hospital `site` at `place`: `Registry(place, site)` touches no file.
+
+    | guaranteed | unless |
+    |---|---|
+    | records that a ledger knows are charged to it, under whatever name, path or order, and in part | see claims.py |
+    | an older copy in the place of a ledger, of the fingerprints or of the key is refused | all of it is older |
+    | a ledger that is listed and missing, or there and not listed, is refused | |
+    | a call that raises leaves what was on disk, or the same and records that count as known | |
+    | several processes may use it at once | they ignore flock |
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     Registry(Path(place), "north").find({"features": [b"ann", b"bo"]}, None, "real")
+    Claim(id='north', new=True, notes=())
+    """
+
+    def __init__(self, place: Path, site: str) -> None:
+        self.folder, self.site = place / site, site
+
+    def data_sets(self) -> tuple[DataSet, ...]:
+        """All data sets, by name; none where there is no registry yet. Raises LedgerError, StorageError."""
+        if not self._exists():
+            return ()
+        with self._locked():
+            return tuple(sorted(self._listing().data_sets, key=lambda one: (one.id, one.kind)))
+
+    def ledger_path(self, id_: str, kind: Kind) -> Path:
+        """Where the ledger of a data set lies, or will lie."""
+        return self.folder / f"{DataSet(id=id_, name=id_, kind=kind).stem}.jsonl"
+
+    def find(self, identities: Identities, declared: str | None, kind: Kind) -> Claim:
+        """Which ledger `open` would charge. Writes nothing. Raises as `open`."""
+        _check_id(self.site, declared)
+        if not self._exists():
+            return decide(self.site, declared, ())
+        with self._locked():
+            listing = self._listing()
+            return self._claim(listing, Fingerprints.of(self._key(listing), identities), declared, kind)
+
+    def open(self, identities: Identities, declared: str | None, kind: Kind, opener: Opener) -> Charged:
+        """The open ledger of the records with these `identities`, which count as known from then on.
+
+        declared: the data set's id, None where nobody named it. kind: ledgers of real runs and of simulations are kept
+        apart. Raises LedgerError where no one ledger can be charged (claims.py) or a file is older than what the
+        registry knows, missing or damaged; ConfigError for an id that cannot be a file's name; StorageError; and what
+        `opener` raises.
+        """
+        _check_id(self.site, declared)
+        with self._locked(create=True):
+            listing = self._listing(create=True)
+            prints = Fingerprints.of(self._key(listing), identities)
+            claim = self._claim(listing, prints, declared, kind)
+            held = _entry(listing, claim.id, kind) or _new_entry(listing, claim.id, kind)
+            self._check_head(held)
+            ledger = opener(self._path(held), held.name)
+            try:
+                known = np.union1d(self._marks(held), prints.together)
+                write_bytes(self._path(held, ".rows"), encode_fingerprints(known))
+                self._write(listing.with_data_set(_after(held, ledger, prints, len(known))))
+            except BaseException:
+                ledger.close()
+                raise
+        return Charged(ledger, claim.id, listing.registry, claim.notes)
+
+    def remember(self, data_set: str, kind: Kind, ledger: Ledger) -> None:
+        """Note the ledger's last line: an older copy in its place is refused from now on. Raises StorageError."""
+        with self._locked():
+            listing = self._listing()
+            held = _entry(listing, data_set, kind)
+            if held is None:
+                raise LedgerError(f"{self.folder / LISTING}: lists no data set {data_set} any more; {_RESTORE}")
+            self._write(listing.with_data_set(msgspec.structs.replace(held, head=ledger.head, lines=ledger.lines)))
+
+    def take_in(self, old: Path, declared: str | None, kind: Kind) -> str | None:
+        """Take over a ledger that an earlier version kept at `old`: its data set's id, under which its records must now
+        be opened once; None where there is nothing to take over, or it was before.
+
+        The file is copied and stays as it was. Raises LedgerError where it went on after it was taken over, or
+        `declared` has a ledger already; StorageError.
+        """
+        data = read_unheld(old)
+        lines = split_lines(data)[0]
+        if not lines:
+            return None
+        session = _last_session(old, lines)
+        if _kind_of(session) != kind or session.site != self.site:
+            return None
+        _check_id(self.site, declared)
+        with self._locked(create=True):
+            listing = self._listing(create=True)
+            hashes = _hashes(lines)
+            taken = next((one for one in listing.data_sets if one.origin == hashes[0]), None)
+            if taken is not None:
+                self._check_not_gone_on(old, hashes, taken)
+                return None if self._rows_known(taken) else taken.id
+            made = self._entry_for(listing, old, declared or session.data_set, declared is not None, kind)
+            made = msgspec.structs.replace(
+                made, name=session.data_set, origin=hashes[0], head=hashes[-1], lines=len(lines)
+            )
+            write_bytes(self._path(made), data)
+            self._write(listing.with_data_set(made))
+            return made.id
+
+    # Below: steps within the lock.
+
+    def _claim(self, listing: Listing, prints: Fingerprints, declared: str | None, kind: Kind) -> Claim:
+        twins = prints.twins
+        seen = [self._seen(one, prints, twins) for one in listing.data_sets if one.kind == kind]
+        return decide(self.site, declared, seen)
+
+    def _seen(self, one: DataSet, prints: Fingerprints, twins: dict[str, float]) -> Seen:
+        known = prints.found_in(self._marks(one))
+        shares = {kind: count / len(prints.kinds[kind]) for kind, count in known.items()}
+        lower = {kind: min(share, one.twins.get(kind, share)) for kind, share in twins.items()}
+        return Seen(one.id, shares, lower, rows_known=self._rows_known(one))
+
+    def _rows_known(self, one: DataSet) -> bool:
+        """Whether its records were ever seen, and what they are known by is there."""
+        return self._path(one, ".rows").exists()
+
+    def _marks(self, one: DataSet) -> NDArray[np.bytes_]:
+        """The fingerprints of a data set; none where its file is missing, see claims.py for what follows from that."""
+        path = self._path(one, ".rows")
+        try:
+            marks = decode_fingerprints(path.read_bytes())
+        except FileNotFoundError:
+            return np.array([], "S16")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
+        except ValueError as error:
+            raise LedgerError(f"{path}: {error}; {_RESTORE}") from None
+        if len(marks) < one.marks:
+            raise LedgerError(f"{path}: knows {len(marks)} fingerprints where {one.marks} were; {_RESTORE}")
+        return marks
+
+    def _check_head(self, one: DataSet) -> None:
+        """Raises LedgerError where the ledger lacks the last line that the registry knows of."""
+        path = self._path(one)
+        lines = split_lines(_read(path))[0]
+        if one.lines and one.head not in _hashes(lines):
+            found = f"has {len(lines)} lines, and not the one" if lines else "is missing or empty, and was"
+            raise LedgerError(
+                f"{path}: {found} with which it ended when it was last used (line {one.lines}): an older copy stands "
+                "there, and what was spent since would be forgotten; restore the latest one"
+            )
+
+    def _check_not_gone_on(self, old: Path, hashes: list[str], taken: DataSet) -> None:
+        ours = _hashes(split_lines(_read(self._path(taken)))[0])
+        if hashes[-1] not in ours:
+            raise LedgerError(
+                f"{old}: went on after it was taken over as {self._path(taken)}, so each lacks what the other tells; "
+                "do not use the earlier securepfl beside this one, and move the older of the two files away"
+            )
+
+    def _entry_for(self, listing: Listing, old: Path, wanted: str, declared: bool, kind: Kind) -> DataSet:
+        """A new entry, of the id `wanted` or, where that is taken and nobody declared it, numbered."""
+        taken = {one.id for one in listing.data_sets if one.kind == kind}
+        if wanted in taken and declared:
+            raise LedgerError(
+                f"{old}: would be the ledger of data set {wanted}, which has one, {self.ledger_path(wanted, kind)}; if "
+                "both count the same records, leave these out, else declare another [data] id"
+            )
+        id_, number = wanted, 1
+        while id_ in taken:
+            number += 1
+            id_ = f"{wanted}-{number}"
+        _check_id(self.site, id_)
+        return _new_entry(listing, id_, kind)
+
+    def _path(self, one: DataSet, suffix: str = ".jsonl") -> Path:
+        return self.folder / f"{one.stem}{suffix}"
+
+    def _exists(self) -> bool:
+        try:
+            return self.folder.is_dir() and any(self.folder.iterdir())
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be read ({error.strerror}); mend its rights") from None
+
+    def _listing(self, *, create: bool = False) -> Listing:
+        """registry.json, checked against the files beside it; where there is no file at all, a new one (`create`)."""
+        path = self.folder / LISTING
+        try:
+            listing = msgspec.json.decode(path.read_bytes(), type=Listing)
+        except FileNotFoundError:
+            if create and not self._others():
+                return self._new()
+            raise LedgerError(f"{path}: is missing, but ledgers lie beside it; {_RESTORE}") from None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise LedgerError(f"{path}: is damaged; {_RESTORE}") from None
+        if listing.schema != SCHEMA:
+            raise LedgerError(f"{path}: schema {listing.schema}, but this securepfl reads {SCHEMA}; upgrade it")
+        if listing.site != self.site:
+            raise LedgerError(f"{path}: is {listing.site}'s, not {self.site}'s; give each hospital its own folder")
+        self._check_listed(listing)
+        return self._with_key(listing) if create else listing
+
+    def _with_key(self, listing: Listing) -> Listing:
+        """With a new key where somebody took the key away and all that was made with it."""
+        if (self.folder / KEY).exists() or any(self.folder.glob("*.rows")):
+            return listing
+        forgotten = tuple(msgspec.structs.replace(one, marks=0, twins={}) for one in listing.data_sets)
+        key = self._new_key()
+        listing = msgspec.structs.replace(listing, key=_hash_of_key(key), data_sets=forgotten)
+        self._write(listing)
+        return listing
+
+    def _others(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.suffix in (".jsonl", ".rows")]
+
+    def _check_listed(self, listing: Listing) -> None:
+        """Raises LedgerError for a ledger that spent and is not listed: an older registry.json stands there."""
+        stems = {one.stem for one in listing.data_sets}
+        for path in self.folder.glob("*.jsonl"):
+            if path.stem not in stems and b'"reservation"' in _read(path):
+                raise LedgerError(
+                    f"{self.folder / LISTING}: does not list {path.name}, so it is older than that ledger; {_RESTORE}"
+                )
+
+    def _new(self) -> Listing:
+        key = self._new_key()
+        listing = Listing(schema=SCHEMA, site=self.site, registry=secrets.token_hex(8), key=_hash_of_key(key))
+        self._write(listing)
+        return listing
+
+    def _new_key(self) -> bytes:
+        key = secrets.token_bytes(32)
+        write_bytes(self.folder / KEY, key)
+        return key
+
+    def _key(self, listing: Listing) -> bytes:
+        path = self.folder / KEY
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError:
+            if not any(self.folder.glob("*.rows")):  # nothing was made with it
+                return secrets.token_bytes(32)
+            key = b""
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
+        if len(key) != 32 or _hash_of_key(key) != listing.key:
+            raise LedgerError(
+                f"{path}: is missing or another than this registry's, and without it no record is known; {_RESTORE}; "
+                "if there is none, remove it and all .rows files: each data set must then be opened under its own id"
+            )
+        return key
+
+    def _write(self, listing: Listing) -> None:
+        write_bytes(self.folder / LISTING, msgspec.json.format(msgspec.json.encode(listing), indent=2) + b"\n")
+
+    @contextmanager
+    def _locked(self, *, create: bool = False) -> Iterator[None]:
+        """One process at a time, for as long as a claim takes: milliseconds, or seconds for a million records."""
+        try:
+            if create:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error(self.folder, error) from None
+        try:
+            _lock(descriptor, self.folder)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+_RESTORE: Final = "restore the registry's folder from its latest copy"
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StorageError(f"{folder}: in use by another process for a minute; stop it and try again") from None
+            time.sleep(0.01)
+        except OSError as error:
+            raise storage_error(folder, error) from None
+        else:
+            return
+
+
+def _entry(listing: Listing, id_: str, kind: Kind) -> DataSet | None:
+    return next((one for one in listing.data_sets if (one.id, one.kind) == (id_, kind)), None)
+
+
+def _new_entry(listing: Listing, id_: str, kind: Kind) -> DataSet:
+    """Raises ConfigError for an id whose files another data set has where a disk knows no capitals."""
+    made = DataSet(id=id_, name=id_, kind=kind)
+    like = next((one.id for one in listing.data_sets if one.stem.casefold() == made.stem.casefold()), None)
+    if like is not None:
+        raise ConfigError(f"{listing.site}: data set id {id_!r} reads like {like!r}; write one id one way, or another")
+    return made
+
+
+def _after(held: DataSet, ledger: Ledger, prints: Fingerprints, marks: int) -> DataSet:
+    """The entry once `ledger` is open and the records of `prints` are known."""
+    twins = {kind: min(share, held.twins.get(kind, share)) for kind, share in prints.twins.items()}
+    return msgspec.structs.replace(
+        held, origin=ledger.origin, head=ledger.head, lines=ledger.lines, marks=marks, twins={**held.twins, **twins}
+    )
+
+
+def _check_id(site: str, id_: str | None) -> None:
+    """Raises ConfigError for an id that cannot be a file's name."""
+    if id_ is None:
+        return
+    plain = 0 < len(id_) <= 100 and id_.isprintable() and id_ == id_.strip() and not set(id_) & set('/\\:"')
+    if not plain or id_.startswith(".") or id_.endswith((".simulated", ".seeded")):
+        raise ConfigError(
+            f"{site}: the data set's id {id_!r} cannot be a file's name; give [data] id, or data_set=, of up to 100 "
+            "letters, digits, blanks and hyphens"
+        )
+
+
+def _hash_of_key(key: bytes) -> str:
+    return hashlib.blake2b(b"securepfl registry", key=key, digest_size=16).hexdigest()
+
+
+def _hashes(lines: list[bytes]) -> list[str]:
+    return [hashlib.sha256(line).hexdigest() for line in lines]
+
+
+def _read(path: Path) -> bytes:
+    """The bytes at `path`, none where there is no file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
+
+
+def _last_session(path: Path, lines: list[bytes]) -> Session:
+    found = None
+    for number, data in enumerate(lines, start=1):
+        try:
+            line = decode_line(data)
+        except ValueError as error:
+            raise LedgerError(f"{path}: line {number} {error}; restore the ledger from a copy, never edit it") from None
+        found = line if isinstance(line, Session) else found
+    if found is None:
+        raise LedgerError(f"{path}: begins with no session, as every ledger does; restore it from a copy")
+    return found
+
+
+def _kind_of(session: Session) -> Kind:
+    if session.seeded:
+        return "seeded"
+    return "simulated" if session.simulation else "real"
