@@ -50,7 +50,7 @@ def table_of(outcomes: list[Outcome], without: tuple[str, ...]) -> Table:
     table = Table("model", "accuracy", "balanced accuracy", "AUROC", title=title, title_justify="left")
     for model in MODELS:
         means = [outcome.mean(without)[model] for outcome in outcomes]
-        names = [metric.name for metric in BINARY.metrics]
+        names = [metric.name for metric in BINARY.metrics if not metric.detail]
         table.add_row(
             model,
             *(interval([value for m in means if (value := m[name]) is not None]) for name in names),

@@ -54,7 +54,7 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
 
 def closing_output(console: Console, result: dict[str, Any]) -> None:
     """Print the closing tables and everything that the reader must know about them."""
-    metrics = tuple(result["metrics"]["titles"])
+    metrics = tuple(result["metrics"]["shown"])
     whole = _metrics_table(result, metrics)
     for table in [whole] if fits(console, whole) else [_metrics_table(result, (metric,)) for metric in metrics]:
         console.print(table)

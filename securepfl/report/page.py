@@ -54,7 +54,8 @@ def _metrics(result: dict[str, Any]) -> str:
     rows = {name: (f"{site['train']}/{site['test']}", site["metrics"]) for name, site in result["sites"].items()}
     rows["mean"] = ("", result["mean"])
     tables = []
-    for metric, title in result["metrics"]["titles"].items():
+    for metric in result["metrics"]["shown"]:
+        title = result["metrics"]["titles"][metric]
         cells = [
             [name, size, *(_number(found[model][metric]) for model in MODELS)] for name, (size, found) in rows.items()
         ]

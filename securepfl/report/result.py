@@ -26,6 +26,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "task": outcome.task.name,
         "metrics": {
             "titles": {metric.name: metric.title for metric in outcome.task.metrics},
+            "shown": [metric.name for metric in outcome.task.metrics if not metric.detail],
             "decides": outcome.task.deciding,
             "majority": outcome.task.baseline_title,
         },

@@ -6,14 +6,14 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
 from torch import Tensor
 from torch.nn import functional
 
 from securepfl.tasks.labels import first_bad, other_shape, shape_text
-from securepfl.tasks.metrics import auroc, binary_balanced_accuracy, check_probabilities
+from securepfl.tasks.metrics import auprc, auroc, balanced_accuracy, calibration, check_probabilities, mean, recall
 from securepfl.tasks.prediction import probabilities
-from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape, no_labels
+from securepfl.tasks.resampling import score
+from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, OperatingPoint, Predictions, Shape, no_labels
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,13 @@ class Binary:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy"),
         Metric("balanced_accuracy", "balanced accuracy"),
-        Metric("auroc", "AUROC"),
+        Metric("auroc", "AUROC", ranks=True),
+        Metric("auprc", "AUPRC", ranks=True, detail=True),
+        Metric("sensitivity", "sensitivity", detail=True),
+        Metric("specificity", "specificity", detail=True),
+        Metric("brier", "Brier score", higher_is_better=False, detail=True),
+        Metric("calibration_slope", "calibration slope", detail=True),
+        Metric("calibration_intercept", "calibration intercept", detail=True),
     )
     deciding: ClassVar[str] = "balanced_accuracy"
     outputs: ClassVar[int] = 1
@@ -64,15 +70,36 @@ class Binary:
         """No or yes, [n, 1, 2]."""
         return _pairs(outputs)[:, None, :]
 
-    def evaluate(self, predictions: NDArray[np.floating], labels: Labels) -> Metrics:
-        """Accuracy and balanced accuracy at 1/2, and AUROC; the last two need both classes, all need a row."""
+    def decide(self, predictions: Predictions, point: OperatingPoint = ()) -> NDArray[np.int64]:
+        """1 from the threshold up.
+
+        >>> Binary().decide(np.array([0.2, 0.4]), (0.3,)).tolist()
+        [0, 1]
+        """
+        return (predictions >= (point[0] if point else 0.5)).astype(np.int64)
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """All need a row; all but accuracy and Brier score both classes, sensitivity and specificity the one each."""
         _check(predictions, labels)
-        truth, decided = labels.astype(np.int64), (predictions >= 0.5).astype(np.int64)
+        truth, answer = labels.astype(np.int64), decided.astype(np.int64)
+        slope, intercept = calibration(truth, predictions, weights)
         return {
-            "accuracy": float(accuracy_score(truth, decided)) if truth.size else None,
-            "balanced_accuracy": binary_balanced_accuracy(truth, decided),
-            "auroc": auroc(truth, predictions),
+            "accuracy": mean(truth == answer, weights),
+            "balanced_accuracy": balanced_accuracy(truth, answer, weights),
+            "auroc": auroc(truth, predictions, weights),
+            "auprc": auprc(truth, predictions, weights),
+            "sensitivity": recall(truth, answer, 1, weights),
+            "specificity": recall(truth, answer, 0, weights),
+            "brier": mean(np.square(predictions - truth), weights),
+            "calibration_slope": slope,
+            "calibration_intercept": intercept,
         }
+
+    def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
+        """See measure; decided at the threshold (default 1/2)."""
+        return score(self, predictions, labels, point).point
 
     def baseline(self, labels: Labels, rows: int) -> Predictions:
         """The commoner class, 1 on a tie."""
@@ -84,9 +111,9 @@ class Binary:
         """Both classes."""
         return "hold one class" if len(np.unique(labels)) < 2 else ""
 
-    def columns(self, predictions: Predictions) -> dict[str, NDArray[np.generic]]:
-        """The probability of 1, and 1 from a half up."""
-        return {"probability": predictions, "prediction": (predictions >= 0.5).astype(np.int64)}
+    def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> dict[str, NDArray[np.generic]]:
+        """The probability of 1, and 1 from the threshold up."""
+        return {"probability": predictions, "prediction": self.decide(predictions, point)}
 
 
 BINARY = Binary()

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from securepfl.tasks.labels import first_bad, not_whole, shape_text
-from securepfl.tasks.metrics import auroc, balanced_accuracy, check_probabilities, mean_known
+from securepfl.tasks.metrics import auprc, auroc, balanced_accuracy, check_probabilities, mean, mean_known
 from securepfl.tasks.prediction import probabilities
-from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape, no_labels
+from securepfl.tasks.resampling import score
+from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, OperatingPoint, Predictions, Shape, no_labels
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Multiclass:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy"),
         Metric("balanced_accuracy", "balanced accuracy"),
-        Metric("mean_auroc", "mean AUROC"),
+        Metric("mean_auroc", "mean AUROC", ranks=True),
+        Metric("mean_auprc", "mean AUPRC", ranks=True, detail=True),
+        Metric("brier", "Brier score", higher_is_better=False, detail=True),
     )
     deciding: ClassVar[str] = "balanced_accuracy"
     baseline_title: ClassVar[str] = "majority"
@@ -84,17 +87,38 @@ class Multiclass:
         """One class of k, [n, 1, k]."""
         return outputs[:, None, :]
 
-    def evaluate(self, predictions: Predictions, labels: Labels) -> Metrics:
-        """Of the most probable class; AUROC of each class against the rest, where rows are of both."""
+    def decide(self, predictions: Predictions, point: OperatingPoint = ()) -> NDArray[np.int64]:
+        """The most probable class; with declared shares, the one most probable for its share.
+
+        Of two classes that is the one whose probability passes its share, as in a binary task.
+
+        >>> Multiclass().decide(np.array([[0.7, 0.2, 0.1]]), (0.8, 0.1, 0.1)).tolist()
+        [1]
+        """
+        return (predictions / np.array(point) if point else predictions).argmax(axis=1)
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """AUROC and AUPRC are the mean over classes, each against the rest, where rows are of both; the Brier score is
+        the sum over classes.
+        """
         if predictions.ndim != 2 or labels.shape != predictions.shape[:1]:
             raise ValueError(f"probabilities {predictions.shape} and labels {labels.shape}: must be [n, k] and [n]")
         check_probabilities(predictions)
-        truth, decided = labels.astype(np.int64), predictions.argmax(axis=1)
+        truth, answer, resamples = labels.astype(np.int64), decided.astype(np.int64), len(weights)
+        each = [(truth == one, predictions[:, one]) for one in range(predictions.shape[1])]
         return {
-            "accuracy": float((truth == decided).mean()) if truth.size else None,
-            "balanced_accuracy": balanced_accuracy(truth, decided),
-            "mean_auroc": mean_known([auroc(truth == one, predictions[:, one]) for one in range(predictions.shape[1])]),
+            "accuracy": mean(truth == answer, weights),
+            "balanced_accuracy": balanced_accuracy(truth, answer, weights),
+            "mean_auroc": mean_known([auroc(*one, weights) for one in each], resamples),
+            "mean_auprc": mean_known([auprc(*one, weights) for one in each], resamples),
+            "brier": mean(np.sum([np.square(chance - of) for of, chance in each], axis=0), weights),
         }
+
+    def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
+        """See measure and decide."""
+        return score(self, predictions, labels, point).point
 
     def baseline(self, labels: Labels, rows: int) -> Predictions:
         """The commonest class, the first on a tie."""
@@ -111,8 +135,8 @@ class Multiclass:
             return "hold one class"
         return f"hold {found} of {len(self.classes)} classes" if found < len(self.classes) else ""
 
-    def columns(self, predictions: Predictions) -> dict[str, NDArray[np.generic]]:
-        """The most probable class, and each one's probability."""
+    def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> dict[str, NDArray[np.generic]]:
+        """The class that is decided for, and each one's probability."""
         names = self.classes or tuple(str(one) for one in range(predictions.shape[1]))
-        chosen = np.array(names, dtype=object)[predictions.argmax(axis=1)]
+        chosen = np.array(names, dtype=object)[self.decide(predictions, point)]
         return {"prediction": chosen} | {f"probability {name}": predictions[:, at] for at, name in enumerate(names)}

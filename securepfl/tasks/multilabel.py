@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from securepfl.tasks.labels import first_bad, shape_text
-from securepfl.tasks.metrics import auroc, check_probabilities, mean_known
+from securepfl.tasks.metrics import auprc, auroc, balanced_accuracy, check_probabilities, mean, mean_known
 from securepfl.tasks.prediction import bounded
-from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape, no_labels
+from securepfl.tasks.resampling import score
+from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, OperatingPoint, Predictions, Shape, no_labels
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Multilabel:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("label_accuracy", "label accuracy"),
         Metric("exact_match", "exact match"),
-        Metric("mean_auroc", "mean AUROC"),
+        Metric("mean_auroc", "mean AUROC", ranks=True),
+        Metric("mean_auprc", "mean AUPRC", ranks=True, detail=True),
+        Metric("mean_balanced_accuracy", "mean balanced accuracy", detail=True),
+        Metric("brier", "Brier score", higher_is_better=False, detail=True),
     )
     deciding: ClassVar[str] = "mean_auroc"
     baseline_title: ClassVar[str] = "majority"
@@ -83,18 +87,35 @@ class Multilabel:
         """No or yes for each label, [n, k, 2]."""
         return torch.stack([torch.zeros_like(outputs), outputs], dim=2)
 
-    def evaluate(self, predictions: Predictions, labels: Labels) -> Metrics:
-        """At 1/2; the AUROC is the mean over the labels of which both answers occur."""
+    def decide(self, predictions: Predictions, point: OperatingPoint = ()) -> NDArray[np.int64]:
+        """1 from each label's threshold up (one for all where there is one).
+
+        >>> Multilabel().decide(np.array([[0.2, 0.2]]), (0.1, 0.5)).tolist()
+        [[1, 0]]
+        """
+        return (predictions >= (np.array(point) if point else 0.5)).astype(np.int64)
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Means are over the labels of which both answers occur, the Brier score's over all."""
         if predictions.ndim != 2 or labels.shape != predictions.shape:
             raise ValueError(f"probabilities {predictions.shape} and labels {labels.shape} must both be [n, k]")
         check_probabilities(predictions)
-        truth, decided = labels.astype(np.int64), (predictions >= 0.5).astype(np.int64)
-        right, columns = truth == decided, range(predictions.shape[1])
+        truth, answers, resamples = labels.astype(np.int64), decided.astype(np.int64), len(weights)
+        right, each = truth == answers, list(zip(truth.T, predictions.T, answers.T, strict=True))
         return {
-            "label_accuracy": float(right.mean()) if len(right) else None,
-            "exact_match": float(right.all(axis=1).mean()) if len(right) else None,
-            "mean_auroc": mean_known([auroc(truth[:, one], predictions[:, one]) for one in columns]),
+            "label_accuracy": mean(right.mean(axis=1), weights),
+            "exact_match": mean(right.all(axis=1), weights),
+            "mean_auroc": mean_known([auroc(of, chance, weights) for of, chance, _ in each], resamples),
+            "mean_auprc": mean_known([auprc(of, chance, weights) for of, chance, _ in each], resamples),
+            "mean_balanced_accuracy": mean_known([balanced_accuracy(of, an, weights) for of, _, an in each], resamples),
+            "brier": mean(np.square(predictions - truth).mean(axis=1), weights),
         }
+
+    def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
+        """See measure; decided at the labels' thresholds (default 1/2)."""
+        return score(self, predictions, labels, point).point
 
     def baseline(self, labels: Labels, rows: int) -> Predictions:
         """Each label's commoner answer, 1 on a tie."""
@@ -107,12 +128,12 @@ class Multilabel:
         constant = [name for at, name in named if len(np.unique(labels[:, at])) < 2]
         return f"hold one answer only of {', '.join(constant)}" if constant else ""
 
-    def columns(self, predictions: Predictions) -> dict[str, NDArray[np.generic]]:
-        """Each label's probability and, from a half up, 1."""
-        found: dict[str, NDArray[np.generic]] = {}
+    def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> dict[str, NDArray[np.generic]]:
+        """Each label's probability and, from its threshold up, 1."""
+        found, decided = dict[str, NDArray[np.generic]](), self.decide(predictions, point)
         for at, name in enumerate(self._names(predictions.shape[1])):
             found[f"probability {name}"] = predictions[:, at]
-            found[f"prediction {name}"] = (predictions[:, at] >= 0.5).astype(np.int64)
+            found[f"prediction {name}"] = decided[:, at]
         return found
 
     def _names(self, count: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from securepfl.tasks.labels import first_bad
-from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape
+from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, OperatingPoint, Predictions, Shape
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,17 @@ class OwnLoss:
         """Unknown."""
         return
 
-    def evaluate(self, predictions: Predictions, labels: Labels) -> Metrics:
+    def decide(self, predictions: Predictions, point: OperatingPoint = ()) -> Predictions:
+        """As they are."""
+        return predictions
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """No metrics."""
+        return {}
+
+    def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
         """No metrics."""
         return {}
 
@@ -55,7 +65,7 @@ class OwnLoss:
         """Unknown."""
         return ""
 
-    def columns(self, predictions: Predictions) -> dict[str, NDArray[np.generic]]:
+    def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> dict[str, NDArray[np.generic]]:
         """Outputs by number."""
         flat = predictions.reshape(len(predictions), -1)
         return {f"output {at}": flat[:, at] for at in range(flat.shape[1])}

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from securepfl.tasks.labels import first_bad, other_shape, shape_text
+from securepfl.tasks.metrics import mean
 from securepfl.tasks.prediction import bounded
-from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, Predictions, Shape, no_labels
+from securepfl.tasks.resampling import score
+from securepfl.tasks.task import Illegal, Labels, Metric, Metrics, OperatingPoint, Predictions, Shape, no_labels
+
+_EQUAL: Final = 1e-12
+"""Of the largest squared distance from the mean: a variance below is rounding."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Regression:
             Metric("mean_absolute_error", f"mean absolute error{unit}", higher_is_better=False),
             Metric("root_mean_squared_error", f"root mean squared error{unit}", higher_is_better=False),
             Metric("r2", "R2"),
+            Metric("mean_error", f"mean error{unit}", detail=True),
         )
 
     def misfit(self, output: Shape) -> str:
@@ -87,24 +93,37 @@ class Regression:
         """None: a number is no choice, and says nothing of how sure it is."""
         return
 
-    def evaluate(self, predictions: Predictions, labels: Labels) -> Metrics:
-        """None where a prediction is not finite or there is no row; R2 also where all labels are equal."""
+    def decide(self, predictions: Predictions, point: OperatingPoint = ()) -> Predictions:
+        """The number as it is."""
+        return predictions
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """None where a prediction is not finite or there is no row; R2 also where all labels are equal. The mean error
+        is above 0 where predictions are too high.
+        """
         if predictions.ndim != 1 or predictions.shape != labels.shape:
             raise ValueError(
                 f"predictions {predictions.shape} and labels {labels.shape} must be one vector each, alike"
             )
         if not len(labels) or not np.isfinite(predictions).all():
-            return dict.fromkeys(metric.name for metric in self.metrics)
+            return {metric.name: np.full(len(weights), np.nan) for metric in self.metrics}
         truth = labels.astype(np.float64)
-        # In spreads, so that no square overflows before its root is taken.
-        errors, spread = np.abs(predictions - truth), np.abs(truth - truth.mean())
-        largest = max(float(errors.max()), math.ulp(0.0))
-        squared = float(np.square(errors / largest).mean())
+        errors = predictions - truth
+        # In parts of the largest, so that no square overflows before its root is taken.
+        largest = max(float(np.abs(errors).max()), math.ulp(0.0))
+        squared = mean(np.square(errors / largest), weights)
         return {
-            "mean_absolute_error": float(errors.mean()),
-            "root_mean_squared_error": largest * math.sqrt(squared),
-            "r2": _r2(errors, spread),
+            "mean_absolute_error": mean(np.abs(errors), weights),
+            "root_mean_squared_error": largest * np.sqrt(squared),
+            "r2": _r2(squared, largest, truth, weights),
+            "mean_error": mean(errors, weights),
         }
+
+    def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
+        """See measure."""
+        return score(self, predictions, labels).point
 
     def baseline(self, labels: Labels, rows: int) -> Predictions:
         """The training labels' mean."""
@@ -115,13 +134,18 @@ class Regression:
         """Two different labels."""
         return "hold one value only" if len(np.unique(labels)) < 2 else ""
 
-    def columns(self, predictions: Predictions) -> dict[str, NDArray[np.generic]]:
+    def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> dict[str, NDArray[np.generic]]:
         """The number, its unit beside the name."""
         return {f"prediction ({self.unit})" if self.unit else "prediction": predictions}
 
 
-def _r2(errors: Predictions, spread: Predictions) -> float | None:
-    total = float(np.square(spread).sum())
+def _r2(
+    squared: NDArray[np.float64], largest: float, truth: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`squared` [R]: mean squared error in parts of `largest` squared. NaN where all labels of a resample are equal."""
+    away = truth - truth.mean()
+    variance = mean(np.square(away), weights) - np.square(mean(away, weights))
+    variance = np.where(variance > _EQUAL * np.square(np.abs(away).max()), variance, np.nan)
     with np.errstate(over="ignore"):
-        found = 1.0 - float(np.square(errors).sum()) / total if total else -math.inf
-    return found if math.isfinite(found) else None
+        found: NDArray[np.float64] = 1.0 - squared * largest / variance * largest
+    return found

@@ -17,6 +17,10 @@ Predictions = NDArray[np.float64]
 Labels = NDArray[np.generic]
 Metrics = dict[str, float | None]
 Shape = tuple[int, ...]
+OperatingPoint = tuple[float, ...]
+"""Where probabilities become decisions, of declared numbers in (0, 1): the threshold of a yes, one for each label, or
+each class's share, against which its probability is held. Empty: 1/2, or the most probable class.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,17 @@ class Illegal:
 
 @dataclass(frozen=True)
 class Metric:
-    """A test metric: its name in result.json, its title for people (with its unit), and which way is better."""
+    """A test metric: its name in result.json, its title for people (with its unit), and which way is better.
+
+    `ranks`: it compares test rows with each other, so over several hospitals it depends on how alike they are
+    calibrated. `detail`: it is shown of all hospitals together only.
+    """
 
     name: str
     title: str
     higher_is_better: bool = True
+    ranks: bool = False
+    detail: bool = False
 
 
 class Task(Protocol):
@@ -78,7 +88,19 @@ class Task(Protocol):
     def choices(self, outputs: "Tensor") -> "Tensor | None":
         """Logits [n, choices, classes] of what a prediction chooses between; None where it is no choice."""
 
-    def evaluate(self, predictions: Predictions, labels: Labels) -> Metrics:
+    def decide(self, predictions: Predictions, point: OperatingPoint = ()) -> NDArray[np.generic]:
+        """What is told of each row where one answer is wanted: a yes or no, a class; a number as it is."""
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """All metrics by name, [R] each, for weights [R, n] of the rows; NaN where one does not exist.
+
+        `decided` is what `decide` made of the predictions, at each row's own operating point. Raises ValueError where
+        predictions and labels do not fit.
+        """
+
+    def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
         """All metrics by name; None where one does not exist. Raises ValueError where the two do not fit."""
 
     def baseline(self, labels: Labels, rows: int) -> Predictions:
@@ -87,7 +109,7 @@ class Task(Protocol):
     def lacking(self, labels: Labels) -> str:
         """What these labels lack for every metric to exist, or for anything to be learnt; "" for nothing."""
 
-    def columns(self, predictions: Predictions) -> Mapping[str, NDArray[np.generic]]:
+    def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> Mapping[str, NDArray[np.generic]]:
         """Predictions as named columns of a table, [n] each."""
 
 

@@ -98,7 +98,7 @@ def test_a_table_of_each_task_is_trained_told_and_routed(federation, called, tmp
     assert result["task"] == task and result["metrics"]["decides"] in names
     for site in result["sites"].values():
         assert all(list(site["metrics"][model]) == names for model in ("personalised", "shared", "local", "majority"))
-    for title in result["metrics"]["titles"].values():
+    for title in (result["metrics"]["titles"][name] for name in result["metrics"]["shown"]):
         assert title in printed and title in page
     assert ("training mean" in printed) == (task == "regression")
     assert called(["route", str(tmp_path / "out"), "--data", str(tmp_path / "new.csv")]) == 0

@@ -114,35 +114,70 @@ def test_shapes_that_would_broadcast_are_no_loss(task):
 def test_metrics_of_classes():
     chances = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.1, 0.2, 0.7], [0.5, 0.3, 0.2]])
     found = GRADE.evaluate(chances, np.array([0, 1, 2, 1]))
-    assert found == {"accuracy": 0.75, "balanced_accuracy": pytest.approx(5 / 6), "mean_auroc": 1.0}
-    assert GRADE.evaluate(chances[:1], np.array([0])) == {
-        "accuracy": 1.0,
-        "balanced_accuracy": None,
-        "mean_auroc": None,
-    }
+    assert found == pytest.approx(
+        {"accuracy": 0.75, "balanced_accuracy": 5 / 6, "mean_auroc": 1.0, "mean_auprc": 1.0, "brier": 0.31}
+    )
+    one = GRADE.evaluate(chances[:1], np.array([0]))
+    assert one == {
+        "accuracy": 1.0, "balanced_accuracy": None, "mean_auroc": None, "mean_auprc": None, "brier": pytest.approx(0.06)
+    }  # fmt: skip
     assert set(GRADE.evaluate(np.empty((0, 3)), np.empty(0)).values()) == {None}
 
 
 def test_metrics_of_labels():
     chances = np.array([[0.9, 0.2], [0.4, 0.7], [0.6, 0.1]])
     found = SIGNS.evaluate(chances, np.array([[1, 0], [0, 0], [1, 0]]))
-    assert found == {
-        "label_accuracy": pytest.approx(5 / 6),
-        "exact_match": pytest.approx(2 / 3),
-        "mean_auroc": 1.0,
-    }
+    assert found == pytest.approx(
+        {
+            "label_accuracy": 5 / 6,
+            "exact_match": 2 / 3,
+            "mean_auroc": 1.0,
+            "mean_auprc": 1.0,
+            "mean_balanced_accuracy": 1.0,  # of the first label alone: the second has one answer
+            "brier": 0.145,
+        }
+    )
 
 
 def test_metrics_of_numbers():
     found = PRESSURE.evaluate(np.array([110.0, 130.0]), np.array([120.0, 150.0]))
     assert found == pytest.approx(
-        {"mean_absolute_error": 15.0, "root_mean_squared_error": math.sqrt(250), "r2": 1 - 500 / 450}
+        {
+            "mean_absolute_error": 15.0,
+            "root_mean_squared_error": math.sqrt(250),
+            "r2": 1 - 500 / 450,
+            "mean_error": -15.0,
+        }
     )
     assert PRESSURE.evaluate(np.array([110.0]), np.array([110.0]))["r2"] is None
     assert set(PRESSURE.evaluate(np.array([NAN]), np.array([110.0])).values()) == {None}
     huge = PRESSURE.evaluate(np.array([1e300, 0.0]), np.array([120.0, 150.0]))
     assert huge["root_mean_squared_error"] == pytest.approx(1e300 / math.sqrt(2)) and huge["r2"] is None
     assert all("mmHg" in metric.title for metric in PRESSURE.metrics[:2])
+
+
+def test_a_declared_operating_point_decides_and_moves_no_probability():
+    chances = np.array([0.2, 0.3, 0.6])
+    assert BINARY.decide(chances).tolist() == [0, 0, 1] and BINARY.decide(chances, (0.3,)).tolist() == [0, 1, 1]
+    assert BINARY.columns(chances, (0.3,))["prediction"].tolist() == [0, 1, 1]
+    truth = np.array([0, 1, 1])
+    half, low = BINARY.evaluate(chances, truth), BINARY.evaluate(chances, truth, (0.3,))
+    assert (half["sensitivity"], low["sensitivity"], low["specificity"]) == (0.5, 1.0, 1.0)
+    assert {name for name in half if half[name] != low[name]} == {"accuracy", "balanced_accuracy", "sensitivity"}
+    two = np.stack([1 - chances, chances], axis=1)
+    assert Multiclass().decide(two, (0.71, 0.29)).tolist() == BINARY.decide(chances, (0.29,)).tolist()
+    assert Multiclass(("no", "yes")).columns(two, (0.71, 0.29))["prediction"].tolist() == ["no", "yes", "yes"]
+    assert SIGNS.decide(np.array([[0.2, 0.2], [0.4, 0.6]]), (0.3, 0.5)).tolist() == [[0, 0], [1, 1]]
+    assert SIGNS.columns(np.array([[0.2, 0.2]]), (0.1, 0.3))["prediction x"].tolist() == [1]
+    assert PRESSURE.decide(np.array([118.0])).tolist() == [118.0]
+
+
+@pytest.mark.parametrize("task", [BINARY, GRADE, SIGNS, PRESSURE, OwnLoss()])
+def test_every_metric_that_a_task_names_is_measured_and_no_other(task):
+    shape = {"multiclass": (4, 3), "multilabel": (4, 2)}.get(task.name, (4,))
+    predictions, labels = np.full(shape, 0.5), np.zeros(shape if task.name != "multiclass" else 4)
+    assert list(task.evaluate(predictions, labels)) == [metric.name for metric in task.metrics]
+    assert sum(not metric.detail for metric in task.metrics) == (0 if task.name == "own loss" else 3)
 
 
 def test_baselines_know_training_labels_only():
