@@ -136,4 +136,5 @@ def _extreme(odds: Floats, weights: Floats, of: NDArray[np.bool_], largest: bool
     """The largest or least of some rows in each resample."""
     empty = -np.inf if largest else np.inf
     held = np.where((weights > 0) & of, odds, empty)
-    return held.max(axis=1) if largest else held.min(axis=1)
+    found: Floats = held.max(axis=1) if largest else held.min(axis=1)
+    return found

@@ -95,7 +95,8 @@ class Multiclass:
         >>> Multiclass().decide(np.array([[0.7, 0.2, 0.1]]), (0.8, 0.1, 0.1)).tolist()
         [1]
         """
-        return (predictions / np.array(point) if point else predictions).argmax(axis=1)
+        held: Predictions = predictions / np.array(point) if point else predictions
+        return held.argmax(axis=1).astype(np.int64)
 
     def measure(
         self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
