@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from securepfl.errors import DataError
+from securepfl.identifiers import identified
 from securepfl.privacy.accounting.events import Unit
 
 Collate = Callable[[list[Any]], Any]
@@ -74,45 +74,38 @@ class PatientDataset(Dataset[tuple[Tensor, Tensor]]):
 def group_records(features: Tensor, labels: Tensor, patients: Sequence[Any] | Tensor | NDArray[Any]) -> PatientDataset:
     """The records of a table as patients, in the order in which each patient first appears.
 
-    features [n, ...], labels [n, ...], patients: n identifiers, equal for records of one patient. Records of a
-    patient keep their order. Raises DataError where the lengths differ or there are none, and for a missing
-    identifier, which would make a patient of each record without a name.
+    features [n, ...], labels [n, ...], patients: n identifiers (texts, numbers, UUIDs). Records of one patient keep
+    their order, and are one patient's however the identifier is spelled: 7, 7.0 and " 7". Raises DataError where the
+    lengths differ or there are none, for a missing identifier, and for two that might be one patient's ("007" and "7",
+    "p1" and "P1"): two units of one patient would cost twice what the ledger says.
 
     >>> import torch
     >>> from securepfl import group_records
     >>> visits = torch.tensor([[61.0], [58.0], [63.0]])
-    >>> patients = group_records(visits, torch.tensor([0.0, 1.0, 1.0]), ["ann", "bo", "ann"])
+    >>> patients = group_records(visits, torch.tensor([0.0, 1.0, 1.0]), ["ann", "bo", " ann"])
     >>> len(patients)
     2
     >>> patients[0][0].tolist()
     [[61.0], [63.0]]
     """
-    if isinstance(patients, Tensor | np.ndarray):
-        patients = patients.tolist()
     if not len(features) == len(labels) == len(patients) or not len(features):
         raise DataError(
             f"{len(features)} rows of features, {len(labels)} labels and {len(patients)} patient identifiers: "
             "hand in one of each for every record, and at least one record"
         )
-    rows: dict[Any, list[int]] = {}
-    for row, patient in enumerate(patients):
-        # Every NaN would become a patient of its own, and no clip would hold for the real one.
-        if _names_nobody(patient):
-            raise DataError(
-                f"record {row} has the patient identifier {patient!r}: name its patient by a text or number"
-            )
+    rows: dict[str, list[int]] = {}
+    for row, patient in enumerate(identified(_objects(patients))):
         rows.setdefault(patient, []).append(row)
     return PatientDataset([(features[own], labels[own]) for own in rows.values()])
 
 
-def _names_nobody(patient: Any) -> bool:
-    """Whether an identifier is missing (None, a NaN of any type, pandas.NA) or differs from its equals (a tensor)."""
-    if patient is None or isinstance(patient, Tensor | np.ndarray):
-        return True
-    try:
-        return bool(patient != patient)  # noqa: PLR0124
-    except TypeError:
-        return True
+def _objects(patients: Any) -> list[Any]:
+    """Identifiers as Python's or numpy's own objects, each still of its type: what float32 merged must show."""
+    if isinstance(patients, Tensor):
+        patients = patients.float() if patients.dtype == torch.bfloat16 else patients
+        patients = patients.detach().numpy(force=True)
+    objects: list[Any] = patients.to_pylist() if hasattr(patients, "to_pylist") else list(patients)
+    return objects
 
 
 def count_units(dataset: Dataset[Any]) -> int:

@@ -4,6 +4,8 @@ A cell is private: no message from here holds one. The same cell means the same 
 CSV is text, one from Parquet may be typed, and both give equal numbers and match equal values.
 """
 
+import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -36,7 +38,7 @@ class Cells:
     """One column, [rows]: an arrow array of texts, int64, uint64 or float64, null where nothing is recorded.
 
     Texts are trimmed and in Unicode's composed form (NFC), and an empty one or NaN is null. `decimal` is the mark that
-    texts write numbers with.
+    texts write numbers with. From `exact` on, the type that the cells were stored in merges whole numbers.
 
     >>> cells = Cells.of(["1.0", " 1", "-99,9", "true", ""])
     >>> cells.numbers.tolist()
@@ -49,6 +51,7 @@ class Cells:
 
     values: Any
     decimal: str = "."
+    exact: float = math.inf
 
     @classmethod
     def of(cls, values: Any, decimal: str = ".") -> Self:
@@ -59,8 +62,9 @@ class Cells:
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             return cls(_texts(array), decimal)
         if pa.types.is_floating(array.type):
+            exact = 2 / float(np.finfo(array.type.to_pandas_dtype()).eps)
             array = array.cast(pa.float64())
-            return cls(pc.if_else(pc.is_nan(array), None, array), decimal)
+            return cls(pc.if_else(pc.is_nan(array), None, array), decimal, exact)
         return cls(array.cast(pa.uint64() if array.type == pa.uint64() else pa.int64()), decimal)
 
     def __len__(self) -> int:
@@ -68,7 +72,7 @@ class Cells:
 
     def __getitem__(self, index: NDArray[np.bool_]) -> "Cells":
         """The cells where `index` [rows] is true."""
-        return Cells(self.values.filter(pa.array(index)), self.decimal)
+        return dataclasses.replace(self, values=self.values.filter(pa.array(index)))
 
     @cached_property
     def numbers(self) -> NDArray[np.float64]:

@@ -6,8 +6,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from securepfl.data.names import composed
 from securepfl.errors import ConfigError
+from securepfl.spelling import composed
 
 _T = TypeVar("_T")
 

@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.reading import READERS, SUFFIXES_IN_WORDS
-from securepfl.data.values import shown
 from securepfl.errors import DataError
+from securepfl.spelling import alike, composed, shown, spelled_out
 
 _NO_TABLE = re.compile(
     r"(readme|licen[cs]e|copying|notice|source|changelog|citation|makefile|thumbs|_success)(\..*)?"

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.data.source import Source
-from securepfl.data.values import Value, ambiguous, require, require_values, shown
+from securepfl.data.values import Value, ambiguous, require, require_values
+from securepfl.spelling import shown
 
 if TYPE_CHECKING:
     from securepfl.data.cells import Cells

@@ -1,6 +1,7 @@
 """A Parquet file as columns: only those asked for are read, and each type becomes what its cells mean."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,10 @@ def _cells(column: Any, decimal: str) -> Cells:
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     kind = array.type
     if pa.types.is_float16(kind):
-        return Cells.of(_decimals(array.to_numpy(zero_copy_only=False)))
+        return replace(Cells.of(_decimals(array.to_numpy(zero_copy_only=False))), exact=2.0**11)
     if pa.types.is_float32(kind):
         # The number that was stored is the shortest that float32 rounds so: -99.9, and not -99.9000015.
-        return Cells.of(array.cast(pa.string()).cast(pa.float64()))
+        return replace(Cells.of(array.cast(pa.string()).cast(pa.float64())), exact=2.0**24)
     if pa.types.is_decimal(kind):
         return Cells.of(_pointed(array.cast(pa.string())))
     if pa.types.is_string_view(kind):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from securepfl.data.cells import Cells, Columns
-from securepfl.data.names import composed
 from securepfl.data.reading import read_columns
 from securepfl.data.wanted import Wanted
 from securepfl.errors import DataError
+from securepfl.spelling import composed
 
 _UNITS = (
     "years|year|yrs|yr|months|weeks|days|hours|minutes|min|seconds|sec|ms|mm|cm|m|um|kg|g|mg|ug|l|dl|ml|"

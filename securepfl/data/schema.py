@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from securepfl.data.declaring import build, convert, listed, spelled, table
 from securepfl.data.labels import BinaryLabels
-from securepfl.data.names import alike, spelled_out
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.prevalence import require_shares
 from securepfl.data.source import Source
 from securepfl.data.values import Value, ambiguous, in_both, require, require_values
+from securepfl.spelling import alike, spelled_out
 
 
 @dataclass(frozen=True, kw_only=True)

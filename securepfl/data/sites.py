@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from securepfl.data.folder import hospital_files
-from securepfl.data.names import alike, spelled_out, unsaid
 from securepfl.data.reading import read_columns, wanted_of
 from securepfl.data.schema import DataSpec
 from securepfl.data.source import Source
 from securepfl.data.table import Table
 from securepfl.errors import DataError
+from securepfl.spelling import alike, spelled_out, unsaid
 
 
 def site_sources(path: Path, spec: DataSpec) -> dict[str, Source]:

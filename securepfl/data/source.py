@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.names import look, spelled_out
 from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
+from securepfl.spelling import look, spelled_out
 
 if TYPE_CHECKING:
     from securepfl.data.cells import Cells, Columns

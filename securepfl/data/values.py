@@ -11,8 +11,6 @@ Value = str | int | float
 PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 """Texts that are plainly numbers, so that "1" and "1.0" are one; "01" is a code, and none."""
 
-_SHOWN = 40
-
 
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with `message` unless `condition`."""
@@ -59,18 +57,3 @@ def _meaning(value: Value) -> Decimal | str:
     if not isinstance(value, str) or PLAIN.fullmatch(text):
         return Decimal(text)
     return text.lower() if text.lower() in ("true", "false") else text
-
-
-def shown(name: str) -> str:
-    """A label or a name for a one-line message: cut, and with what a terminal would not show written out.
-
-    >>> shown("yes")
-    '`yes`'
-    """
-    cut = name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..."
-    return f"`{''.join(mark if mark.isprintable() else written_out(mark) for mark in cut)}`"
-
-
-def written_out(mark: str) -> str:
-    """A mark by its number in Unicode."""
-    return mark.encode("unicode_escape").decode("ascii")

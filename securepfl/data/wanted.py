@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from securepfl.data.names import composed
 from securepfl.errors import DataError
+from securepfl.spelling import composed
 
 if TYPE_CHECKING:
     from securepfl.data.cells import Columns

@@ -187,8 +187,15 @@ def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:
         )
         if (lacking := task.lacking(labels_of(table)))
     ]
-    patients = hospital.train.patients
-    if unit == "record" and patients is not None and len(np.unique(patients)) < len(patients):
+    return [*notes, *_patient_notes(hospital.train, unit)]
+
+
+def _patient_notes(train: Table, unit: Unit) -> list[str]:
+    if train.patients is None:
+        return []
+    counts = np.unique(train.patients, return_counts=True)[1]
+    notes = [f"its {len(train)} training records are of {len(counts)} patients, at most {counts.max()} of one"]
+    if unit == "record" and counts.max() > 1:
         notes.append('some patients have several records; epsilon is per record: set [privacy] unit = "patient"')
     return notes
 

@@ -10,10 +10,11 @@ from torch import nn
 
 from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.folder import left_out
-from securepfl.data.patients import patient_key
+from securepfl.data.patients import of_several_sites
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
+from securepfl.privacy.accounting.events import Unit
 from securepfl.runtime.evaluation import Hospital
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
@@ -105,8 +106,7 @@ def _plan(
     for name, hospital in hospitals.items():
         if not len(hospital.train):
             raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
-    if federation.privacy.unit == "patient":
-        _check_patients(hospitals)
+    notes = (*notes, *_patients_of_several(hospitals, federation.privacy.unit))
     try:
         bound = federation.bound(hospitals, build)
     except (ConfigError, ModelError) as error:
@@ -114,17 +114,12 @@ def _plan(
     return Plan(bound, hospitals, build, ledgers, notes)
 
 
-def _check_patients(hospitals: Mapping[str, Hospital]) -> None:
-    """A patient of two hospitals would be spent on by both, and neither ledger would say so. Raises DataError.
-
-    Ids that differ only in case, spaces or leading zeros count as one: whose they are isn't known.
-    """
-    home: dict[str, str] = {}
-    for name, hospital in hospitals.items():
-        patients = hospital.train.patients
-        for patient in [] if patients is None else {patient_key(patient) for patient in set(patients.tolist())}:
-            if home.setdefault(patient, name) != name:
-                raise DataError(
-                    f'sites {home[patient]} and {name} both have rows of one patient, and [privacy] unit = "patient" '
-                    "counts each once: keep a patient's rows at one site, or number patients by site"
-                )
+def _patients_of_several(hospitals: Mapping[str, Hospital], unit: Unit) -> list[str]:
+    """A note on patients of several hospitals. Raises DataError where the unit is the patient."""
+    found = of_several_sites({name: hospital.train for name, hospital in hospitals.items()})
+    if found is not None and unit == "patient":
+        raise DataError(
+            f'{found}, and [privacy] unit = "patient" counts each once: keep a patient\'s rows at one site, or number '
+            "patients by site. Between real hospitals nobody can see this: agree beforehand who enters such a patient"
+        )
+    return [] if found is None else [f"{found}: each spends on them, and epsilon is per record of one site"]

@@ -12,7 +12,6 @@ import msgspec
 import rfc8785
 
 from securepfl.crypto.sums.scheme import Scheme, find_scheme
-from securepfl.data.names import alike, composed, spelled_out
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
@@ -39,6 +38,7 @@ from securepfl.settings.tables import (
     TrajectorySettings,
     require,
 )
+from securepfl.spelling import alike, composed, spelled_out
 from securepfl.tasks.names import DEFAULT_TASK, LABEL_KEYS
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from securepfl.data.names import alike, composed, spelled_out
 from securepfl.errors import ConfigError
+from securepfl.spelling import alike, composed, spelled_out
 
 if TYPE_CHECKING:
     from securepfl.settings.tables import SiteSettings

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from itertools import cycle
 
 import numpy as np
@@ -76,6 +77,8 @@ def test_patients_are_counted_and_said(tmp_path):
         assert found["sites"][site]["train"] > 40
         releases = [line["release"] for line in lines_of(out, site) if line["kind"] == "reservation"]
         assert {release["unit"] for release in releases} == {"patient"}
+        told = f"its {found['sites'][site]['train']} training records are of \\d+ patients, at most \\d+ of one"
+        assert any(re.fullmatch(told, note) for note in found["sites"][site]["notes"])
     # n x delta is about patients: at most 40, not about the hundreds of records
     assert not any("n x delta" in note for note in found["notes"])
 
@@ -96,7 +99,8 @@ def test_a_patient_at_two_sites_is_refused_without_naming_the_patient(tmp_path, 
     result, _ = run(tmp_path, privacy='unit = "patient"', shared_patient=spellings)
     assert isinstance(result.exception, DataError)
     message = str(result.exception)
-    assert "both have rows of one patient" in message and not {"everywhere", "7"} & set(message.split())
+    assert re.search(r"1 patient\(s\) have rows at several sites \(ash row 1, \w+ row \d+", message)
+    assert not {"everywhere", "007"} & set(message.split())
 
 
 def test_a_ledger_of_records_is_not_gone_on_with_for_patients(tmp_path):

@@ -10,13 +10,13 @@ import pytest
 
 from securepfl.data import folder
 from securepfl.data.folder import hospital_files, left_out
-from securepfl.data.names import alike, look
 from securepfl.data.reading import READERS
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites
 from securepfl.errors import ConfigError, DataError
 from securepfl.settings.federation import Federation
 from securepfl.settings.roster import check_roster
+from securepfl.spelling import alike, look
 
 NFC, NFD = (unicodedata.normalize(form, "K\u00f6ln") for form in ("NFC", "NFD"))
 LIKES = [

@@ -163,5 +163,5 @@ def test_large_patient_numbers_stay_distinct_with_gaps_elsewhere(tmp_path: Path)
 
 
 def test_patient_numbers_that_a_float_merges_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="row 2: a number that its type"):
+    with pytest.raises(DataError, match="row 2: a patient's id in a float type"):
         stored(tmp_path, declare(patient="id"), a=[1, 2], id=[1.0, 2.0**53], y=[0, 1])

@@ -2,8 +2,11 @@
 
 import copy
 import math
+from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
@@ -216,6 +219,63 @@ def test_a_table_is_grouped_in_order_of_first_appearance(convert):
 def test_tables_that_do_not_name_each_records_patient_are_refused(rows, labels, names):
     with pytest.raises(DataError, match="patient identifier"):
         group_records(torch.zeros(rows, 2), torch.zeros(labels), names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [7, "7.0", 7.0, np.int64(7), np.float32(7), " 7", Decimal("7.00"), "\u0667", b"7", np.str_("7\u200b")],
+        ["K\u00f6hler", "Ko\u0308hler", "K\u00f6hler\u00a0"],
+        np.array([3, 3, 3], dtype=np.uint8),
+        np.array(["a", "a "]),
+        np.array([b"a", b"a"]),
+        torch.tensor([5.0, 5.0], dtype=torch.bfloat16),
+        pa.array(["p 1", None, "p  1"]).drop_null().dictionary_encode(),
+        [UUID(int=1), str(UUID(int=1))],
+    ],
+)
+def test_one_patient_is_one_unit_however_the_identifier_is_stored(names):
+    rows = len(names)
+    assert len(group_records(torch.zeros(rows, 2), torch.zeros(rows), names)) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["p1", "P1"],
+        [7, "007"],
+        ["ash1", "ash001"],
+        ["p1", "p 1"],
+        ["p1", "p-1"],
+        ["pa", "p\u0430"],
+        ["secret", "Secret"],
+    ],
+)
+def test_identifiers_that_may_be_one_patient_are_refused_by_their_records(names):
+    with pytest.raises(DataError, match="records 0 and 2 have patient identifiers that differ only in") as caught:
+        group_records(torch.zeros(3, 2), torch.zeros(3), [names[0], "q", names[1]])
+    assert "hid" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [True, np.bool_(False), b"\xff", "1.2E+11", 2.0**53, np.float32(2**24), ("a", 1), "", " ", "NA", "n/a", math.inf],
+)
+def test_an_identifier_that_is_not_one_patients_is_refused(name):
+    with pytest.raises(DataError, match="record 1 has a patient identifier"):
+        group_records(torch.zeros(2, 2), torch.zeros(2), ["a", name])
+
+
+def test_a_patient_is_one_unit_however_many_records():
+    """Two units of 250 records would move the sum by up to twice the clip."""
+    names = ["small", *["large"] * 500, "other"]
+    x = torch.ones(502, 4, dtype=torch.float64)
+    dataset = group_records(x, torch.full((502,), -5.0).double(), names)
+    assert [len(dataset[index][0]) for index in range(len(dataset))] == [1, 500, 1]
+    without = PatientDataset([dataset[0], dataset[2]])
+    present, _ = train(network(), dataset, units=3)
+    absent, _ = train(network(), without, units=3)
+    assert 0.9 * CLIP < (present - absent).norm() <= CLIP * (1 + 1e-9)
 
 
 class Unchecked(torch.utils.data.Dataset):

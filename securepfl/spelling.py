@@ -1,12 +1,11 @@
-"""Names of hospitals and patients: one spelling each, and which two would look alike."""
+"""Names as people write them: the one spelling of each, which two look alike, and how one stands in a message."""
 
 import re
 import unicodedata
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from securepfl.data.values import shown, written_out
-
+_SHOWN = 40
 _UNSAID = frozenset(("na", "n/a", "<na>", "nan", "none", "null", "nil", "nat", "unknown", "?", "-", "--", ".", "#n/a"))
 
 _LATIN = MappingProxyType(
@@ -42,10 +41,19 @@ def look(name: str) -> str:
     >>> look("7") == look("007") == look("7.0") == look("\\u0667"), look("ward 1.1") == look("ward 11")
     (True, False)
     """
-    seen = name.lower() if name.isascii() and name.isprintable() else _seen(name)
-    plain = _DOT.sub("", seen.replace(" ", "").translate(_LATIN))
+    plain = _DOT.sub("", folded(name))
     number = _NUMBER.fullmatch(plain)
     return number[1] if number else plain
+
+
+def folded(name: str) -> str:
+    """A name in small letters, without blanks and unseen marks, other scripts' letters by their Latin likes.
+
+    >>> folded("St. \\u0410nna\\u200b")
+    'st.anna'
+    """
+    seen = name.lower() if name.isascii() and name.isprintable() else _seen(name)
+    return seen.replace(" ", "").translate(_LATIN)
 
 
 def _seen(name: str) -> str:
@@ -86,3 +94,18 @@ def unsaid(name: str) -> bool:
     (True, False)
     """
     return name.lower() in _UNSAID
+
+
+def shown(name: str) -> str:
+    """A label or a name for a one-line message: cut, and with what a terminal would not show written out.
+
+    >>> shown("yes")
+    '`yes`'
+    """
+    cut = name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..."
+    return f"`{''.join(mark if mark.isprintable() else written_out(mark) for mark in cut)}`"
+
+
+def written_out(mark: str) -> str:
+    """A mark by its number in Unicode."""
+    return mark.encode("unicode_escape").decode("ascii")
