@@ -54,12 +54,16 @@ class Layout:
     size: int
     support: Tensor | None
 
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.places)).device
+
     @classmethod
     def of(cls, model: nn.Module, masks: Mapping[str, Tensor], canaries: Canaries | None) -> "Layout":
         """Raises ValueError for a mask or canaries that do not fit the model."""
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         _check_masks(parameters, masks)
-        device = next(model.parameters()).device
+        device = next(iter(parameters.values())).device
         reserved = torch.from_numpy(canaries.zeroed).to(device) if canaries else torch.zeros(0, dtype=torch.int64)
         places, start = {}, 0
         for name, p in parameters.items():
@@ -295,10 +299,13 @@ def clip_into(total: Tensor, gradients: Kept | Ghost, clip: float) -> tuple[Tens
     return refused | (norms > clip), refused
 
 
-def clipped_units(gradients: Kept, clip: float) -> Iterator[Tensor]:
-    """The clipped gradients themselves, some units at a time: double [units, layout.size]. Non-finite ones are zero."""
-    factors, refused = clip_factors(gradients.norms(), clip)
-    return gradients.weighted(factors, refused)
+def clipped_units(gradients: Kept, clip: float) -> tuple[Iterator[Tensor], Tensor, Tensor]:
+    """The clipped gradients themselves, some units at a time: double [units, layout.size], non-finite ones zero; and,
+    bool [units], units clipped or refused, and refused.
+    """
+    norms = gradients.norms()
+    factors, refused = clip_factors(norms, clip)
+    return gradients.weighted(factors, refused), refused | (norms > clip), refused
 
 
 def clip_factors(norms: Tensor, clip: float) -> tuple[Tensor, Tensor]:

@@ -11,24 +11,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from securepfl.privacy.accounting.events import Unit
-from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_units
-from securepfl.privacy.training.dpsgd import (
-    DPSettings,
-    Loss,
-    add_noise,
-    descend,
-    in_training,
-    pass_through,
-    validate_model,
-)
+from securepfl.privacy.training.clipping import Layout
+from securepfl.privacy.training.dpsgd import DPSettings, add_noise, descend, in_training, validate_model
 from securepfl.privacy.training.integer_sum import IntegerSum
-from securepfl.privacy.training.units import Collate, batches_of, count_units
+from securepfl.privacy.training.passes import Loss, Passes
+from securepfl.privacy.training.tally import Tally, TrainingReport
+from securepfl.privacy.training.units import Collate, count_units, use_batches
 from securepfl.randomness import RandomStream
 
 
 def take_common_step(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | None,
     loss: Loss,
     settings: DPSettings,
     integers: IntegerSum,
@@ -41,13 +35,14 @@ def take_common_step(
     unit: Unit = "record",
     masks: Mapping[str, Tensor] | None = None,
     collate: Collate | None = None,
-) -> None:
+    skipped: Collection[int] = (),
+) -> TrainingReport:
     """Adds the clipped gradients of all units to `integers`, and moves the personal parameters of `model` in place.
 
     shared: names of the parameters whose gradients are summed over hospitals; in named_parameters() order their
     coordinates within `masks` are the values of `integers`, whose noise the caller draws. The others take a step with
     Gaussian noise of `settings.noise_multiplier`, which must be at least that of the shared noise. The remaining
-    arguments are as in dpsgd.train_private.
+    arguments are as in dpsgd.train_private: a data set of None adds nothing, and the personal step is noise alone.
 
     Raises as train_private does, and ValueError for settings of other than one full-batch step or too little noise.
 
@@ -55,7 +50,7 @@ def take_common_step(
     >>> model, data = nn.Linear(3, 1), torch.utils.data.TensorDataset(torch.randn(8, 3), torch.ones(8))
     >>> shared_noise = SharedNoise(grid=16, scale=40, shares=4, dimension=3, limit=2**20)
     >>> integers = IntegerSum.empty(shared_noise, RandomStream(bytes(32)), 3)
-    >>> take_common_step(
+    >>> report = take_common_step(
     ...     model,
     ...     data,
     ...     lambda z, y: (z[:, 0] - y) ** 2,
@@ -75,25 +70,28 @@ def take_common_step(
     if settings.noise_multiplier < integers.noise.noise_multiplier:
         raise ValueError("settings.noise_multiplier must be at least that of the shared noise")
     validate_model(model)
-    available = count_units(dataset)
+    available = range(0 if dataset is None else count_units(dataset))
     with in_training(model, device, sampling) as recorder:
         layout = Layout.of(model, masks or {}, None)
         personal = _entries(layout, lambda name: name not in shared)
         moving = _entries(layout, lambda name: name in shared)
-        total = torch.zeros(layout.size, dtype=torch.float64, device=personal.device)
-        for batch in batches_of(dataset, list(range(available)), settings.physical_batch, unit, collate):
-            gradients = Kept(Frame(layout, batch, None, settings.clip, total.device))
-            pass_through(recorder, batch, loss, settings.physical_batch, gradients, total.device)
-            for clipped in clipped_units(gradients, settings.clip):
-                _add(integers, total, clipped, moving, personal, settings.clip)
+        total = torch.zeros(layout.size, dtype=torch.float64, device=layout.device)
+        passes, tally = Passes(recorder, loss, layout, settings.clip, settings.physical_batch), Tally(layout.device)
+        used = [index for index in available if index not in skipped]
+        tally.draw(len(available), len(available) - len(used))
+        made = use_batches(dataset, used, passes.most, unit, collate, passes.clipped, tally.unusable)
+        for clipped, *seen in made:
+            for rows in clipped:
+                _add(integers, total, rows, moving, personal, settings.clip)
+            tally.add(*seen)
         add_noise(total, personal, settings, noise)
         descend(layout, total / units, settings.learning_rate)
+    return tally.report(settings.steps, "per-sample")
 
 
 def _entries(layout: Layout, chosen: Callable[[str], bool]) -> Tensor:
     """Bool [layout.size]: the entries that move, of the parameters whose names are chosen."""
-    device = next(iter(layout.places)).device
-    parts = [torch.full((place.size,), chosen(place.name), device=device) for place in layout.places.values()]
+    parts = [torch.full((place.size,), chosen(place.name), device=layout.device) for place in layout.places.values()]
     entries = torch.cat(parts)
     return entries if layout.support is None else entries & layout.support
 

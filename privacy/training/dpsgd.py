@@ -6,9 +6,10 @@ in double precision, and the step divides by the declared batch, never by the dr
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,15 +19,15 @@ from torch.utils.data import Dataset
 
 from securepfl.privacy.accounting.events import Release, Unit
 from securepfl.privacy.training.canaries import Canaries
-from securepfl.privacy.training.clipping import Frame, Ghost, Kept, Layout, clip_into
+from securepfl.privacy.training.clipping import Layout
 from securepfl.privacy.training.gradients import ModeName, Recorder, choose_mode, require_mode, trained_layers
-from securepfl.privacy.training.units import Batch, Collate, batches_of, count_units
+from securepfl.privacy.training.passes import Loss, Passes
+from securepfl.privacy.training.tally import Tally, TrainingReport
+from securepfl.privacy.training.units import Collate, count_units, use_batches
 from securepfl.privacy.training.validation import set_training, validate_model
 from securepfl.randomness import RandomStream
 
-__all__ = ["DPSettings", "TrainingReport", "train_private", "validate_model"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["DPSettings", "Loss", "TrainingReport", "train_private", "validate_model"]
 
 
 @dataclass(frozen=True)
@@ -72,53 +73,9 @@ class DPSettings:
         )
 
 
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a round's training looked like. Exact functions of private records: it stays in the hospital.
-
-    clipped_fraction: of the units drawn, those whose gradient was clipped or refused. nonfinite_records: units
-    (records or patients) whose gradient held a NaN or an infinity and counted as zero. mean_loss: over records
-    drawn with a finite loss. Both fractions are None where nothing was drawn. mode: see gradients.GradientMode.
-
-    >>> TrainingReport(1, clipped_fraction=0.25, nonfinite_records=0, mean_loss=0.7, mode="ghost").clipped_fraction
-    0.25
-    """
-
-    steps: int
-    clipped_fraction: float | None
-    nonfinite_records: int
-    mean_loss: float | None
-    mode: str
-
-
-class _Tally:
-    """Counts of one call of train_private, on the device until the end: reading each would wait for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.drawn = 0
-        self._sums = torch.zeros(4, dtype=torch.float64, device=device)
-
-    def add(self, losses: Tensor, clipped: Tensor, refused: Tensor) -> None:
-        """losses [records], clipped and refused bool [units] of one batch."""
-        finite = torch.isfinite(losses)
-        total = losses.masked_fill(~finite, 0).sum(dtype=torch.float64)
-        self.drawn += len(clipped)
-        self._sums += torch.stack([clipped.sum(), refused.sum(), finite.sum(), total])
-
-    def report(self, steps: int, mode: str) -> TrainingReport:
-        clipped, refused, finite, loss = self._sums.tolist()
-        return TrainingReport(
-            steps=steps,
-            clipped_fraction=clipped / self.drawn if self.drawn else None,
-            nonfinite_records=int(refused),
-            mean_loss=loss / finite if finite else None,
-            mode=mode,
-        )
-
-
 def train_private(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | None,
     loss: Loss,
     settings: DPSettings,
     *,
@@ -131,11 +88,14 @@ def train_private(
     masks: Mapping[str, Tensor] | None = None,
     collate: Collate | None = None,
     canaries: Canaries | None = None,
+    skipped: Collection[int] = (),
 ) -> TrainingReport:
     """Takes `settings.steps` plain DP-SGD steps on `model`, in place. Its release: accounting.Release.
 
-    dataset: map-style, items (x, y); one item is the unit of privacy. With unit="patient" an item is a patient,
-    x [r, ...] and y [r, ...]: the gradients of its r records are summed before the norm (see units.py). loss:
+    dataset: map-style, items (x, y); one item is the unit of privacy. None: no units, so every step is noise alone, of
+    the size and from the stream of any other. With unit="patient" an item is a patient, x [r, ...] and y [r, ...]: the
+    gradients of its r records are summed before the norm (see units.py). skipped: units of it that count as zero, a
+    set; they are not looked at (what a GPU stops for, as an illegal label, cannot be caught there). loss:
     (model(x), y) -> one value per record, shape [B], each from its own record alone. units: the declared number
     of units; a step divides by sample_rate * units. mode: how gradients are had (see gradients.GradientMode);
     changes no result beyond rounding. masks: 0/1 tensors by parameter name, shaped like it; a coordinate at 0
@@ -150,14 +110,16 @@ def train_private(
     | units are drawn independently, each at sample_rate | `sampling` is known to whoever sees the model |
     | a step divides by the declared batch, so it does not tell the drawn one | |
     | a gradient with a NaN or an infinity counts as zero | |
+    | so does a unit that raises when fetched, in model or loss, or for want of memory (see unusable.py) | |
     | frozen parameters, and coordinates masked to 0, never move | |
 
     Records that depend on one another inside the model or the loss void the guarantee, and most such models look
     sound: before the first round, call probe.check_independence (a client does). It is not called here.
 
     Same streams, same result, bit for bit on the CPU. If it raises, steps already taken stay in the model.
-    Raises ModelError (see validate_model, a loss that is not per record, or a mode that the model cannot do),
-    DataError for a data set that cannot be indexed or is empty, ValueError for an argument that does not fit.
+    Raises ModelError (see validate_model, a mode that the model cannot do; and where none of the units could be used
+    and one was refused for the model or a loss that is not per record: after all steps), DataError for a data set that
+    cannot be indexed or is empty, ValueError for an argument that does not fit.
 
     >>> model, data = nn.Linear(3, 1), torch.utils.data.TensorDataset(torch.randn(8, 3), torch.ones(8))
     >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=2, learning_rate=0.1)
@@ -175,7 +137,7 @@ def train_private(
     (2, 'per-sample')
     """
     validate_model(model)
-    available = count_units(dataset)
+    available = 0 if dataset is None else count_units(dataset)
     _check_arguments(units, unit, collate)
     if mode == "auto":
         chosen = choose_mode(model, unit=unit, physical_batch=settings.physical_batch).name
@@ -183,12 +145,17 @@ def train_private(
         chosen = require_mode(model, mode).name
     with in_training(model, device, sampling) as recorder:
         layout = Layout.of(model, masks or {}, canaries)
-        tally = _Tally(_device(model))
+        passes = Passes(recorder, loss, layout, settings.clip, settings.physical_batch, canaries)
+        tally, clipped = Tally(layout.device), partial(passes.summed, mode=chosen)
         for _ in range(settings.steps):
             drawn = draw(available, settings.sample_rate, sampling)
-            total = torch.zeros(layout.size, dtype=torch.float64, device=_device(model))
-            for batch in batches_of(dataset, drawn, settings.physical_batch, unit, collate):
-                _add_batch(total, batch, recorder, loss, layout, settings, chosen, canaries, tally)
+            used = [index for index in drawn if index not in skipped]
+            tally.draw(len(drawn), len(drawn) - len(used))
+            total = torch.zeros(layout.size, dtype=torch.float64, device=layout.device)
+            made = use_batches(dataset, used, settings.physical_batch, unit, collate, clipped, tally.unusable)
+            for part, *seen in made:
+                total += part
+                tally.add(*seen)
             # An empty draw too gets noise: staying still would show that nobody was drawn.
             add_noise(total, layout.support, settings, noise)
             descend(layout, total / (settings.sample_rate * units), settings.learning_rate)
@@ -202,40 +169,6 @@ def _check_arguments(units: int, unit: str, collate: Collate | None) -> None:
         raise ValueError(f"unit must be record or patient, not {unit!r}")
     if unit == "patient" and collate is not None:
         raise ValueError("collate cannot be given with unit='patient': records of patients are concatenated")
-
-
-def _add_batch(
-    total: Tensor,
-    batch: Batch,
-    recorder: Recorder,
-    loss: Loss,
-    layout: Layout,
-    settings: DPSettings,
-    mode: ModeName,
-    canaries: Canaries | None,
-    tally: _Tally,
-) -> None:
-    """Adds the clipped sum over one physical batch to `total`, double [layout.size]."""
-    frame, most = Frame(layout, batch, canaries, settings.clip, total.device), settings.physical_batch
-    # A patient with more records than that is alone: the sum over some records at a time is one gradient to keep.
-    large = len(batch.x) > most
-    gradients = Ghost(frame) if mode == "ghost" and not large else Kept(frame)
-    losses = pass_through(recorder, batch, loss, most, gradients, total.device)
-    tally.add(losses, *clip_into(total, gradients, settings.clip))
-
-
-def pass_through(
-    recorder: Recorder, batch: Batch, loss: Loss, most: int, gradients: Kept | Ghost, device: torch.device
-) -> Tensor:
-    """Hands `gradients` what the layers see of `batch`, at most `most` records at a time; losses, shape [records]."""
-    parts = zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True)
-    return torch.cat(
-        [recorder.run(x.to(device), _against(loss, y.to(device)), len(x), gradients.take) for x, y in parts]
-    )
-
-
-def _against(loss: Loss, y: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda output: loss(output, y)
 
 
 def add_noise(total: Tensor, entries: Tensor | None, settings: DPSettings, noise: RandomStream) -> None:
@@ -271,14 +204,12 @@ def descend(layout: Layout, gradient: Tensor, learning_rate: float) -> None:
 
 def draw(available: int, sample_rate: float, sampling: RandomStream) -> list[int]:
     """Indices of the units of one step."""
+    if not available:
+        return []
     if sample_rate == 1.0:
         return list(range(available))
     chosen: NDArray[Any] = (sampling.uniform(available) < sample_rate).nonzero()[0]
     return [int(index) for index in chosen]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 @contextmanager

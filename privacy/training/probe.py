@@ -21,9 +21,9 @@ from securepfl.errors import ModelError
 from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.chance import without_chance
 from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_units
-from securepfl.privacy.training.dpsgd import Loss
 from securepfl.privacy.training.gradients import Recorder, choose_mode, trained_layers
 from securepfl.privacy.training.items import Items, alike, label_of
+from securepfl.privacy.training.passes import Loss
 from securepfl.privacy.training.state import HeldState
 from securepfl.privacy.training.sweep import TOLERANCE, Survey, Sweep, in_double, windows
 from securepfl.privacy.training.units import Batch, Collate, count_units
@@ -236,7 +236,7 @@ def _run(recorder: Recorder, layout: Layout, batch: Batch, loss: Loss) -> Iterat
     x, y = batch.x.to(device), batch.y.to(device)
     gradients = Kept(Frame(layout, batch, None, 1.0, x.device))
     recorder.run(x, lambda output: loss(output, y), len(x), gradients.take)
-    for rows in clipped_units(gradients, math.inf):
+    for rows in clipped_units(gradients, math.inf)[0]:
         yield from rows
 
 

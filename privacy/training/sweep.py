@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from securepfl.privacy.training.clipping import Frame, Kept, Layout
-from securepfl.privacy.training.dpsgd import Loss, pass_through
 from securepfl.privacy.training.gradients import KEPT_BYTES, Recorder, trained_layers
 from securepfl.privacy.training.items import Items, label_key
+from securepfl.privacy.training.passes import Loss, pass_through
 from securepfl.privacy.training.units import Batch
 from securepfl.randomness import RandomStream, derive_key
 

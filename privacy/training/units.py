@@ -6,16 +6,18 @@ and no patient spans physical batches, so that a patient's gradient is whole bef
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from securepfl.errors import DataError
 from securepfl.identifiers import identified
 from securepfl.privacy.accounting.events import Unit
+from securepfl.privacy.training.unusable import Made, Unusable
 
 Collate = Callable[[list[Any]], Any]
 
@@ -124,8 +126,47 @@ def count_units(dataset: Dataset[Any]) -> int:
     return len(dataset)
 
 
+def use_batches(
+    dataset: Dataset[Any] | None,
+    drawn: Sequence[int],
+    physical_batch: int,
+    unit: Unit,
+    collate: Collate | None,
+    use: Callable[[Batch], Made],
+    unusable: Unusable,
+) -> Iterator[Made]:
+    """What `use` makes of the drawn units in order, in physical batches (see batches_of). A data set of None has none.
+
+    Units that cannot be read, or whose batch `use` cannot take, are left out and counted in `unusable`. `use` must
+    leave nothing behind where it raises.
+
+    >>> data, unusable = [(torch.zeros(2), 0.0), (torch.zeros(2), 1.0), None], Unusable()
+    >>> list(use_batches(data, [0, 1, 2], 3, "record", None, lambda batch: batch.units, unusable)), unusable.counts()
+    ([(0,), (1,)], {'unreadable': 1})
+    """
+    if dataset is None:
+        return
+    if unit == "patient":
+        for patients in _grouped(_readable(dataset, drawn, unusable), physical_batch):
+            yield from unusable.in_halves(patients, _joined, use)
+        return
+    for start in range(0, len(drawn), physical_batch):
+        group = drawn[start : start + physical_batch]
+        yield from unusable.in_halves(group, partial(_records, dataset, collate=collate), use)
+
+
+def _readable(dataset: Dataset[Any], drawn: Sequence[int], unusable: Unusable) -> Iterator["_Patient"]:
+    for index in drawn:
+        try:
+            patient = _patient(dataset, index)
+        except Exception as error:  # noqa: BLE001 - whatever the data set raises
+            unusable.note(error, "unreadable")
+            continue
+        yield patient
+
+
 def batches_of(
-    dataset: Dataset[Any], drawn: list[int], physical_batch: int, unit: Unit, collate: Collate | None
+    dataset: Dataset[Any], drawn: Sequence[int], physical_batch: int, unit: Unit, collate: Collate | None
 ) -> Iterator[Batch]:
     """The drawn units in order, in physical batches. Raises DataError for items that are no such units.
 
@@ -139,14 +180,19 @@ def batches_of(
 
 
 def record_batches(
-    dataset: Dataset[Any], drawn: list[int], physical_batch: int, collate: Collate | None
+    dataset: Dataset[Any], drawn: Sequence[int], physical_batch: int, collate: Collate | None
 ) -> Iterator[Batch]:
     """The drawn records in order, `physical_batch` at a time. Raises DataError where rows are not records."""
-    groups = [drawn[start : start + physical_batch] for start in range(0, len(drawn), physical_batch)]
-    loader = DataLoader(dataset, batch_sampler=groups, collate_fn=collate)
-    for (x, y), group in zip(loader, groups, strict=True):
-        check_rows(x, y, len(group))
-        yield Batch(x, y, tuple(group))
+    for start in range(0, len(drawn), physical_batch):
+        yield _records(dataset, drawn[start : start + physical_batch], collate)
+
+
+def _records(dataset: Dataset[Any], group: Sequence[int], collate: Collate | None) -> Batch:
+    many = getattr(dataset, "__getitems__", None)  # as torch's DataLoader asks
+    items = many(list(group)) if many is not None else [dataset[index] for index in group]
+    x, y = (collate or default_collate)(items)
+    check_rows(x, y, len(group))
+    return Batch(x, y, tuple(group))
 
 
 def check_rows(x: Any, y: Any, records: int) -> None:
@@ -160,33 +206,46 @@ def check_rows(x: Any, y: Any, records: int) -> None:
                 f"{what} of several records make a {type(rows).__name__}, not a tensor: let each record be (x, y), two "
                 "tensors or numbers, or make tensors in a collate function"
             )
-    if len(x) != records:
-        raise DataError(
-            f"the collate function made {len(x)} rows of {records} records, but the clip bounds one row each: "
-            "give one row per record"
-        )
+        found = len(rows) if rows.dim() else 1
+        if found != records:
+            raise DataError(
+                f"the collate function made {found} rows of {records} records, but the clip bounds one row each: "
+                "give one row per record"
+            )
 
 
-def patient_batches(dataset: Dataset[Any], drawn: list[int], physical_batch: int) -> Iterator[Batch]:
+_Patient = tuple[int, Tensor, Tensor]
+
+
+def patient_batches(dataset: Dataset[Any], drawn: Sequence[int], physical_batch: int) -> Iterator[Batch]:
     """The drawn patients in order, as many whole ones as fit into `physical_batch` records.
 
     A patient with more records than that is a batch alone. Raises DataError for a patient without records.
     """
-    waiting: list[tuple[int, Tensor, Tensor]] = []
+    return map(_joined, _grouped((_patient(dataset, index) for index in drawn), physical_batch))
+
+
+def _patient(dataset: Dataset[Any], index: int) -> _Patient:
+    x, y = dataset[index]
+    _check_patient(index, x, y)
+    return index, x, y
+
+
+def _grouped(patients: Iterator[_Patient], physical_batch: int) -> Iterator[list[_Patient]]:
+    waiting: list[_Patient] = []
     records = 0
-    for index in drawn:
-        x, y = dataset[index]
-        _check_patient(index, x, y)
-        if waiting and records + len(x) > physical_batch:
-            yield _joined(waiting)
+    for patient in patients:
+        count = len(patient[1])
+        if waiting and records + count > physical_batch:
+            yield waiting
             waiting, records = [], 0
-        waiting.append((index, x, y))
-        records += len(x)
+        waiting.append(patient)
+        records += count
     if waiting:
-        yield _joined(waiting)
+        yield waiting
 
 
-def _joined(patients: list[tuple[int, Tensor, Tensor]]) -> Batch:
+def _joined(patients: Sequence[_Patient]) -> Batch:
     units, xs, ys = zip(*patients, strict=True)
     return Batch(torch.cat(xs), torch.cat(ys), units, tuple(len(x) for x in xs))
 

@@ -32,7 +32,7 @@ from securepfl.privacy.audit.rehearsal import (
 from securepfl.privacy.audit.report import AuditReport
 from securepfl.privacy.audit.subject import Training
 from securepfl.privacy.audit.verdicts import FALSE_ALARM
-from securepfl.privacy.training import clipping, dpsgd
+from securepfl.privacy.training import clipping, dpsgd, passes
 from securepfl.privacy.training.dpsgd import DPSettings
 from securepfl.privacy.training.units import group_records
 from securepfl.randomness import RandomStream, derive_key
@@ -287,7 +287,7 @@ def test_clipping_left_out_is_seen_by_loud_canaries(monkeypatch, mode):
         gradients.add(torch.ones_like(norms), None, total)
         return norms > clip, torch.zeros_like(norms, dtype=torch.bool)
 
-    monkeypatch.setattr(dpsgd, "clip_into", unclipped)
+    monkeypatch.setattr(passes, "clip_into", unclipped)
     report = audit(training(mode=mode), epsilon=4.0, delta=DELTA, canaries=50, runs=3)
     assert accusers(report) == {"contributions"}
     assert "clipping is left out" in report.sentence
@@ -306,13 +306,13 @@ def test_clipping_left_out_of_a_shortcut_that_canaries_do_not_take_is_seen_by_si
 
 def test_a_clip_of_records_in_place_of_patients_is_seen_by_single_units(monkeypatch):
     """Each record of a patient comes as a patient of its own."""
-    whole = dpsgd.batches_of
+    whole = dpsgd.use_batches
 
     def split(dataset, drawn, *arguments):
         x, y = dataset[drawn[0]]
         yield from whole([(row[None], label[None]) for row, label in zip(x, y, strict=True)], range(len(y)), *arguments)
 
-    monkeypatch.setattr(dpsgd, "batches_of", split)
+    monkeypatch.setattr(dpsgd, "use_batches", split)
     influences = observe_units(training(unit="patient", dataset=patients(), units=7))
     assert contributions_verdict(np.ones((3, 3)), influences, 1.0).accused
 

@@ -7,10 +7,11 @@ import torch
 from scipy.stats import chi2
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
 from securepfl.errors import DataError, ModelError
 from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.training.units import batches_of
 from securepfl.randomness import RandomStream
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
@@ -363,14 +364,22 @@ def test_settings_name_the_field_that_is_wrong(field, value):
 
 
 def doubled(items):
-    x, y = torch.utils.data.default_collate(items)
+    x, y = default_collate(items)
     return x.repeat(2, 1), y.repeat(2)
 
 
 def test_a_collate_that_multiplies_records_is_refused():
     """Two rows of one record would each get the clip: twice the sensitivity that the ledger states."""
     with pytest.raises(DataError, match="24 rows of 12 records"):
-        train(network(), records(), dp_settings(), collate=doubled)
+        list(batches_of(records(), range(12), 12, "record", doubled))
+    report, _ = train(network(), records(), dp_settings(steps=1), collate=doubled)
+    assert report.unusable == {"unreadable": 12}
+
+
+def test_labels_that_are_not_one_per_record_are_refused():
+    """One label for all would be every record's: broadcast, it passes the loss."""
+    with pytest.raises(DataError, match="1 rows of 12 records"):
+        list(batches_of(records(), range(12), 12, "record", lambda items: (default_collate(items)[0], torch.ones(1))))
 
 
 def test_an_embedding_that_rewrites_looked_up_rows_is_refused():

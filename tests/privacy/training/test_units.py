@@ -305,7 +305,9 @@ def test_items_that_are_no_patients_are_refused_by_number(item, wrong):
     with pytest.raises(DataError, match=wrong):
         PatientDataset([good, item])
     with pytest.raises(DataError, match=wrong):
-        train(network(), Unchecked([good, item]))
+        list(patient_batches(Unchecked([good, item]), [0, 1], 20))
+    _, report = train(network(), Unchecked([good, item]))
+    assert report.unusable == {"unreadable": 1}
 
 
 def test_arguments_that_do_not_fit_are_refused():
