@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from securepfl.data.schema import DataSpec, Range, Split
+from securepfl.data.columns import Range
+from securepfl.data.declared_split import Split
+from securepfl.data.schema import DataSpec
 from securepfl.settings.federation import Federation
 from securepfl.settings.presets import PRESETS, preset_notes
 from securepfl.settings.tables import LassoSettings, SharedNoiseSettings, SiteSettings

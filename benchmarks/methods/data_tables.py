@@ -12,7 +12,7 @@ from torch import nn
 
 from methods.task import Site, Task
 from securepfl.data.breast_cancer import simulated_hospitals
-from securepfl.data.schema import Split
+from securepfl.data.declared_split import Split
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import DataError
 from securepfl.settings.federation import Federation

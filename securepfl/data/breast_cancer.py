@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
 
-from securepfl.data.schema import DataSpec, Range, Split
+from securepfl.data.columns import Range
+from securepfl.data.declared_split import Split
+from securepfl.data.schema import DataSpec
 from securepfl.data.tables import Table, table_from_columns
 from securepfl.randomness import RandomStream, derive_key
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from securepfl.data.values import PLAIN, Value
+from securepfl.data.values import PLAIN, Value, closed_up
 
 _EXACT = 2**53
 """From here on, float64 merges whole numbers."""
@@ -112,6 +112,13 @@ class Cells:
     def missing(self, values: Iterable[Value] = ()) -> NDArray[np.bool_]:
         """Which cells are empty, NaN or one of the declared `values`, [rows]."""
         return _flags(self.values.is_null()) | self.matches(values)
+
+    def closed_up(self, text: str) -> NDArray[np.bool_]:
+        """Which cells are `text` but for blanks, [rows]: "> 89" is ">89". A typed number is none."""
+        if not self.textual:
+            return np.zeros(len(self), dtype=np.bool_)
+        blanks = r"[\s\x{a0}\x{2009}\x{202f}]+"
+        return _flags(pc.equal(pc.replace_substring_regex(self.values, blanks, ""), closed_up(text)))
 
     def _equal_number(self, number: Decimal) -> NDArray[np.bool_]:
         if pa.types.is_integer(self.values.type):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -24,7 +24,16 @@ def convert(value: object, kind: Any, place: str, where: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {place}: {str(error).split(' - at')[0]}; mend the value") from None
+        problem, (*words, last) = str(error).split(" - at")[0], _words(kind) or ("",)
+        known = f"known are {', '.join(words)} and {last}" if words and "enum" in problem else "mend the value"
+        raise ConfigError(f"{where}: {place}: {problem}; {known}") from None
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """The words that a choice knows."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next((words for part in get_args(kind) if (words := _words(part))), ())
 
 
 def build(kind: type[_T], entry: object, place: str, where: str, ready: frozenset[str] = frozenset()) -> _T:

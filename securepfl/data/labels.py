@@ -92,8 +92,8 @@ class BinaryLabels:
         if positive is None:
             require(negative is None, "negative is declared without positive; declare both")
             return cls(Listed((1,)), Listed((0,)))
-        yes = _rule("positive", positive)
-        no = _opposite(yes) if negative is None else _rule("negative", negative)
+        yes = rule_of("positive", positive)
+        no = _opposite(yes) if negative is None else rule_of("negative", negative)
         both = in_both(yes.listed, no.listed)
         require(both is None, f"positive and negative both name {both!r}; keep it in one")
         return cls(yes, no)
@@ -126,7 +126,12 @@ def _refuse(source: Source, column: str, bad: NDArray[np.bool_], problem: str) -
         source.refuse(bad, column, f"label {shown(label)} {problem}")
 
 
-def _rule(key: str, declared: str | int | float | tuple[Value, ...]) -> Comparison | Listed:
+def rule_of(key: str, declared: str | int | float | tuple[Value, ...]) -> Comparison | Listed:
+    """What a declared comparison, value or list of values under `key` holds for. Raises ValueError.
+
+    >>> rule_of("test_values", "> 2018")
+    Comparison(sign='>', threshold=2018.0)
+    """
     if isinstance(declared, str) and (compared := _comparison(key, declared)) is not None:
         return compared
     values = declared if isinstance(declared, tuple) else (declared,)

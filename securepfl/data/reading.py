@@ -36,7 +36,8 @@ def wanted_of(spec: DataSpec, layouts: tuple[tuple[str, ...], ...] | None = None
     """What to read of a file: what is used of it, and no dropped column. `layouts`: as declared, where None."""
     features = (*spec.ranges, *spec.categories)
     patient = () if spec.patient is None else (spec.patient,)
-    roles = (*spec.label_columns, *patient, *(() if spec.site is None else (spec.site,)))
+    others = tuple(name for name in (spec.site, spec.split.column) if name is not None)
+    roles = (*spec.label_columns, *patient, *others)
     return Wanted(
         columns=frozenset((*features, *(roles if labelled else patient))),
         needed=(*features, *roles) if labelled else features,

@@ -7,7 +7,6 @@ declaration alone.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -17,57 +16,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.declaring import build, convert, listed, spelled, table
+from securepfl.data.columns import Category, Missing, Range, category, require_missing, shortest
+from securepfl.data.declared_split import Split
+from securepfl.data.declaring import build, listed, spelled, table
 from securepfl.data.labels import BinaryLabels
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.prevalence import require_shares
 from securepfl.data.source import Source
-from securepfl.data.values import Value, ambiguous, in_both, require, require_values
+from securepfl.data.values import Value, in_both, require, require_values
 from securepfl.spelling import alike, spelled_out
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """`[data.ranges]`: how a numeric column becomes clip((value - centre) / spread, -limit, limit).
-
-    `centre` and `spread` are in the column's own unit, `limit` counts spreads. `missing_values` are codes by
-    which this column alone says "not recorded" (a cholesterol of 0). Raises ValueError.
-    """
-
-    centre: float
-    spread: float
-    limit: float = 3.0
-    unit: str = ""
-    missing_values: tuple[Value, ...] = ()
-
-    def __post_init__(self) -> None:
-        require(math.isfinite(self.centre), f"centre = {self.centre}: must be a finite number")
-        require(0 < self.spread < math.inf, f"spread = {self.spread}: must be positive and finite")
-        require(
-            0 < self.limit < math.inf,
-            f"limit = {self.limit}: must be positive and finite (try 3)",
-        )
-        require_values("missing_values", self.missing_values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """`[data.split]`: which rows test. `test` is their share; another `random_state` gives another split.
-
-    "hash" decides each patient (each row, where no patient column is declared) by its own SHA-256 alone, so
-    the share is met on average and no other row matters. "stratified" is scikit-learn's train_test_split on
-    the label, site by site: exact shares, but it looks at private labels. Raises ValueError.
-    """
-
-    method: Literal["hash", "stratified"] = "hash"
-    test: float = 0.34
-    random_state: int = 43
-
-    def __post_init__(self) -> None:
-        known = self.method in ("hash", "stratified")
-        require(known, f'method = "{self.method}": hash or stratified')
-        require(0 < self.test < 1, f"test = {self.test}: must be between 0 and 1 (try 0.34)")
-        require(0 <= self.random_state < 2**32, f"random_state = {self.random_state}: must be in [0, 2^32)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +39,12 @@ class DataSpec:
 
     `columns` names the columns of files without a header. `separator` is a text file's, taken from its first line where
     it is not declared; `decimal` is the mark of numbers in texts, "." or ",". `files` names each site's file in a
-    folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN are always missing;
-    under "indicator" a missing value takes the centre (0 once scaled) and sets a feature of its own, under "drop-rows"
-    its row is left out. `prevalence` is the share of label 1, or of each class, from public knowledge: models start
-    from it. From `threshold` on (by default the prevalence) a probability is a yes. Raises ValueError; `from_mapping`
-    raises ConfigError instead.
+    folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN are missing, but in
+    columns that declare what they mean by `empty`; under "indicator" a missing value takes the centre (0 once scaled)
+    and sets a feature of its own, under "centre" it takes the centre alone, under "drop-rows" its row is left out. A
+    column may say otherwise. `prevalence` is the share of label 1, or of each class, from public knowledge: models
+    start from it. From `threshold` on (by default the prevalence) a probability is a yes. Raises ValueError;
+    `from_mapping` raises ConfigError instead.
     """
 
     label: str | tuple[str, ...]
@@ -102,16 +60,15 @@ class DataSpec:
     decimal: Literal[".", ","] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     missing_values: tuple[Value, ...] = ()
-    missing: Literal["indicator", "drop-rows"] = "indicator"
+    missing: Missing = "indicator"
     ranges: Mapping[str, Range] = field(default_factory=dict)
-    categories: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    split: Split = Split()
+    categories: Mapping[str, Category] = field(default_factory=dict)
+    split: Split = field(default_factory=Split)
     prevalence: float | Mapping[str, float] | None = None
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        known = self.missing in ("indicator", "drop-rows")
-        require(known, f'missing = "{self.missing}": indicator or drop-rows')
+        require_missing(self.missing)
         require_values("missing_values", self.missing_values)
         require_shares(self.prevalence)
         decides = self.threshold is None or 0 < self.threshold < 1
@@ -122,9 +79,8 @@ class DataSpec:
         _check_columns(self)
         _check_files(self)
         _check_separator(self.separator)
-        for column, levels in self.categories.items():
-            _check_levels(column, levels)
-        counted = self.split.method == "hash" or not (self.label_range or isinstance(self.label, tuple))
+        _check_codes(self)
+        counted = self.split.method != "stratified" or not (self.label_range or isinstance(self.label, tuple))
         require(counted, 'split: "stratified" needs classes to count; use method = "hash"')
         spans = self.split.method == "stratified" and self.patient is not None
         require(not spans, 'split: a stratified split may part a patient\'s rows; use method = "hash"')
@@ -140,10 +96,7 @@ class DataSpec:
         levels = table(mapping.get("categories", {}), "data.categories", where)
         ready = {
             "ranges": {name: build(Range, entry, f"data.ranges.{name}", where) for name, entry in ranges.items()},
-            "categories": {
-                name: convert(entry, tuple[Value, ...], f"[data.categories] {name}", where)
-                for name, entry in levels.items()
-            },
+            "categories": {name: category(entry, f"data.categories.{name}", where) for name, entry in levels.items()},
             "split": build(Split, mapping.get("split", {}), "data.split", where),
         }
         if "label_range" in mapping:
@@ -153,6 +106,9 @@ class DataSpec:
     def to_mapping(self) -> dict[str, Any]:
         """The declaration as plain dicts, lists, texts and numbers; `from_mapping` reads it back as equal."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
+        plain["ranges"] = {name: _told(entry) for name, entry in plain["ranges"].items()}
+        plain["categories"] = {name: shortest(entry) for name, entry in plain["categories"].items()}
+        plain["split"] = _told(plain["split"])
         return {key: listed(value) for key, value in plain.items() if value is not None}
 
     @property
@@ -190,6 +146,8 @@ class DataSpec:
         """One line for a run's output: how rows were split, and what that is good for."""
         if self.split.method == "stratified":
             return "stratified split: it looks at private labels, so it is for benchmarks only"
+        if self.split.column is not None:
+            return f"split by the column `{self.split.column}`"
         if self.patient is not None:
             return f"split by a hash of each patient (`{self.patient}`): no patient is in both parts"
         return "split by a hash of each row alone: a patient with several rows may be in both parts; declare `patient`"
@@ -203,10 +161,32 @@ class DataSpec:
         """
         names = sorted(self.ranges)
         for column in sorted(self.categories):
-            names += [f"{column}={level}" for level in self.categories[column][1:]]
-        if self.missing == "indicator":
-            names += [f"{name} (missing)" for name in sorted([*self.ranges, *self.categories])]
+            names += [f"{column}={level}" for level in self.categories[column].levels[1:]]
+        names += [f"{name} (missing)" for name in sorted(self.features) if self._indicates(name)]
         return tuple(names)
+
+    @property
+    def features(self) -> dict[str, Range | Category]:
+        """What is declared of each feature column."""
+        return {**self.ranges, **self.categories}
+
+    def missing_codes(self, column: str) -> tuple[Value, ...]:
+        """The values by which a feature column says "not recorded", beside empty cells where those say so."""
+        return (*self.missing_values, *self.features[column].missing_values)
+
+    def treats_missing(self, column: str) -> Missing:
+        """What a missing value of a feature column becomes."""
+        return self.features[column].missing or self.missing
+
+    def _indicates(self, column: str) -> bool:
+        """Whether a feature says that the column is missing: not where no cell of it can be."""
+        always = self.features[column].empty is not None and not self.missing_codes(column)
+        return self.treats_missing(column) == "indicator" and not always
+
+
+def _told(entry: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not declared, so that files of before it could be have the same digest."""
+    return {key: value for key, value in entry.items() if value is not None and value != {}}
 
 
 def _check_labels(spec: DataSpec) -> None:
@@ -226,8 +206,17 @@ def _check_labels(spec: DataSpec) -> None:
     require(gone is None, f"missing_values: {gone!r} is a declared label too, whose rows would have none; {mend}")
 
 
+def _check_codes(spec: DataSpec) -> None:
+    """Raise ValueError for a code for missing values that a column gives a meaning."""
+    for name, declared in spec.features.items():
+        meant = [*(declared.read_as if isinstance(declared, Range) else ()), declared.empty]
+        code = in_both([value for value in meant if value is not None], spec.missing_values)
+        mend = "keep it in one; other columns may have missing_values of their own"
+        require(code is None, f"missing_values: {code!r} has a meaning in column `{name}`; {mend}")
+
+
 def _check_columns(spec: DataSpec) -> None:
-    roles = [name for name in (*spec.label_columns, spec.site, spec.patient) if name is not None]
+    roles = [name for name in (*spec.label_columns, spec.site, spec.patient, spec.split.column) if name is not None]
     used = [*roles, *spec.drop, *spec.ranges, *spec.categories]
     require(all(used), "a column's name is empty; name it as the file does")
     twice = next((name for name in used if used.count(name) > 1), None)
@@ -259,12 +248,3 @@ def _check_separator(separator: str | None) -> None:
         plain and separator not in tuple('"+-._\r\n\0'),
         f'separator = {separator!r}: must be one mark that no number or name holds, such as ";", "|" or a tab ("\\t")',
     )
-
-
-def _check_levels(column: str, levels: tuple[Value, ...]) -> None:
-    require(len(levels) >= 2, f"categories: {column} has fewer than two levels; declare all of them")
-    kinds = {isinstance(level, str) for level in levels}
-    require(len(kinds) == 1, f"categories: {column} mixes texts and numbers; write all its levels alike")
-    require_values(f"categories: {column}", levels)
-    same = ambiguous(levels)
-    require(same is None, f"categories: {column}: a cell could be {same!r} and another level too; list each once")

@@ -14,6 +14,9 @@ from securepfl.data.table import Table
 from securepfl.errors import DataError
 from securepfl.spelling import alike, spelled_out, unsaid
 
+_FEWEST = 2
+"""Rows from which on equal tables are no coincidence."""
+
 
 def site_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
     """Each hospital's rows as read, by its name: of one file with a site column, or of a folder with a file a site.
@@ -30,7 +33,7 @@ def check_different(path: Path, tables: Mapping[str, Table]) -> None:
     sizes = [len(table) for table in tables.values()]
     seen: dict[bytes, str] = {}
     for site, table in tables.items():
-        if sizes.count(len(table)) < 2:
+        if len(table) < _FEWEST or sizes.count(len(table)) < 2:
             continue
         other = seen.setdefault(_fingerprint(table), site)
         if other != site:

@@ -9,22 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from securepfl.data.schema import Split
+from securepfl.data.declared_split import Split
 from securepfl.data.table import Table
 from securepfl.errors import DataError
 
+NOT_COMPLETE = 'no row is complete; mend the file, or set missing = "indicator" in [data]'
+"""Why a table is empty: "drop-rows" left none."""
+
 
 def split_table(table: Table, split: Split) -> tuple[Table, Table]:
-    """(train, test) as declared. Raises DataError where either would be empty.
+    """(train, test) as declared; `test` may be empty. Raises DataError where no row trains.
 
     A hash reads one patient or row only: with ranks or exact shares, one row's change would move others
     between train and test. "stratified" falls back to a plain shuffle where a class has at most two rows, as
     FLamby's published split does.
     """
-    test = _hash_test(table, split) if split.method == "hash" else _stratified_test(table, split)
-    if not test.any() or test.all():
-        raise DataError(f"{table.site}: too few rows to split; add rows or change [data.split]")
+    test = _test_of(table, split)
+    if not len(table):
+        raise DataError(f"{table.site}: {NOT_COMPLETE}")
+    if test.all():
+        raise DataError(f"{table.site}: all of its {len(table)} row(s) test and none trains; change [data.split]")
     return table.select(~test), table.select(test)
+
+
+def _test_of(table: Table, split: Split) -> NDArray[np.bool_]:
+    if split.method == "column":
+        if table.held_out is None:
+            raise ValueError(f"site {table.site!r}: a split by column needs rows that were read with it")
+        return table.held_out
+    return _hash_test(table, split) if split.method == "hash" else _stratified_test(table, split)
 
 
 def _hash_test(table: Table, split: Split) -> NDArray[np.bool_]:
@@ -61,7 +74,7 @@ def _stratified_test(table: Table, split: Split) -> NDArray[np.bool_]:
     stratify = table.labels if fewest > 2 else None
     options = {"test_size": split.test, "random_state": split.random_state, "stratify": stratify}
     test = np.zeros(len(table), dtype=np.bool_)
-    # Too few rows: nothing is held out, which split_table reports.
+    # Too few rows: nothing is held out.
     with contextlib.suppress(ValueError):
         test[train_test_split(np.arange(len(table)), **options)[1]] = True
     return test

@@ -13,7 +13,8 @@ class Table:
 
     `features` float32 [n, d] in the order of `DataSpec.feature_names`, finite and within the declared limits;
     `labels` as `DataSpec.read_labels` gives them, or None where unlabelled; `patients` texts (dtype object) [n], or
-    None; `rows` int64 [n], each row's number in its file. Raises ValueError where shapes differ.
+    None; `rows` int64 [n], each row's number in its file; `held_out` bool [n], which rows a declared column tests on,
+    or None. Raises ValueError where shapes differ.
     """
 
     site: str
@@ -21,11 +22,12 @@ class Table:
     labels: NDArray[Any] | None = field(repr=False)
     patients: NDArray[Any] | None = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
+    held_out: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2:
             raise ValueError(f"features must have shape [n, d], not {list(self.features.shape)}")
-        for name in ("labels", "patients", "rows"):
+        for name in ("labels", "patients", "rows", "held_out"):
             column = getattr(self, name)
             if column is not None and (
                 len(column) != len(self.features) or column.ndim > (2 if name == "labels" else 1)
@@ -43,4 +45,5 @@ class Table:
             labels=None if self.labels is None else self.labels[index],
             patients=None if self.patients is None else self.patients[index],
             rows=self.rows[index],
+            held_out=None if self.held_out is None else self.held_out[index],
         )

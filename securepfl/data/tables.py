@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells
@@ -17,7 +18,7 @@ from securepfl.data.reading import read_columns, wanted_of
 from securepfl.data.schema import DataSpec
 from securepfl.data.sites import check_different, site_sources
 from securepfl.data.source import Source
-from securepfl.data.split import split_table
+from securepfl.data.split import NOT_COMPLETE, split_table
 from securepfl.data.table import Table
 from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
@@ -28,8 +29,8 @@ __all__ = ["Table", "load_sites", "load_unlabelled", "split_table", "table_from_
 def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
     """Each site's table, sorted by site: from one file with a site column, or a folder with one file a site.
 
-    Raises DataError naming the file, and the column and row where there is one; and for two hospitals whose names
-    look alike or whose tables are equal.
+    A table is empty where no row of it is complete. Raises DataError naming the file, and the column and row where
+    there is one; and for two hospitals whose names look alike or whose tables are equal.
     """
     sources = site_sources(path, spec)
     tables = {site: _table(site, sources[site], spec, labelled=True) for site in sorted(sources)}
@@ -40,14 +41,18 @@ def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
 def load_unlabelled(path: Path, spec: DataSpec) -> Table:
     """The table of one file, whose label and site columns may be absent and are ignored.
 
-    The site is the file's stem. A file without a header holds all of `spec.columns`, or all but label and
-    site. Under "drop-rows", `rows` tells which rows are left. Raises DataError as `load_sites` does.
+    The site is the file's stem. A file without a header holds all of `spec.columns`, or all but label,
+    site and the split's column. Under "drop-rows", `rows` tells which rows are left. Raises DataError as
+    `load_sites` does, and where no row is left.
     """
     names = spec.columns or ()
-    bare = [name for name in names if name not in (*spec.label_columns, spec.site)]
+    bare = [name for name in names if name not in (*spec.label_columns, spec.site, spec.split.column)]
     layouts = (names, tuple(bare)) if names else None
     source = Source.of(path, read_columns(path, wanted_of(spec, layouts, labelled=False)))
-    return _table(path.stem, source, spec, labelled=False)
+    table = _table(path.stem, source, spec, labelled=False)
+    if not len(table):
+        raise DataError(f"{path}: {NOT_COMPLETE}")
+    return table
 
 
 def table_from_columns(site: str, columns: Mapping[str, Any], spec: DataSpec, where: str) -> Table:
@@ -59,15 +64,32 @@ def table_from_columns(site: str, columns: Mapping[str, Any], spec: DataSpec, wh
 
 def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
     _check_declared(source, spec, labelled)
-    if spec.missing == "drop-rows":
-        source = complete_rows(source, spec, labelled)
-    return Table(
+    source = complete_rows(source, spec, labelled)
+    table = Table(
         site=site,
         features=features_of(source, spec),
         labels=spec.read_labels(source) if labelled else None,
         patients=_patients(source, spec, labelled),
         rows=source.rows,
+        held_out=spec.split.held_out(source) if labelled else None,
     )
+    _check_sides(source.where, table)
+    return table
+
+
+def _check_sides(where: str, table: Table) -> None:
+    """Raise DataError for a patient whom a declared column puts into training and test rows both."""
+    if table.patients is None or table.held_out is None:
+        return
+    sides = [set(table.patients[table.held_out == side].tolist()) for side in (False, True)]
+    both = sides[0] & sides[1]
+    if both:
+        of_them = np.isin(table.patients, list(both))
+        rows = [int(table.rows[of_them & (table.held_out == side)][0]) for side in (False, True)]
+        raise DataError(
+            f"{where}: {len(both)} patient(s) have training and test rows, as rows {rows[0]} and {rows[1]}: their test "
+            "rows would show what was trained on; mend the split's column"
+        )
 
 
 def _check_declared(source: Source, spec: DataSpec, labelled: bool) -> None:
@@ -75,11 +97,21 @@ def _check_declared(source: Source, spec: DataSpec, labelled: bool) -> None:
     if labelled:
         for name in spec.label_columns:
             source.column(name, "the label")
+        if spec.split.column is not None:
+            source.column(spec.split.column, "the split")
         if spec.patient is not None:
             source.column(spec.patient, "the patient")
-    for name in (*spec.ranges, *spec.categories):
+    for name in spec.features:
         source.column(name, "declared as a feature")
-    known = {*spec.label_columns, spec.site, spec.patient, *spec.drop, *spec.ranges, *spec.categories}
+    known = {
+        *spec.label_columns,
+        spec.site,
+        spec.patient,
+        spec.split.column,
+        *spec.drop,
+        *spec.ranges,
+        *spec.categories,
+    }
     for name in (*source.columns, *source.unread):
         if name not in known and labelled:
             mend = "declare it in [data.ranges] or [data.categories], or list it in [data] drop"

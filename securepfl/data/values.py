@@ -57,3 +57,12 @@ def _meaning(value: Value) -> Decimal | str:
     if not isinstance(value, str) or PLAIN.fullmatch(text):
         return Decimal(text)
     return text.lower() if text.lower() in ("true", "false") else text
+
+
+def closed_up(text: str) -> str:
+    """A text without blanks: "> 89" is ">89".
+
+    >>> closed_up("> 89")
+    '>89'
+    """
+    return "".join(text.split())

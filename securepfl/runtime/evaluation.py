@@ -179,13 +179,14 @@ def _site(client: Client, hospital: Hospital, metrics: Mapping[str, Metrics]) ->
 
 
 def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:
-    notes = [
+    notes = ["no row of it is left to test on: its metrics are null"] if not len(hospital.test) else []
+    notes += [
         f"its {part} rows {lacking}{then}"
         for part, table, then in (
             ("training", hospital.train, ""),
             ("test", hospital.test, "; metrics that need more are null"),
         )
-        if (lacking := task.lacking(labels_of(table)))
+        if len(table) and (lacking := task.lacking(labels_of(table)))
     ]
     return [*notes, *_patient_notes(hospital.train, unit)]
 

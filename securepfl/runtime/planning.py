@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.folder import left_out
 from securepfl.data.patients import of_several_sites
 from securepfl.data.schema import DataSpec
+from securepfl.data.table import Table
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.privacy.accounting.events import Unit
@@ -91,7 +91,7 @@ def _check_seed(seed: int | None, ledgers: Path | None) -> None:
 def _plan(
     federation: Federation,
     spec: DataSpec,
-    tables: Mapping[str, Any],
+    tables: Mapping[str, Table],
     ledgers: Path | None,
     notes: tuple[str, ...],
     where: str = "",
@@ -102,16 +102,25 @@ def _plan(
             f'{where}[model] kind = "own": `securepfl run` builds "mlp" or "logistic"; use the SDK for your own'
         )
     build = built_in(settings, spec)
-    hospitals = {name: Hospital(*split_table(table, spec.split)) for name, table in sorted(tables.items())}
-    for name, hospital in hospitals.items():
-        if not len(hospital.train):
-            raise DataError(f"site {name}: no training rows after the split; give it more rows or leave it out")
-    notes = (*notes, *_patients_of_several(hospitals, federation.privacy.unit))
+    hospitals, without = _hospitals(tables, spec)
+    notes = (*notes, *without.values(), *_patients_of_several(hospitals, federation.privacy.unit))
+    present = {name: settings for name, settings in federation.sites.items() if name not in without}
     try:
-        bound = federation.bound(hospitals, build)
+        bound = federation.replace(sites=present).bound(hospitals, build)
     except (ConfigError, ModelError) as error:
-        raise type(error)(f"{where}{error}") from None
+        raise type(error)("; ".join([f"{where}{error}", *without.values()])) from None
     return Plan(bound, hospitals, build, ledgers, notes)
+
+
+def _hospitals(tables: Mapping[str, Table], spec: DataSpec) -> tuple[dict[str, Hospital], dict[str, str]]:
+    """Each hospital's training and test rows, and by name why others have nothing to train on and are left out."""
+    found, without = {}, {}
+    for name, table in sorted(tables.items()):
+        try:
+            found[name] = Hospital(*split_table(table, spec.split))
+        except DataError as error:
+            without[name] = f"left out of this run: {error}"
+    return found, without
 
 
 def _patients_of_several(hospitals: Mapping[str, Hospital], unit: Unit) -> list[str]:

@@ -207,13 +207,19 @@ def test_two_hospitals_with_equal_tables_are_refused(tmp_path: Path):
     pq.write_table(pa.table({"y": [1, 0, 1], "a": [2.0, 1.0, 2.0]}), tmp_path / "c.parquet")
     assert "sites a and c have equal tables" in refusal(tmp_path, declare())
     table = tmp_path / "all.csv"
-    table.write_text("s,a,y\nx,1,0\nz,1,0\n", encoding="utf-8")
+    table.write_text("s,a,y\nx,1,0\nz,1,0\nx,2,1\nz,2,1\n", encoding="utf-8")
     assert "sites x and z have equal tables" in refusal(table, declare(site="s"))
+
+
+def test_two_hospitals_with_one_equal_row_are_a_coincidence(tmp_path: Path):
+    table = tmp_path / "all.csv"
+    table.write_text("s,a,y\nx,1,0\nz,1,0\n", encoding="utf-8")
+    assert len(load_sites(table, declare(site="s"))) == 2
 
 
 def test_equal_rows_of_other_patients_are_another_table(tmp_path: Path):
     table = tmp_path / "all.csv"
-    table.write_text("s,a,y,p\nx,1,0,p1\nz,1,0,p2\n", encoding="utf-8")
+    table.write_text("s,a,y,p\nx,1,0,p1\nz,1,0,p2\nx,1,0,p1\nz,1,0,p2\n", encoding="utf-8")
     assert len(load_sites(table, declare(site="s", patient="p"))) == 2
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from securepfl.data.schema import DataSpec, Range, Split
+from securepfl.data.columns import Range
+from securepfl.data.declared_split import Split
+from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 
 AGE = {"age": {"centre": 55, "spread": 10}}

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from securepfl.data.declared_split import Split
 from securepfl.data.reading import READERS
-from securepfl.data.schema import DataSpec, Split
+from securepfl.data.schema import DataSpec
 from securepfl.data.tables import Table, load_sites, load_unlabelled, split_table, table_from_columns
 from securepfl.errors import DataError
 
@@ -139,7 +140,6 @@ def test_features_are_finite_and_within_limits(values: list[float], spread: floa
         (["hospital:age:sick", "a:50:1"], {}, "is not separated by commas or semicolons or tabs or pipes"),
         ([f"a,{PRIVATE},1", "a,50,1"], {}, "its first line holds numbers"),
         (["a,50,1,7"], {"columns": ["hospital", "age", "sick"]}, "has 4 columns, but [data] columns names 3"),
-        (["hospital,age,sick", "a,50,1", "b,,1"], {"missing": "drop-rows"}, "site b: no row is complete"),
         (["hospital,age,sick", "a,50,1"], {"site": None, "drop": ["hospital"]}, "names no site column"),
         (["age,sick", "50,1"], {"site": None, "files": {"a": "a.csv"}}, "is no folder"),
         (["hospital,id,age,sick", "a,,50,1"], {"patient": "id"}, "column `id`, row 1: no patient"),
@@ -217,10 +217,22 @@ def test_another_random_state_gives_another_split():
     assert set(one.rows) != set(other.rows)
 
 
-@pytest.mark.parametrize("method", ["hash", "stratified"])
-def test_too_few_rows_to_split(method: Any):
-    with pytest.raises(DataError, match="a: too few rows to split"):
-        split_table(cohort(1), Split(method=method))
+def test_a_single_row_trains_or_tests():
+    train, test = split_table(cohort(1), Split(method="stratified"))
+    assert (len(train), len(test)) == (1, 0)
+    with pytest.raises(DataError, match=r"a: all of its 1 row\(s\) test and none trains"):
+        split_table(cohort(1), Split(test=0.999))
+
+
+def test_a_hospital_without_a_complete_row_has_an_empty_table_that_cannot_be_split(tmp_path: Path):
+    path = write(tmp_path / "x.csv", "hospital,age,sick", "a,50,1", "b,,1")
+    spec = declare(missing="drop-rows")
+    table = load_sites(path, spec)["b"]
+    assert len(table) == 0
+    with pytest.raises(DataError, match="b: no row is complete"):
+        split_table(table, spec.split)
+    with pytest.raises(DataError, match="no row is complete"):
+        load_unlabelled(write(tmp_path / "new.csv", "age", "?"), declare(missing="drop-rows", missing_values=["?"]))
 
 
 def test_a_table_shows_no_rows_and_refuses_unequal_lengths():

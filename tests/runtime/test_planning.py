@@ -1,0 +1,55 @@
+"""From a user's tables to a plan: which hospitals take part, and which are left out and why."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from securepfl.errors import ConfigError
+from securepfl.runtime.planning import Plan, plan_tables
+from securepfl.settings.federation import Federation
+
+SETTINGS: dict[str, Any] = {
+    "rounds": 2,
+    "model": {"kind": "logistic"},
+    "data": {
+        "label": "y",
+        "missing": "drop-rows",
+        "ranges": {"a": {"centre": 0, "spread": 1}},
+        "split": {"method": "column", "column": "fold", "test_values": "test"},
+    },
+}
+ROWS = {"ash": "1,0,train\n2,1,test", "beech": "1,1,train", "cedar": "2,0,train\n2,1,train"}
+NOTHING = {"elm": "1,1,test\n2,0,test", "fir": ",1,train\n,0,test"}
+
+
+def plan(folder: Path, tables: dict[str, str], **changes: Any) -> Plan:
+    for site, rows in tables.items():
+        (folder / f"{site}.csv").write_text(f"a,y,fold\n{rows}\n", encoding="utf-8")
+    sites = {site: {"units": 2} for site in tables}
+    federation = Federation.from_mapping({**SETTINGS, "sites": sites, **changes})
+    return plan_tables(federation, folder, seed=1, ledgers=None)
+
+
+def test_hospitals_with_nothing_to_train_on_are_left_out_all_at_once_and_by_name(tmp_path: Path):
+    planned = plan(tmp_path, ROWS | NOTHING)
+    assert planned.federation.roster == ("ash", "beech", "cedar") == tuple(planned.hospitals)
+    elm, fir = (note for note in planned.notes if note.startswith("left out of this run"))
+    assert "elm: all of its 2 row(s) test and none trains" in elm
+    assert "fir: no row is complete" in fir
+
+
+def test_one_row_is_enough_to_train(tmp_path: Path):
+    hospital = plan(tmp_path, ROWS).hospitals["beech"]
+    assert (len(hospital.train), len(hospital.test)) == (1, 0)
+
+
+def test_too_few_hospitals_are_told_with_those_left_out(tmp_path: Path):
+    tables = {site: ROWS[site] for site in ("ash", "beech")} | NOTHING
+    with pytest.raises(ConfigError, match=r"2 hospital\(s\) found, .*left out .*elm: all .*left out .*fir: no row"):
+        plan(tmp_path, tables)
+
+
+def test_a_misspelt_hospital_stays_an_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"\[sites\.aspen\]: no such hospital"):
+        plan(tmp_path, ROWS, sites={name: {"units": 2} for name in (*ROWS, "aspen")})
