@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 KEY_BYTES = 32
 _CHUNK = 1 << 14
 """Normal numbers made at once: few enough to stay in the cache."""
+_WORDS = 1 << 16
+"""Words encrypted at once, from zeros that are made once: memory of this size is given back and asked for each time."""
+_ZEROS = memoryview(bytes(8 * _WORDS))
+_BITS_OF_ONE = np.float64(1).view(np.uint64)
+_SPARE = 2
+"""Words that the cipher wants to see behind those it writes."""
 
 
 def derive_key(key: bytes, *labels: str | int) -> bytes:
@@ -47,17 +53,30 @@ class RandomStream:
 
     def bytes(self, count: int) -> bytes:
         """The next `count` bytes of the stream."""
-        if os.getpid() != self._process:
-            raise RuntimeError("a random stream was read on in a forked process: make it in the process that reads it")
+        self._check_process()
         return self._encryptor.update(bytes(count))
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """`count` uniform 64-bit words."""
-        return np.frombuffer(self.bytes(8 * count), dtype="<u8").astype(np.uint64)
+        self._check_process()
+        words = np.empty(count + _SPARE, dtype="<u8")
+        for start in range(0, count, _WORDS):
+            part = words[start : start + min(_WORDS, count - start) + _SPARE]
+            self._encryptor.update_into(_ZEROS[: 8 * (len(part) - _SPARE)], part.view(np.uint8).data)
+        return words[:count].astype(np.uint64, copy=False)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` uniform numbers in the open interval (0, 1): the middles of 2^52 equal cells, each exact."""
-        return ((self.words(count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+        words = self.words(count)
+        words >>= np.uint64(12)
+        words |= _BITS_OF_ONE  # now the double 1 + cell * 2^-52
+        numbers = words.view(np.float64)
+        numbers -= 1 - 2.0**-53
+        return numbers
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError("a random stream was read on in a forked process: make it in the process that reads it")
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
         """`count` standard normal numbers, each the scaled sum of four independent ones.
@@ -71,7 +90,8 @@ class RandomStream:
         total = np.empty(count)
         for start in range(0, count, _CHUNK):
             size = min(_CHUNK, count - start)
-            np.sum(ndtri(self.uniform(4 * size)).reshape(4, size), axis=0, out=total[start : start + size])
+            numbers = self.uniform(4 * size)
+            np.sum(ndtri(numbers, out=numbers).reshape(4, size), axis=0, out=total[start : start + size])
         total /= 2.0
         return total
 
