@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from securepfl.errors import DataError
 from securepfl.identifiers import identified
@@ -188,11 +188,25 @@ def record_batches(
 
 
 def _records(dataset: Dataset[Any], group: Sequence[int], collate: Collate | None) -> Batch:
-    many = getattr(dataset, "__getitems__", None)  # as torch's DataLoader asks
-    items = many(list(group)) if many is not None else [dataset[index] for index in group]
-    x, y = (collate or default_collate)(items)
+    found = _sliced(dataset, group) if collate in (None, default_collate) else None
+    x, y = found or (collate or default_collate)(_items(dataset, group))
     check_rows(x, y, len(group))
     return Batch(x, y, tuple(group))
+
+
+def _sliced(dataset: Dataset[Any], group: Sequence[int]) -> tuple[Tensor, ...] | None:
+    """What default_collate makes of items that lie in tensors, many times faster; None for other data sets."""
+    while type(dataset) is Subset:
+        dataset, group = dataset.dataset, [dataset.indices[index] for index in group]
+    if type(dataset) is not TensorDataset:
+        return None
+    rows = torch.tensor(group)
+    return tuple(tensor[rows] for tensor in dataset.tensors)
+
+
+def _items(dataset: Dataset[Any], group: Sequence[int]) -> Any:
+    many = getattr(dataset, "__getitems__", None)  # as torch's DataLoader asks
+    return many(list(group)) if many is not None else [dataset[index] for index in group]
 
 
 def check_rows(x: Any, y: Any, records: int) -> None:
