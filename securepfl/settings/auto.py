@@ -1,19 +1,24 @@
-"""Numbers that a file may leave to be chosen from what it declares: `rounds`, `learning_rate` and `clip` = "auto".
+"""Numbers that a file may leave to be chosen from what it declares: `rounds`, `learning_rate`, `clip` and `limit`.
 
-They are chosen once, when every hospital's units are known, and stand as numbers in the digest from then on.
+They are chosen once, when every hospital's units are known, and stand as numbers in the digest from then on. The rule
+is in learning/declared; here a federation becomes the facts that it needs.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from securepfl.errors import ConfigError
+from securepfl.learning.declared.facts import Facts, Share
+from securepfl.learning.declared.rows import Columns, Outputs, binary, multiclass, multilabel, regression, row_of_mlp
+from securepfl.learning.declared.rule import Choice, Given, choose
 
 if TYPE_CHECKING:
     from securepfl.data.schema import DataSpec
     from securepfl.settings.federation import Federation
 
-AutoKey = Literal["rounds", "training.learning_rate", "privacy.clip"]
+AutoKey = Literal["rounds", "training.learning_rate", "privacy.clip", "encryption.limit"]
 AUTO = "auto"
 
 
@@ -21,7 +26,7 @@ def without_auto(mapping: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
     """`mapping` without the keys that are "auto", and those keys with the ones that it leaves out.
 
     >>> without_auto({"rounds": 5, "privacy": {"clip": "auto", "epsilon": 1.0}}, "federation.toml")
-    ({'rounds': 5, 'privacy': {'epsilon': 1.0}}, ('training.learning_rate', 'privacy.clip'))
+    ({'rounds': 5, 'privacy': {'epsilon': 1.0}}, ('training.learning_rate', 'privacy.clip', 'encryption.limit'))
     """
     if AUTO in mapping:
         raise ConfigError(f'{where}: unknown key `auto`; write rounds = "auto" and the like')
@@ -46,35 +51,92 @@ def without_auto(mapping: Mapping[str, Any], where: str) -> tuple[dict[str, Any]
 def chosen(federation: "Federation") -> "Federation":
     """A copy in which every number that is still to be chosen is. Raises ConfigError where units aren't declared.
 
-    Without `[data]` nothing is known of a row's size, and the defaults stand.
+    Without `[data]`, or with a model of the pipeline's own, nothing is known of a row's size: clip 1, learning rate 1
+    and 10 rounds, and the limit that fits them.
     """
-    spec = federation.data_spec
-    if not federation.auto or spec is None:
-        return federation.replace(auto=())
-    values = _by_rule(federation, spec)
+    if not federation.auto:
+        return federation
+    choice = choice_of(federation)
+    values: dict[AutoKey, float] = {
+        "rounds": choice.rounds,
+        "training.learning_rate": choice.learning_rate,
+        "privacy.clip": choice.clip,
+        "encryption.limit": choice.limit,
+    }
     for key in federation.auto:
         table, _, name = key.rpartition(".")
-        federation = federation.changed(table, **{name: values[key]}) if table else federation.replace(rounds=10)
+        change = {name: values[key]}
+        federation = federation.changed(table, **change) if table else federation.replace(**change)
     return federation.replace(auto=())
 
 
-def _by_rule(federation: "Federation", spec: "DataSpec") -> dict[AutoKey, Any]:
-    """Clip and learning rate for a logistic model and full batches."""
+def choice_of(federation: "Federation") -> Choice:
+    """What the rule gives for a federation, of which `federation.auto` is free. Raises ConfigError as `chosen`."""
+    free, facts = federation.auto, facts_of(federation)
+    known = facts is not None
+    given = Given(
+        rounds=None if "rounds" in free and known else federation.rounds,
+        learning_rate=None if "training.learning_rate" in free and known else federation.training.learning_rate,
+        clip=None if "privacy.clip" in free and known else federation.privacy.clip,
+        limit=None if "encryption.limit" in free else federation.encryption.limit,
+        coupled=federation.coupled,
+    )
+    return choose(facts or _unknown(federation), given)
+
+
+def facts_of(federation: "Federation") -> Facts | None:
+    """What the rule may know, all of it declared; None where a row's size isn't. Raises ConfigError without units."""
+    spec, kind = federation.data_spec, federation.model.kind
+    if spec is None or kind == "own":
+        return None
+    row, outputs = columns_of(spec).row, _outputs(federation)
+    return dataclasses.replace(
+        _unknown(federation),
+        residual=outputs.residual,
+        curvature=outputs.curvature,
+        row=row_of_mlp(row, federation.model.hidden) if kind == "mlp" else row,
+        hidden=kind == "mlp",
+        density=federation.sparsity.density if federation.trains_support else 1.0,
+    )
+
+
+def columns_of(spec: "DataSpec") -> Columns:
+    """The columns by kind: a range of spread .5 around a half (0.5, 1.5, ...) is a yes or no, coded as two integers."""
+    binary = sum(its.spread == 0.5 and its.centre % 1 == 0.5 for its in spec.ranges.values())
+    levels = tuple(len(levels) for levels in spec.categories.values())
+    return Columns(len(spec.ranges) - binary, binary, levels)
+
+
+def _unknown(federation: "Federation") -> Facts:
+    """The facts that need no `[data]`; an update's values are bounded by the clip alone."""
     from securepfl.privacy.accounting.gaussian import mu_of  # noqa: PLC0415 (it loads scipy)
 
-    rounds = 10 if "rounds" in federation.auto else federation.rounds
-    levels = sum(len(levels) - 1 for levels in spec.categories.values())
-    row = math.sqrt(1 + 0.7 * len(spec.ranges) + levels)
-    shares = federation.prevalence_of() or (0.5,)
-    share = max(shares)
-    clip = max(share, 1 - share) * row if "privacy.clip" in federation.auto else federation.privacy.clip
-    mu = mu_of(federation.privacy.epsilon, federation.privacy.delta)
-    hospitals, units = len(federation.sites), federation.all_units
-    total = min(0.25 * mu * units / (clip * row * math.sqrt(hospitals)), 0.2 * rounds / (share * (1 - share)))
-    rate = total / (rounds * federation.training.steps)
-    return {"rounds": rounds, "privacy.clip": _rounded(clip), "training.learning_rate": _rounded(rate)}
+    weights = {name: federation.weight_share(name) for name in federation.sites}
+    total, noise = math.fsum(weights.values()), federation.shared_noise
+    hospitals = tuple(
+        Share(units := federation.units_of(name), weight / total, federation.sample_rate_for(units))
+        for name, weight in weights.items()
+    )
+    return Facts(
+        hospitals,
+        mu=mu_of(federation.privacy.epsilon, federation.privacy.delta),
+        residual=federation.privacy.clip,
+        curvature=0.25,
+        row=1.0,
+        steps=federation.training.steps,
+        absent=None if noise is None else noise.absent,
+    )
 
 
-def _rounded(value: float) -> float:
-    """Three digits: what people read is what the digest holds."""
-    return float(f"{value:.3g}")
+def _outputs(federation: "Federation") -> Outputs:
+    """Of the loss by the outputs, started at the declared prevalence; where it isn't declared, at even odds."""
+    task, shares = federation.model.task, federation.prevalence_of()
+    options = federation.label_options
+    if task == "regression":
+        return regression()
+    if task == "multiclass":
+        count = len(options["classes"])
+        return multiclass(shares or (1 / count,) * count)
+    if task == "multilabel":
+        return multilabel(shares or (0.5,) * len(options["labels"]))
+    return binary((shares or (0.5,))[0])

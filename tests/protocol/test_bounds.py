@@ -257,7 +257,7 @@ def test_an_update_too_long_to_be_legal_is_cut_before_it_is_sent(kind):
 
 
 def test_the_grids_limit_bounds_what_the_noise_of_few_units_can_be():
-    federation = wide(NAMES, sites={name: {"units": 1} for name in NAMES})
+    federation = wide(NAMES, sites={name: {"units": 1} for name in NAMES}, encryption={"limit": 0.5})
     allowance = Allowance.of(federation, "alder", round_=1, values=10_000, largest=1.0)
     assert 0.5**2 < allowance.variance < 1.001 * 0.5**2
 

@@ -79,7 +79,7 @@ def test_a_folder_and_a_file_that_is_no_settings_file_are_refused(tmp_path):
 
 
 def test_an_empty_file_is_all_defaults(tmp_path):
-    auto = ("rounds", "training.learning_rate", "privacy.clip")
+    auto = ("rounds", "training.learning_rate", "privacy.clip", "encryption.limit")
     assert read(tmp_path, b"") == Federation(auto=auto)
 
 
