@@ -8,7 +8,7 @@ nothing for other data is not proved.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -74,12 +74,14 @@ def check_independence(
     with Probe.opened(model, loss, device=device, unit=unit, physical_batch=physical_batch) as probe:
         for units, evaluated in windows(available, physical_batch):
             probe.take(Items.fetch(dataset, units, unit, collate), evaluated=evaluated)
-        probe.finish(lambda units: Items.fetch(dataset, units, unit, collate))
+        if others := probe.rest():
+            probe.closely(Items.fetch(dataset, others, unit, collate))
 
 
 @dataclass
 class Probe:
-    """check_independence, for who reads the data set: `take` its units, window after window, then `finish`.
+    """check_independence, for who reads the data set: `take` its units, window after window, then look `closely` at the
+    `rest`.
 
     `model` is copied for each closer look, `wide` is run on all units and `trained` on those that show what is kept of
     passes in training mode, `before` is what they and the loss held before anything was run.
@@ -127,22 +129,26 @@ class Probe:
         self._survey.add(items)
         return blank
 
-    def finish(self, fetch: Callable[[list[int]], Items]) -> None:
-        """Look closely at those that differ most, and at what the model holds. Raises as `take`."""
+    def rest(self) -> list[int]:
+        """The units that differ most, for a closer look. Raises ModelError for a model that kept something."""
         self._check_unchanged()
         others = self._survey.chosen(_AT_THE_END)
-        if set(others) - set(self._closely):
-            self._look(fetch(others), others)
+        return others if set(others) - set(self._closely) else []
 
-    def failure(self, items: Items, index: int) -> Exception | None:
-        """What model and loss raise of one unit alone."""
-        model = copy.deepcopy(self.model)
-        try:
-            with Recorder(model, trained_layers(model)).attached() as recorder:
-                list(_run(recorder, Layout.of(model, {}, None), items.batch([index]), self.loss))
-        except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
-            return error
-        return None
+    def closely(self, items: Items) -> None:
+        """Each unit alone and among the others. Raises as `take`."""
+        self._look(items, list(items.held))
+
+    def failures(self, items: Items) -> dict[int, Exception]:
+        """What model and loss raise of units alone, for those of which they do."""
+        model, found = copy.deepcopy(self.model), {}
+        for index in items.held:
+            try:
+                with Recorder(model, trained_layers(model)).attached() as recorder:
+                    list(_run(recorder, Layout.of(model, {}, None), items.batch([index]), self.loss))
+            except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
+                found[index] = error
+        return found
 
     def _look(self, items: Items, units: list[int]) -> bool:
         """Each of a few units alone and among the others. Whether the model draws at random in training."""

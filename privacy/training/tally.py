@@ -17,7 +17,7 @@ class TrainingReport:
     clipped_fraction: of the units drawn, those whose gradient was clipped or counted as zero. unusable: how many units
     (records or patients, once for each step that drew them) counted as zero, by reason (see unusable.Unusable).
     mean_loss: over records drawn with a finite loss. Both fractions are None where nothing was drawn. mode: see
-    gradients.GradientMode.
+    gradients.GradientMode. failed: why training failed altogether, so that noise alone was sent; "" where it did not.
 
     >>> report = TrainingReport(1, clipped_fraction=0.25, mean_loss=0.7, mode="ghost", unusable={"not finite": 2})
     >>> report.nonfinite_records
@@ -29,6 +29,7 @@ class TrainingReport:
     mean_loss: float | None
     mode: str
     unusable: Mapping[Reason, int] = field(default_factory=dict)
+    failed: str = ""
 
     @property
     def nonfinite_records(self) -> int:

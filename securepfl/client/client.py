@@ -6,6 +6,7 @@ post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 
 import hashlib
 import time
+import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -79,11 +80,12 @@ class Client(Readings):
     `physical_batch` records are in memory at once: it changes no result.
     State lives in `folder` and survives a kill; the ledger in `ledger` (default: in `folder`) belongs to `data_set`
     (default: `name`) and composes over runs.
-    `last_training` tells of this process's last round with local noise, also how many units held NaN or infinity and
-    counted as zero. It is exact and private: for the hospital's own eyes.
+    A unit that cannot be used counts as zero, and no record is an error: `scan` tells which are not, and how many units
+    were found beside those declared. `last_training` tells of this process's last round, and whether training `failed`
+    in it: then noise alone was sent. Both are exact and private: for the hospital's own eyes.
 
-    Raises ConfigError, ModelError or DataError where model, data and federation don't fit, LedgerError and
-    StorageError where the ledger or folder can't be used.
+    Raises ConfigError, ModelError or DataError where model, data and federation don't fit, also where no more than half
+    of the units can be used; LedgerError and StorageError where the ledger or folder can't be used.
 
     >>> import tempfile, torch, securepfl
     >>> build_model = lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
@@ -125,6 +127,9 @@ class Client(Readings):
         self._parts = parts = Parts.of(
             self.session, name, build_model, training, self.task, own_loss, device, physical_batch, self.seconds
         )
+        self.scan = parts.scanned.scan
+        for warning in self.scan.warnings:
+            warnings.warn(f"{name}: {warning}", stacklevel=2)
         self.device, self.units = parts.training.device, parts.training.units
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
@@ -357,7 +362,7 @@ class Client(Readings):
         (regression), or, with a loss of one's own and no task, the outputs themselves. Integers stay integers where
         training's were. Raises ModelError where the model fails on these features.
         """
-        return predict(self.personal_model(), features, self.task, trained=self._parts.feature_type)
+        return predict(self.personal_model(), features, self.task, trained=self._parts.scanned.feature_type)
 
     @one_at_a_time
     def release(self, expert: Literal["personal", "shared"]) -> tuple[nn.Module, dict[str, Any]]:

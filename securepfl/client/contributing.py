@@ -25,12 +25,12 @@ from securepfl.settings.fixed import GATE
 @dataclass(frozen=True)
 class Made:
     """A contribution, what is kept of it until its answer (the sealed message excepted), and what training reported,
-    for the hospital alone: None where noise is shared.
+    for the hospital alone.
     """
 
     body: Contribution
     pending: Pending
-    report: TrainingReport | None
+    report: TrainingReport
 
 
 def signed_contribution(round_: Round, body: Contribution) -> Contribution:

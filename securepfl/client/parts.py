@@ -12,11 +12,11 @@ from securepfl.client.comparing import Comparison
 from securepfl.client.contributing import Contributor
 from securepfl.client.disputing import Disputing
 from securepfl.client.judging import Judge
-from securepfl.client.labels import check_labels, feature_type
 from securepfl.client.masks import Masks
 from securepfl.client.models import Models
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Session
+from securepfl.client.scanning import Scanned, scan_units
 from securepfl.client.sending import Sender
 from securepfl.client.training import LocalTraining, as_floats, dp_settings
 from securepfl.crypto.keys.keys import Keyring
@@ -35,9 +35,7 @@ BuildModel = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one hospital's client that no round changes. `feature_type` is that of the training
-    features, None where they are no tensor.
-    """
+    """The parts of one hospital's client that no round changes, and what was found in its data set."""
 
     session: Session
     models: Models
@@ -46,7 +44,7 @@ class Parts:
     masks: Masks
     contributor: Contributor
     disputing: Disputing
-    feature_type: torch.dtype | None
+    scanned: Scanned
 
     @classmethod
     def of(
@@ -65,14 +63,13 @@ class Parts:
         federation, key = session.federation, session.key
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
         partition = Partition.of(model, federation.model.personal)
-        records = TrainingSet.of(training, name, federation.privacy.unit)
-        check_labels(records, task, model, place, name, physical_batch)
-        records.try_out(model, loss, place, name, physical_batch=physical_batch)
+        records, units = TrainingSet.of(training, name, federation.privacy.unit), federation.units_of(name)
+        scanned = scan_units(records, units, task, model, loss, place, name, physical_batch)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()
-        settings = dp_settings(federation, federation.units_of(name), federation.training.steps, physical_batch)
-        local = LocalTraining(federation, model, partition, records, loss, place, settings, federation.units_of(name))
+        settings = dp_settings(federation, units, federation.training.steps, physical_batch)
+        local = LocalTraining(federation, model, partition, scanned.records, loss, place, settings, units)
         masks = Masks.of(federation, session.keyring)
         sender = Sender(federation, SumChannel.open(federation, key), masks, start)
         comparison = Comparison.of(federation, name, key)
@@ -82,7 +79,7 @@ class Parts:
         disputing = Disputing(federation, masks, Judge(federation, sender.channels, masks.masking, comparison))
         own = as_floats(partition.flatten_personal(initial_model(build_model, federation, name)))
         models = Models(model, partition, start, own)
-        return cls(session, models, local, sender, masks, contributor, disputing, feature_type(records))
+        return cls(session, models, local, sender, masks, contributor, disputing, scanned)
 
     @staticmethod
     def _model(

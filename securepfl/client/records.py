@@ -1,13 +1,10 @@
 """The records that a hospital hands in for training, and what of a DataLoader is used of them."""
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -15,31 +12,28 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    Subset,
     default_collate,
 )
 
 from securepfl.client.repeats import check_held_once
-from securepfl.errors import DataError, ModelError, SecurePFLError, first_line
+from securepfl.errors import DataError
 from securepfl.privacy.accounting.events import Unit
-from securepfl.privacy.training.dpsgd import DPSettings, train_private
-from securepfl.privacy.training.probe import check_independence
-from securepfl.randomness import RandomStream, fresh_key
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A map-style data set of (x, y), how its items become a batch, and how many there are: the declared units.
+    """A map-style data set of (x, y), and how its items become a batch.
 
-    `unit` is what an item is: a record, or a patient with all their records, x [r, ...] and y [r, ...].
+    `unit` is what an item is: a record, or a patient with all their records, x [r, ...] and y [r, ...]. `skipped` are
+    the places of those that count as zero.
     """
 
     dataset: Dataset[Any]
     collate: Callable[[list[Any]], Any] | None
-    units: int
     unit: Unit = "record"
+    skipped: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, training: DataLoader[Any] | Dataset[Any], site: str, unit: Unit = "record") -> "TrainingSet":
@@ -62,66 +56,12 @@ class TrainingSet:
         if not len(dataset):
             raise DataError(f"{site}: no training records; hand in at least one")
         check_held_once(dataset, site, unit)
-        return cls(dataset, collate, len(dataset), unit)
+        return cls(dataset, collate, unit)
 
-    def try_out(
-        self, model: nn.Module, loss: Loss, device: torch.device, site: str, *, physical_batch: int = 256
-    ) -> None:
-        """Train a copy of `model` on the first two units and on the first one, and throw it away.
-
-        A mistake in shapes, or a parameter without a gradient, then costs no budget later. On the whole data set,
-        records that depend on one another in model, loss or collate function are looked for, and what the model keeps
-        of them (see probe.check_independence). Raises
-        ModelError or DataError naming `site`, also where no gradient of these units is finite: then likely none is.
-        """
-        with _told(site, self.unit):
-            check_independence(
-                model,
-                self.dataset,
-                loss,
-                device=device,
-                unit=self.unit,
-                collate=self.collate,
-                physical_batch=physical_batch,
-            )
-        settings = DPSettings(noise_multiplier=1.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=1e-3)
-        for count in sorted({1, min(2, self.units)}):
-            first: Subset[Any] = Subset(self.dataset, range(count))
-            stream = RandomStream(fresh_key())
-            with _told(site, self.unit):
-                report = train_private(
-                    copy.deepcopy(model),
-                    first,
-                    loss,
-                    settings,
-                    noise=stream,
-                    sampling=stream,
-                    device=device,
-                    units=count,
-                    unit=self.unit,
-                    collate=self.collate,
-                )
-            if report.nonfinite_records == count == min(2, self.units):
-                raise DataError(
-                    f"{site}: the first {self.unit}s hold NaN or infinity, or numbers so large that the model's "
-                    "gradients do, and would train nothing; mend them, or leave them out"
-                )
-
-
-@contextmanager
-def _told(site: str, unit: Unit) -> Iterator[None]:
-    """What fails within is raised as ModelError or DataError naming the site."""
-    try:
-        yield
-    except (ModelError, DataError) as error:
-        raise type(error)(f"{site}: {error}") from None
-    except SecurePFLError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
-        raise ModelError(
-            f"{site}: model and loss fail on this data set ({first_line(error)}); each {unit} is (x, y), and "
-            "the loss takes the model's outputs and the labels of a batch"
-        ) from None
+    @property
+    def found(self) -> int:
+        """Units in the data set, used or not."""
+        return len(self.dataset)  # type: ignore[arg-type]
 
 
 def _collate_of(loader: DataLoader[Any], site: str, unit: Unit) -> Callable[[list[Any]], Any] | None:

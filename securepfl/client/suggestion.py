@@ -14,23 +14,24 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.candidates import Candidate, Choice, candidates_for
-from securepfl.client.labels import check_labels, task_and_loss
+from securepfl.client.labels import task_and_loss
 from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.run_kind import Simulation, ledger_terms
-from securepfl.client.training import dp_settings
+from securepfl.client.scanning import scan_units
+from securepfl.client.training import PHYSICAL_BATCH, dp_settings
 from securepfl.client.trial import Trial
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
-from securepfl.errors import ConfigError, DataError
+from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.accounting import epsilon as epsilon_of
 from securepfl.privacy.accounting.calibration import selection_noise_for
-from securepfl.privacy.accounting.events import AnyRelease, Release, Selection
+from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, Unit
 from securepfl.privacy.accounting.selection import candidate_count
 from securepfl.privacy.ledger.ledger import Ledger
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.settings.federation import Federation
-from securepfl.settings.tables import SiteSettings
+from securepfl.settings.roster import lacks_units
 from securepfl.tasks.device import resolve_device
 from securepfl.tasks.task import Task
 
@@ -83,13 +84,14 @@ def suggest_partition(
     """The personal part that helps `name` most on its own data, for at most `epsilon` at the federation's delta.
 
     Candidates are "intercept", "head" and, where `[model] adapters` is set, "adapters"; "none" is the answer where none
-    helps. federation: bound or not. training, data_set, loss, task, device: as in Client. identity: a keyring's, which
-    signs the ledger's lines. ledger: path of the hospital's ledger file (a Client's is FOLDER/ledger.jsonl where it was
-    given no other); the Client must be closed. simulation: a securepfl.Simulation where the Client has one, None for a
-    real hospital. start: the model from which personal parts are trained, with or without its adapters: one that was
-    released, as Client.shared_model(). None is the public start, for pretrained models only: from random weights, what
-    every hospital needs would pass for what this one needs. mean: candidates on average. steps: full-batch steps of
-    each. gain_clip: most that one unit adds to a score, in units of the loss.
+    helps. federation: bound or not, with this hospital's `[sites.NAME] units`. training, data_set, loss, task, device:
+    as in Client. identity: a keyring's, which signs the ledger's lines. ledger: path of the hospital's ledger file (a
+    Client's is FOLDER/ledger.jsonl where it was given no other); the Client must be closed. simulation: a
+    securepfl.Simulation where the Client has one, None for a real hospital. start: the model from which personal parts
+    are trained, with or without its adapters: one that was released, as Client.shared_model(). None is the public
+    start, for pretrained models only: from random weights, what every hospital needs would pass for what this one
+    needs. mean: candidates on average. steps: full-batch steps of each. gain_clip: most that one unit adds to a score,
+    in units of the loss.
 
     The budget is checked before any record is read, and charged in full before the first trial. Model and loss are
     tried on the data set before that, and what comes of it is thrown away: its errors cost nothing and must stay in the
@@ -105,6 +107,7 @@ def suggest_partition(
     >>> from tempfile import TemporaryDirectory
     >>> from torch.utils.data import TensorDataset
     >>> settings = {"model": {"kind": "own"}, "privacy": {"epsilon": 1.0, "budget": 2.0}}
+    >>> settings["sites"] = {"north": {"units": 4}}
     >>> rows = TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
     >>> with TemporaryDirectory() as folder:
     ...     found = suggest_partition(
@@ -117,25 +120,25 @@ def suggest_partition(
     _check_kinds(name, federation, build_model, start, identity, ledger, simulation)
     _check(federation, name, identity, gain_clip)
     chosen_task, own_loss = task_and_loss(federation, task, loss)
-    records = TrainingSet.of(training, name, federation.privacy.unit)
-    if records.units < 2:
-        raise DataError(f"{name}: {records.units} training {records.unit}: one half trains and one scores; give 2")
+    records, units = TrainingSet.of(training, name, federation.privacy.unit), _units(federation, name)
     delta = federation.privacy.delta
     noise = selection_noise_for(epsilon, delta, mean, "poisson", steps)
     one = Release(noise_multiplier=noise, sample_rate=1.0, steps=steps, unit=records.unit)
     selection = Selection(candidate=(one,), mean=mean, shape="poisson")
     streams = _Streams(name, simulation)
-    trial = Trial.of(federation, records, one, gain_clip, own_loss, resolve_device(device))
-    parts = candidates_for(federation, build_model, start, trial.device)
-    path, sited = Path(ledger), _site(federation, name)
-    terms = ledger_terms(sited, name, data_set or name, simulation, records.units)
+    place = resolve_device(device)
+    parts = candidates_for(federation, build_model, start, place)
+    path = Path(ledger)
+    terms = ledger_terms(federation, name, data_set or name, simulation, units)
     signer = LedgerSigner(identity, trusting=terms.simulation)
     Ledger.check(path, terms, signer, selection)
-    _try_out(parts, trial, chosen_task, name)
+    for model in {id(part.model): part.model for part in parts}.values():
+        records = scan_units(records, units, chosen_task, model, own_loss, place, name, PHYSICAL_BATCH).records
+    trial = Trial.of(federation, records, units, one, gain_clip, own_loss, place)
     with Ledger.open(path, terms, signer) as opened:
-        _reserve(opened, selection, sited)
+        _reserve(opened, selection, federation)
         chosen = _best(parts, trial, selection, streams)
-        spent = _left(opened, name, _run_of(federation, records))
+        spent = _left(opened, name, _run_of(federation, records.unit, units))
     choice: Choice = "none" if chosen is None else chosen.choice
     suggestion = Suggestion(
         choice=choice,
@@ -150,11 +153,11 @@ def suggest_partition(
     return replace(suggestion, sentence=f"{name}: {words}. {asked} {_cost(suggestion)}; {spent}.")
 
 
-def _run_of(federation: Federation, records: TrainingSet) -> AnyRelease | None:
-    """What a whole run under `federation` releases of these units; None where only a bound federation knows."""
-    rounds, steps, unit = federation.rounds, federation.training.steps, records.unit
+def _run_of(federation: Federation, unit: Unit, units: int) -> AnyRelease | None:
+    """What a whole run under `federation` releases of so many units; None where only a bound federation knows."""
+    rounds, steps = federation.rounds, federation.training.steps
     if not federation.shares_noise:
-        return dp_settings(federation, records.units, steps).release(unit, rounds)
+        return dp_settings(federation, units, steps).release(unit, rounds)
     noise = None if federation.shape is None else federation.shape.noise
     return None if noise is None else noise.release(unit, rounds * steps, rounds)
 
@@ -221,14 +224,6 @@ def _best(parts: tuple[Candidate, ...], trial: Trial, selection: Selection, stre
     return found
 
 
-def _try_out(parts: tuple[Candidate, ...], trial: Trial, task: Task, name: str) -> None:
-    """Find mistakes in model, loss or data while they cost nothing. Raises ModelError or DataError."""
-    records, device = trial.records, trial.device
-    check_labels(records, task, parts[0].model, device, name, trial.settings.physical_batch)
-    for model in {id(part.model): part.model for part in parts}.values():
-        records.try_out(model, trial.loss, device, name, physical_batch=trial.settings.physical_batch)
-
-
 def _reserve(ledger: Ledger, selection: Selection, federation: Federation) -> None:
     """Charge `selection` in full.
 
@@ -279,9 +274,14 @@ def _check_kinds(
         )
 
 
-def _site(federation: Federation, name: str) -> Federation:
-    """With a table for `name`, which settings that are not bound need not have."""
-    return federation.replace(sites={name: federation.sites.get(name, SiteSettings())})
+def _units(federation: Federation, name: str) -> int:
+    """The units that `name` counts as: at least two. Raises ConfigError."""
+    declared = federation.sites[name].units if name in federation.sites else None
+    if declared is None:
+        raise ConfigError(lacks_units(name, unit=federation.privacy.unit))
+    if declared < 2:
+        raise ConfigError(f"[sites.{name}] units = {declared}: one half trains and one scores; declare at least 2")
+    return declared
 
 
 def _in_words(choice: Choice, federation: Federation) -> str:

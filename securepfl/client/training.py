@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from securepfl.client.comparing import follow
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Doubles, Floats
+from securepfl.errors import first_line
 from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
@@ -38,7 +40,7 @@ class Trained:
     shared: Floats
     gradient: Doubles
     integers: NDArray[np.int64] | None
-    report: TrainingReport | None
+    report: TrainingReport
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,22 @@ class LocalTraining:
     def train(self, round_: Round, state: ClientState) -> Trained:
         """Train privately from the state's shared and personal parameters; the state's personal ones move, and its
         account of what is compared.
-        """
-        if self._noise is not None:
-            return self._common_step(self._noise, round_, state)
-        return self._own_update(round_, state)
 
-    def _own_update(self, round_: Round, state: ClientState) -> Trained:
+        Where training fails altogether, by model, loss, data set or for want of memory, the same is released of no
+        units: noise alone. Otherwise a record that brings it down would show in who answers.
+        """
+        try:
+            return self._trained(round_, state, self.training.dataset)
+        except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
+            trained = self._trained(round_, state, None)
+            return replace(trained, report=replace(trained.report, failed=first_line(error)))
+
+    def _trained(self, round_: Round, state: ClientState, dataset: Dataset[Any] | None) -> Trained:
+        if self._noise is not None:
+            return self._common_step(self._noise, round_, state, dataset)
+        return self._own_update(round_, state, dataset)
+
+    def _own_update(self, round_: Round, state: ClientState, dataset: Dataset[Any] | None) -> Trained:
         """With this hospital's own noise. Of the shared parameters those in the support move, or all where only the
         sending is sparse.
         """
@@ -82,22 +94,24 @@ class LocalTraining:
         moving = support if self.federation.trains_support else np.ones_like(support)
         options = self._options(moving, round_)
         with self._copy(state) as model:
-            report = train_private(model, self.training.dataset, self.loss, self.settings, **options)
+            report = train_private(model, dataset, self.loss, self.settings, **options)
         shared, personal = as_floats(self.partition.flatten_shared(model)), self._personal(model)
         gradient = (state.shared - shared).astype(np.float64)
         follow(self.federation, state, gradient, personal, moved=int(moving.sum()), variance=self.noise_variance)
         state.personal = personal
         return Trained(shared, gradient, None, report)
 
-    def _common_step(self, shared_noise: SharedNoise, round_: Round, state: ClientState) -> Trained:
+    def _common_step(
+        self, shared_noise: SharedNoise, round_: Round, state: ClientState, dataset: Dataset[Any] | None
+    ) -> Trained:
         """This hospital's part of a step under shared noise: the noisy sum of rounded gradients in the support, in
         grid steps. The personal parameters took local noise.
         """
         integers = IntegerSum.empty(shared_noise, round_.streams["noise share"], int(round_.support.sum()))
         with self._copy(state) as model:
-            take_common_step(
+            report = take_common_step(
                 model,
-                self.training.dataset,
+                dataset,
                 self.loss,
                 replace(self.settings, noise_multiplier=shared_noise.noise_multiplier),
                 integers,
@@ -105,7 +119,7 @@ class LocalTraining:
                 **self._options(round_.support, round_),
             )
         state.personal = self._personal(model)
-        return Trained(state.shared, np.zeros(state.shared.size), integers.noisy(), None)
+        return Trained(state.shared, np.zeros(state.shared.size), integers.noisy(), report)
 
     @property
     def gradient_mode(self) -> GradientMode:
@@ -126,7 +140,7 @@ class LocalTraining:
     @contextmanager
     def _copy(self, state: ClientState) -> Iterator[nn.Module]:
         """The model with the state's parameters, to be trained. Raises ModelError where more than these changes: then
-        nothing is sent.
+        nothing of it is sent.
         """
         model = self.partition.filled(self.model, state.shared, state.personal)
         held = HeldState.of(model, self.loss, trained=False)
@@ -146,6 +160,7 @@ class LocalTraining:
             "units": self.units,
             "unit": self.training.unit,
             "collate": self.training.collate,
+            "skipped": self.training.skipped,
         }
 
 

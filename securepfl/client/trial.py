@@ -4,7 +4,8 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.training import PHYSICAL_BATCH
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
-from securepfl.privacy.training.units import Batch, batches_of
+from securepfl.privacy.training.units import Batch, use_batches
+from securepfl.privacy.training.unusable import Unusable
 from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation
 from securepfl.tasks.models import public_stream
@@ -28,12 +30,14 @@ class Trial:
 
     The halves are disjoint and fixed by the units' places alone, so one unit is in one of them and a candidate costs
     the dearer (parallel composition). Both cost the same: `steps` steps of noise s, or one sum of noise
-    s / sqrt(steps).
+    s / sqrt(steps). `trained` and `scored` are the places of those that can be used; sums are divided by what the
+    declared number comes to, `sizes`, however many there are.
     """
 
     records: TrainingSet
-    trained: Subset[Any]
+    trained: list[int]
     scored: list[int]
+    sizes: tuple[int, int]
     settings: DPSettings
     score_noise: float
     gain_clip: float
@@ -42,11 +46,21 @@ class Trial:
 
     @classmethod
     def of(
-        cls, federation: Federation, records: TrainingSet, one: Release, clip: float, loss: Loss, device: torch.device
+        cls,
+        federation: Federation,
+        records: TrainingSet,
+        units: int,
+        one: Release,
+        clip: float,
+        loss: Loss,
+        device: torch.device,
     ) -> Self:
-        """A trial that releases `one`; `clip` bounds what a unit adds to a score."""
-        order = public_stream("suggestion halves", records.units).permutation(records.units).tolist()
-        half = records.units // 2
+        """A trial of `units` declared units that releases `one`; `clip` bounds what a unit adds to a score."""
+        places = max(units, records.found)
+        order = public_stream("suggestion halves", places).permutation(places).tolist()
+        there = set(range(records.found)) - records.skipped
+        trained, scored = (sorted(there.intersection(half)) for half in (order[: places // 2], order[places // 2 :]))
+        sizes = (units // 2, units - units // 2)
         settings = DPSettings(
             noise_multiplier=one.noise_multiplier,
             clip=federation.privacy.clip,
@@ -56,38 +70,38 @@ class Trial:
             physical_batch=PHYSICAL_BATCH,
         )
         score_noise = one.noise_multiplier / math.sqrt(one.steps)
-        trained: Subset[Any] = Subset(records.dataset, sorted(order[:half]))
-        return cls(records, trained, sorted(order[half:]), settings, score_noise, clip, loss, device)
+        return cls(records, trained, scored, sizes, settings, score_noise, clip, loss, device)
 
     @property
     def resolution(self) -> float:
         """Standard deviation of the noise on a score, in units of the loss."""
-        return self.score_noise * self.gain_clip / len(self.scored)
+        return self.score_noise * self.gain_clip / self.sizes[1]
 
     def score(self, part: Candidate, noise: RandomStream, sampling: RandomStream) -> float:
         """How much less the scored half's mean loss is after training `part`: each unit's gain clipped, and noisy."""
-        model = copy.deepcopy(part.model)
+        model, dataset = copy.deepcopy(part.model), self.records.dataset
         train_private(
             model,
-            self.trained,
+            Subset(dataset, self.trained) if self.trained else None,
             self.loss,
             self.settings,
             noise=noise,
             sampling=sampling,
             device=self.device,
-            units=len(self.trained),
+            units=self.sizes[0],
             unit=self.records.unit,
             masks=part.frozen(),
             collate=self.records.collate,
         )
         with evaluating(part.model), evaluating(model), torch.no_grad():
-            total = math.fsum(float(self.gains(part.model, model, batch).sum()) for batch in self.batches())
-        return (total + self.score_noise * self.gain_clip * float(noise.gaussian(1)[0])) / len(self.scored)
+            total = math.fsum(float(gains.sum()) for gains in self.all_gains(part.model, model))
+        return (total + self.score_noise * self.gain_clip * float(noise.gaussian(1)[0])) / self.sizes[1]
 
-    def batches(self) -> Iterator[Batch]:
-        """The scored units."""
-        records = self.records
-        return batches_of(records.dataset, self.scored, self.settings.physical_batch, records.unit, records.collate)
+    def all_gains(self, before: nn.Module, after: nn.Module) -> Iterator[Tensor]:
+        """The scored units', batch by batch; one that cannot be used gains nothing."""
+        records, gains = self.records, partial(self.gains, before, after)
+        most, unit = self.settings.physical_batch, records.unit
+        return use_batches(records.dataset, self.scored, most, unit, records.collate, gains, Unusable())
 
     def gains(self, before: nn.Module, after: nn.Module, batch: Batch) -> Tensor:
         """Each unit's gain, double [units] within +-gain_clip: a patient's is the mean over the patient's records."""

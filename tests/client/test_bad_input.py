@@ -77,10 +77,10 @@ def with_column(values):
     return TensorDataset(x, y)
 
 
-def only_first():
-    """Nothing but NaN after the first record."""
+def last_third():
+    """Nothing but NaN after the first 27 records."""
     x, y = rows(9)
-    x[1:] = math.nan
+    x[27:] = math.nan
     return TensorDataset(x, y)
 
 
@@ -96,7 +96,7 @@ BAD = {
     "infinity": lambda: with_cell(math.inf, 5),
     "nan": lambda: with_cell(math.nan, 0),
     "nan-label": lambda: TensorDataset(rows(5)[0], torch.cat([torch.tensor([math.nan]), rows(5)[1][1:]])),
-    "only-first": only_first,
+    "last-third": last_third,
 }
 
 
@@ -195,7 +195,7 @@ def test_data_that_would_train_nothing_are_refused_before_anything_is_spent(tmp_
     data = TensorDataset(x, y) if unit == "record" else group_records(x, y, torch.arange(40) // 2)
     bound = federation(names, "unit", privacy=SHARP | {"unit": unit})
     keyrings, _ = local_parties(bound)
-    with pytest.raises(DataError, match=r"alder: the first .* NaN or infinity.* mend them") as caught:
+    with pytest.raises(DataError, match=rf"alder: {unit} 0 \(from 0\) holds NaN or infinity.*gradients do") as caught:
         Client(bound, "alder", MODEL, data, keyrings["alder"], tmp_path / "alder", device="cpu")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "alder").exists()
@@ -209,12 +209,8 @@ def test_a_patients_bad_record(tmp_path):
     for name, value in {"cedar": math.nan, "damson": 1e30}.items():
         data[name] = group_records(*with_cell(value, 6).tensors, patients)
     clients = finished(federation(names, "unit", privacy=SHARP | {"unit": "patient"}), tmp_path, data)
-    assert {name: client.last_training.nonfinite_records for name, client in clients.items()} == {
-        "alder": 0,
-        "birch": 0,
-        "cedar": 1,
-        "damson": 0,
-    }
+    found = {name: [(one.reason, one.units) for one in client.scan.unusable] for name, client in clients.items()}
+    assert found == {"alder": [], "birch": [], "cedar": [("not finite", 1)], "damson": []}
     check_agreement(clients)
     for client in clients.values():
         check_finite(client)

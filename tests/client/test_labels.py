@@ -1,4 +1,4 @@
-"""Every label of a hospital is looked at when its Client is made, and what the task does not know is refused."""
+"""Every label of a hospital is looked at when its Client is made: one that the task does not know counts as zero."""
 
 from contextlib import closing
 
@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from securepfl import Client, Federation, Simulation, group_records, local_parties, simulate
-from securepfl.client.labels import check_labels
 from securepfl.client.records import TrainingSet
+from securepfl.client.scanning import scan_units
 from securepfl.errors import ConfigError, DataError, ModelError
-from securepfl.tasks.binary import BINARY
+from securepfl.tasks.binary import BINARY, bce
 from securepfl.tasks.multiclass import Multiclass
 from securepfl.tasks.regression import Regression
 
@@ -41,16 +41,23 @@ def three():
     return nn.Sequential(nn.Linear(4, 3))
 
 
-def bound(build, task=None, unit="record"):
+def bound(build, task=None, unit="record", units=60):
     model = {"kind": "own"} | ({} if task is None else {"task": task})
     tables = {"rounds": 1, "model": model, "encryption": {"scheme": "none"}, "privacy": {"unit": unit}}
-    return Federation.from_mapping(tables).bound(NAMES, build, units=40)
+    return Federation.from_mapping(tables).bound(NAMES, build, units=units)
 
 
-def client(folder, training, build=one, federation=None, unit="record", **options):
-    federation = federation or bound(build, unit=unit)
+def client(folder, training, build=one, federation=None, unit="record", units=60, **options):
+    federation = federation or bound(build, unit=unit, units=units)
     keyring = local_parties(federation)[0]["alder"]
     return closing(Client(federation, "alder", build, training, keyring, folder, simulation=Simulation(), **options))
+
+
+def told(folder, training, **options):
+    """What the hospital is told of the units that it cannot use: the first of each kind."""
+    with pytest.warns(UserWarning, match=r"^alder: \d+ of \d+ .* as zero"), client(folder, training, **options) as made:
+        assert made.scan.used + made.scan.cut + sum(one.units for one in made.scan.unusable) == made.scan.found
+        return [one.first[0] for one in made.scan.unusable]
 
 
 def with_label(label, place=57):
@@ -66,15 +73,25 @@ def with_label(label, place=57):
         (Items(X, with_label(2.0)), "record 57"),
         (Items(X.numpy(), with_label(2.0).int().tolist()), "record 57"),
         (Subset(TensorDataset(X, with_label(2.0)), range(50, 60)), "record 7"),
-        (Subset(Subset(TensorDataset(X, with_label(2.0)), range(50, 60)), [9, 7]), "record 1"),
+        (Subset(Subset(TensorDataset(X, with_label(2.0)), range(50, 60)), [9, 7, 8]), "record 1"),
         (ConcatDataset([TensorDataset(X, ZEROS), TensorDataset(X, with_label(2.0))]), "record 117"),
         (DataLoader(TensorDataset(X, with_label(2.0)), batch_size=8, shuffle=True), "record 57"),
     ],
 )
-def test_an_illegal_label_is_found_wherever_it_is(tmp_path, training, item):
-    with pytest.raises(DataError, match=rf"^alder: {item} \(from 0\): label is 2: binary labels are 0 and 1"):
-        client(tmp_path / "state", training)
+def test_an_illegal_label_is_told_wherever_it_is(tmp_path, training, item):
+    found = told(tmp_path, training)
+    assert found == [f"{item} (from 0): label is 2: binary labels are 0 and 1; map them, or set another task"]
+
+
+@pytest.mark.parametrize("count", [30, 31, 60])
+def test_where_no_more_than_half_can_be_used_something_else_was_meant(tmp_path, count):
+    y = torch.where(torch.arange(60) < count, 2.0, 1.0)
+    words = rf"^alder: record 0 \(from 0\): label is 2: binary labels are 0 and 1.*{count} of 60 records cannot be used"
+    with pytest.raises(DataError, match=words):
+        client(tmp_path / "state", TensorDataset(X, y))
     assert not (tmp_path / "state").exists()
+    with pytest.warns(UserWarning), client(tmp_path, TensorDataset(X, with_label(2.0))) as made:
+        assert (made.scan.used, made.scan.unusable[0].units) == (59, 1)
 
 
 TWICE = TensorDataset(X, ZEROS)
@@ -115,7 +132,7 @@ def test_an_index_beyond_the_data_set_is_told(tmp_path):
     ],
 )
 def test_what_makes_no_tensors_is_told(tmp_path, training, told):
-    with pytest.raises(DataError, match=f"alder: {told}, not a tensor"):
+    with pytest.raises(DataError, match=rf"alder: record 0 \(from 0\): {told}, not a tensor"):
         client(tmp_path, training)
 
 
@@ -123,12 +140,12 @@ def test_what_makes_no_tensors_is_told(tmp_path, training, told):
 def test_labels_in_types_that_torch_does_not_compare(tmp_path, kind):
     with client(tmp_path / "a", TensorDataset(X, (X[:, 0] > 0).to(kind)), build=three, task="multiclass"):
         pass
-    with pytest.raises(DataError, match=r"alder: record 57 .* label is 3: with 3 classes"):
-        client(tmp_path / "b", TensorDataset(X, with_label(3.0).to(kind)), build=three, task="multiclass")
+    (found,) = told(tmp_path / "b", TensorDataset(X, with_label(3.0).to(kind)), build=three, task="multiclass")
+    assert found.startswith("record 57 (from 0): label is 3: with 3 classes")
 
 
 def test_complex_labels_are_refused(tmp_path):
-    with pytest.raises(DataError, match="alder: labels are complex"):
+    with pytest.raises(DataError, match=r"alder: record 0 \(from 0\): label is a complex number"):
         client(tmp_path, TensorDataset(X, ZEROS.to(torch.complex64)))
 
 
@@ -149,8 +166,8 @@ def test_whatever_the_pipelines_own_code_raises_is_told_in_one_line(tmp_path):
 
 def test_a_patients_illegal_label_is_named_by_patient_and_record(tmp_path):
     training = group_records(X, with_label(-1.0), [row // 3 for row in range(60)])
-    with pytest.raises(DataError, match=r"alder: patient 19 \(from 0\), record 0 of theirs: label is -1"):
-        client(tmp_path, training, unit="patient")
+    (found,) = told(tmp_path, training, unit="patient", units=20)
+    assert found.startswith("patient 19 (from 0), record 0 of theirs: label is -1")
 
 
 def test_a_collate_function_that_maps_labels_is_believed(tmp_path):
@@ -163,33 +180,47 @@ def test_a_collate_function_that_maps_labels_is_believed(tmp_path):
         pass
 
 
-def test_a_label_that_is_not_finite_still_counts_as_zero_by_default(tmp_path):
-    with client(tmp_path, TensorDataset(X, with_label(float("nan")))):
-        pass
+def test_a_label_that_is_not_finite_counts_as_zero(tmp_path):
+    (found,) = told(tmp_path, TensorDataset(X, with_label(float("nan"))))
+    assert found.startswith("record 57 (from 0) holds NaN or infinity")
 
 
-def test_an_item_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"alder: record 59 \(from 0\) cannot be read"):
-        client(tmp_path, Items(X, [*ZEROS.tolist()[:59], None]))
+def test_an_item_that_cannot_be_read_is_told_alone(tmp_path):
+    (found,) = told(tmp_path, Items(X, [*ZEROS.tolist()[:59], None]))
+    assert found.startswith("record 59 (from 0) makes no batch: default_collate")
 
 
-def test_items_of_different_shapes_are_told(tmp_path):
-    labels = [torch.zeros(()), torch.zeros(()), *(torch.zeros(1) for _ in range(58))]
-    with pytest.raises(DataError, match=r"alder: records 0 to 59 \(from 0\) do not make a batch"):
-        client(tmp_path, Items(X, labels))
+def test_items_that_make_no_batch_or_fail_in_the_model_are_told_alone(tmp_path):
+    items = [(x, 0.0) for x in X]
+    items[3], items[40], items[41] = (X[3], "no"), (torch.zeros(7), 1.0), (X[:2], 1.0)
+    found = told(tmp_path, items)
+    assert found[0].startswith("record 40 (from 0): mat1 and mat2")
+    assert found[1].startswith("record 3 (from 0): labels of several records make a tuple")
 
 
-def test_a_look_at_labels_leaves_torchs_generator_alone():
-    records, model = TrainingSet.of(Items(X, ZEROS), "alder"), one()
-    before = torch.random.get_rng_state()
-    check_labels(records, BINARY, model, torch.device("cpu"), "alder", 16)
+def test_records_of_two_shapes_that_the_model_takes_alone_are_used(tmp_path):
+    """They make no batch together, so each shape is looked at by itself."""
+
+    def pooled():
+        return nn.Sequential(nn.Conv1d(1, 3, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(3, 1), nn.Flatten(0))
+
+    items = [(torch.randn(1, 5 + number % 2), float(number % 3 == 0)) for number in range(60)]
+    with client(tmp_path, items, build=pooled) as made:
+        assert (made.scan.used, made.scan.unusable) == (60, ())
+
+
+def test_a_look_at_all_units_leaves_torchs_generator_and_the_model_alone(tmp_path):
+    model = one()
+    before, weights = torch.random.get_rng_state(), [parameter.clone() for parameter in model.parameters()]
+    scan_units(TrainingSet.of(Items(X, ZEROS), "alder"), 60, BINARY, model, bce, torch.device("cpu"), "alder", 16)
     assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one, other) for one, other in zip(weights, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("label", [3, -1])
-def test_a_class_that_the_model_has_no_output_for_is_refused(tmp_path, label):
-    with pytest.raises(DataError, match=f"record 57 .*label is {label}: with 3 classes"):
-        client(tmp_path, TensorDataset(X, with_label(label).long()), three, task="multiclass")
+def test_a_class_that_the_model_has_no_output_for_is_told(tmp_path, label):
+    (found,) = told(tmp_path, TensorDataset(X, with_label(label).long()), build=three, task="multiclass")
+    assert found.startswith(f"record 57 (from 0): label is {label}: with 3 classes")
 
 
 def test_a_model_of_another_task_is_refused(tmp_path):
@@ -218,8 +249,8 @@ def test_a_loss_of_ones_own_takes_finite_labels_and_gives_raw_outputs(tmp_path):
         with torch.no_grad():
             expected = made.personal_model()(X[:4]).double().numpy()
         assert (made.predict(X[:4]) == expected).all()
-    with pytest.raises(DataError, match=r"record 57 .*label holds nan: leave the record out"):
-        client(tmp_path / "b", TensorDataset(X, with_label(float("nan"))), loss=lambda o, y: (o - y) ** 2)
+    (found,) = told(tmp_path / "b", TensorDataset(X, with_label(float("nan"))), loss=lambda o, y: (o - y) ** 2)
+    assert found == "record 57 (from 0): label holds nan: leave the record out"
 
 
 def test_a_task_with_a_loss_of_ones_own_keeps_the_tasks_labels_and_predictions(tmp_path):
@@ -227,8 +258,8 @@ def test_a_task_with_a_loss_of_ones_own_keeps_the_tasks_labels_and_predictions(t
     options = {"loss": smooth, "task": "multiclass"}
     with client(tmp_path / "a", TensorDataset(X, torch.randint(0, 3, (60,))), three, **options) as made:
         assert made.predict(X[:4]).sum(axis=1) == pytest.approx(1.0)
-    with pytest.raises(DataError, match="with 3 classes"):
-        client(tmp_path / "b", TensorDataset(X, with_label(5).long()), three, **options)
+    (found,) = told(tmp_path / "b", TensorDataset(X, with_label(5).long()), build=three, **options)
+    assert "with 3 classes" in found
 
 
 def test_a_simulation_is_told_loss_and_task(tmp_path):

@@ -69,10 +69,11 @@ def settings(budget=1000.0, **tables):
 
 
 def ask(path, training, federation=None, *, seed=None, **options):
+    federation = (federation or settings()).with_units(("north",), len(training))
     key = None if seed is None else bytes([seed]) * 32
     given = {"epsilon": 1.0, "start": START, "device": "cpu", "simulation": Simulation(key)} | options
     path = path / "ledger.jsonl"
-    return suggest_partition(federation or settings(), "north", BUILD, training, IDENTITY, path, **given)
+    return suggest_partition(federation, "north", BUILD, training, IDENTITY, path, **given)
 
 
 def verified_by_owner(path):
@@ -131,15 +132,15 @@ def test_a_trial_moves_the_candidate_alone_and_never_the_start(monkeypatch):
 
 def a_trial(records, steps=4, noise=6.0, clip=0.5):
     one = Release(noise_multiplier=noise, sample_rate=1.0, steps=steps, unit=records.unit)
-    return Trial.of(settings(), records, one, clip, bce, torch.device("cpu"))
+    return Trial.of(settings(), records, records.found, one, clip, bce, torch.device("cpu"))
 
 
 def test_each_unit_trains_or_scores_wherever_the_values_lie_and_both_cost_the_same():
     trial = a_trial(TrainingSet.of(rows("none", 61), "north"), steps=4, noise=6.0)
-    assert sorted([*trial.trained.indices, *trial.scored]) == list(range(61))
+    assert sorted([*trial.trained, *trial.scored]) == list(range(61))
     assert (len(trial.trained), len(trial.scored)) == (30, 31)
     other = a_trial(TrainingSet.of(rows("weights", 61), "north"))
-    assert other.scored == trial.scored and other.trained.indices == trial.trained.indices
+    assert other.scored == trial.scored and other.trained == trial.trained
     training = Release(noise_multiplier=trial.settings.noise_multiplier, sample_rate=1.0, steps=4)
     scoring = Release(noise_multiplier=trial.score_noise, sample_rate=1.0, steps=1)
     assert epsilon([scoring], 1e-5) == pytest.approx(epsilon([training], 1e-5))
@@ -157,7 +158,7 @@ def test_no_unit_adds_more_than_the_clip_to_a_score_whatever_it_holds(unit):
     worse = BUILD()
     with torch.no_grad():
         worse.head.bias += 50.0
-    gains = torch.cat([trial.gains(START, worse, batch) for batch in trial.batches()])
+    gains = torch.cat(list(trial.all_gains(START, worse)))
     assert gains.shape == (len(data),) and torch.isfinite(gains).all()
     assert gains.abs().max() == trial.gain_clip
 
@@ -232,7 +233,7 @@ def spoiled(count=40):
     [
         (rows("none", 40), settings(budget=0.9), BudgetError, "north: a selection would bring"),
         (TensorDataset(rows("none", 40).tensors[0][:, :3], torch.ones(40)), None, ModelError, "north: model and loss"),
-        (spoiled(), None, DataError, "north: the first records hold NaN"),
+        (spoiled(), None, DataError, r"north: record 0 .* holds NaN"),
     ],
     ids=["budget", "model", "data"],
 )
@@ -330,7 +331,8 @@ def test_a_sentence_names_the_candidates_and_says_where_noise_alone_answers(tmp_
 
 def test_a_ledgers_path_may_be_text(tmp_path):
     path, given = str(tmp_path / "ledger.jsonl"), {"start": START, "device": "cpu", "simulation": Simulation()}
-    suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, path, epsilon=0.5, **given)
+    declared = settings().with_units(("north",), 40)
+    suggest_partition(declared, "north", BUILD, rows("none", 40), IDENTITY, path, epsilon=0.5, **given)
     assert len(verified_by_owner(tmp_path).releases) == 1
 
 
@@ -422,7 +424,7 @@ def test_audit_says_repeat_and_select(tmp_path):
         ({"mean": 0.5}, ValueError, "mean must be finite and at least 1, not 0.5"),
         ({"gain_clip": float("nan")}, ValueError, "gain_clip must be positive and finite, not nan"),
         ({"start": build_model("mlp", 3)}, ModelError, 'start: parameter "body.weight" is .* give'),
-        ({"training": rows("none", 1)}, DataError, "north: 1 training record"),
+        ({"training": rows("none", 1)}, ConfigError, r"\[sites.north\] units = 1: one half trains"),
     ],
     ids=["low", "negative", "steps", "mean", "clip", "start", "one"],
 )
@@ -430,6 +432,20 @@ def test_what_cannot_be_met_is_refused_before_the_ledger_is_opened(tmp_path, cha
     with pytest.raises(error, match=words):
         ask(tmp_path, **({"training": rows("none", 40)} | changes))
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_units_must_be_declared(tmp_path):
+    with pytest.raises(ConfigError, match=r"\[sites.north\] units: must be declared"):
+        suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, tmp_path / "l", epsilon=1.0)
+
+
+@pytest.mark.parametrize("found", [40, 61, 90])
+def test_the_answers_noise_is_that_of_the_declared_units_however_many_there_are(found):
+    records = TrainingSet.of(rows("none", found), "north")
+    one = Release(noise_multiplier=6.0, sample_rate=1.0, steps=4, unit="record")
+    trial = Trial.of(settings(), records, 60, one, 0.5, bce, torch.device("cpu"))
+    assert trial.sizes == (30, 30) and trial.resolution == 6.0 / 2 * 0.5 / 30
+    assert sorted([*trial.trained, *trial.scored]) == list(range(found))
 
 
 def test_another_hospitals_identity_is_refused(tmp_path):

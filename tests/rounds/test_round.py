@@ -13,6 +13,7 @@ from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, r
 from securepfl.client.client import Client
 from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
+from securepfl.client.scanning import scan_units
 from securepfl.errors import (
     AggregateError,
     BudgetError,
@@ -27,6 +28,7 @@ from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties, simulate
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import write_arrays
+from securepfl.tasks.own import OwnLoss
 
 SEED = bytes(range(32))
 
@@ -543,19 +545,24 @@ class Idle(torch.nn.Module):
         return self.used(x).squeeze()
 
 
+def scan(training, model, loss, unit="record"):
+    records, cpu = TrainingSet.of(training, "alder", unit), torch.device("cpu")
+    return scan_units(records, records.found, OwnLoss(), model, loss, cpu, "alder", 256)
+
+
 @pytest.mark.parametrize("loss", [lambda *_: 0.5, lambda *_: {}["no"], lambda o, y: (o - y).square().mean()])
 def test_a_loss_that_is_not_one_number_a_record_is_told_at_once(loss):
     with pytest.raises(ModelError, match="alder"):
-        TrainingSet.of(rows_of("alder"), "alder").try_out(MODEL(), loss, torch.device("cpu"), "alder")
+        scan(rows_of("alder"), MODEL(), loss)
 
 
 def test_what_only_training_shows_is_told_at_once():
-    training, loss = TrainingSet.of(rows_of("alder"), "alder"), torch.nn.BCEWithLogitsLoss(reduction="none")
+    training, loss = rows_of("alder"), torch.nn.BCEWithLogitsLoss(reduction="none")
     with pytest.raises(ModelError, match="alder: "):
-        training.try_out(Idle(), loss, torch.device("cpu"), "alder")
+        scan(training, Idle(), loss)
     model = MODEL()
     before = [parameter.clone() for parameter in model.parameters()]
-    training.try_out(model, loss, torch.device("cpu"), "alder")
+    scan(training, model, loss)
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
@@ -594,7 +601,7 @@ def test_an_unbound_federation_and_missing_training_sets_are_config_errors(tmp_p
 
 def test_plain_and_shuffled_loaders_are_taken():
     for training in (loader(batch_size=8), loader(batch_size=8, shuffle=True), rows_of("alder")):
-        assert TrainingSet.of(training, "alder").units == 40
+        assert TrainingSet.of(training, "alder").found == 40
 
 
 def test_without_a_last_sum_there_is_no_shared_model(tmp_path):
@@ -743,7 +750,8 @@ def test_reduction_no_personal_parameters_is_fedavg(tmp_path):
 
 def test_above_2000_records_batches_are_drawn_at_the_declared_rate(tmp_path):
     """Poisson sampling, declared noise, and the whole budget spent at the end, no more."""
-    federation = federation_of(rounds=2, similarity={"every": 0}, coupling={"strength": 0.0})
+    sites = {"alder": {"units": 2100}}
+    federation = federation_of(rounds=2, similarity={"every": 0}, coupling={"strength": 0.0}, sites=sites)
     keyrings, coordinator = local_parties(federation)
     clients = {
         name: Client(

@@ -10,10 +10,12 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from securepfl.client.records import TrainingSet
+from securepfl.client.scanning import scan_units
 from securepfl.errors import ModelError
 from securepfl.privacy.training.probe import check_independence
 from securepfl.privacy.training.units import PatientDataset
 from securepfl.privacy.training.validation import replace_unsupported
+from securepfl.tasks.own import OwnLoss
 
 DEPENDENT = "records depend on one another"
 NOT_TORCHS = "not the one torch gives"
@@ -211,10 +213,13 @@ def test_collate_functions_make_each_row_of_one_record():
     check(Wrapped(), flat, collate=lambda items: (torch.randn(len(items), 4), torch.ones(len(items))))
 
 
+def scan(training, model, loss):
+    records, cpu = TrainingSet.of(training, "alder"), torch.device("cpu")
+    return scan_units(records, records.found, OwnLoss(), model, loss, cpu, "alder", 256)
+
+
 def test_a_client_tries_it_before_it_trains():
     for model, loss in ((Sorted(), squared), (nn.Linear(4, 1), balanced)):
         with pytest.raises(ModelError, match=f"alder: {DEPENDENT}"):
-            TrainingSet.of(records(labels=torch.arange(8.0)), "alder").try_out(
-                model, loss, torch.device("cpu"), "alder"
-            )
-    TrainingSet.of(records(), "alder").try_out(Wrapped(), squared, torch.device("cpu"), "alder")
+            scan(records(labels=torch.arange(8.0)), model, loss)
+    assert scan(records(), Wrapped(), squared).scan.used == 8

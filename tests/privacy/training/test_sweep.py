@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from securepfl.client.records import TrainingSet
-from securepfl.errors import DataError, ModelError
+from securepfl.errors import ModelError
 from securepfl.privacy.training.probe import check_independence
 from securepfl.privacy.training.units import PatientDataset
 from securepfl.privacy.training.validation import replace_unsupported
@@ -170,26 +169,6 @@ def test_sound_models_pass_on_much_data(unit):
     check_independence(model, dataset, squared, device="cpu", unit=unit)
     with pytest.raises(ModelError, match=f"the gradient of {unit}"):
         check_independence(Before(centred_in_large_batches), dataset, squared, device="cpu", unit=unit)
-
-
-def test_a_record_that_cannot_be_used_is_told_before_anything_is_spent():
-    class Broken(Dataset):
-        def __init__(self, fault):
-            self.fault = fault
-
-        def __len__(self):
-            return 700
-
-        def __getitem__(self, index):
-            if index == 600 and self.fault == "unreadable":
-                raise OSError("image 600.dcm is truncated")
-            return torch.ones(5 if index == 600 and self.fault == "ragged" else 4) * index, 1.0
-
-    model, cpu = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), torch.device("cpu")
-    with pytest.raises(DataError, match=r"alder: record 600 of the data set cannot be read \(image 600\.dcm"):
-        TrainingSet.of(Broken("unreadable"), "alder").try_out(model, lambda o, y: o - y, cpu, "alder")
-    with pytest.raises(ModelError, match="alder: model and loss fail on this data set"):
-        TrainingSet.of(Broken("ragged"), "alder").try_out(model, lambda o, y: o - y, cpu, "alder")
 
 
 def test_every_record_is_fetched_once_or_a_few_times():
