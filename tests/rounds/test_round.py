@@ -50,7 +50,8 @@ def test_shared_parameters_stay_equal_and_personal_ones_differ(tmp_path):
 
 
 def test_the_applied_step_is_the_weighted_mean_of_what_was_sent(tmp_path):
-    federation = federation_of(sites={"alder": {"weight": 4}, "birch": {"weight": 2}})
+    weights = {"alder": 4, "birch": 2, "cedar": 1, "damson": 1}
+    federation = federation_of(sites={name: {"weight": weight} for name, weight in weights.items()})
     coordinator, clients = parties(federation, tmp_path)
     before = state(clients["alder"]).shared.copy()
     sent = {}
