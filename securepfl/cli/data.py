@@ -16,9 +16,13 @@ def data() -> None:
 @data.command()
 @click.argument("path", type=EXISTING)
 @click.option("--site", required=True, help="The hospital whose columns to list.")
-@click.option("--no-header", is_flag=True, help="The file has no header line; columns are numbered.")
-def ranges(path: Path, site: str, no_header: bool) -> None:
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first line holds names and no patient. [default: if it plainly does; else columns are numbered]",
+)
+def ranges(path: Path, site: str, header: bool | None) -> None:
     """List a hospital's columns and print a [data] table to fill in from public knowledge."""
     from securepfl.data.ranges import describe_columns
 
-    say(describe_columns(path, site, header=not no_header))
+    say(describe_columns(path, site, header=header))

@@ -74,6 +74,10 @@ class Cells:
         """The cells where `index` [rows] is true."""
         return dataclasses.replace(self, values=self.values.filter(pa.array(index)))
 
+    def behind(self, rows: int) -> "Cells":
+        """The cells behind the first `rows`."""
+        return dataclasses.replace(self, values=self.values.slice(rows))
+
     @cached_property
     def numbers(self) -> NDArray[np.float64]:
         """The cells as float64, [rows]; NaN where a cell is none. "true" is 1 and "false" 0."""

@@ -38,8 +38,11 @@ def read_parquet(path: Path, wanted: Wanted) -> Contents:
             stored = parquet.schema_arrow.names
             names = distinct(path, stored)
             asked = {name: old for name, old in zip(names, stored, strict=True) if wanted.reads(name)}
-            for name, old in asked.items():
-                _check_type(path, name, parquet.schema_arrow.field(old).type)
+            kinds = {name: parquet.schema_arrow.field(old).type for name, old in asked.items()}
+            if wanted.lenient:
+                asked = {name: old for name, old in asked.items() if _readable(kinds[name])}
+            for name in asked:
+                _check_type(path, name, kinds[name])
             rows = parquet.metadata.num_rows
             table = parquet.read(columns=list(asked.values()))
             columns = {name: _cells(table.column(old), wanted.decimal) for name, old in asked.items()}
@@ -49,14 +52,15 @@ def read_parquet(path: Path, wanted: Wanted) -> Contents:
 
 
 def _check_type(path: Path, name: str, kind: Any) -> None:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not _readable(kind):
-        problem = next(words for holds, words in _KINDS if holds(kind))
+        stored = kind.value_type if pa.types.is_dictionary(kind) else kind
+        problem = next(words for holds, words in _KINDS if holds(stored))
         raise DataError(f"{path}: column `{name}` holds {problem}")
 
 
 def _readable(kind: Any) -> bool:
-    return any(holds(kind) for holds in _READABLE)
+    stored = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(holds(stored) for holds in _READABLE)
 
 
 def _cells(column: Any, decimal: str) -> Cells:

@@ -2,13 +2,14 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from securepfl.data.cells import Cells, Columns
-from securepfl.data.reading import read_columns
-from securepfl.data.wanted import Wanted
+from securepfl.data.cells import Columns
+from securepfl.data.headers import holds_names, kind_of
+from securepfl.data.parquet import read_parquet
+from securepfl.data.reading import find_reader, read_columns
+from securepfl.data.wanted import Contents, Wanted
 from securepfl.errors import DataError
 from securepfl.spelling import composed
 
@@ -17,46 +18,93 @@ _UNITS = (
     "mmhg|kpa|bpm|hz|mv|celsius|percent|pct|mg_dl|mg_l|ug_l|g_dl|g_l|mmol_l|umol_l|ng_ml|u_l|iu_l|kg_m2"
 )
 _BRACKETED = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\s*$")
+_DATES = "date"
 _SUFFIXED = re.compile(rf"_({_UNITS})$", re.IGNORECASE)
-_TRUTHS = ("true", "false", "yes", "no", "y", "n", "t", "f")
 
 _PREFACE = """\
 # Columns of {name}, hospital {site}: {count} columns, to be declared for all hospitals alike.
-# Minima, means, levels and counts are left out on purpose: one patient can move each of them, and what is
-# declared here is seen by every party. Take centres and spreads from public knowledge: reference ranges of
-# the laboratory, the device's specification, published cohorts. A value becomes
-# clip((value - centre) / spread, -3, 3). Kinds go by most cells, and units by the columns' names: check both.
+# Cells, minima, means, levels and counts are left out on purpose: one patient can move each of them, and what
+# is declared here is seen by every party. Take it from public knowledge: reference ranges of the laboratory,
+# the device's specification, published cohorts. A value becomes clip((value - centre) / spread, -3, 3).
+# Kinds go by most cells, and units by the columns' names: check both.
+"""
+_NO_NAMES = """\
+# Its first line is taken for a patient's row, and nothing of it is shown: write the {count} names in `columns`, in
+# order. If it does hold names and no patient, run this again with --header.
+"""
+_SITES = """\
+# One such table for each hospital. `units`: as how many training records (or patients, under [privacy]
+# unit = "patient") it counts. Both numbers are public: take them from its annual report or its beds, and
+# don't count these rows; in doubt, declare too few.
+[sites.{site}]
+# units = ...
+# prevalence = ...        # where its patients differ from those of `[data] prevalence`
 """
 
 
-def describe_columns(path: Path, site: str, *, header: bool = True) -> str:
+def describe_columns(path: Path, site: str, *, header: bool | None = None) -> str:
     """The columns of `site`'s file as a TOML skeleton of `[data]`, to be filled in from public knowledge.
 
     `path` is a folder where a file's name holds `site`, or one CSV or Parquet file, of this site (by its name) or
-    of all of them (by a column that holds `site`). Without `header`, CSV columns are numbered. No minimum, mean,
+    of all of them (by a column that holds `site`). `header` says whether a text file's first line holds names; None: if
+    it plainly does. Without, columns are numbered, so that no patient's cell is shown as a name. No minimum, mean,
     level, count or rate of missing cells is shown. Raises DataError.
     """
     site = composed(site)
     file = _site_file(path, site) if path.is_dir() else path
-    columns = read_columns(file, Wanted(layouts=None if header else ())).columns
-    site_column = None if path.is_dir() else _site_column(file, columns, site)
-    lines = [_PREFACE.format(name=file.name, site=site, count=len(columns)), "[data]"]
-    if not header:
-        lines.append(f"columns = [{', '.join(json.dumps(name) for name in columns)}]  # rename: no header")
-    lines += ['# label = "..."           # the column to predict; for labels other than 0 and 1 add, say,']
-    lines += ['# positive = "> 0"        # which labels count as 1; other tasks: `classes`, `label_range`']
-    if site_column is not None:
-        lines.append(f"site = {json.dumps(site_column, ensure_ascii=False)}")
-    lines += ['# patient = "..."         # whose rows must stay together, where a patient has several']
-    lines += ['# drop = ["..."]          # columns that are no features: dates, free text, other identifiers']
-    lines += ['# missing_values = ["?"]  # codes for "not recorded"; empty cells and NaN always are']
-    kinds = {name: _kind(cells) for name, cells in columns.items() if name != site_column}
-    lines += ['# decimal = ","           # where texts write numbers with a decimal comma']
+    found, named = _read(file, header)
+    site_column = None if path.is_dir() else _site_column(file, found.columns, site)
+    preface = _PREFACE.format(name=file.name, site=site, count=len(found.names))
+    if not named:
+        preface += _NO_NAMES.format(count=len(found.names))
+    kinds = {name: _kind(found, name) for name in found.names if name != site_column}
+    lines = ["", *_data_lines(found.names if not named else (), site_column, kinds)]
     lines += ["", "[data.ranges]             # numbers, and 0/1 columns (centre 0.5, spread 0.5)"]
     lines += [_range_line(name) for name, kind in kinds.items() if kind == "numeric"]
     lines += ["", "[data.categories]         # texts, and numbers that are codes: every level that may occur"]
-    lines += [f"# {_key(name)} = [...]  # {kind}" for name, kind in kinds.items() if kind != "numeric"]
-    return "\n".join(lines) + "\n"
+    lines += [f"# {_key(name)} = [...]  # {kind}" for name, kind in kinds.items() if kind not in ("numeric", _DATES)]
+    return preface + "\n".join(lines) + "\n\n" + _SITES.format(site=_key(site))
+
+
+def _read(file: Path, header: bool | None) -> tuple[Contents, bool]:
+    """The file's columns, and whether their names are names."""
+    if find_reader(file) is read_parquet:
+        found = read_columns(file, Wanted(lenient=True))
+        if header is None and not holds_names(found.names, [found.columns.get(name) for name in found.names]):
+            mend = "look at them, and if they are names, run this again with --header"
+            raise DataError(f"{file}: its columns' names could be a patient's row that was taken for names; {mend}")
+        return found, True
+    if header is None:
+        rows = read_columns(file, Wanted(layouts=())).columns.values()
+        header = holds_names([cells.texts[0].as_py() or "" for cells in rows], [cells.behind(1) for cells in rows])
+    return read_columns(file, Wanted(layouts=None if header else ())), header
+
+
+def _data_lines(numbered: Sequence[str], site_column: str | None, kinds: Mapping[str, str]) -> list[str]:
+    """What stands in [data] itself."""
+    lines = ["[data]"]
+    if numbered:
+        lines += [f"columns = [{', '.join(json.dumps(name) for name in numbered)}]  # names, in order: no header"]
+    lines += ['# label = "..."           # the column to predict; for labels other than 0 and 1 add, say,']
+    lines += ['# positive = "> 0"        # which labels count as 1; other tasks: `classes`, `label_range`']
+    lines += ["# prevalence = ...        # the share of label 1 in published cohorts, not in these rows"]
+    if site_column is not None:
+        lines += [f"site = {json.dumps(site_column, ensure_ascii=False)}"]
+    lines += ['# patient = "..."         # whose rows must stay together, where a patient has several']
+    dropped = [name for name, kind in kinds.items() if kind == _DATES]
+    drop = ", ".join(json.dumps(name, ensure_ascii=False) for name in dropped)
+    other = '# drop = ["..."]          # columns that are no features: free text, other identifiers'
+    lines += [f"drop = [{drop}]  # dates; add what else is no feature" if dropped else other]
+    lines += ['# missing_values = ["?"]  # codes for "not recorded"; empty cells and NaN always are']
+    lines += ['# decimal = ","           # where texts write numbers with a decimal comma']
+    return lines
+
+
+def _kind(found: Contents, name: str) -> str:
+    """What a column holds, in a word for the skeleton."""
+    if name not in found.columns:
+        return _DATES
+    return kind_of(found.columns[name])
 
 
 def unit_of(column: str) -> str:
@@ -82,15 +130,6 @@ def _site_column(file: Path, columns: Columns, site: str) -> str | None:
     if not found and site in composed(file.name).split("."):
         return None
     raise DataError(f"{file}: {len(found)} columns hold the site {site}, and one should; check --site")
-
-
-def _kind(cells: Cells) -> str:
-    """numeric, boolean or text, by most of the recorded cells: no single row decides."""
-    recorded = cells[~cells.missing(("?",))]
-    if 2 * int((~np.isnan(recorded.numbers) | recorded.other_marks).sum()) > len(recorded):
-        return "numeric"
-    truths = int(recorded.matches(_TRUTHS).sum())
-    return "boolean" if 2 * truths > len(recorded) else "text"
 
 
 def _range_line(name: str) -> str:

@@ -16,12 +16,17 @@ READERS: Mapping[str, Reader] = MappingProxyType({".csv": read_csv, ".parquet": 
 SUFFIXES_IN_WORDS = " or ".join(", ".join(READERS).rsplit(", ", 1))
 
 
+def find_reader(path: Path) -> Reader:
+    """The reader of the file's suffix; one of any other suffix is text in the CSV format."""
+    return READERS.get(path.suffix.lower(), read_csv)
+
+
 def read_columns(path: Path, wanted: Wanted | None = None) -> Contents:
-    """Read one file by the reader of its suffix; one of any other suffix as text in the CSV format.
+    """Read one file by its reader.
 
     Raises DataError for a file that cannot be read or has no rows.
     """
-    read = READERS.get(path.suffix.lower(), read_csv)
+    read = find_reader(path)
     try:
         contents = read(path, wanted or Wanted())
     except OSError as error:

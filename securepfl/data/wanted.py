@@ -19,7 +19,7 @@ class Wanted:
     `columns`: the names to read, None for all; no other column is converted. `needed`: the names that a header must
     hold, which tells the separator. `layouts`: None where a text file's first line is its header; else the lists of
     names that it may follow, told apart by length (none given: columns are named by their number). `separator` and
-    `decimal` are declared, or None and ".".
+    `decimal` are declared, or None and ".". `lenient`: columns of a type that is neither number nor text are left out.
     """
 
     columns: frozenset[str] | None = None
@@ -27,6 +27,7 @@ class Wanted:
     layouts: tuple[tuple[str, ...], ...] | None = None
     separator: str | None = None
     decimal: str = "."
+    lenient: bool = False
 
     def reads(self, name: str) -> bool:
         """Whether the column is asked for."""
@@ -48,6 +49,7 @@ def distinct(path: Path, names: Iterable[str]) -> tuple[str, ...]:
     for index, given in enumerate(names, start=1):
         name = composed(given) or f"column_{index}"
         if name in seen:
-            raise DataError(f"{path}: has two columns `{name}`; rename or remove one")
+            # By number: where the first line is no header after all, it would be a patient's cell.
+            raise DataError(f"{path}: columns {seen.index(name) + 1} and {index} have one name; rename or remove one")
         seen.append(name)
     return tuple(seen)

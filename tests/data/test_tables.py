@@ -136,7 +136,7 @@ def test_features_are_finite_and_within_limits(values: list[float], spread: floa
         (["hospital,age,sick"], {}, "has no rows"),
         ([], {}, "has no rows"),
         (["hospital,age,sick", "a,50,1", f"a,{PRIVATE}"], {}, "line 3 has 2 fields, the first line 3"),
-        (["hospital,age,age,sick", "a,50,50,1"], {}, "two columns `age`"),
+        (["hospital,age,age,sick", "a,50,50,1"], {}, "columns 2 and 3 have one name"),
         (["hospital:age:sick", "a:50:1"], {}, "is not separated by commas or semicolons or tabs or pipes"),
         ([f"a,{PRIVATE},1", "a,50,1"], {}, "its first line holds numbers"),
         (["a,50,1,7"], {"columns": ["hospital", "age", "sick"]}, "has 4 columns, but [data] columns names 3"),

@@ -1,10 +1,12 @@
 """From a user's tables to a plan: which hospitals take part, and which are left out and why."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from securepfl.data.ranges import describe_columns
 from securepfl.errors import ConfigError
 from securepfl.runtime.planning import Plan, plan_tables
 from securepfl.settings.federation import Federation
@@ -48,6 +50,31 @@ def test_too_few_hospitals_are_told_with_those_left_out(tmp_path: Path):
     tables = {site: ROWS[site] for site in ("ash", "beech")} | NOTHING
     with pytest.raises(ConfigError, match=r"2 hospital\(s\) found, .*left out .*elm: all .*left out .*fir: no row"):
         plan(tmp_path, tables)
+
+
+def test_a_completed_skeleton_is_a_file_that_can_be_planned_with(tmp_path: Path):
+    for site in ("ash", "beech", "cedar"):
+        text = "age (years),ward,visit,ill\n" + "\n".join(
+            f"{60 + row},a,{row + 1}.1.2020,{row % 2}" for row in range(9)
+        )
+        (tmp_path / f"{site}.csv").write_text(text, encoding="utf-8")
+    shown = describe_columns(tmp_path, "ash")
+    answers = {
+        '# label = "..."': 'label = "ill"',
+        "# prevalence = ...": "prevalence = 0.3",
+        "# units = ...": "units = 5",
+        '# "age (years)"': '"age (years)"',
+        "centre = ..., spread = ...": "centre = 60, spread = 10",
+        "# ward = [...]": 'ward = ["a", "b"]',
+    }
+    for question, answer in answers.items():
+        assert question in shown
+        shown = shown.replace(question, answer)
+    shown = "\n".join(line for line in shown.splitlines() if not line.startswith("# ill"))
+    shown += "\n[sites.beech]\nunits = 5\n[sites.cedar]\nunits = 5\n"
+    federation = Federation.from_mapping(tomllib.loads(shown))
+    planned = plan_tables(federation, tmp_path, seed=1, ledgers=None)
+    assert planned.federation.roster == ("ash", "beech", "cedar")
 
 
 def test_a_misspelt_hospital_stays_an_error(tmp_path: Path):
