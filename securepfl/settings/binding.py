@@ -38,10 +38,10 @@ def bind(
 ) -> Federation:
     """What `Federation.bound` promises."""
     names = sorted(sites)
+    check_roster(names, federation.minimum)
     for name in federation.sites:
         if name not in names:
             raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name")
-    check_roster(names, federation.minimum)
     roster = {name: federation.sites.get(name, SiteSettings()) for name in names}
     check_declared(roster, federation.privacy.unit)
     federation = chosen(msgspec.structs.replace(federation, sites=roster))

@@ -16,7 +16,7 @@ def idle_settings(federation: Federation) -> list[str]:
     >>> from torch import nn
     >>> from securepfl import Federation, idle_settings
     >>> tables = {"model": {"kind": "own", "personal": ["bias"]}, "rounds": 3, "similarity": {"every": 8}}
-    >>> bound = Federation.from_mapping(tables).bound(["alder", "birch", "cedar"], lambda: nn.Linear(3, 1))
+    >>> bound = Federation.from_mapping(tables).bound(["alder", "birch", "cedar"], lambda: nn.Linear(3, 1), units=60)
     >>> print(idle_settings(bound)[0].split(",")[0])
     [similarity] every = 8: none of 3 round(s) compares hospitals
     """
