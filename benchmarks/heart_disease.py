@@ -16,7 +16,8 @@ from rich.table import Table
 from scipy import stats
 
 from securepfl.report.outcome import MODELS, Outcome
-from securepfl.runtime.evaluation import dataset_of, outcome_of
+from securepfl.runtime.evaluation import outcome_of
+from securepfl.runtime.hospital import dataset_of
 from securepfl.runtime.local import simulate
 from securepfl.runtime.planning import plan_tables
 from securepfl.settings.federation import Federation

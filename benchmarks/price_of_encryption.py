@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from securepfl.report.outcome import MODELS, Outcome
-from securepfl.runtime.evaluation import dataset_of, outcome_of
+from securepfl.runtime.evaluation import outcome_of
+from securepfl.runtime.hospital import dataset_of
 from securepfl.runtime.local import simulate
 from securepfl.runtime.planning import configured, plan_demo
 from securepfl.storage.folder import read_arrays

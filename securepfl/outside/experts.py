@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from securepfl.data.prevalence import in_order
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, StorageError
 from securepfl.learning.personal.adapters import folded
@@ -17,7 +18,7 @@ from securepfl.settings.binding import blank_model, built_in
 from securepfl.settings.tables import ModelSettings
 from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.registry import task_named
-from securepfl.tasks.task import Task
+from securepfl.tasks.task import OperatingPoint, Task
 
 SHARED = "shared"
 """The name of the expert made of the shared parameters and the hospitals' average personal ones."""
@@ -31,6 +32,14 @@ class Experts:
     spec: DataSpec
     task: Task
     records: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def point(self) -> OperatingPoint:
+        """Where probabilities become decisions: the declared threshold, else the declared prevalence; else empty."""
+        spec, options = self.spec, self.spec.label_options
+        if spec.threshold is not None or spec.prevalence is None:
+            return () if spec.threshold is None else (spec.threshold,)
+        return in_order(spec.prevalence, self.task.name, tuple(options.get("classes") or options.get("labels") or ()))
 
 
 def write_expert(

@@ -16,16 +16,19 @@ from securepfl.outside.gates import AdaptReport, AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel, gate_summary
 from securepfl.storage.folder import write_bytes
 from securepfl.tasks.prediction import placed_like, predict
-from securepfl.tasks.task import Task
+from securepfl.tasks.task import OperatingPoint, Task
 
 
 @dataclass(frozen=True)
 class RoutedRows:
-    """Predictions [n] with the rows' numbers in their file, and how the experts were mixed, by layer."""
+    """Predictions [n] with the rows' numbers in their file, the operating point at which they are decided, and how the
+    experts were mixed, by layer.
+    """
 
     rows: NDArray[np.int64]
     predictions: NDArray[np.float64]
     task: Task
+    point: OperatingPoint
     experts: tuple[str, ...]
     gates: dict[str, list[float]]
     report: AdaptReport | None
@@ -58,7 +61,7 @@ def route_rows(folder: Path, data: Path, passes: int) -> RoutedRows:
     report = None if settings is None else adapt(routed, table.features, settings, task)
     gates = gate_summary(routed, placed_like(routed, table.features))
     predictions = predict(routed, table.features, task)
-    return RoutedRows(table.rows, predictions, task, tuple(experts.models), gates, report)
+    return RoutedRows(table.rows, predictions, task, experts.point, tuple(experts.models), gates, report)
 
 
 def _chooses(task: Task) -> bool:
@@ -70,7 +73,7 @@ def predictions_csv(routed: RoutedRows) -> str:
     """CSV with the row and the task's columns (binary: probability, prediction)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = {"row": routed.rows} | dict(routed.task.columns(routed.predictions))
+    columns = {"row": routed.rows} | dict(routed.task.columns(routed.predictions, routed.point))
     writer.writerow(columns)
     cells = zip(*(column.tolist() for column in columns.values()), strict=True)
     writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in cells)

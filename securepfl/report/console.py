@@ -12,6 +12,7 @@ from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
+from securepfl.report.overall import adjacency_note, interval_text, mean_rows, pooled_note, pooled_title
 from securepfl.report.width import fits
 
 _MOST_SIMILAR = 3
@@ -53,11 +54,14 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
 
 
 def closing_output(console: Console, result: dict[str, Any]) -> None:
-    """Print the closing tables and everything that the reader must know about them."""
+    """Print the closing tables and everything that the reader must know about them; what it came to stands last."""
     metrics = tuple(result["metrics"]["shown"])
-    whole = _metrics_table(result, metrics)
-    for table in [whole] if fits(console, whole) else [_metrics_table(result, (metric,)) for metric in metrics]:
+    together = _metrics_table(result, metrics)
+    for table in [together] if fits(console, together) else [_metrics_table(result, (one,)) for one in metrics]:
         console.print(table)
+    if metrics:
+        wide = _pooled_table(result, " ")
+        console.print(wide if fits(console, wide) else _pooled_table(result, "\n"))
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
         matrix = _similarity_matrix(result)
@@ -65,8 +69,12 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     if rows := coupling_rows(result):
         console.print(_coupling_table(rows))
     console.print(_communication(result["communication"], result["seconds"]))
+    # A terminal breaks lines within words, and whoever redirects wants them whole.
+    whole = not console.is_terminal
     for note in result["notes"]:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
+        console.print(Text(f"note: {note}"), soft_wrap=whole)
+    for finding in result["verdict"]:
+        console.print(Text(finding["line"], style="bold"), soft_wrap=whole)
 
 
 def _number(value: float | None) -> str:
@@ -85,8 +93,29 @@ def _metrics_table(result: dict[str, Any], metrics: Sequence[str]) -> Table:
     for name, site in result["sites"].items():
         table.add_row(name, f"{site['train']}/{site['test']}", *_cells(site["metrics"], metrics))
     table.add_section()
-    table.add_row("mean", "", *_cells(result["mean"], metrics))
+    for label, (size, found) in mean_rows(result).items():
+        table.add_row(label, size, *_cells(found, metrics))
     return table
+
+
+def _pooled_table(result: dict[str, Any], between: str) -> Table:
+    """All metrics over all hospitals' test rows together; `between` a figure and its interval."""
+    headings = _headings(result)
+    table = Table(title=pooled_title(result), title_justify="left", caption=pooled_note(result), caption_justify="left")
+    table.add_column("metric")
+    for model in MODELS:
+        table.add_column(headings.get(model, model).replace(" ", "\n"), justify="right")
+    for metric, title in result["metrics"]["titles"].items():
+        found = (_with_interval(result, model, metric, between) for model in MODELS)
+        table.add_row(title.replace(" ", between), *found)
+    return table
+
+
+def _with_interval(result: dict[str, Any], model: str, metric: str, between: str) -> str:
+    interval = result["intervals"]["pooled"][model][metric]
+    shown = _number(result["pooled"][model][metric])
+    # The majority's needs none, and would take the room.
+    return shown if interval is None or model == "majority" else f"{shown}{between}{interval_text(interval)}"
 
 
 def _headings(result: dict[str, Any]) -> dict[str, str]:
@@ -99,8 +128,14 @@ def _cells(found: Mapping[str, Mapping[str, float | None]], metrics: Sequence[st
 
 
 def _privacy_table(result: dict[str, Any]) -> Table:
-    table = Table(title="Privacy, over everything released from each hospital's data", title_justify="left")
-    for heading in ("hospital", "epsilon", "replace-one", "delta", "unit", "budget", "rounds\nsat out"):
+    table = Table(
+        title="Privacy, over everything released from each hospital's data",
+        title_justify="left",
+        caption=adjacency_note(result),
+        caption_justify="left",
+    )
+    headings = ("epsilon\nleft out", "epsilon\nswapped", "delta", "unit", "budget", "rounds\nsat out")
+    for heading in ("hospital", *headings):
         table.add_column(heading, justify="left" if heading in ("hospital", "unit") else "right")
     for name, site in result["sites"].items():
         privacy = site["privacy"]

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from securepfl.settings.fixed import GATE
-from securepfl.tasks.task import Task
-
-Metrics = Mapping[str, float | None]
+from securepfl.tasks.resampling import Scored
+from securepfl.tasks.task import Metric, Metrics, OperatingPoint, Task
 
 MODELS = ("personalised", "shared", "local", "majority")
 SIGNAL_NOTE = (
@@ -37,18 +36,24 @@ Observer = Callable[[RoundEvent], None]
 
 @dataclass(frozen=True)
 class SiteOutcome:
-    """One hospital: row counts, metrics by model, what was spent, and what the output must say about it.
+    """One hospital: row counts, scores by model, what was spent, and what the output must say about it.
 
-    `signal`: how far what it compared stands out of its noise; `neighbours`: to whom it is coupled at the end;
-    `coupled_rounds`: in how many rounds it was drawn to neighbours.
+    `test_units`: the patients among the test rows, or the rows where these are not named (`patients_named`). `point`:
+    where probabilities became decisions. `clipped_fraction`: of its units, those that the clip shortened, averaged over
+    rounds; None where nobody counted. `signal`: how far what it compared stands out of its noise; `neighbours`: to whom
+    it is coupled at the end; `coupled_rounds`: in how many rounds it was drawn to neighbours.
     """
 
     train: int
     test: int
-    metrics: Mapping[str, Metrics]
+    test_units: int
+    patients_named: bool
+    point: OperatingPoint
+    scores: Mapping[str, Scored]
     epsilon: float
     epsilon_replace_one: float
     budget: float
+    clipped_fraction: float | None
     sat_out: tuple[int, ...]
     similarity: Mapping[str, float]
     signal: float | None
@@ -76,25 +81,54 @@ class Communication:
 @dataclass(frozen=True)
 class Outcome:
     """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total; `heads` each hospital's ledger hash as the
-    coordinator saw it last; `task` names the metrics.
+    coordinator saw it last; `task` names the metrics. `pooled` are each model's scores on all hospitals' test rows
+    together, at each its own operating point.
     """
 
     sites: Mapping[str, SiteOutcome]
+    pooled: Mapping[str, Scored]
     communication: Communication
     seconds: Mapping[str, float]
     seed: int | None
     heads: Mapping[str, str]
     task: Task
 
-    def mean(self, without: tuple[str, ...] = ()) -> dict[str, dict[str, float | None]]:
-        """Mean over hospitals of each metric of each model; None where no hospital could compute it."""
+    @property
+    def deciding(self) -> Metric | None:
+        """The metric by which models of this task are judged; None for a task without any."""
+        return next((metric for metric in self.task.metrics if metric.name == self.task.deciding), None)
+
+    @property
+    def baseline(self) -> str:
+        """What the trivial baseline is, for a sentence."""
+        title = self.task.baseline_title
+        return "majority class" if title == "majority" else title
+
+    @property
+    def test_unit(self) -> str:
+        """What test rows are counted by: patients where every hospital names them, else records."""
+        return "patient" if all(site.patients_named for site in self.sites.values()) else "record"
+
+    @property
+    def test_units(self) -> int:
+        """The patients (or rows) among all hospitals' test rows."""
+        return sum(site.test_units for site in self.sites.values())
+
+    def mean_scores(self, without: tuple[str, ...] = ()) -> dict[str, Scored]:
+        """Each model's mean over hospitals, of those that have the metric, on the test rows and in each resample."""
         kept = [site for name, site in self.sites.items() if name not in without]
-        names = [metric.name for metric in self.task.metrics]
-        return {
-            model: {name: _mean([site.metrics[model][name] for site in kept]) for name in names} for model in MODELS
-        }
+        return {model: Scored.mean([site.scores[model] for site in kept]) for model in MODELS}
 
+    def within_scores(self) -> dict[str, Scored]:
+        """The same mean with hospitals counting as many as their test units: what a patient gets, judged at home.
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+        Unlike `pooled` it never compares patients of different hospitals, and unlike `mean` a hospital with a handful
+        of test rows weighs next to nothing in it.
+        """
+        sites = list(self.sites.values())
+        units = [site.test_units for site in sites]
+        return {model: Scored.mean([site.scores[model] for site in sites], units) for model in MODELS}
+
+    def mean(self, without: tuple[str, ...] = ()) -> dict[str, Metrics]:
+        """Mean over hospitals of each metric of each model; None where no hospital could compute it."""
+        return {model: scored.point for model, scored in self.mean_scores(without).items()}

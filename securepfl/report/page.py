@@ -5,6 +5,7 @@ from typing import Any
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, signal_text
+from securepfl.report.overall import adjacency_note, interval_text, mean_rows, pooled_note, pooled_title
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; }
@@ -24,9 +25,11 @@ def page_of(result: dict[str, Any]) -> str:
     federation = result["federation"]
     parts = [
         f"<h1>{escape(federation['name'])}</h1>",
+        _verdict(result),
         "".join(f'<p class="warning">{escape(note)}</p>' for note in result["notes"]),
         "<h2>Test metrics</h2>",
         _metrics(result),
+        _pooled(result),
         "<h2>Privacy</h2>",
         _privacy(result),
         _similarity(result),
@@ -52,7 +55,7 @@ def _number(value: float | None) -> str:
 
 def _metrics(result: dict[str, Any]) -> str:
     rows = {name: (f"{site['train']}/{site['test']}", site["metrics"]) for name, site in result["sites"].items()}
-    rows["mean"] = ("", result["mean"])
+    rows |= mean_rows(result)
     tables = []
     for metric in result["metrics"]["shown"]:
         title = result["metrics"]["titles"][metric]
@@ -75,11 +78,31 @@ def _metrics(result: dict[str, Any]) -> str:
     return "<br>".join(tables)
 
 
+def _pooled(result: dict[str, Any]) -> str:
+    """All metrics over all hospitals' test rows together."""
+
+    def cell(model: str, metric: str) -> str:
+        interval = result["intervals"]["pooled"][model][metric]
+        shown = _number(result["pooled"][model][metric])
+        return shown if interval is None else f"{shown} ({interval_text(interval)})"
+
+    titles = result["metrics"]["titles"]
+    if not titles:
+        return ""
+    rows = [[title, *(cell(model, metric) for model in MODELS)] for metric, title in titles.items()]
+    headings = ["metric", "personalised", "shared", "local, same epsilon", result["metrics"]["majority"]]
+    return f"<h2>{escape(pooled_title(result))}</h2>{_table(headings, rows)}<p>{escape(pooled_note(result))}</p>"
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    return "".join(f"<p><strong>{escape(finding['line'])}</strong></p>" for finding in result["verdict"])
+
+
 def _privacy(result: dict[str, Any]) -> str:
     headings = [
         "hospital",
-        "epsilon (zero-out)",
-        "epsilon (replace-one)",
+        "epsilon left out",
+        "epsilon swapped",
         "delta",
         "unit",
         "budget",
@@ -97,7 +120,7 @@ def _privacy(result: dict[str, Any]) -> str:
         ]
         for name, site in result["sites"].items()
     ]
-    return _table(headings, rows)
+    return _table(headings, rows) + f"<p>{escape(adjacency_note(result))}</p>"
 
 
 def _similarity(result: dict[str, Any]) -> str:

@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
-from securepfl.report.outcome import Outcome, SiteOutcome
+from securepfl.report.outcome import MODELS, Outcome, SiteOutcome
+from securepfl.report.verdict import Finding, verdict_of
 from securepfl.settings.federation import Federation
+from securepfl.tasks.resampling import LEVEL
 
 SCHEMA = 1
 VERSIONED = ("securepfl", "torch", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy")
@@ -23,6 +25,18 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
         "sites": {name: _site(federation, site) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
+        "counted": _counted(outcome),
+        "within": {model: scored.point for model, scored in outcome.within_scores().items()},
+        "pooled": {model: scored.point for model, scored in outcome.pooled.items()},
+        "intervals": {
+            "level": LEVEL,
+            "over": f"test {outcome.test_unit}s",
+            "test_units": outcome.test_units,
+            "mean": {model: scored.intervals for model, scored in outcome.mean_scores().items()},
+            "within": {model: scored.intervals for model, scored in outcome.within_scores().items()},
+            "pooled": {model: scored.intervals for model, scored in outcome.pooled.items()},
+        },
+        "verdict": [_finding(finding) for finding in verdict_of(federation, outcome)],
         "task": outcome.task.name,
         "metrics": {
             "titles": {metric.name: metric.title for metric in outcome.task.metrics},
@@ -44,11 +58,37 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _counted(outcome: Outcome) -> dict[str, dict[str, int]]:
+    """Over how many hospitals each mean is: those that have the metric."""
+    return {
+        model: {
+            metric.name: sum(site.scores[model].point[metric.name] is not None for site in outcome.sites.values())
+            for metric in outcome.task.metrics
+        }
+        for model in MODELS
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """`holds`: true, false, or null where the interval of the gain doesn't tell."""
+    return {
+        "about": finding.about,
+        "holds": finding.holds,
+        "metric": finding.metric,
+        "gain": finding.gain.value,
+        "interval": finding.gain.interval,
+        "line": finding.line,
+    }
+
+
 def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
     return {
         "train": site.train,
         "test": site.test,
-        "metrics": {model: dict(metrics) for model, metrics in site.metrics.items()},
+        "test_units": site.test_units,
+        "operating_point": list(site.point),
+        "metrics": {model: scored.point for model, scored in site.scores.items()},
+        "intervals": {model: scored.intervals for model, scored in site.scores.items()},
         "privacy": {
             "epsilon": site.epsilon,
             "delta": federation.privacy.delta,
@@ -57,6 +97,7 @@ def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
             "epsilon_replace_one": site.epsilon_replace_one,
             "budget": site.budget,
         },
+        "clipped_fraction": site.clipped_fraction,
         "sat_out": list(site.sat_out),
         "similarity": dict(site.similarity),
         "signal": site.signal,

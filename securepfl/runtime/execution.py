@@ -13,7 +13,8 @@ from securepfl.report.notes import notes_of
 from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
-from securepfl.runtime.evaluation import dataset_of, event_of, outcome_of
+from securepfl.runtime.evaluation import event_of, outcome_of
+from securepfl.runtime.hospital import dataset_of
 from securepfl.runtime.local import SimulatedRun, simulate
 from securepfl.runtime.planning import Plan
 from securepfl.settings.binding import initial_model

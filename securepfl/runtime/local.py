@@ -36,12 +36,22 @@ class Traffic:
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A simulation's parties after (or between) rounds, what travelled, and the seconds since it began."""
+    """A simulation's parties after (or between) rounds, what travelled, and the seconds since it began. `clipped` has,
+    for each hospital and round that it trained in, the fraction of its units that the clip shortened.
+    """
 
     coordinator: Coordinator
     clients: Mapping[str, Client]
     traffic: Traffic
     started: float
+    clipped: dict[str, list[float]] = field(default_factory=dict)
+
+    def note_clipped(self) -> None:
+        """After a round: what its training counted."""
+        for name, client in self.clients.items():
+            report = None if self.round in client.sat_out else client.last_training
+            if report is not None and report.clipped_fraction is not None:
+                self.clipped.setdefault(name, []).append(report.clipped_fraction)
 
     @property
     def round(self) -> int:
@@ -174,6 +184,7 @@ def simulate(
         _check_budgets(federation, clients)
         for _ in range(federation.rounds):
             exchange(run)
+            run.note_clipped()
             observe(run)
         yield run
     finally:

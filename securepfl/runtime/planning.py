@@ -15,7 +15,7 @@ from securepfl.data.table import Table
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.privacy.accounting.events import Unit
-from securepfl.runtime.evaluation import Hospital
+from securepfl.runtime.hospital import Hospital
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
 

@@ -15,7 +15,7 @@ from securepfl.privacy.audit.rehearsal import audit
 from securepfl.privacy.audit.report import AuditReport
 from securepfl.privacy.audit.subject import Training
 from securepfl.randomness import fresh_key
-from securepfl.runtime.evaluation import dataset_of
+from securepfl.runtime.hospital import dataset_of
 from securepfl.settings.binding import built_in, initial_model
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import EXPLORATION

@@ -13,7 +13,7 @@ from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, StorageError
 from securepfl.outside.experts import SHARED, read_experts
-from securepfl.runtime.evaluation import dataset_of
+from securepfl.runtime.hospital import dataset_of
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
 

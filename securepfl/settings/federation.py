@@ -40,6 +40,7 @@ from securepfl.settings.tables import (
 )
 from securepfl.spelling import alike, composed, spelled_out
 from securepfl.tasks.names import DEFAULT_TASK, LABEL_KEYS
+from securepfl.tasks.task import OperatingPoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -372,8 +373,7 @@ class Federation(Settings, frozen=True):
         """
         return prevalence_of(self, site)
 
-    def threshold_of(self, site: str) -> float:
-        """From which probability on `site` reads a yes: `[data] threshold`, else the prevalence there, else .5."""
+    def operating_point_of(self, site: str) -> OperatingPoint:
+        """Where probabilities become decisions at `site`: `[data] threshold`, else the prevalence there; else empty."""
         declared = None if self.data is None else self.data.get("threshold")
-        prevalence = self.prevalence_of(site)
-        return float(declared or (prevalence[0] if prevalence is not None and len(prevalence) == 1 else 0.5))
+        return (self.prevalence_of(site) or ()) if declared is None else (float(declared),)

@@ -32,8 +32,8 @@ class Binary:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy"),
         Metric("balanced_accuracy", "balanced accuracy"),
-        Metric("auroc", "AUROC", ranks=True),
-        Metric("auprc", "AUPRC", ranks=True, detail=True),
+        Metric("auroc", "AUROC"),
+        Metric("auprc", "AUPRC", detail=True),
         Metric("sensitivity", "sensitivity", detail=True),
         Metric("specificity", "specificity", detail=True),
         Metric("brier", "Brier score", higher_is_better=False, detail=True),

@@ -36,8 +36,8 @@ class Multiclass:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", "accuracy"),
         Metric("balanced_accuracy", "balanced accuracy"),
-        Metric("mean_auroc", "mean AUROC", ranks=True),
-        Metric("mean_auprc", "mean AUPRC", ranks=True, detail=True),
+        Metric("mean_auroc", "mean AUROC"),
+        Metric("mean_auprc", "mean AUPRC", detail=True),
         Metric("brier", "Brier score", higher_is_better=False, detail=True),
     )
     deciding: ClassVar[str] = "balanced_accuracy"
@@ -96,7 +96,8 @@ class Multiclass:
         [1]
         """
         held: Predictions = predictions / np.array(point) if point else predictions
-        return held.argmax(axis=1).astype(np.int64)
+        chosen: NDArray[np.int64] = held.argmax(axis=1).astype(np.int64)
+        return chosen
 
     def measure(
         self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]

@@ -33,8 +33,8 @@ class Multilabel:
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("label_accuracy", "label accuracy"),
         Metric("exact_match", "exact match"),
-        Metric("mean_auroc", "mean AUROC", ranks=True),
-        Metric("mean_auprc", "mean AUPRC", ranks=True, detail=True),
+        Metric("mean_auroc", "mean AUROC"),
+        Metric("mean_auprc", "mean AUPRC", detail=True),
         Metric("mean_balanced_accuracy", "mean balanced accuracy", detail=True),
         Metric("brier", "Brier score", higher_is_better=False, detail=True),
     )

@@ -1,6 +1,6 @@
 """Test units drawn again with replacement, and what that says of a metric: its interval."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -67,6 +67,11 @@ class Scored:
         """The metrics on the test rows themselves; None for one that does not exist, or is infinite."""
         return {name: _finite(values[0]) for name, values in self.values.items()}
 
+    @property
+    def intervals(self) -> dict[str, tuple[float | None, float | None] | None]:
+        """Every metric's interval."""
+        return {name: self.interval(name) for name in self.values}
+
     def interval(self, name: str) -> tuple[float | None, float | None] | None:
         """95 % percentile interval; an end that is None has no bound. None where the metric does not exist, or too
         often not in a resample.
@@ -85,16 +90,13 @@ class Scored:
             return Scored({name: values - other.values[name] for name, values in self.values.items()})
 
     @classmethod
-    def mean(cls, found: Iterable[Self]) -> Self:
-        """Mean over hospitals of those that have the metric, on the test rows and in each resample."""
-        each = list(found)
-        names = each[0].values if each else {}
-        return cls({name: _mean(np.stack([one.values[name] for one in each])) for name in names})
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """1 for a metric that exists, else 0: summed over hospitals, of how many a mean is."""
-        return {name: int(value is not None) for name, value in self.point.items()}
+    def mean(cls, found: Sequence[Self], counting: Sequence[float] | None = None) -> Self:
+        """Mean over hospitals of those that have the metric, on the test rows and in each resample. Hospitals count
+        alike, or as `counting` says.
+        """
+        each = np.ones(len(found)) if counting is None else np.asarray(counting, dtype=np.float64)
+        names = found[0].values if found else {}
+        return cls({name: _mean(np.stack([one.values[name] for one in found]), each) for name in names})
 
 
 def score(task: Task, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Scored:
@@ -114,11 +116,13 @@ def score_resampled(
     return Scored({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def _mean(values: Floats) -> Floats:
+def _mean(values: Floats, counting: Floats) -> Floats:
+    """Of `values` [hospitals, 1 + resamples]."""
     known = np.isfinite(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    mean: Floats = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    count = counting @ known
+    mean: Floats = np.divide(
+        counting @ np.where(known, values, 0.0), count, out=np.full(len(count), np.nan), where=count > 0
+    )
     return mean
 
 

@@ -35,14 +35,12 @@ class Illegal:
 class Metric:
     """A test metric: its name in result.json, its title for people (with its unit), and which way is better.
 
-    `ranks`: it compares test rows with each other, so over several hospitals it depends on how alike they are
-    calibrated. `detail`: it is shown of all hospitals together only.
+    `detail`: it is shown of all hospitals together only.
     """
 
     name: str
     title: str
     higher_is_better: bool = True
-    ranks: bool = False
     detail: bool = False
 
 

@@ -17,8 +17,8 @@ from securepfl.outside.experts import read_experts
 from securepfl.outside.gates import AdaptSettings, adapt
 from securepfl.outside.routing import RoutedModel
 from securepfl.privacy.ledger.summary import verify_ledger
-from securepfl.runtime.evaluation import Hospital, dataset_of, labels_of
 from securepfl.runtime.execution import execute
+from securepfl.runtime.hospital import Hospital, dataset_of, labels_of
 from securepfl.runtime.local import simulate
 from securepfl.runtime.planning import configured, plan_demo, plan_tables
 from securepfl.storage.folder import read_arrays

@@ -16,7 +16,11 @@ def site(signal=9.0, row=NAMES[1:], neighbours=(), coupled=0):
     return SiteOutcome(
         train=10,
         test=5,
-        metrics={},
+        test_units=5,
+        patients_named=False,
+        point=(),
+        scores={},
+        clipped_fraction=None,
         epsilon=1.0,
         epsilon_replace_one=2.0,
         budget=1.0,

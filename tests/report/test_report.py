@@ -3,6 +3,7 @@
 import io
 import json
 
+import numpy as np
 import pytest
 from parties import federation_of
 from rich.cells import cell_len
@@ -13,16 +14,26 @@ from securepfl.report.outcome import MODELS, Communication, Outcome, RoundEvent,
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.tasks.binary import BINARY
+from securepfl.tasks.resampling import Scored
 
 NAMES = ("a<b>&", "[red]b", "cedar")
 
 
-def site(accuracy, auroc, **changes):
+def scored(accuracy, auroc):
+    """Without resamples, so without intervals."""
     metrics = dict.fromkeys((metric.name for metric in BINARY.metrics), auroc) | {"accuracy": accuracy}
+    return Scored({name: np.array([np.nan if value is None else value]) for name, value in metrics.items()})
+
+
+def site(accuracy, auroc, **changes):
     values = {
         "train": 10,
         "test": 5,
-        "metrics": dict.fromkeys(MODELS, metrics),
+        "test_units": 5,
+        "patients_named": False,
+        "point": (),
+        "scores": dict.fromkeys(MODELS, scored(accuracy, auroc)),
+        "clipped_fraction": None,
         "epsilon": 1.25,
         "epsilon_replace_one": 2.75,
         "budget": 2.0,
@@ -44,7 +55,7 @@ def outcome():
     }
     communication = Communication(3, 1000, 2000, 500, 500, 7, {"updates": 2500, "envelopes": 500})
     seconds = {"train": 1.0, "encrypt": 0.5, "aggregate": 0.25, "decrypt": 0.125, "total": 2.0}
-    return Outcome(sites, communication, seconds, None, {}, BINARY)
+    return Outcome(sites, dict.fromkeys(MODELS, scored(0.65, 0.6)), communication, seconds, None, {}, BINARY)
 
 
 def result():
@@ -106,13 +117,19 @@ def test_no_name_and_no_figure_is_broken_on_a_terminal(width, hospitals):
     names = [f"北京-number-{number:02d}" if number % 3 else f"simulated-{number:02d}" for number in range(hospitals)]
     like = {one: {other: 0.5 for other in names if other != one} for one in names}
     sites = {name: site(0.875, 0.875, similarity=like[name], signal=1234.5) for name in names}
-    whole = Outcome(sites, outcome().communication, outcome().seconds, None, {}, BINARY)
+    pooled = dict.fromkeys(MODELS, scored(0.75, 0.75))
+    whole = Outcome(sites, pooled, outcome().communication, outcome().seconds, None, {}, BINARY)
     text = io.StringIO()
-    closing_output(Console(file=text, width=width), result_of(federation_of(names=tuple(names)), whole) | {"notes": []})
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
+    closing_output(console, result_of(federation_of(names=tuple(names)), whole) | {"notes": []})
     lines = text.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= width
     first = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
     tables = 4 if width == 140 else 6  # metrics together or one by one, privacy, similarity, coupling
-    assert all(first.count(name) == tables for name in names) and set(first) <= {*names, "mean", ""}
-    assert text.getvalue().count("0.875") == 4 * 3 * (hospitals + 1) and text.getvalue().count("1,234.5") == hospitals
+    metrics = {word for metric in BINARY.metrics for word in (metric.title, *metric.title.split())}
+    assert all(first.count(name) == tables for name in names)
+    assert set(first) <= {*names, *metrics, "mean", "mean by records", ""}
+    shown = "".join(line for line in lines if line.startswith("│"))
+    assert shown.count("0.875") == 4 * 3 * (hospitals + 2) and shown.count("1,234.5") == hospitals
+    assert shown.count("0.750") == 4 * len(BINARY.metrics)
     assert ("most similar" in text.getvalue()) == (hospitals == 12 or width == 80)

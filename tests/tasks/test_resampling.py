@@ -88,12 +88,13 @@ def test_an_end_without_bound_is_none():
     assert low > 0 and high is None
 
 
-def test_a_mean_over_hospitals_leaves_out_who_has_no_figure_and_says_of_how_many_it_is():
+def test_a_mean_over_hospitals_leaves_out_who_has_no_figure():
     both = score(BINARY, np.array([0.2, 0.9]), np.array([0, 1]))
     one = score(BINARY, np.array([0.2, 0.9]), np.array([1, 1]))
     mean = Scored.mean([both, one])
     assert (mean.point["auroc"], mean.point["accuracy"]) == (1.0, 0.75)
-    assert both.counts["auroc"] + one.counts["auroc"] == 1
+    by_rows = Scored.mean([both, one], [1, 3])
+    assert (by_rows.point["auroc"], by_rows.point["accuracy"]) == (1.0, 0.625)
 
 
 def test_many_rows_are_counted_in_parts_with_the_same_result(monkeypatch):

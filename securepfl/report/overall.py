@@ -1,0 +1,56 @@
+"""What a run's tables say over all hospitals, for the terminal and the page alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Found = Mapping[str, Mapping[str, float | None]]
+
+
+def mean_rows(result: dict[str, Any]) -> dict[str, tuple[str, Found]]:
+    """The rows below the hospitals': a label, of how many hospitals it is where not of all, and the figures."""
+    unit = result["intervals"]["over"].removeprefix("test ")
+    return {
+        "mean": (_counted(result), result["mean"]),
+        f"mean by {unit}": ("", result["within"]),
+    }
+
+
+def _counted(result: dict[str, Any]) -> str:
+    """Of how many hospitals a mean is, where that is not all: one without both classes has no AUROC, say."""
+    shown = result["metrics"]["shown"]
+    least = min((result["counted"]["personalised"][metric] for metric in shown), default=len(result["sites"]))
+    return "" if least == len(result["sites"]) else f"{least} of {len(result['sites'])}"
+
+
+def pooled_title(result: dict[str, Any]) -> str:
+    """Of the table over all test rows."""
+    found = result["intervals"]
+    return f"All {found['test_units']} {found['over']} together, with {100 * found['level']:.0f} % intervals"
+
+
+def adjacency_note(result: dict[str, Any]) -> str:
+    """What the two epsilons of each hospital limit."""
+    unit = next(iter(result["sites"].values()))["privacy"]["unit"]
+    return (
+        f"Left out: the limit on what all that was released tells of whether one {unit} was in the data. Swapped: of "
+        f"which of two {unit}s it was, about twice as large."
+    )
+
+
+def pooled_note(result: dict[str, Any]) -> str:
+    """How these figures differ from the means."""
+    unit = result["intervals"]["over"].removeprefix("test ")
+    return (
+        f"Together, {unit} of different hospitals are compared too, so these figures also credit a model for knowing "
+        "the hospital. The means above judge within hospitals. An interval holds what the same models may get on other "
+        f"test {unit}; another run draws other noise and makes other models."
+    )
+
+
+def interval_text(interval: Sequence[float | None]) -> str:
+    """Both ends; one without bound is left open.
+
+    >>> interval_text([0.5, None])
+    '0.50 to ...'
+    """
+    return " to ".join("..." if end is None else f"{end:.2f}" for end in interval)

@@ -1,0 +1,118 @@
+"""A hospital's own comparison of models on its test rows, and how sure it can be of it.
+
+All of it is an exact function of private rows: for the hospital's eyes, and for simulations.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from securepfl.client.client import Client
+from securepfl.client.parts import BuildModel
+from securepfl.client.training import dp_settings
+from securepfl.data.table import Table
+from securepfl.privacy.training.dpsgd import train_private
+from securepfl.randomness import RandomStream, derive_key, fresh_key
+from securepfl.report.outcome import MODELS
+from securepfl.runtime.hospital import Hospital, dataset_of, labels_of
+from securepfl.settings.binding import initial_model
+from securepfl.tasks.prediction import predict
+from securepfl.tasks.resampling import Scored, resample_count, resampled, score_resampled
+from securepfl.tasks.task import OperatingPoint, Predictions, Task
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One hospital's test rows and what each model says of them; None for a model that there is not.
+
+    `units` [n] tells whose row it is: the patient's where they are named, else its own.
+    """
+
+    labels: NDArray[Any]
+    units: NDArray[Any]
+    point: OperatingPoint
+    predictions: Mapping[str, Predictions | None]
+
+    @property
+    def unit_count(self) -> int:
+        """How many patients, or rows where these are not named."""
+        return len(np.unique(self.units))
+
+
+def tested_models(client: Client, hospital: Hospital, build_model: BuildModel, key: bytes | None) -> Tested:
+    """What the four models say of the hospital's test rows.
+
+    The local model trains on the hospital's rows with as many noisy steps, of the same noise, as the client
+    took; in a real deployment that would be a second release from the same rows.
+    """
+    models = {
+        "personalised": client.personal_model(),
+        "shared": client.shared_model(),
+        "local": _local_model(client, hospital.train, build_model, key),
+    }
+    task, test = client.task, hospital.test
+    said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}
+    return Tested(
+        labels=labels_of(test),
+        units=np.arange(len(test)) if test.patients is None else test.patients.astype(str),
+        point=client.federation.operating_point_of(client.name),
+        predictions=said | {"majority": task.baseline(labels_of(hospital.train), len(test))},
+    )
+
+
+def scores_of(task: Task, tested: Mapping[str, Tested]) -> tuple[dict[str, dict[str, Scored]], dict[str, Scored]]:
+    """Every model's metrics at every hospital, and over all hospitals' test rows together, all on the same resamples.
+
+    Units are drawn within each hospital, so a resample has as many of each as there are.
+    """
+    resamples = resample_count(sum(len(one.labels) for one in tested.values()))
+    weights = {name: resampled(name, one.units, resamples) for name, one in tested.items()}
+    sites = {
+        name: {model: _scored(task, {name: one}, model, weights[name]) for model in MODELS}
+        for name, one in tested.items()
+    }
+    everyone = np.concatenate(list(weights.values()), axis=1)
+    return sites, {model: _scored(task, tested, model, everyone) for model in MODELS}
+
+
+def _scored(task: Task, tested: Mapping[str, Tested], model: str, weights: NDArray[np.float64]) -> Scored:
+    """One model's metrics on the test rows of some hospitals, one after the other, each at its own operating point."""
+    said = [(one.predictions[model], one) for one in tested.values()]
+    known = [(predictions, one) for predictions, one in said if predictions is not None]
+    if len(known) < len(said):
+        return Scored({metric.name: np.full(len(weights), np.nan) for metric in task.metrics})
+    return score_resampled(
+        task,
+        np.concatenate([predictions for predictions, _ in known]),
+        np.concatenate([task.decide(predictions, one.point) for predictions, one in known]),
+        np.concatenate([one.labels for _, one in known]),
+        weights,
+    )
+
+
+def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
+    federation = client.federation
+    # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
+    model = initial_model(build_model, federation.changed("model", adapters=None), client.name)
+    rounds, unit = federation.rounds - len(client.sat_out), federation.privacy.unit
+    if rounds:
+        train_private(
+            model,
+            dataset_of(train, unit),
+            client.task.loss,
+            dp_settings(federation, client.units, steps=rounds * federation.training.steps),
+            noise=_stream(key, client.name, "local noise"),
+            sampling=_stream(key, client.name, "local sampling"),
+            device=client.device,
+            units=client.units,
+            unit=unit,
+        )
+    return model
+
+
+def _stream(key: bytes | None, *labels: str) -> RandomStream:
+    return RandomStream(fresh_key() if key is None else derive_key(key, *labels))
