@@ -87,21 +87,8 @@ def test_of_a_file_without_names_only_the_number_of_columns_is_shown(tmp_path: P
     width = len(declared["data"]["columns"])
     assert declared["data"]["columns"] == [f"column_{index}" for index in range(1, width + 1)]
     assert f"write the {width} names" in shown and "--header" in shown
-    for cell in (
-        "SMITH",
-        "DOE",
-        "ROE",
-        "Amyloidosis",
-        "HIV",
-        "Oslo",
-        "Bergen",
-        "pending",
-        "unsure",
-        "71",
-        "2020",
-        "nicht",
-    ):
-        assert cell not in shown
+    cells = "SMITH DOE ROE Amyloidosis HIV Oslo Bergen pending unsure 71 2020 nicht"
+    assert not [cell for cell in cells.split() if cell in shown]
 
 
 def test_a_row_that_somebody_took_for_a_parquet_files_names_is_not_shown(tmp_path: Path):

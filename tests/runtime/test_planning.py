@@ -53,10 +53,9 @@ def test_too_few_hospitals_are_told_with_those_left_out(tmp_path: Path):
 
 
 def test_a_completed_skeleton_is_a_file_that_can_be_planned_with(tmp_path: Path):
-    for site in ("ash", "beech", "cedar"):
-        text = "age (years),ward,visit,ill\n" + "\n".join(
-            f"{60 + row},a,{row + 1}.1.2020,{row % 2}" for row in range(9)
-        )
+    for site, age in {"ash": 50, "beech": 60, "cedar": 70}.items():
+        rows = [f"{age + row},a,{row + 1}.1.2020,{row % 2}" for row in range(9)]
+        text = "\n".join(["age (years),ward,visit,ill", *rows])
         (tmp_path / f"{site}.csv").write_text(text, encoding="utf-8")
     shown = describe_columns(tmp_path, "ash")
     answers = {
