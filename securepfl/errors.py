@@ -41,6 +41,10 @@ class StorageError(SecurePFLError):
     """A folder or file cannot be written or already holds something: choose another or make room."""
 
 
+class HospitalNote(UserWarning):
+    """What a hospital alone should know of its own data or ledger: warned of, and no error."""
+
+
 def first_line(error: BaseException) -> str:
     """What somebody else's error says, in a line; its class where it says nothing.
 

@@ -18,6 +18,22 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ledgers_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests use the same rows again and again: what they spend belongs in no ledger of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECUREPFL_LEDGERS", str(tmp_path_factory.mktemp("ledgers")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def ledgers_of_test(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, ledgers_of_module: None
+) -> None:
+    """Nor does one test spend what another has."""
+    monkeypatch.setenv("SECUREPFL_LEDGERS", str(tmp_path_factory.mktemp("ledgers")))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Threads cost more than they save on tensors this small, most of all on a busy machine."""

@@ -2,7 +2,7 @@
 
     python killed_party.py CONTROL FOLDER SETTINGS < PASSPHRASE
 
-It loads the keys of FOLDER once. For each word on the socket CONTROL (a JSON object: `epoch`, `folder`, `ledger`),
+It loads the keys of FOLDER once. For each word on the socket CONTROL (a JSON object: `epoch`, `folder`, `ledgers`),
 which brings a life's own socket with it, it forks a Client that answers requests there, and says its process id and,
 once it is dead, its exit status. Requests and replies are frames: one byte, a length, bytes.
 """
@@ -66,9 +66,9 @@ def answer(client: Client, kind: bytes, body: bytes) -> bytes:
 def live(link: socket.socket, federation: Federation, holdings: Holdings, words: dict) -> None:
     """One life: until it is killed, or the other side hangs up."""
     keyring, name = holdings.keyring(words["epoch"]), holdings.identity.name
-    folder, ledger = Path(words["folder"]), Path(words["ledger"])
+    folder, ledgers = Path(words["folder"]), Path(words["ledgers"])
     try:
-        client = Client(federation, name, MODEL, rows_of(name), keyring, folder, ledger=ledger, device="cpu")
+        client = Client(federation, name, MODEL, rows_of(name), keyring, folder, ledgers=ledgers, device="cpu")
     except SecurePFLError as error:
         return send(link, REFUSED, str(error).encode())
     send(link, READY, report(client))

@@ -308,7 +308,7 @@ def check_same_end(calm: Client, found: Client, rounds: int) -> None:
     for name, part in calm.state.trajectory.items():
         np.testing.assert_array_equal(found.state.trajectory[name], part)
     assert found.ledger.spent() == calm.ledger.spent()
-    lines = [json.loads(line) for line in (found.folder / "ledger.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in found.ledger.path.read_text().splitlines()]
     reserved = {line["id"]: line["round"] for line in lines if line["kind"] == "reservation"}
     settled = [line["id"] for line in lines if line["kind"] == "settlement"]
     assert sorted(reserved.values()) == list(range(1, rounds + 1))

@@ -48,7 +48,10 @@ def rows_of(name: str, count: int = 40) -> TensorDataset:
 
 
 def parties(federation, folder, root_key=None, noise_key=None, *, rows=None, model=MODEL, **options):
-    """(coordinator, clients by name); `noise_key` seeds the noise, `root_key` the support and tags."""
+    """(coordinator, clients by name); `noise_key` seeds the noise, `root_key` the support and tags. Each folder has
+    ledgers of its own, so that runs beside one another do not share a budget."""
+    if noise_key is None:
+        options.setdefault("ledgers", folder / "ledgers")
     keyrings, coordinator = local_parties(federation, root_key)
     clients = {
         name: Client(
@@ -143,6 +146,7 @@ def reopened(client, rows=None, **changes):
         rows_of(client.name) if rows is None else rows,
         client.session.keyring,
         client.folder,
+        ledgers=client.ledger.path.parent.parent,
         device="cpu",
         simulation=Simulation(client.session.noise_key),
     )

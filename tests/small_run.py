@@ -56,7 +56,12 @@ def call(folder, *arguments, encoding="utf-8", **streams):
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONIOENCODING": encoding,
+            "OMP_NUM_THREADS": "1",
+            "SECUREPFL_LEDGERS": str(folder / "ledgers"),
+        },
         check=False,
         timeout=280,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams,

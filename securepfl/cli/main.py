@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from securepfl.cli.output import guarded, say
+from securepfl.cli.output import guarded, notes_in_lines, say
 from securepfl.cli.stopping import Stopped, exit_code, on_termination
 from securepfl.errors import SecurePFLError
 
@@ -55,7 +55,8 @@ def main() -> None:
 def _code() -> int:
     """The exit code of the command that was asked for; what went wrong is printed."""
     try:
-        return int(cli.main(standalone_mode=False) or 0)
+        with notes_in_lines():
+            return int(cli.main(standalone_mode=False) or 0)
     except SystemExit as stop:
         return int(stop.code or 0)
     except (Exception, Stopped) as error:  # noqa: BLE001 - the last line of defence

@@ -10,9 +10,12 @@ import os
 import select
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
+
+from securepfl.errors import HospitalNote
 
 _ERRORS: Final = "securepfl.escaped"
 """Name of the error handler that `escaped_by` is registered under."""
@@ -128,6 +131,23 @@ def guarded() -> Iterator[Callable[[], OSError | None]]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def notes_in_lines() -> Iterator[None]:
+    """What a hospital is warned of is printed as a line on stderr, other warnings as ever."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
+        if issubclass(category, HospitalNote):
+            say(f"note: {message}", err=True)
+        else:
+            before(message, category, *place, **named)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HospitalNote)
+        warnings.showwarning = show
+        yield
 
 
 def _open_missing() -> None:

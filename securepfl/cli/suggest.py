@@ -17,7 +17,7 @@ from securepfl.cli.output import say, say_json
     "--run", "run_folder", type=EXISTING, required=True, help="A run whose released shared model is the start."
 )
 @click.option("--epsilon", type=float, required=True, help="The most that the answer may cost.")
-@click.option("--ledger", type=PATH, help="The hospital's budget ledger. [default: DATA.ledgers/SITE.jsonl]")
+@click.option("--ledgers", type=PATH, help="Folder of the hospitals' registries of ledgers, as for `run`.")
 @device
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON in place of the sentence.")
 def suggest(
@@ -26,7 +26,7 @@ def suggest(
     site: str,
     run_folder: Path,
     epsilon: float,
-    ledger: Path | None,
+    ledgers: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -34,14 +34,14 @@ def suggest(
 
     The default, [model] personal = "auto", is a public rule and costs nothing.
     """
-    from securepfl.runtime.planning import ledgers_beside
     from securepfl.runtime.suggesting import suggest as ask
     from securepfl.storage.folder import write_json
+    from securepfl.storage.registry import ledgers_place
 
-    ledger = ledger or ledgers_beside(data) / f"{site}.jsonl"
+    place = ledgers or ledgers_place()
     # Of when it was asked: when the answer came would tell, beside the ledger's line, how many candidates there were.
-    kept = ledger.with_name(f"{site}.suggestion-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
-    found = ask(config, data, site, run_folder, epsilon, ledger, device)
+    kept = place / site / f"suggestion-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    found = ask(config, data, site, run_folder, epsilon, place, device)
     try:
         write_json(kept, found)
     finally:  # it is paid for: printed whether or not it could be written

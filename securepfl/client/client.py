@@ -22,10 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from securepfl.client.agreeing import Agreeing
 from securepfl.client.answers import NOT_OPENED, REFUSED, Opener, check_answer
 from securepfl.client.applying import Step
+from securepfl.client.charging import Books
 from securepfl.client.comparing import compared_of
 from securepfl.client.disputing import averaged, check_further, expected_attempts, in_short, printable, why_stop
+from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
-from securepfl.client.opening import check_run, open_ledger, open_state, reserve
+from securepfl.client.opening import check_run, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
 from securepfl.client.readings import Readings
 from securepfl.client.records import Loss
@@ -78,8 +80,10 @@ class Client(Readings):
     returns. `loss(output, y)` in place of the task's gives one loss per record, shape [batch]; without a task anywhere,
     labels need only be finite and `predict` returns the model's outputs as they are.
     `physical_batch` records are in memory at once: it changes no result.
-    State lives in `folder` and survives a kill; the ledger in `ledger` (default: in `folder`) belongs to `data_set`
-    (default: `name`) and composes over runs.
+    State lives in `folder` and survives a kill. The ledger lies in the hospital's registry, a folder in `ledgers`
+    (default: see storage.registry.ledgers_place), and composes over all runs on these records: it is found by what they
+    hold, whatever their order, number and place, or else by `data_set` (default: the federation's `[data] id`), which
+    names them. `ledger_notes` says what the hospital should know of that; each is warned of too.
     A unit that cannot be used counts as zero, and no record is an error: `scan` tells which are not, and how many units
     were found beside those declared. `last_training` tells of this process's last round, and whether training `failed`
     in it: then noise alone was sent. Both are exact and private: for the hospital's own eyes.
@@ -94,7 +98,10 @@ class Client(Readings):
     >>> keyrings, coordinator = securepfl.local_parties(federation)
     >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     client = Client(federation, "north", build_model, rows, keyrings["north"], Path(folder), device="cpu")
+    ...     client = Client(
+    ...         federation, "north", build_model, rows, keyrings["north"], Path(folder, "run"),
+    ...         ledgers=Path(folder, "ledgers"), device="cpu",
+    ...     )
     ...     coordinator.receive(client.contribute(coordinator.invite()["north"]))
     ...     client.close()
     'north'
@@ -109,8 +116,8 @@ class Client(Readings):
         keyring: Keyring,
         folder: Path,
         *,
-        ledger: Path | None = None,
-        data_set: str | None = None,
+        ledgers: Path | None = None,
+        data_set: str | KnownAs | None = None,
         loss: Loss | None = None,
         task: str | Task | None = None,
         device: str = "auto",
@@ -136,8 +143,10 @@ class Client(Readings):
         try:
             self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
             self.session = self.session.joining(bytes.fromhex(self._state.joined))
-            place = ledger or folder / "ledger.jsonl"
-            self.ledger = open_ledger(place, self.session, data_set or name, simulation, self._state, self.units)
+            self._books = Books.of(ledgers, name, simulation, folder)
+            rows = self._books.rows_of(parts.training.training, data_set, federation)
+            self._charged = self._books.opened(self.session, rows, self._state, self.units)
+            self.ledger, self.ledger_notes = self._charged.ledger, self._charged.notes
         except BaseException:
             self._lock.close()
             raise
@@ -198,6 +207,7 @@ class Client(Readings):
         self._commit(state)
         if reservation is not None:
             self.ledger.settle(reservation, release)
+            self._books.remember(self._charged)
         return message
 
     @one_at_a_time

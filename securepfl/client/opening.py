@@ -1,12 +1,11 @@
-"""A hospital's state and ledger as they lie on disk, opened for a run, and what a round reserves there."""
+"""A hospital's state as it lies on disk, opened for a run, and what a round reserves in the ledger."""
 
 from pathlib import Path
 
 from securepfl.client.round import Round, Session
-from securepfl.client.run_kind import Simulation, kind_of, ledger_terms
+from securepfl.client.run_kind import Simulation, kind_of
 from securepfl.client.state import ClientState, Floats
-from securepfl.crypto.keys.signing import LedgerSigner
-from securepfl.errors import BudgetError, LedgerError, MessageError
+from securepfl.errors import BudgetError, MessageError
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.ledger.ledger import Ledger
 
@@ -30,20 +29,6 @@ def open_state(
         return ClientState.load(path, fresh.federation).going_on_as(fresh, path)
     fresh.save(path)
     return fresh
-
-
-def open_ledger(
-    path: Path, session: Session, data_set: str, simulation: Simulation | None, state: ClientState, units: int
-) -> Ledger:
-    """The data set's ledger; one that doesn't know what this state's run spent is the wrong one. Raises LedgerError."""
-    terms = ledger_terms(session.federation, session.name, data_set, simulation, units)
-    signer = LedgerSigner(session.keyring.identity, trusting=terms.simulation)
-    ledger = Ledger.open(path, terms, signer, run=state.run)
-    trained = bool(state.trajectory) or (state.pending is not None and state.pending.trained)
-    if trained and not ledger.knows_run:
-        ledger.close()
-        raise LedgerError(f"{path}: does not hold what this run spent; give the ledger that the run began with")
-    return ledger
 
 
 def check_run(ledger: Ledger, session: Session) -> None:

@@ -30,9 +30,9 @@ def kind_of(simulation: Simulation | None) -> RunKind:
     return "simulated" if simulation.noise_key is None else "seeded"
 
 
-def ledger_terms(federation: Federation, site: str, data_set: str, simulation: Simulation | None, units: int) -> Terms:
-    """What the ledger of `site`, which counts as `units`, is opened with. `simulation`: None is a real hospital."""
-    kind, privacy = kind_of(simulation), federation.privacy
+def ledger_terms(federation: Federation, site: str, data_set: str, kind: RunKind, units: int) -> Terms:
+    """What the ledger of `site`, which counts as `units`, is opened with."""
+    privacy = federation.privacy
     return Terms(
         site=site,
         data_set=data_set,

@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.candidates import Candidate, Choice, candidates_for
+from securepfl.client.charging import Books
+from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
 from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss, TrainingSet
-from securepfl.client.run_kind import Simulation, ledger_terms
+from securepfl.client.run_kind import Simulation, kind_of, ledger_terms
 from securepfl.client.scanning import scan_units
 from securepfl.client.training import PHYSICAL_BATCH, dp_settings
 from securepfl.client.trial import Trial
@@ -28,7 +30,7 @@ from securepfl.privacy.accounting.accounting import epsilon as epsilon_of
 from securepfl.privacy.accounting.calibration import selection_noise_for
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, Unit
 from securepfl.privacy.accounting.selection import candidate_count
-from securepfl.privacy.ledger.ledger import Ledger
+from securepfl.privacy.ledger.ledger import Ledger, Terms
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.settings.federation import Federation
 from securepfl.settings.roster import lacks_units
@@ -68,14 +70,14 @@ def suggest_partition(
     build_model: BuildModel,
     training: DataLoader[Any] | Dataset[Any],
     identity: Identity,
-    ledger: Path | str,
     *,
     epsilon: float,
+    ledgers: Path | None = None,
     start: nn.Module | None = None,
     mean: float = 5.0,
     steps: int = 10,
     gain_clip: float = 0.5,
-    data_set: str | None = None,
+    data_set: str | KnownAs | None = None,
     loss: Loss | None = None,
     task: str | Task | None = None,
     device: str = "auto",
@@ -84,16 +86,15 @@ def suggest_partition(
     """The personal part that helps `name` most on its own data, for at most `epsilon` at the federation's delta.
 
     Candidates are "intercept", "head" and, where `[model] adapters` is set, "adapters"; "none" is the answer where none
-    helps. federation: bound or not, with this hospital's `[sites.NAME] units`. training, data_set, loss, task, device:
-    as in Client. identity: a keyring's, which signs the ledger's lines. ledger: path of the hospital's ledger file (a
-    Client's is FOLDER/ledger.jsonl where it was given no other); the Client must be closed. simulation: a
+    helps. federation: bound or not, with this hospital's `[sites.NAME] units`. training, ledgers, data_set, loss, task,
+    device: as in Client, which must be closed. identity: a keyring's, which signs the ledger's lines. simulation: a
     securepfl.Simulation where the Client has one, None for a real hospital. start: the model from which personal parts
     are trained, with or without its adapters: one that was released, as Client.shared_model(). None is the public
     start, for pretrained models only: from random weights, what every hospital needs would pass for what this one
     needs. mean: candidates on average. steps: full-batch steps of each. gain_clip: most that one unit adds to a score,
     in units of the loss.
 
-    The budget is checked before any record is read, and charged in full before the first trial. Model and loss are
+    The budget is checked before any record trains, and charged in full before the first trial. Model and loss are
     tried on the data set before that, and what comes of it is thrown away: its errors cost nothing and must stay in the
     hospital. What is refused leaves no line in the ledger, unless another process spends at the same time; a crash
     gives nothing back. Asking again costs again. What the run time shows (how many candidates there were) must stay in
@@ -112,12 +113,12 @@ def suggest_partition(
     >>> with TemporaryDirectory() as folder:
     ...     found = suggest_partition(
     ...         Federation.from_mapping(settings), "north", lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), rows,
-    ...         Identity.generate("north"), Path(folder, "ledger.jsonl"), epsilon=0.5,
+    ...         Identity.generate("north"), epsilon=0.5, ledgers=Path(folder),
     ...     )
     >>> found.choice in ("none", "intercept", "head"), found.epsilon <= 0.5
     (True, True)
     """
-    _check_kinds(name, federation, build_model, start, identity, ledger, simulation)
+    _check_kinds(name, federation, build_model, start, identity, ledgers, simulation)
     _check(federation, name, identity, gain_clip)
     chosen_task, own_loss = task_and_loss(federation, task, loss)
     records, units = TrainingSet.of(training, name, federation.privacy.unit), _units(federation, name)
@@ -128,15 +129,22 @@ def suggest_partition(
     streams = _Streams(name, simulation)
     place = resolve_device(device)
     parts = candidates_for(federation, build_model, start, place)
-    path = Path(ledger)
-    terms = ledger_terms(federation, name, data_set or name, simulation, units)
-    signer = LedgerSigner(identity, trusting=terms.simulation)
-    Ledger.check(path, terms, signer, selection)
+    signer = LedgerSigner(identity, trusting=simulation is not None)
+
+    def terms_of(named: str) -> Terms:
+        return ledger_terms(federation, name, named, kind_of(simulation), units)
+
+    books = Books.of(ledgers, name, simulation)
+    rows = books.rows_of(records, data_set, federation)
+    path, named = books.ledger_of(rows)
+    Ledger.check(path, terms_of(named), signer, selection)
     for model in {id(part.model): part.model for part in parts}.values():
         records = scan_units(records, units, chosen_task, model, own_loss, place, name, PHYSICAL_BATCH).records
     trial = Trial.of(federation, records, units, one, gain_clip, own_loss, place)
-    with Ledger.open(path, terms, signer) as opened:
+    charged = books.charged(rows, lambda path, named: Ledger.open(path, terms_of(named), signer))
+    with charged.ledger as opened:
         _reserve(opened, selection, federation)
+        books.remember(charged)
         chosen = _best(parts, trial, selection, streams)
         spent = _left(opened, name, _run_of(federation, records.unit, units))
     choice: Choice = "none" if chosen is None else chosen.choice
@@ -250,7 +258,7 @@ def _check_kinds(
     build_model: object,
     start: object,
     identity: object,
-    ledger: object,
+    ledgers: object,
     simulation: object,
 ) -> None:
     """Raises ConfigError for a keyring, an open Ledger or a key in the place of what is theirs."""
@@ -262,10 +270,10 @@ def _check_kinds(
         raise ConfigError(f"{name}: start must be a model, as client.shared_model(), not {type(start).__name__}")
     if not isinstance(identity, Identity):
         raise ConfigError(f"{name}: identity must be a keyring's `identity`, not {type(identity).__name__}")
-    if not isinstance(ledger, Path | str):
+    if not isinstance(ledgers, Path | None):
         raise ConfigError(
-            f"{name}: ledger must be the path of the hospital's ledger file, not {type(ledger).__name__}; close the "
-            "Client that has it open and give its path"
+            f"{name}: ledgers must be the Path of the folder with the hospitals' registries, not "
+            f"{type(ledgers).__name__}"
         )
     if not isinstance(simulation, Simulation | None):
         raise ConfigError(

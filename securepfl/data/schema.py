@@ -37,6 +37,8 @@ class DataSpec:
     other tasks: `classes` lists every class, in order; `label_range` declares a number; a list as `label` names several
     columns, each a yes or no.
 
+    `id` names the hospital's data set in its registry of ledgers; without it the records alone tell whose it is.
+
     `columns` names the columns of files without a header. `separator` is a text file's, taken from its first line where
     it is not declared; `decimal` is the mark of numbers in texts, "." or ",". `files` names each site's file in a
     folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN are missing, but in
@@ -48,6 +50,7 @@ class DataSpec:
     """
 
     label: str | tuple[str, ...]
+    id: str | None = None
     positive: str | int | float | tuple[Value, ...] | None = None
     negative: str | int | float | tuple[Value, ...] | None = None
     classes: tuple[Value, ...] | None = None
@@ -187,6 +190,11 @@ class DataSpec:
 def _told(entry: dict[str, Any]) -> dict[str, Any]:
     """Without what is not declared, so that files of before it could be have the same digest."""
     return {key: value for key, value in entry.items() if value is not None and value != {}}
+
+
+def fits_file_name(name: str) -> bool:
+    """Whether a data set may be called so: its ledger's file is."""
+    return 0 < len(name) <= 100 and name.isprintable() and not name.startswith(".") and not set(name) & set('/\\:"')
 
 
 def _check_labels(spec: DataSpec) -> None:

@@ -1,12 +1,14 @@
 """A plan carried out: all parties in one process, and the run's folder."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from securepfl.errors import SecurePFLError, StorageError
+from securepfl.errors import HospitalNote, SecurePFLError, StorageError
 from securepfl.learning.personal.partition import Partition
 from securepfl.outside.experts import SHARED, write_expert
 from securepfl.report.notes import notes_of
@@ -21,6 +23,9 @@ from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import new_folder, storage_error, write_bytes, write_json
 
+LEDGERS: Final = "ledger"
+"""Folder of a run: of the ledgers that it alone has, or of snapshots of the hospitals' own."""
+
 Display = Callable[[Mapping[str, float]], AbstractContextManager[Observer]]
 
 
@@ -34,11 +39,10 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
     failures: list[Exception] = []
     result: dict[str, Any] = {}
     with new_folder(out) as folder:
-        ledgers = plan.ledgers or folder / "ledger"
-        with _rounds(plan, folder, ledgers, seed, device, display, failures) as run:
+        with _rounds(plan, folder, seed, device, display, failures) as run:
             with _noted(failures):
                 outcome = outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
-                result = _result(plan, outcome, seed)
+                result = _result(plan, run, outcome, seed)
                 write_json(folder / "result.json", result)
             with _noted(failures):
                 write_json(folder / "heads.json", dict(run.coordinator.heads))
@@ -46,8 +50,7 @@ def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Di
                 if plan.federation.release.experts and seed is None:
                     _release(plan.federation, run, folder / "experts")
         with _noted(failures):
-            if plan.ledgers is not None:
-                _copy_ledgers(plan.federation.roster, plan.ledgers, folder / "ledger")
+            _tell_ledgers(plan, run, folder / LEDGERS, seed)
         with _noted(failures):
             if result:
                 write_bytes(folder / "report.html", page_of(result).encode())
@@ -74,21 +77,34 @@ def _incomplete(failures: Sequence[Exception], folder: Path, out: Path) -> Excep
     return StorageError(f"{said}; the rounds are over and their budget is spent: {out} holds all that could be written")
 
 
-def _copy_ledgers(names: Iterable[str], ledgers: Path, folder: Path) -> None:
+def _tell_ledgers(plan: Plan, run: SimulatedRun, folder: Path, seed: int | None) -> None:
+    """What a reader of the run's folder must know of its ledgers; copies of those that live elsewhere."""
+    if plan.throwaway:
+        why = "its data are public" if seed is None else "its noise is seeded and protects nobody"
+        told = f"The ledgers of this run alone: {why}, so no other ledger counts it.\n"
+    else:
+        told = (
+            f"Snapshots of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, when this run ended. The ledgers live on elsewhere, "
+            "and only they know what was spent since:\n\n"
+        )
+        told += "".join(f"{name}: {client.ledger.path.absolute()}\n" for name, client in run.clients.items())
     try:
-        folder.mkdir()
-        for name in names:
-            shutil.copy2(ledgers / f"{name}.jsonl", folder)
+        if not plan.throwaway:
+            folder.mkdir()
+            for name, client in run.clients.items():
+                shutil.copy2(client.ledger.path, folder / f"{name}.snapshot.jsonl")
     except OSError as error:
         raise storage_error(folder, error) from None
+    write_bytes(folder / "README.txt", told.encode())
 
 
-def _result(plan: Plan, outcome: Outcome, seed: int | None) -> dict[str, Any]:
+def _result(plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None) -> dict[str, Any]:
     """result.json's content."""
     partition = _partition_of(plan)
+    told = [f"{name}: {note}" for name, client in run.clients.items() for note in client.ledger_notes]
     return result_of(plan.federation, outcome) | {
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},
-        "notes": notes_of(plan.federation, partition, outcome, seed, plan.notes),
+        "notes": notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told)),
     }
 
 
@@ -102,7 +118,6 @@ def _partition_of(plan: Plan) -> Partition:
 def _rounds(
     plan: Plan,
     folder: Path,
-    ledgers: Path,
     seed: int | None,
     device: str,
     display: Display,
@@ -118,13 +133,16 @@ def _rounds(
                 with _noted(failures):
                     show(event_of(run))
 
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", HospitalNote)  # they stand in the result
             run = stack.enter_context(
                 simulate(
                     federation,
                     training,
                     plan.build_model,
                     folder / "sites",
-                    ledgers=ledgers,
+                    ledgers=folder / LEDGERS if plan.throwaway else plan.ledgers,
+                    data_sets=plan.data_sets,
                     coordinator_folder=folder / "coordinator",
                     seed=seed,
                     device=device,

@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.client import Client
+from securepfl.client.identities import KnownAs
 from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss
 from securepfl.client.run_kind import Simulation
@@ -124,6 +125,7 @@ def simulate(
     folder: Path,
     *,
     ledgers: Path | None = None,
+    data_sets: Mapping[str, str | KnownAs] | None = None,
     coordinator_folder: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -154,7 +156,9 @@ def simulate(
     ...     return nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
     >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
     >>> bound = Federation.from_mapping(settings).bound(training, build_model, units=4)
-    >>> with TemporaryDirectory() as folder, simulate(bound, training, build_model, Path(folder)) as run:
+    >>> with TemporaryDirectory() as folder, simulate(
+    ...     bound, training, build_model, Path(folder, "run"), ledgers=Path(folder, "ledgers")
+    ... ) as run:
     ...     run.round, run.clients["north"].predict(torch.eye(4)).shape
     (1, (4,))
     """
@@ -173,7 +177,8 @@ def simulate(
                 training[name],
                 keyring,
                 folder / name,
-                ledger=None if ledgers is None else ledgers / f"{name}.jsonl",
+                ledgers=ledgers,
+                data_set=(data_sets or {}).get(name),
                 device=device,
                 loss=loss,
                 task=task,
@@ -224,6 +229,6 @@ def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> Non
         raise BudgetError(
             f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
             f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets "
-            "([privacy] budget, or [sites.NAME] budget), or name another ledger folder (--ledgers) if these are other "
-            "patients"
+            "([privacy] budget, or [sites.NAME] budget) or fewer rounds; the ledgers hold what earlier runs spent on "
+            "the same records, whatever they were called"
         )

@@ -1,12 +1,13 @@
 """What a run needs, from a configuration and tables: a bound federation, its hospitals' rows, and their ledgers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from torch import nn
 
+from securepfl.client.identities import KnownAs
 from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.folder import left_out
 from securepfl.data.patients import of_several_sites
@@ -22,13 +23,23 @@ from securepfl.settings.federation import Federation
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs: a bound federation, its hospitals' rows, and where their ledgers lie (None: in the run)."""
+    """What a run needs: a bound federation, its hospitals' rows, and where their registries of ledgers lie (None: the
+    default). throwaway: what is spent protects nobody, so that ledgers lie in the run. earlier: where an earlier
+    version kept this data's ledgers.
+    """
 
     federation: Federation
     hospitals: Mapping[str, Hospital]
     build_model: Callable[[], nn.Module]
-    ledgers: Path | None
     notes: tuple[str, ...]
+    ledgers: Path | None = None
+    throwaway: bool = False
+    earlier: Path | None = None
+
+    @property
+    def data_sets(self) -> dict[str, KnownAs]:
+        """By what each hospital's training rows are known again, beside the features that train."""
+        return {name: known_as(hospital.train, self.earlier) for name, hospital in self.hospitals.items()}
 
 
 def configured(
@@ -55,13 +66,14 @@ def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) ->
         "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
         "parts with made-up scanner calibrations"
     )
-    return _plan(federation.replace(data=spec.to_mapping()), spec, tables, ledgers, (note, spec.split_note))
+    plan = _plan(federation.replace(data=spec.to_mapping()), spec, tables, (note, spec.split_note))
+    return replace(plan, ledgers=ledgers, throwaway=ledgers is None)
 
 
 def plan_tables(
     federation: Federation, data: Path, seed: int | None, ledgers: Path | None, config: Path | None = None
 ) -> Plan:
-    """The user's own tables. Ledgers lie beside the data and compose over runs, unless the run is seeded.
+    """The user's own tables. What is spent on them composes over runs, unless the run is seeded.
 
     Raises ConfigError, DataError or ModelError where declaration, data and model don't fit; what is wrong with the
     settings, under the name of `config`, the file that they came from.
@@ -70,17 +82,21 @@ def plan_tables(
     if spec is None:
         raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
     _check_seed(seed, ledgers)
-    if ledgers is None and seed is None:
-        ledgers = ledgers_beside(data)
     tables = load_sites(data, spec)
     notes = (spec.split_note, *left_out(data, spec.files))
-    return _plan(federation, spec, tables, ledgers, notes, where)
+    plan = _plan(federation, spec, tables, notes, where)
+    return replace(plan, ledgers=ledgers, throwaway=seed is not None, earlier=beside(data))
 
 
-def ledgers_beside(data: Path) -> Path:
-    """The folder of the ledgers of all that is ever spent on `data`, one file a hospital."""
+def beside(data: Path) -> Path:
+    """Where an earlier version kept the ledgers of all that was ever spent on `data`, one file a hospital."""
     whole = data.resolve()
     return whole.parent / f"{whole.name}.ledgers"
+
+
+def known_as(table: Table, earlier: Path | None) -> KnownAs:
+    """By what a hospital's training rows are known again, beside the features that train."""
+    return KnownAs(earlier=() if earlier is None else (earlier / f"{table.site}.jsonl",))
 
 
 def _check_seed(seed: int | None, ledgers: Path | None) -> None:
@@ -92,7 +108,6 @@ def _plan(
     federation: Federation,
     spec: DataSpec,
     tables: Mapping[str, Table],
-    ledgers: Path | None,
     notes: tuple[str, ...],
     where: str = "",
 ) -> Plan:
@@ -109,7 +124,7 @@ def _plan(
         bound = federation.replace(sites=present).bound(hospitals, build)
     except (ConfigError, ModelError) as error:
         raise type(error)("; ".join([f"{where}{error}", *without.values()])) from None
-    return Plan(bound, hospitals, build, ledgers, notes)
+    return Plan(bound, hospitals, build, notes)
 
 
 def _hospitals(tables: Mapping[str, Table], spec: DataSpec) -> tuple[dict[str, Hospital], dict[str, str]]:

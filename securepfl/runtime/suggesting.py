@@ -14,14 +14,15 @@ from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, StorageError
 from securepfl.outside.experts import SHARED, read_experts
 from securepfl.runtime.hospital import dataset_of
+from securepfl.runtime.planning import beside, known_as
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
 
 
 def suggest(
-    config: Path, data: Path, site: str, run: Path, epsilon: float, ledger: Path, device: str
+    config: Path, data: Path, site: str, run: Path, epsilon: float, ledgers: Path, device: str
 ) -> dict[str, Any]:
-    """What `site` would gain most from keeping personal, as JSON-able values, charged to its ledger.
+    """What `site` would gain most from keeping personal, as JSON-able values, charged to its ledger at `ledgers`.
 
     The start is the shared model that `run` released. As in `securepfl run` the hospital is simulated: each call signs
     with a new key. Raises ConfigError, DataError or StorageError where settings, rows and run do not fit, BudgetError.
@@ -42,7 +43,8 @@ def suggest(
         built_in(model, spec),
         dataset_of(train, federation.privacy.unit),
         Identity.generate(site),
-        ledger,
+        ledgers=ledgers,
+        data_set=known_as(train, beside(data)),
         epsilon=epsilon,
         start=_start(run, spec),
         device=device,

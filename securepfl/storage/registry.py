@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,9 +130,25 @@ class Registry:
         with self._locked():
             return tuple(sorted(self._listing().data_sets, key=lambda one: (one.id, one.kind)))
 
-    def ledger_path(self, id_: str, kind: Kind) -> Path:
-        """Where the ledger of a data set lies, or will lie."""
-        return self.folder / f"{DataSet(id=id_, name=id_, kind=kind).stem}.jsonl"
+    def name(self) -> str | None:
+        """The registry's own name, None where there is none yet. Raises LedgerError, StorageError."""
+        if not self._exists():
+            return None
+        with self._locked():
+            return self._listing().registry
+
+    def ledger_at(self, id_: str, kind: Kind) -> tuple[Path, str]:
+        """Where the ledger of a data set lies, or will lie, and what its lines call the data set."""
+        found = next((one for one in self.data_sets() if (one.id, one.kind) == (id_, kind)), None)
+        one = found or DataSet(id=id_, name=id_, kind=kind)
+        return self._path(one), one.name
+
+    def check_heads(self, id_: str, kind: Kind, heads: Collection[str], where: Path) -> None:
+        """Raises LedgerError where the ledger of a data set lacks one of the lines of these hashes, which stand in the
+        file `where`: an older copy lies in its place.
+        """
+        path, _ = self.ledger_at(id_, kind)
+        _check_holds(path, heads, f"that {where} knows of")
 
     def find(self, identities: Identities, declared: str | None, kind: Kind) -> Claim:
         """Which ledger `open` would charge. Writes nothing. Raises as `open`."""
@@ -241,14 +257,8 @@ class Registry:
 
     def _check_head(self, one: DataSet) -> None:
         """Raises LedgerError where the ledger lacks the last line that the registry knows of."""
-        path = self._path(one)
-        lines = split_lines(_read(path))[0]
-        if one.lines and one.head not in _hashes(lines):
-            found = f"has {len(lines)} lines, and not the one" if lines else "is missing or empty, and was"
-            raise LedgerError(
-                f"{path}: {found} with which it ended when it was last used (line {one.lines}): an older copy stands "
-                "there, and what was spent since would be forgotten; restore the latest one"
-            )
+        if one.lines:
+            _check_holds(self._path(one), [one.head], f"{one.lines}, with which it ended when it was last used")
 
     def _check_not_gone_on(self, old: Path, hashes: list[str], taken: DataSet) -> None:
         ours = _hashes(split_lines(_read(self._path(taken)))[0])
@@ -263,7 +273,7 @@ class Registry:
         taken = {one.id for one in listing.data_sets if one.kind == kind}
         if wanted in taken and declared:
             raise LedgerError(
-                f"{old}: would be the ledger of data set {wanted}, which has one, {self.ledger_path(wanted, kind)}; if "
+                f"{old}: would be the ledger of data set {wanted}, which has one, {self.folder / wanted}; if "
                 "both count the same records, leave these out, else declare another [data] id"
             )
         id_, number = wanted, 1
@@ -372,6 +382,16 @@ class Registry:
 
 
 _RESTORE: Final = "restore the registry's folder from its latest copy"
+
+
+def _check_holds(path: Path, heads: Collection[str], which: str) -> None:
+    lines = split_lines(_read(path))[0]
+    if not set(heads) <= set(_hashes(lines)):
+        found = f"has {len(lines)} lines, and lacks the line" if lines else "is missing or empty, and had a line"
+        raise LedgerError(
+            f"{path}: {found} {which}: an older copy stands there, and what was spent since would be forgotten; "
+            "restore the latest one"
+        )
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -33,7 +33,7 @@ def run(tmp_path_factory):
     heads = folder / "heads.json"
     heads.write_text(json.dumps(coordinator.heads))
     key = clients["alder"].session.keyring.identity.public.ed25519.hex()
-    return folder / "alder" / "ledger.jsonl", heads, key
+    return folder / "ledgers" / "alder" / "alder.simulated.jsonl", heads, key
 
 
 def invoke(*arguments):
@@ -116,7 +116,7 @@ def test_lines_cut_off_show_against_the_heads_and_only_against_them(run, tmp_pat
 
 @pytest.mark.parametrize("keeper", ["birch", "damson"])
 def test_lines_cut_off_show_against_any_hospitals_record(run, tmp_path, keeper):
-    ledger, record = run[0], run[0].parent.parent / keeper / "statements.json"
+    ledger, record = run[0], run[1].parent / keeper / "statements.json"
     whole = in_a_process("audit", "verify", ledger, "--heads", record)
     assert whole.returncode == 0 and "none up to there is missing" in whole.stdout
     short = altered(ledger, tmp_path, lambda lines: lines[:-4])

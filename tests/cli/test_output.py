@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -86,8 +87,8 @@ def test_a_run_prints_names_that_the_terminal_lacks_and_its_files_are_utf8(encod
     ("words", "shown"),
     [
         (("route", "out", "--data", "rows.csv"), "K\\u00f6ln"),
-        (("audit", "budget", "out/ledger/Köln.jsonl"), "K\\u00f6ln"),
-        (("audit", "verify", "out/ledger/北京大学.jsonl"), "\\u5317"),
+        (("audit", "budget", "out/ledger/Köln.snapshot.jsonl"), "K\\u00f6ln"),
+        (("audit", "verify", "out/ledger/北京大学.snapshot.jsonl"), "\\u5317"),
         (("data", "ranges", "rows.csv", "--site", "Köln"), "gr\\u00f6\\u00dfe"),
         (("data", "ranges", "rows.csv", "--site", "北"), "\\u5317"),
         (("run", "öä.toml", "--data", "rows.csv"), "\\u00f6\\u00e4.toml"),
@@ -121,7 +122,7 @@ def test_a_run_that_nobody_can_read_is_whole_and_its_ledgers_are_settled(finishe
         "coordinator", "experts", "heads.json", "ledger", "report.html", "result.json", "sites"
     }  # fmt: skip
     for name in NAMES:
-        summary = verify_ledger(folder / "rows.csv.ledgers" / f"{name}.jsonl", ledger_verifier(None))
+        summary = verify_ledger(folder / "ledgers" / name / f"{name}.simulated.jsonl", ledger_verifier(None))
         assert summary.unsettled == 0 and [entry.round for entry in summary.rounds][:2] == [1, 2]
 
 
@@ -129,8 +130,8 @@ QUIET = {
     "--help": ("--help",),
     "--version": ("--version",),
     "ranges": ("data", "ranges", "rows.csv", "--site", "Köln"),
-    "verify": ("audit", "verify", "out/ledger/Köln.jsonl"),
-    "budget": ("audit", "budget", "out/ledger/Köln.jsonl"),
+    "verify": ("audit", "verify", "out/ledger/Köln.snapshot.jsonl"),
+    "budget": ("audit", "budget", "out/ledger/Köln.snapshot.jsonl"),
     "route": ("route", "out", "--data", "rows.csv"),
     "bench": ("bench", "--size", "500", "--hospitals", "2", "--json"),
 }
@@ -158,7 +159,7 @@ def test_a_reader_that_has_gone_is_no_failure(command, finished):
 def test_streams_closed_from_the_start_take_no_file_in(closed, finished):
     """What is opened next must not become stdout or stderr, where libraries print."""
     script = f'"$@" {closed}; echo rc $?'
-    words = [*PROGRAM, "audit", "budget", "out/ledger/Köln.jsonl", "--json"]
+    words = [*PROGRAM, "audit", "budget", "out/ledger/Köln.snapshot.jsonl", "--json"]
     done = subprocess.run(["sh", "-c", script, "sh", *words], cwd=finished[0], capture_output=True, check=False)
     assert done.stdout.endswith(b"rc 0\n") and done.stderr == b""
     code = (
@@ -186,7 +187,7 @@ def test_a_suggestion_that_cannot_be_printed_is_on_disk(finished):
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         done = call(finished[0], *words, stdout=full)
     assert done.returncode == 2 and b"No space left" in done.stderr, done.stderr
-    (kept,) = (finished[0] / "rows.csv.ledgers").glob("Köln.suggestion-*.json")
+    (kept,) = (finished[0] / "ledgers" / "Köln").glob("suggestion-*.json")
     assert json.loads(kept.read_text())["epsilon"] <= 0.5
 
 
@@ -206,8 +207,8 @@ def test_a_suggestions_file_does_not_tell_when_the_answer_came(tmp_path, monkeyp
         file.touch()
     words = ["suggest", files[0], "--data", files[1], "--site", "A", "--run", tmp_path / "out", "--epsilon", "1"]
     assert CliRunner().invoke(cli, list(map(str, words)), catch_exceptions=False).exit_code == 0
-    (kept,) = (tmp_path / "rows.csv.ledgers").glob("A.suggestion-*.json")
-    named = datetime.strptime(kept.stem, "A.suggestion-%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    (kept,) = Path(os.environ["SECUREPFL_LEDGERS"], "A").glob("suggestion-*.json")
+    named = datetime.strptime(kept.stem, "suggestion-%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     assert named.timestamp() <= asked[0]
 
 
@@ -218,7 +219,7 @@ def test_a_suggestions_file_does_not_tell_when_the_answer_came(tmp_path, monkeyp
 def test_a_run_that_is_stopped_leaves_no_folder_and_its_spending(number, code, tmp_path):
     prepare(tmp_path, rounds=400)
     process = subprocess.Popen([*PROGRAM, *RUN, "out"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    ledger, deadline = tmp_path / "rows.csv.ledgers" / "Köln.jsonl", time.monotonic() + 200
+    ledger, deadline = tmp_path / "ledgers" / "Köln" / "Köln.simulated.jsonl", time.monotonic() + 200
     while not (ledger.exists() and ledger.read_bytes().count(b"settlement") > 2):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
@@ -227,5 +228,5 @@ def test_a_run_that_is_stopped_leaves_no_folder_and_its_spending(number, code, t
     assert process.returncode == code and out == b"", err
     last = err.decode().splitlines()[-1]
     assert last == "securepfl: interrupted; the run's folder is gone, what it spent stays in the ledgers"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["federation.toml", "rows.csv", "rows.csv.ledgers"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["federation.toml", "ledgers", "rows.csv"]
     assert verify_ledger(ledger, ledger_verifier(None)).epsilon > 0

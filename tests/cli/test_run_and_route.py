@@ -105,7 +105,7 @@ def test_the_report_page_escapes_and_holds_no_script(demo):
 
 
 def test_every_ledger_verifies_and_holds_each_round_once(demo):
-    for path in sorted((demo[0] / "ledger").iterdir()):
+    for path in sorted((demo[0] / "ledger").glob("*/*.jsonl")):
         summary = verify_ledger(path, ledger_verifier(None))
         assert len(summary.releases) == 20 and summary.unsettled == 0
         assert summary.simulation and not summary.seeded
@@ -164,7 +164,7 @@ def test_a_seeded_run_says_so_everywhere_and_releases_nothing(tmp_path):
     result = execute(plan, tmp_path / "run", seed=3, device="cpu", display=quiet)
     assert result["seed"] == 3 and any("protects nobody" in note for note in result["notes"])
     assert not (tmp_path / "run" / "experts").exists()
-    lines = (tmp_path / "run" / "ledger" / "simulated-west.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run/ledger/simulated-west/simulated-west.seeded.jsonl").read_text().splitlines()
     assert all(json.loads(line)["seeded"] and json.loads(line)["simulation"] for line in lines)
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,4 +115,4 @@ def test_a_label_out_of_the_declared_range_is_refused_with_file_and_row(federati
     assert called(arguments) == 2
     said = capsys.readouterr().err
     assert "north.csv: column `pressure`, row 41: label `-99` is not from -80 to 320; mend it" in said
-    assert not (tmp_path / "out").exists() and not (tmp_path / "data.ledgers").exists()
+    assert not (tmp_path / "out").exists() and not any(Path(os.environ["SECUREPFL_LEDGERS"]).iterdir())

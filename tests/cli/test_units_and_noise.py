@@ -65,7 +65,7 @@ def run(tmp_path, *, privacy="", masking="none", patient='patient = "patient"', 
 
 
 def lines_of(out, site):
-    return [json.loads(line) for line in (out / "ledger" / f"{site}.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (out / "ledger" / f"{site}.snapshot.jsonl").read_text().splitlines()]
 
 
 def test_patients_are_counted_and_said(tmp_path):

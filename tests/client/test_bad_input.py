@@ -102,9 +102,9 @@ BAD = {
 
 def parties(bound, folder, data, noise_key=None):
     keyrings, coordinator = local_parties(bound, noise_key)
-    simulation = Simulation(noise_key)
+    options = {"device": "cpu", "simulation": Simulation(noise_key), "ledgers": folder / "ledgers"}
     clients = {
-        name: Client(bound, name, MODEL, data[name], keyring, folder / name, device="cpu", simulation=simulation)
+        name: Client(bound, name, MODEL, data[name], keyring, folder / name, **options)
         for name, keyring in keyrings.items()
     }
     return coordinator, clients
@@ -112,7 +112,7 @@ def parties(bound, folder, data, noise_key=None):
 
 def finished(bound, folder, data, seed=None):
     """A whole run's clients, closed."""
-    with simulate(bound, data, MODEL, folder, seed=seed, device="cpu") as run:
+    with simulate(bound, data, MODEL, folder, ledgers=folder / "ledgers", seed=seed, device="cpu") as run:
         return dict(run.clients)
 
 
@@ -433,6 +433,7 @@ def test_a_hospital_that_missed_the_first_round_reopens_its_folder(tmp_path, of)
         good(names)["damson"],
         damson.session.keyring,
         damson.folder,
+        ledgers=tmp_path / "ledgers",
         simulation=Simulation(),
     )
     assert clients["damson"].round == 1 and clients["damson"].ledger.spent() == 0

@@ -50,6 +50,7 @@ def bound(build, task=None, unit="record", units=60):
 def client(folder, training, build=one, federation=None, unit="record", units=60, **options):
     federation = federation or bound(build, unit=unit, units=units)
     keyring = local_parties(federation)[0]["alder"]
+    options = {"ledgers": folder / "ledgers"} | options
     return closing(Client(federation, "alder", build, training, keyring, folder, simulation=Simulation(), **options))
 
 
@@ -267,9 +268,13 @@ def test_a_simulation_is_told_loss_and_task(tmp_path):
     training = {name: TensorDataset(X, labels) for name in NAMES}
     pressure = Regression(centre=120, spread=20, limit=10, unit="mmHg")
     federation = bound(one).changed("privacy", epsilon=1000.0).changed("training", steps=20, learning_rate=0.3)
-    with simulate(federation, training, one, tmp_path / "task", device="cpu", task=pressure) as run:
+    with simulate(
+        federation, training, one, tmp_path / "task", ledgers=tmp_path / "one", device="cpu", task=pressure
+    ) as run:
         assert abs(run.clients["alder"].predict(X) - labels.numpy()).mean() < 5
-    with simulate(federation, training, one, tmp_path / "loss", loss=lambda o, y: (o - y) ** 2) as run:
+    with simulate(
+        federation, training, one, tmp_path / "loss", ledgers=tmp_path / "two", loss=lambda o, y: (o - y) ** 2
+    ) as run:
         assert run.clients["alder"].predict(X[:3]).shape == (3,)
 
 

@@ -52,7 +52,8 @@ def rotated(coordinator, clients, federation, folder, removed=(), joining=()):
 
 
 def client_of(federation, name, keyring, folder):
-    return Client(federation, name, MODEL, rows_of(name), keyring, folder, device="cpu", simulation=Simulation())
+    options = {"device": "cpu", "simulation": Simulation(), "ledgers": folder.parent / "ledgers"}
+    return Client(federation, name, MODEL, rows_of(name), keyring, folder, **options)
 
 
 def shared(client):

@@ -4,15 +4,17 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import re
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from parties import MODEL, close_all, federation_of, parties
+from parties import MODEL, close_all, federation_of, parties, rows_of
 from scipy.stats import norm
 from torch.utils.data import Dataset, TensorDataset
 
@@ -72,12 +74,15 @@ def ask(path, training, federation=None, *, seed=None, **options):
     federation = (federation or settings()).with_units(("north",), len(training))
     key = None if seed is None else bytes([seed]) * 32
     given = {"epsilon": 1.0, "start": START, "device": "cpu", "simulation": Simulation(key)} | options
-    path = path / "ledger.jsonl"
-    return suggest_partition(federation, "north", BUILD, training, IDENTITY, path, **given)
+    return suggest_partition(federation, "north", BUILD, training, IDENTITY, ledgers=path, **given)
+
+
+def ledger_in(path, kind="simulated"):
+    return path / "north" / f"north.{kind}.jsonl"
 
 
 def verified_by_owner(path):
-    return verify_ledger(path / "ledger.jsonl", LedgerSigner(IDENTITY, trusting=False).verify)
+    return verify_ledger(ledger_in(path), LedgerSigner(IDENTITY, trusting=False).verify)
 
 
 def terms_of(budget):
@@ -217,9 +222,11 @@ class Untouchable(Dataset):
         raise AssertionError(f"record {index} was read")
 
 
-def test_without_budget_nothing_is_read(tmp_path):
+def test_without_budget_no_model_sees_a_record(tmp_path, monkeypatch):
+    """Records are read, so that their ledger is found, and nothing else is done with them."""
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda *_: pytest.fail("a model saw records"))
     with pytest.raises(BudgetError, match=r"north: a selection would bring the spend to epsilon 0\.9.*budget"):
-        ask(tmp_path, Untouchable(), settings(budget=0.9))
+        ask(tmp_path, rows("none", 40), settings(budget=0.9))
 
 
 def spoiled(count=40):
@@ -238,7 +245,7 @@ def spoiled(count=40):
     ids=["budget", "model", "data"],
 )
 def test_what_is_refused_leaves_the_ledger_as_it_was(tmp_path, new, training, federation, error, words):
-    path = tmp_path / "ledger.jsonl"
+    path = ledger_in(tmp_path)
     if not new:
         ask(tmp_path, rows("none", 40), epsilon=0.5)
     before = None if new else path.read_bytes()
@@ -249,30 +256,30 @@ def test_what_is_refused_leaves_the_ledger_as_it_was(tmp_path, new, training, fe
 
 def test_units_that_do_not_go_together_leave_the_ledger_as_it_was(tmp_path):
     ask(tmp_path, rows("none", 40), epsilon=0.5)
-    before = (tmp_path / "ledger.jsonl").read_bytes()
+    before = ledger_in(tmp_path).read_bytes()
     patients = group_records(*rows("none", 40).tensors, list(range(40)))
     with pytest.raises(LedgerError, match="counts by record"):
         ask(tmp_path, patients, settings(privacy={"budget": 1000.0, "unit": "patient"}))
-    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+    assert ledger_in(tmp_path).read_bytes() == before
 
 
 def test_beside_an_open_client_its_ledger_is_named_and_left_alone_until_it_is_closed(tmp_path):
     federation = federation_of(privacy={"budget": 100.0})
     _, clients = parties(federation, tmp_path)
-    client, path = clients["alder"], tmp_path / "alder" / "ledger.jsonl"
+    client, data = clients["alder"], rows_of("alder")
+    path = client.ledger.path
 
     def asked():
-        given = {"epsilon": 0.5, "device": "cpu", "simulation": Simulation()}
-        return suggest_partition(federation, "alder", MODEL, data, client.session.keyring.identity, path, **given)
+        given = {"epsilon": 0.5, "device": "cpu", "simulation": Simulation(), "ledgers": tmp_path / "ledgers"}
+        return suggest_partition(federation, "alder", MODEL, data, client.session.keyring.identity, **given)
 
-    before, data = path.read_bytes(), Untouchable()
+    before = path.read_bytes()
     with pytest.raises(LedgerError) as caught:
         asked()
     assert str(caught.value).startswith(f"{path}: another process has this ledger open, or a Client")
     assert "close it and try again" in str(caught.value) and "\n" not in str(caught.value)
     assert path.read_bytes() == before
     close_all(clients)
-    data = rows("none", 40)
     assert asked().epsilon <= 0.5
 
 
@@ -286,17 +293,17 @@ def test_beside_an_open_client_its_ledger_is_named_and_left_alone_until_it_is_cl
     ids=["federation", "build_model", "start"],
 )
 def test_what_looks_alike_is_refused_in_one_line(tmp_path, changes, words):
-    given = {"federation": settings(), "build_model": BUILD, "start": START, "ledger": tmp_path / "ledger.jsonl"}
+    given = {"federation": settings(), "build_model": BUILD, "start": START, "ledgers": tmp_path}
     with pytest.raises(ConfigError) as caught:
         suggest_partition(name="north", training=rows("none", 40), identity=IDENTITY, epsilon=0.5, **given | changes)
-    assert words in str(caught.value) and not (tmp_path / "ledger.jsonl").exists()
+    assert words in str(caught.value) and not ledger_in(tmp_path).exists()
 
 
 def test_labels_that_the_default_loss_does_not_know_are_refused_before_anything_is_charged(tmp_path):
     x, y = rows("none", 40).tensors
     with pytest.raises(DataError, match=r"north: record 0 .*label is 2: binary labels are 0 and 1; map them"):
         ask(tmp_path, TensorDataset(x, 2 * torch.ones_like(y)))
-    assert not (tmp_path / "ledger.jsonl").exists()
+    assert not ledger_in(tmp_path).exists()
 
 
 def test_a_charge_that_a_run_no_longer_fits_beside_says_so(tmp_path):
@@ -304,11 +311,9 @@ def test_a_charge_that_a_run_no_longer_fits_beside_says_so(tmp_path):
     told = ask(tmp_path, rows("none", 40), tight, epsilon=0.5).sentence
     declared = float(re.search(r"beside it comes to [\d.]+: declare \[sites\.north\] budget = ([\d.]+)\.$", told)[1])
     run = dp_settings(tight, 40, 1).release("record", tight.rounds)
-    with Ledger.open(tmp_path / "ledger.jsonl", terms_of(declared), LedgerSigner(IDENTITY, trusting=True)) as ledger:
+    with Ledger.open(ledger_in(tmp_path), terms_of(declared), LedgerSigner(IDENTITY, trusting=True)) as ledger:
         assert ledger.budget.epsilon == declared and not ledger.would_exceed(run)
-    with Ledger.open(
-        tmp_path / "ledger.jsonl", terms_of(declared - 0.002), LedgerSigner(IDENTITY, trusting=True)
-    ) as less:
+    with Ledger.open(ledger_in(tmp_path), terms_of(declared - 0.002), LedgerSigner(IDENTITY, trusting=True)) as less:
         assert less.would_exceed(run)
     assert "beside it" not in ask(tmp_path / "wide", rows("none", 40), epsilon=0.5).sentence
 
@@ -329,23 +334,16 @@ def test_a_sentence_names_the_candidates_and_says_where_noise_alone_answers(tmp_
     assert "tells nothing" not in ask(tmp_path / "clear", rows("none", 600), epsilon=5.0).sentence
 
 
-def test_a_ledgers_path_may_be_text(tmp_path):
-    path, given = str(tmp_path / "ledger.jsonl"), {"start": START, "device": "cpu", "simulation": Simulation()}
-    declared = settings().with_units(("north",), 40)
-    suggest_partition(declared, "north", BUILD, rows("none", 40), IDENTITY, path, epsilon=0.5, **given)
-    assert len(verified_by_owner(tmp_path).releases) == 1
-
-
-@pytest.mark.parametrize("place", ["identity", "ledger", "simulation"])
+@pytest.mark.parametrize("place", ["identity", "ledgers", "simulation"])
 def test_another_kind_of_argument_is_refused_in_one_line(tmp_path, place):
     federation = federation_of()
     _, clients = parties(federation, tmp_path)
     client = clients["alder"]
-    right = {"identity": client.session.keyring.identity, "ledger": tmp_path / "new.jsonl", "simulation": Simulation()}
-    wrong = {"identity": client.session.keyring, "ledger": client.ledger, "simulation": bytes(32)}[place]
+    right = {"identity": client.session.keyring.identity, "ledgers": tmp_path / "new", "simulation": Simulation()}
+    wrong = {"identity": client.session.keyring, "ledgers": client.ledger, "simulation": bytes(32)}[place]
     with pytest.raises(ConfigError, match=f"alder: {place} must be .* not .*{type(wrong).__name__}") as caught:
         suggest_partition(federation, "alder", MODEL, Untouchable(), epsilon=0.5, **right | {place: wrong})
-    assert "\n" not in str(caught.value) and not (tmp_path / "new.jsonl").exists()
+    assert "\n" not in str(caught.value) and not (tmp_path / "new").exists()
     close_all(clients)
 
 
@@ -367,7 +365,7 @@ def test_the_count_is_drawn_once_after_it_was_charged_and_settled(tmp_path, monk
     seen = []
 
     def count(selection):
-        seen.append([json.loads(line)["kind"] for line in (tmp_path / "ledger.jsonl").read_text().splitlines()])
+        seen.append([json.loads(line)["kind"] for line in ledger_in(tmp_path).read_text().splitlines()])
         return 0
 
     monkeypatch.setattr(module, "candidate_count", count)
@@ -386,7 +384,7 @@ def test_neither_scores_nor_their_number_are_told(tmp_path, monkeypatch):
         monkeypatch.setattr(Trial, "score", lambda *_, score=score: score)
         monkeypatch.setattr(module, "candidates_for", lambda *_: PARTS[:1])
         found = ask(folder, rows("intercept", 40))
-        lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in ledger_in(folder).read_text().splitlines()]
         for line in lines:
             for changing in ("time", "run", "id", "signature", "previous"):
                 line.pop(changing, None)
@@ -402,7 +400,7 @@ PARTS = candidates_for(settings(), BUILD, START, torch.device("cpu"))
 
 def test_audit_says_repeat_and_select(tmp_path):
     found = ask(tmp_path, rows("none", 40))
-    ledger = tmp_path / "ledger.jsonl"
+    ledger = ledger_in(tmp_path)
     (entry,) = budget_of(ledger, None)["rounds"]
     assert entry["released"].startswith(
         "1 x repeat-and-select: the best of 5 candidates on average, each 10 x Gaussian"
@@ -431,12 +429,12 @@ def test_audit_says_repeat_and_select(tmp_path):
 def test_what_cannot_be_met_is_refused_before_the_ledger_is_opened(tmp_path, changes, error, words):
     with pytest.raises(error, match=words):
         ask(tmp_path, **({"training": rows("none", 40)} | changes))
-    assert not (tmp_path / "ledger.jsonl").exists()
+    assert not ledger_in(tmp_path).exists()
 
 
 def test_units_must_be_declared(tmp_path):
     with pytest.raises(ConfigError, match=r"\[sites.north\] units: must be declared"):
-        suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, tmp_path / "l", epsilon=1.0)
+        suggest_partition(settings(), "north", BUILD, rows("none", 40), IDENTITY, ledgers=tmp_path, epsilon=1.0)
 
 
 @pytest.mark.parametrize("found", [40, 61, 90])
@@ -450,7 +448,7 @@ def test_the_answers_noise_is_that_of_the_declared_units_however_many_there_are(
 
 def test_another_hospitals_identity_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="south: the identity is north's"):
-        suggest_partition(settings(), "south", BUILD, rows("none", 9), IDENTITY, tmp_path / "l", epsilon=1.0)
+        suggest_partition(settings(), "south", BUILD, rows("none", 9), IDENTITY, ledgers=tmp_path, epsilon=1.0)
 
 
 CONFIG = """
@@ -489,7 +487,7 @@ def test_the_command_starts_from_a_run_and_charges_the_same_ledger(tmp_path):
     assert result.exit_code == 0, result.exception
     found = json.loads(result.stdout)
     assert found["choice"] in ("none", "intercept", "head") and found["epsilon"] <= 0.5
-    ledger = tmp_path / "rows.csv.ledgers" / "elm.jsonl"
+    ledger = Path(os.environ["SECUREPFL_LEDGERS"], "elm", "elm.simulated.jsonl")
     summary = verified(ledger, None, None)
     assert [entry.round for entry in summary.rounds] == [1, 2, 0] and 2 < summary.epsilon < 4
     config.write_text(CONFIG.format(budget=2.1))

@@ -158,7 +158,7 @@ class Stage:
 
     def client_state(self, name: str) -> bytes:
         client = self.clients[name]
-        return fingerprint(client.state, self.state_file(name), client.folder / "ledger.jsonl", client.ledger.head)
+        return fingerprint(client.state, self.state_file(name), client.ledger.path, client.ledger.head)
 
     def _down(self, kind, messages, deliver) -> Target:
         """The coordinator's message to alder."""

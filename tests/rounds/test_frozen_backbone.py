@@ -149,9 +149,8 @@ def test_a_suggestion_looks_at_trained_parameters(tmp_path):
     federation = federation_of(privacy={"budget": 1000.0})
     keyrings, _ = local_parties(federation)
     options = {"epsilon": 50.0, "device": "cpu", "simulation": Simulation(b"k" * 32)}
-    ledger = tmp_path / "ledger.jsonl"
     suggestion = suggest_partition(
-        federation, "alder", build, rows_of("alder"), keyrings["alder"].identity, ledger, **options
+        federation, "alder", build, rows_of("alder"), keyrings["alder"].identity, ledgers=tmp_path, **options
     )
     assert all(name.startswith("head") for name in suggestion.personal)
     thawed = copy.deepcopy(build()).requires_grad_(True)
@@ -162,7 +161,7 @@ def test_a_suggestion_looks_at_trained_parameters(tmp_path):
             build,
             rows_of("alder"),
             keyrings["alder"].identity,
-            tmp_path / "other.jsonl",
+            ledgers=tmp_path,
             start=thawed,
             **options,
         )

@@ -242,7 +242,8 @@ class Victim:
         return median(self.seconds.get(step, [0.002]))
 
     def _start(self, plan: Plan | None) -> dict:
-        words = {"epoch": self.keyring.federation_key.epoch, "folder": str(self.folder), "ledger": str(self.ledger)}
+        places = {"folder": str(self.folder), "ledgers": str(self.ledger.parent.parent)}
+        words = {"epoch": self.keyring.federation_key.epoch, **places}
         self.life = Life(*self.nursery.bear(words), plan)
         kind, body = self._wait("start")
         if kind == REFUSED:
@@ -475,7 +476,7 @@ def others_of(federation: Federation, keyrings: dict, folder: Path, ledgers: Pat
             rows_of(name),
             keyrings[name],
             folder / name,
-            ledger=ledgers / f"{name}.jsonl",
+            ledgers=ledgers,
             device="cpu",
         )
         for name in OTHERS
@@ -552,7 +553,7 @@ def trial(folder: Path, masked: bool, kills: int) -> Trial:
     with KeyFolder.create(keys, Holdings(identities[VICTIM], False, epochs), PHRASE.encode()):
         nursery = Nursery(keys, settings)
     try:
-        ledger = ledgers / f"{VICTIM}.jsonl"
+        ledger = ledgers / VICTIM / f"{VICTIM}.jsonl"
         victim = Victim(nursery, federation, first[VICTIM], folder / "one" / VICTIM, ledger, hub)
         with others_of(federation, first, folder / "one", ledgers) as others:
             run_to_the_end(victim, others, kills - at_start)

@@ -330,11 +330,11 @@ def test_a_second_folder_in_one_run_is_refused(tmp_path):
     coordinator, clients = parties(masked(), tmp_path)
     invitations = contribute(coordinator, clients)
     sent = clients["alder"].state.pending.message
-    keyring, ledger = clients["alder"].session.keyring, tmp_path / "alder" / "ledger.jsonl"
+    keyring = clients["alder"].session.keyring
     close_all(clients)
 
     def again(folder):
-        options = {"device": "cpu", "simulation": Simulation(), "ledger": ledger}
+        options = {"device": "cpu", "simulation": Simulation(), "ledgers": tmp_path / "ledgers"}
         return Client(masked(), "alder", MODEL, rows_of("alder"), keyring, folder, **options)
 
     other = again(tmp_path / "new")
@@ -352,7 +352,6 @@ def test_the_same_keys_serve_another_run_and_no_message_of_the_first_is_taken_in
     exchange(coordinator, clients)
     old = coordinator.invite()["birch"]
     keyrings = {name: client.session.keyring for name, client in clients.items()}
-    ledgers = {name: client.folder / "ledger.jsonl" for name, client in clients.items()}
     close_all(clients)
     again = Coordinator(
         masked(),
@@ -360,11 +359,9 @@ def test_the_same_keys_serve_another_run_and_no_message_of_the_first_is_taken_in
         coordinator.hospitals,
         key_commitment=keyrings["alder"].federation_key.commitment,
     )
-    options = {"device": "cpu", "simulation": Simulation()}
+    options = {"device": "cpu", "simulation": Simulation(), "ledgers": tmp_path / "ledgers"}
     clients = {
-        name: Client(
-            masked(), name, MODEL, rows_of(name), keyring, tmp_path / "2" / name, ledger=ledgers[name], **options
-        )
+        name: Client(masked(), name, MODEL, rows_of(name), keyring, tmp_path / "2" / name, **options)
         for name, keyring in keyrings.items()
     }
     exchange(again, clients)

@@ -576,7 +576,7 @@ def test_what_was_trained_under_a_seed_stays_unreleasable(tmp_path):
     close_all(clients)
 
     def reopen(simulation):
-        options = {"ledger": tmp_path / "other.jsonl", "device": "cpu", "simulation": simulation}
+        options = {"ledgers": tmp_path / "others", "device": "cpu", "simulation": simulation}
         return Client(federation, "alder", MODEL, rows_of("alder"), keyring, tmp_path / "alder", **options)
 
     with pytest.raises(StorageError, match="seeded"):
@@ -631,10 +631,7 @@ def test_a_looser_budget_needs_a_decision(tmp_path):
         federation = federation_of(privacy=privacy)
         keyring = local_parties(federation)[0]["alder"]
         folder = tmp_path / str(privacy)
-        ledger = tmp_path / "alder.jsonl"
-        client = Client(
-            federation, "alder", MODEL, rows_of("alder"), keyring, folder, ledger=ledger, simulation=Simulation()
-        )
+        client = Client(federation, "alder", MODEL, rows_of("alder"), keyring, folder, simulation=Simulation())
         client.close()
 
     open_with(epsilon=2.0)

@@ -143,6 +143,7 @@ def reopened(client, federation, folder, noise_key):
         rows_of(client.name),
         client.session.keyring,
         folder,
+        ledgers=client.ledger.path.parent.parent,
         device="cpu",
         simulation=Simulation(noise_key),
     )

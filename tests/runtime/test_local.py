@@ -22,8 +22,16 @@ def test_no_more_records_are_in_memory_at_once_than_asked_for(tmp_path):
     settings = {"rounds": 1, "model": {"kind": "own", "personal": []}, "encryption": {"scheme": "none"}}
     bound = Federation.from_mapping(settings).bound(("alder", "birch", "cedar"), lambda: Watched(4, 1), units=40)
     training = dict.fromkeys(bound.roster, rows)
-    with simulate(bound, training, lambda: Watched(4, 1), tmp_path / "all", device="cpu"):
+    with simulate(bound, training, lambda: Watched(4, 1), tmp_path / "all", ledgers=tmp_path / "one", device="cpu"):
         assert 40 in SEEN
     SEEN.clear()
-    with simulate(bound, training, lambda: Watched(4, 1), tmp_path / "few", device="cpu", physical_batch=3):
+    with simulate(
+        bound,
+        training,
+        lambda: Watched(4, 1),
+        tmp_path / "few",
+        ledgers=tmp_path / "two",
+        device="cpu",
+        physical_batch=3,
+    ):
         assert 3 in SEEN and max(SEEN) < 10, "a probe takes a few together"
