@@ -3,19 +3,27 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import betainc, chdtr, fdtr, fdtrc
 from scipy.stats import chi2, kstest
 
 from securepfl.privacy.audit.verdicts import LEVELS, MOST_VECTORS, Floats, Verdict, rarest
 
 
-def mechanism_verdict(noise: Floats, totals: Floats, level: float = LEVELS["mechanism"]) -> Verdict:
+def mechanism_verdict(
+    noise: Floats,
+    totals: Floats,
+    layers: NDArray[np.int64] | None = None,
+    *,
+    level: float = LEVELS["mechanism"],
+) -> Verdict:
     """Noise of empty batches against its law: independent standard normals, once over its declared deviation.
 
     noise: [steps, values], each step by itself. totals: [rounds, values], sums over a round of several steps, over
     the root of their number: noise reused within a round shows there. Too much noise accuses nobody: all but the
-    spread is tested at the spread that is there. Noise that one layer lacks shows in that layer's values. Raises
-    ValueError where a table is empty or not finite, or there is one step only.
+    spread is tested at the spread that is there. layers: [values], the number of the layer that each is of; noise of
+    which one layer lacks some shows in that layer's values together. Raises ValueError where a table is empty or not
+    finite, or there is one step only.
 
     >>> stream = np.random.default_rng(0)
     >>> noise, totals = stream.standard_normal((32, 40)), stream.standard_normal((4, 40))
@@ -34,6 +42,8 @@ def mechanism_verdict(noise: Floats, totals: Floats, level: float = LEVELS["mech
         "values repeat": _correlation_p_value(noise.T),
         "steps of a round depend on one another": _ratio_p_value(noise, totals),
     }
+    if layers is not None:
+        p_values["a layer's spread is too small"] = _layer_p_value(noise, layers)
     fault, p_value, origin = rarest(p_values)
     accused = p_value <= level
     seen = f"the noise of {noise.shape[0]} empty steps has {deviation_of(noise)}"
@@ -58,6 +68,13 @@ def deviation_of(values: Floats) -> str:
     low, high = np.sqrt(chi2.ppf([0.005, 0.995], values.size) / values.size)
     deviation = math.sqrt(float((values**2).mean()))
     return f"{deviation:.4g} times the declared deviation (by chance {low:.4g} to {high:.4g})"
+
+
+def _layer_p_value(noise: Floats, layers: NDArray[np.int64]) -> float:
+    """Chi-square of the layer whose values have the least spread together, times the number of layers."""
+    numbers, counts = np.unique(layers, return_counts=True)
+    squares = np.bincount(layers, weights=(noise**2).sum(0))[numbers]
+    return float(min(1.0, len(numbers) * chdtr(counts * len(noise), squares).min()))
 
 
 def _mean_p_value(noise: Floats) -> float:

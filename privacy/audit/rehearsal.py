@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Subset
 
 from securepfl.privacy.accounting.gaussian import epsilon_of, mu_of
+from securepfl.privacy.audit.between import rounds_verdict
 from securepfl.privacy.audit.contributions import contributions_verdict
 from securepfl.privacy.audit.gaussian import runs_verdict, trade_off_verdict
 from securepfl.privacy.audit.mechanism import mechanism_verdict
@@ -21,10 +22,15 @@ from securepfl.privacy.audit.verdicts import Floats, Scores, Verdict
 from securepfl.privacy.training.units import count_units
 from securepfl.randomness import RandomStream
 
-_SILENT, _MOST_VALUES, _MOST_FIRSTS = 2000, 2000, 256
+_SILENT, _MOST_VALUES = 2000, 2000
+# Of each parameter so many of its first values are watched; and so many parameters.
+_FIRSTS, _MOST_LAYERS = 16, 256
+# Whole rounds whose noise is compared, and how many values of them at most.
+_COMPARED, _MOST_COMPARED = 8, 2**21
 _STEPS_A_ROUND = 8
-# Empty steps and empty rounds: (fewest, most, values wanted in all) to tell half the deviation from chance.
-_EMPTY_STEPS, _EMPTY_ROUNDS = (32, 64, 128), (2, 16, 512)
+# Empty steps, enough that half the deviation shows in a layer of one value; empty rounds: (fewest, most, values wanted
+# in all).
+_EMPTY_STEPS, _EMPTY_ROUNDS = 96, (2, 16, 512)
 # A rate at which no record of any data set is drawn in an audit's steps; times its inverse as units, 1 exactly.
 _NEVER = 2.0**-50
 # Contributions are looked at through little noise, and with gradients far above the clip.
@@ -51,8 +57,8 @@ def audit(
     where there is room for 4,000 (1 - rate) draws: at a rate of 0.1 from 200 parameters on, at 0.01 from 2,000, at
     0.001 from 20,000. With fewer, the error that shows grows with the root; the finding says which rate it is.
 
-    train_private is rehearsed, with streams under keys of its own for each round. How the hospital's client makes its
-    streams is not: a key used again in another round, or a key of too few bits, is not seen.
+    What is rehearsed is training.trainer: a client's own rounds (securepfl.client.rehearsed), with the random streams
+    that it makes for them, or train_private alone. A key of too few bits is not seen.
 
     The report keeps numbers of canaries and of noise only: canaries' coordinates are cleared of the gradients of the
     data set, and of its units one bit is told, whether one added more than a clip, which none does in a build that
@@ -82,6 +88,7 @@ def audit(
     seen = rehearse(training, canaries=canaries, rounds=rounds)
     verdicts: tuple[Verdict, ...] = (
         mechanism_verdict(*observe_noise(training)),
+        rounds_verdict(*observe_rounds(training)),
         trade_off_verdict(seen, mu),
         runs_verdict(many_runs(training, runs=runs, rounds=rounds), mu),
         contributions_verdict(
@@ -186,33 +193,54 @@ def _influence(training: Training, index: int) -> float:
     return float(np.linalg.norm(values_at(model, positions) - before)) / _FAR
 
 
-def observe_noise(training: Training) -> tuple[Floats, Floats]:
-    """Noise of empty steps, [steps, values], and of empty rounds of 8 steps, [rounds, values], in declared deviations.
+def observe_noise(training: Training) -> tuple[Floats, Floats, Positions]:
+    """Noise of empty steps, [steps, values], and of empty rounds of 8 steps, [rounds, values], in declared deviations;
+    and the number of the parameter that each value is of, [values]. Each of those steps is a round by itself.
 
-    Among the values is the first of each parameter: noise that starts again with each shows as columns that repeat.
+    Among the values are the first of each parameter: noise that starts again with each shows as columns that repeat.
     """
     chosen = values_to_watch(training)
+    fewest, most, wanted = _EMPTY_ROUNDS
+    rounds = max(fewest, min(most, math.ceil(wanted / len(chosen))))
+    noise, totals = (_empty(training, chosen, *shape) for shape in ((1, _EMPTY_STEPS), (_STEPS_A_ROUND, rounds)))
+    return noise, totals, _layers(training, chosen)
 
-    def rows(steps: int, count: int) -> Floats:
-        settings = replace(training.settings, sample_rate=_NEVER, steps=steps)
-        still = replace(training, settings=settings, units=round(1 / _NEVER))
-        seen = np.stack(list(watched_rounds(still, settings, chosen, np.zeros(0, dtype=np.bool_), count)))
-        return seen / (settings.noise_multiplier * math.sqrt(steps))
 
-    steps, rounds = (
-        max(fewest, min(most, math.ceil(values / len(chosen))))
-        for fewest, most, values in (_EMPTY_STEPS, _EMPTY_ROUNDS)
-    )
-    return rows(1, steps), rows(_STEPS_A_ROUND, rounds)
+def observe_rounds(training: Training) -> tuple[Floats, list[int]]:
+    """Noise of consecutive empty rounds of as many steps as declared, [rounds, values], in declared deviations, in the
+    order of the parameters; and how many values there are of each. Of large models, the first values of each.
+    """
+    positions = training.positions()
+    layers = _layers(training, positions)
+    most = max(1, _MOST_COMPARED // (_COMPARED * len(np.unique(layers))))
+    chosen = np.concatenate([positions[layers == layer][:most] for layer in np.unique(layers)])
+    sizes = np.unique(_layers(training, chosen), return_counts=True)[1]
+    return _empty(training, chosen, training.settings.steps, _COMPARED), sizes.tolist()
+
+
+def _empty(training: Training, chosen: Positions, steps: int, rounds: int) -> Floats:
+    """Noise of rounds in which no unit is drawn, [rounds, values], in declared deviations."""
+    settings = replace(training.settings, sample_rate=_NEVER, steps=steps)
+    still = replace(training, settings=settings, units=round(1 / _NEVER))
+    seen = np.stack(list(watched_rounds(still, settings, chosen, np.zeros(0, dtype=np.bool_), rounds)))
+    noise: Floats = seen / (settings.noise_multiplier * math.sqrt(steps))
+    return noise
 
 
 def values_to_watch(training: Training) -> Positions:
-    """Where noise is looked at: the first value of each parameter, then some of the others."""
+    """Where noise is looked at: the first values of each parameter, then some of the others."""
     positions = training.positions()
-    starts = np.cumsum([0, *(p.numel() for p in trained(training.model).values())])[:-1]
-    firsts = np.unique(positions[np.searchsorted(positions, starts[starts <= positions[-1]])])[:_MOST_FIRSTS]
+    layers = _layers(training, positions)
+    firsts = np.concatenate([positions[layers == layer][:_FIRSTS] for layer in np.unique(layers)[:_MOST_LAYERS]])
     rest = _some(np.setdiff1d(positions, firsts), _MOST_VALUES, training.stream())
     return np.concatenate([firsts, rest])
+
+
+def _layers(training: Training, positions: Positions) -> Positions:
+    """The number of the parameter that each position is of."""
+    ends = np.cumsum([p.numel() for p in trained(training.model).values()])
+    found: Positions = np.searchsorted(ends, positions, side="right").astype(np.int64)
+    return found
 
 
 def _some(positions: Positions, count: int, public: RandomStream) -> Positions:

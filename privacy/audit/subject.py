@@ -7,7 +7,7 @@ are set (see training.canaries). A copy of the model is trained, and no ledger i
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,9 +27,45 @@ from securepfl.randomness import RandomStream, fresh_key
 Positions = NDArray[np.int64]
 
 
+class Trainer(Protocol):
+    """How a round trains: each call is the next round, with random streams of its own."""
+
+    def __call__(
+        self,
+        subject: "Training",
+        model: nn.Module,
+        dataset: Dataset[Any],
+        settings: DPSettings,
+        canaries: Canaries | None,
+    ) -> None:
+        """Train `model` in place by `settings` on `dataset`, as `subject` says otherwise."""
+
+
+def train_by_itself(
+    subject: "Training", model: nn.Module, dataset: Dataset[Any], settings: DPSettings, canaries: Canaries | None
+) -> None:
+    """train_private under fresh streams: no client's rounds."""
+    train_private(
+        model,
+        dataset,
+        subject.loss,
+        settings,
+        noise=subject.stream(),
+        sampling=subject.stream(),
+        device=subject.device,
+        units=subject.units,
+        unit=subject.unit,
+        mode=subject.mode,
+        masks=subject.masks,
+        collate=subject.collate,
+        canaries=canaries,
+    )
+
+
 @dataclass(frozen=True)
 class Training:
-    """What a hospital's rounds train with, as train_private takes it. dataset: map-style; an item is a unit.
+    """What a hospital's rounds train with, as train_private takes it. dataset: map-style; an item is a unit. trainer:
+    how a round trains with it.
 
     >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=0.1)
     >>> data = torch.utils.data.TensorDataset(torch.randn(5, 3), torch.ones(5))
@@ -48,6 +84,8 @@ class Training:
     mode: Literal["auto"] | ModeName = "auto"
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     collate: Collate | None = None
+    trainer: Trainer = train_by_itself
+    """A hospital's audit hands in its client's rounds (securepfl.client.rehearsed): their streams are audited too."""
     fresh: Callable[[], bytes] = fresh_key
     """Makes the key of each stream. Only a test that has to give the same result each time names another."""
 
@@ -60,7 +98,7 @@ class Training:
         return moving
 
     def stream(self) -> RandomStream:
-        """A stream under a key of its own, as in each real round."""
+        """A stream under a key of its own."""
         return RandomStream(self.fresh())
 
     def smallest(self) -> int:
@@ -70,22 +108,8 @@ class Training:
         return min(range(count_units(self.dataset)), key=lambda index: len(self.dataset[index][1]))
 
     def take(self, model: nn.Module, dataset: Dataset[Any], settings: DPSettings, canaries: Canaries | None) -> None:
-        """Trains `model` by `settings` on `dataset`, with fresh streams as in each real round."""
-        train_private(
-            model,
-            dataset,
-            self.loss,
-            settings,
-            noise=self.stream(),
-            sampling=self.stream(),
-            device=self.device,
-            units=self.units,
-            unit=self.unit,
-            mode=self.mode,
-            masks=self.masks,
-            collate=self.collate,
-            canaries=canaries,
-        )
+        """Trains `model` by `settings` on `dataset`, as the next round does."""
+        self.trainer(self, model, dataset, settings, canaries)
 
 
 class _WithCanaries(Dataset[Any]):

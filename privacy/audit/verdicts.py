@@ -16,7 +16,8 @@ from securepfl.privacy.accounting.calibration import Bracket, narrowed
 FALSE_ALARM = 0.01
 # Most goes to the test that has to tell small differences; bugs that the others look for show far beyond theirs.
 LEVELS = {
-    "mechanism": 0.0005,
+    "mechanism": 0.00025,
+    "rounds": 0.00025,
     "contributions": 0.001,
     "runs": 0.001,
     "gaussian": 0.005,

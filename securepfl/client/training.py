@@ -19,6 +19,7 @@ from securepfl.errors import first_line
 from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.training.canaries import Canaries
 from securepfl.privacy.training.common_step import take_common_step
 from securepfl.privacy.training.dpsgd import DPSettings, TrainingReport, train_private
 from securepfl.privacy.training.gradients import GradientMode, choose_mode
@@ -45,7 +46,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """A hospital's model at the public start, records and settings. `units` is the number that it declares.
+    """A hospital's model at the public start, records and settings. `units` is the number that it declares; `canaries`
+    are those of a rehearsal, None in every real round.
 
     Each training takes a copy of `model`: what one leaves behind in it, other than in its trained parameters, goes
     neither into the next nor into any model that is handed out. A model that keeps something is refused all the same,
@@ -60,6 +62,7 @@ class LocalTraining:
     device: torch.device
     settings: DPSettings
     units: int
+    canaries: Canaries | None = None
 
     def release(self, rounds: int = 1) -> AnyRelease:
         """What `rounds` rounds release."""
@@ -94,7 +97,7 @@ class LocalTraining:
         moving = support if self.federation.trains_support else np.ones_like(support)
         options = self._options(moving, round_)
         with self._copy(state) as model:
-            report = train_private(model, dataset, self.loss, self.settings, **options)
+            report = train_private(model, dataset, self.loss, self.settings, canaries=self.canaries, **options)
         shared, personal = as_floats(self.partition.flatten_shared(model)), self._personal(model)
         gradient = (state.shared - shared).astype(np.float64)
         follow(self.federation, state, gradient, personal, moved=int(moving.sum()), variance=self.noise_variance)

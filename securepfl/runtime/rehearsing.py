@@ -1,26 +1,23 @@
 """A hospital's training rehearsed with canaries in it, to see what an attacker would."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from securepfl.client.training import dp_settings
 from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError
-from securepfl.learning.personal.partition import Partition
-from securepfl.learning.sparse.support import choose_support
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.audit.rehearsal import audit
 from securepfl.privacy.audit.report import AuditReport
 from securepfl.privacy.audit.subject import Training
-from securepfl.randomness import fresh_key
+from securepfl.runtime.client_rounds import rehearsed
 from securepfl.runtime.hospital import dataset_of
-from securepfl.settings.binding import built_in, initial_model
+from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
-from securepfl.settings.fixed import EXPLORATION
-from securepfl.tasks.device import resolve_device
-from securepfl.tasks.registry import task_named
+from securepfl.settings.tables import SiteSettings
 
 
 @dataclass(frozen=True)
@@ -44,13 +41,10 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
 
     Raises ConfigError for a model that only the SDK builds, shared noise, or a site that the data do not have.
     """
-    if federation.shares_noise:
-        raise ConfigError(
-            "[shared_noise]: no hospital can rehearse noise that all make; rehearse the same settings without the table"
-        )
     if federation.model.kind == "own":
         raise ConfigError(
-            '[model] kind = "own": rehearse it with securepfl.privacy.audit.rehearsal.audit in your pipeline'
+            '[model] kind = "own": rehearse it in your pipeline, by securepfl.runtime.client_rounds.rehearsed and '
+            "securepfl.privacy.audit.rehearsal.audit"
         )
     if data is None:
         spec, tables = simulated_hospitals(0)
@@ -63,36 +57,28 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
     if site not in tables:
         raise ConfigError(f"--site {site!r}: the data have {', '.join(sorted(tables))}")
     train, _ = split_table(tables[site], spec.split)
-    privacy, dataset = federation.privacy, dataset_of(train, federation.privacy.unit)
-    settings = dp_settings(federation, len(dataset), federation.training.steps)
-    model = initial_model(built_in(federation.model, spec), federation, site)
-    training = Training(
-        model,
-        dataset,
-        task_named(federation.model.task, **spec.label_options).loss,
-        settings,
-        units=len(dataset),
-        device=resolve_device(device),
-        unit=privacy.unit,
-        masks=_masks_of(federation, model),
-    )
-    claimed = settings.release(privacy.unit, federation.rounds)
-    return Rehearsal(site, federation, training, epsilon([claimed], privacy.delta))
+    bound = _bound(federation, spec, tables, site)
+    dataset = dataset_of(train, federation.privacy.unit)
+    training = rehearsed(bound, site, built_in(bound.model, spec), dataset, device=device)
+    return Rehearsal(site, bound, training, _claimed(bound, training))
 
 
-def _masks_of(federation: Federation, model: Any) -> dict[str, Any]:
-    """A support like a first round's, drawn anew."""
-    sparsity, partition = federation.sparsity, Partition.of(model, federation.model.personal)
-    support = choose_support(
-        None,
-        partition.shared_size,
-        density=sparsity.density,
-        block=sparsity.block,
-        exploration=EXPLORATION,
-        key=fresh_key(),
-        round_number=1,
-    )
-    return dict(partition.mask_from_support(support))
+def _bound(federation: Federation, spec: DataSpec, sites: Iterable[str], site: str) -> Federation:
+    """Bound to the hospitals that the data and the settings name, and to as many nameless ones as it needs to be a
+    federation: a hospital may hold its own table alone. What they declare does not matter here.
+    """
+    build = built_in(federation.model, spec)
+    names = sorted({*sites, *federation.sites})
+    missing = [f"rehearsed-{number}" for number in range(max(0, federation.minimum - len(names)))]
+    declared = federation.sites.get(site, SiteSettings())
+    others = dict.fromkeys(missing, declared)
+    return federation.replace(data=spec.to_mapping(), sites=federation.sites | others).bound([*names, *missing], build)
+
+
+def _claimed(federation: Federation, training: Training) -> float:
+    """What the accounting says that all rounds cost."""
+    privacy = federation.privacy
+    return epsilon([training.settings.release(privacy.unit, federation.rounds)], privacy.delta)
 
 
 def report_of(rehearsal: Rehearsal, report: AuditReport) -> dict[str, Any]:

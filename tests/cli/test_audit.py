@@ -203,7 +203,7 @@ def test_attack_finds_nothing_against_a_correct_build():
     assert result.exit_code == 0 and not report["accused"]
     assert report["claimed_epsilon"] == pytest.approx(4.0, rel=1e-3)
     assert report["lower_bound"] <= report["claimed_epsilon"] and report["canaries"] == 60
-    assert len(report["verdicts"]) == 4
+    assert len(report["verdicts"]) == 5
 
 
 def test_attack_accuses_noise_of_half_the_size_and_exits_with_one(monkeypatch):
@@ -221,4 +221,4 @@ def test_attack_refuses_what_it_cannot_rehearse(tmp_path):
     config.write_text('[model]\nkind = "own"\npersonal = []\n')
     (tmp_path / "rows.csv").write_text("a\n1\n")
     result = invoke("audit", "attack", config, "--data", tmp_path / "rows.csv")
-    assert "securepfl.privacy.audit.rehearsal.audit" in str(result.exception)
+    assert "securepfl.runtime.client_rounds.rehearsed" in str(result.exception)

@@ -61,6 +61,23 @@ def test_half_the_noise_shows_in_the_smallest_model(values):
     )
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_half_the_noise_of_one_layer_shows_in_that_layer(size):
+    rng, layers = np.random.default_rng(25), np.arange(40) // size
+    for _ in range(50):
+        noise, totals = noise_of(rng)
+        noise[:, layers == 5] /= 2
+        verdict = mechanism_verdict(noise, totals, layers)
+        assert verdict.accused and "spread is too small" in verdict.finding
+
+
+@pytest.mark.parametrize("layers", [np.zeros(40, dtype=np.int64), np.arange(40), np.arange(40) // 7 + 100])
+def test_layers_that_have_their_noise_are_not_accused(layers):
+    rng, count = np.random.default_rng(26), 150
+    alarms = sum(mechanism_verdict(*noise_of(rng), layers, level=0.05).accused for _ in range(count))
+    assert alarms <= most_hits(count, 0.05)
+
+
 @pytest.mark.parametrize("values", [1, 3, 40])
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_enough_noise_is_not_accused(values, scale):

@@ -17,6 +17,7 @@ from securepfl.errors import DataError
 from securepfl.privacy.accounting.accounting import Release, epsilon
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.gaussian import mu_of
+from securepfl.privacy.audit.between import rounds_verdict
 from securepfl.privacy.audit.contributions import contributions_verdict
 from securepfl.privacy.audit.gaussian import runs_verdict, shift_between_runs, trade_off_verdict
 from securepfl.privacy.audit.mechanism import mechanism_verdict
@@ -25,6 +26,7 @@ from securepfl.privacy.audit.rehearsal import (
     many_runs,
     observe_contributions,
     observe_noise,
+    observe_rounds,
     observe_units,
     rehearse,
     values_to_watch,
@@ -191,11 +193,22 @@ def test_single_units_add_one_clip(mode):
 
 def test_noise_is_read_as_standard_normal_with_the_first_of_each_parameter():
     subject = training()
-    noise, totals = observe_noise(subject)
-    assert noise.shape == (32, 481)
+    noise, totals, layers = observe_noise(subject)
+    assert noise.shape == (96, 481)
     assert totals.shape == (2, 481)
     assert observe_noise(training(width=1))[1].shape == (16, 9)
-    assert list(values_to_watch(subject)[:4]) == [0, 360, 420, 480]
+    firsts = [*range(16), *range(360, 376), *range(420, 436), 480]
+    assert list(values_to_watch(subject)[:49]) == firsts
+    assert list(layers[:49]) == 16 * [0] + 16 * [1] + 16 * [2] + [3]
+    assert np.bincount(layers).tolist() == [360, 60, 60, 1]
+
+
+def test_whole_rounds_are_read_in_the_order_of_the_parameters():
+    noise, layers = observe_rounds(training(steps=3))
+    assert noise.shape == (8, 481) and layers == [360, 60, 60, 1]
+    assert abs(noise.std() - 1) < 5 / math.sqrt(2 * noise.size)
+    masked, some = observe_rounds(training(masks={"0.weight": torch.zeros(60, 6)}))
+    assert masked.shape == (8, 121) and some == [60, 60, 1]
 
 
 @pytest.mark.parametrize("mode", ["per-sample", "ghost", "functorch"])
@@ -337,8 +350,39 @@ def test_a_layer_without_noise_is_seen(monkeypatch):
     assert "a value's spread" in mechanism_verdict(*observe_noise(training(width=200))).finding
 
 
+def test_half_the_noise_of_one_layer_is_seen(monkeypatch):
+    """Also where that layer is the smallest there is: a single bias."""
+    add = dpsgd.add_noise
+    for layer in (slice(360, 420), slice(480, 481)):
+
+        def less_in_it(total, entries, settings, noise, layer=layer):
+            before = total.clone()
+            add(total, entries, settings, noise)
+            total[layer] = before[layer] + (total[layer] - before[layer]) / 2
+
+        monkeypatch.setattr(dpsgd, "add_noise", less_in_it)
+        verdict = mechanism_verdict(*observe_noise(training()))
+        assert verdict.accused and "spread is too small" in verdict.finding
+
+
 def test_one_key_for_all_rounds_is_seen():
-    assert mechanism_verdict(*observe_noise(training(fresh=lambda: bytes(32)))).accused
+    kept = training(fresh=lambda: bytes(32))
+    assert mechanism_verdict(*observe_noise(kept)).accused
+    assert rounds_verdict(*observe_rounds(kept)).accused
+
+
+def test_noise_that_starts_again_with_each_parameter_is_seen_also_where_rounds_differ(monkeypatch):
+    add = dpsgd.add_noise
+
+    def again(total, entries, settings, noise):
+        key = noise.bytes(32)
+        for part in (slice(0, 360), slice(360, 420), slice(420, 481)):
+            add(total[part], entries, settings, RandomStream(key))
+
+    monkeypatch.setattr(dpsgd, "add_noise", again)
+    verdict = rounds_verdict(*observe_rounds(training()))
+    assert verdict.accused
+    assert "in each round draw the same noise" in verdict.finding
 
 
 def test_one_draw_of_noise_for_all_steps_of_a_round_is_seen(monkeypatch):
