@@ -45,7 +45,7 @@ def one_at_a_time(method: Callable[Concatenate[Its, P], R]) -> Callable[Concaten
     """`method`, which no other thread and no forked process runs meanwhile."""
 
     @wraps(method)
-    def alone(self: Its, *arguments: P.args, **options: P.kwargs) -> R:
+    def alone(self: Its, /, *arguments: P.args, **options: P.kwargs) -> R:
         with self.turn.take(self.name):
             return method(self, *arguments, **options)
 
