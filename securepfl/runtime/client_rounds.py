@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from securepfl.client.labels import task_and_loss
 from securepfl.client.parts import BuildModel, Parts
@@ -19,7 +19,7 @@ from securepfl.client.round import Round, Session
 from securepfl.client.state import ClientState
 from securepfl.client.training import PHYSICAL_BATCH, LocalTraining, as_floats
 from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind
-from securepfl.errors import ConfigError
+from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.sparse.support import choose_support
 from securepfl.privacy.audit.subject import Training
 from securepfl.privacy.training.canaries import Canaries
@@ -66,7 +66,7 @@ def rehearsed(
     session = Session.of(federation, keyrings[name], None).joining(bytes(RUN_BYTES))
     chosen_task, own_loss = task_and_loss(federation, task, loss)
     parts = Parts.of(session, name, build_model, training, chosen_task, own_loss, device, PHYSICAL_BATCH, _seconds())
-    local = parts.training
+    local = _of_usable(parts.training)
     support = _support(federation, local.partition.shared_size)
     return Training(
         local.model,
@@ -80,6 +80,14 @@ def rehearsed(
         collate=local.training.collate,
         trainer=ClientRounds(session, local, support),
     )
+
+
+def _of_usable(local: LocalTraining) -> LocalTraining:
+    """With a data set of the units that train alone: a rehearsal looks at some by themselves."""
+    records = local.training
+    usable = [place for place in range(records.found) if place not in records.skipped]
+    used: Subset[Any] = Subset(records.dataset, usable)
+    return replace(local, training=replace(records, dataset=used, skipped=frozenset()))
 
 
 def _seconds() -> dict[str, float]:
@@ -130,7 +138,9 @@ class ClientRounds:
         settings: DPSettings,
         canaries: Canaries | None,
     ) -> None:
-        """Train `model` in place."""
+        """Train `model` in place. Raises ModelError where training fails: noise alone, which a round sends then, would
+        pass for a training that was looked at.
+        """
         partition = self.local.partition
         rehearsing = replace(
             self.local,
@@ -141,6 +151,8 @@ class ClientRounds:
         )
         state = self._state(as_floats(partition.flatten_shared(model)), as_floats(partition.flatten_personal(model)))
         trained = rehearsing.train(self._round(state), state)
+        if trained.report.failed:
+            raise ModelError(f"{self.session.name}: the rehearsal's training failed ({trained.report.failed})")
         partition.load_shared(model, torch.from_numpy(trained.shared))
         partition.load_personal(model, torch.from_numpy(state.personal))
 

@@ -9,6 +9,7 @@ import threading
 import time
 
 import msgspec
+import numpy as np
 import pytest
 from forging import opened_by_coordinator, opened_by_hospital, to_hospital
 from parties import close_all, exchange, federation_of, parties, reopened
@@ -167,19 +168,41 @@ def test_the_state_of_before_the_first_round_put_back_joins_the_same_run_and_sit
     close_all(clients)
 
 
-def test_a_training_that_failed_after_its_noise_is_not_repeated(two, draws, monkeypatch):
+def failing(times):
+    """A step that fails so many times, once its noise is drawn."""
+    whole, left = dpsgd.descend, [times]
+
+    def descend(*arguments):
+        if left[0]:
+            left[0] -= 1
+            raise ModelError("out of memory")
+        whole(*arguments)
+
+    return descend
+
+
+def test_a_training_that_failed_after_its_noise_leaves_noise_that_was_drawn_anew(two, draws, monkeypatch):
+    """The first draw is thrown away with the training. What is sent then holds no other, and stays what it is."""
     coordinator, clients = two
-    invitation, client, whole = coordinator.invite()[NAME], clients[NAME], dpsgd.descend
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    before = client.state.personal
+    monkeypatch.setattr(dpsgd, "descend", failing(1))
+    reply = client.contribute(invitation)
+    thrown_away, sent = (np.frombuffer(drawn) for drawn in draws)
+    moved = before - client.state.personal
+    settings, size = client.federation.training, len(moved)
+    assert np.allclose(moved, settings.learning_rate * sent[-size:] / client.units, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(sent, thrown_away)
+    assert client.contribute(invitation) == reply and len(draws) == 2 and reserved(client) == [1, 2]
 
-    def failing(*arguments):
-        raise ModelError("out of memory")
 
-    monkeypatch.setattr(dpsgd, "descend", failing)
+def test_a_training_that_failed_to_the_end_is_not_repeated(two, draws, monkeypatch):
+    coordinator, clients = two
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    monkeypatch.setattr(dpsgd, "descend", failing(2))
     with pytest.raises(ModelError):
         client.contribute(invitation)
-    monkeypatch.setattr(dpsgd, "descend", whole)
     seen = len(draws)
-    assert seen == 1
     assert opened_by_coordinator(coordinator, client.contribute(invitation)) == Decline()
     assert len(draws) == seen and reserved(client) == [1, 2]
 
