@@ -187,7 +187,7 @@ class Identity:
         """Fresh keys from the OS. Raises ValueError for an empty or overlong name."""
         _check_name(name)
         return cls(
-            name,
+            str(name),
             Ed25519PrivateKey.generate(),
             MLDSA65PrivateKey.generate(),
             MLKEM768PrivateKey.generate(),

@@ -124,6 +124,7 @@ class Client(Readings):
         physical_batch: int = PHYSICAL_BATCH,
         simulation: Simulation | None = None,
     ) -> None:
+        name = str(name)  # numpy's texts are texts, but no message can hold them
         self.federation, self.name, self.folder, self.turn = federation, name, folder, Turn()
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self.last_training: TrainingReport | None = None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+import numpy as np
 
 from securepfl.errors import ConfigError
 from securepfl.spelling import composed
@@ -55,6 +56,19 @@ def build(kind: type[_T], entry: object, place: str, where: str, ready: frozense
         return kind(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: [{place}] {error}") from None
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy's texts, numbers and arrays as Python's own, keys too: a pipeline's names are often numpy's.
+
+    >>> plain({np.str_("north"): np.arange(2), "units": np.int64(5)})
+    {'north': [0, 1], 'units': 5}
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def spelled(value: Any) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from securepfl.data.columns import Category, Missing, Range, category, require_missing, shortest
 from securepfl.data.declared_split import Split
-from securepfl.data.declaring import build, listed, spelled, table
+from securepfl.data.declaring import build, listed, plain, spelled, table
 from securepfl.data.labels import BinaryLabels
 from securepfl.data.outcomes import ClassLabels, LabelRange
 from securepfl.data.prevalence import require_shares
@@ -94,7 +94,7 @@ class DataSpec:
 
         Raises ConfigError naming file and key.
         """
-        mapping = {key: value if key == "separator" else spelled(value) for key, value in mapping.items()}
+        mapping = {key: value if key == "separator" else spelled(value) for key, value in plain(mapping).items()}
         ranges = table(mapping.get("ranges", {}), "data.ranges", where)
         levels = table(mapping.get("categories", {}), "data.categories", where)
         ready = {

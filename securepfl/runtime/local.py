@@ -162,6 +162,7 @@ def simulate(
     ...     run.round, run.clients["north"].predict(torch.eye(4)).shape
     (1, (4,))
     """
+    training = {str(name): records for name, records in training.items()}
     if set(training) != set(federation.roster):
         raise ConfigError("the training sets are not those of the federation's roster; give one for each hospital")
     started = time.perf_counter()

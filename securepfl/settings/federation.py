@@ -12,6 +12,7 @@ import msgspec
 import rfc8785
 
 from securepfl.crypto.sums.scheme import Scheme, find_scheme
+from securepfl.data.declaring import plain
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
@@ -161,7 +162,7 @@ class Federation(Settings, frozen=True):
         """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key."""
         if "shape" in mapping:
             raise ConfigError(f"{where}: key `shape` is computed from the model, not declared; remove it")
-        mapping, auto = without_auto(mapping, where)
+        mapping, auto = without_auto(plain(mapping), where)
         federation = with_preset(mapping, cls, where)
         federation = msgspec.structs.replace(federation, auto=auto)
         if pair := alike(federation.sites):
@@ -207,7 +208,7 @@ class Federation(Settings, frozen=True):
         """
         from securepfl.settings.binding import bind  # noqa: PLC0415 (it loads torch)
 
-        names = tuple(sites)
+        names = tuple(map(str, sites))
         return bind(self.with_units(names, units), names, build_model, personal)
 
     def with_units(self, sites: Iterable[str], units: int | Mapping[str, int] | None) -> Self:
@@ -217,10 +218,13 @@ class Federation(Settings, frozen=True):
         """
         if units is None:
             return self
-        given = units if isinstance(units, Mapping) else dict.fromkeys(sites, units)
+        counts = plain(units)
+        given = counts if isinstance(counts, Mapping) else dict.fromkeys(sites, counts)
         declared = dict(self.sites)
         for name, count in given.items():
             own = declared.get(name, SiteSettings())
+            if not isinstance(count, int) or isinstance(count, bool):
+                raise ConfigError(f"[sites.{name}] units = {count!r}: must be a whole number")
             if own.units is not None and not isinstance(units, Mapping):
                 continue
             if own.units not in (None, count):
