@@ -5,12 +5,15 @@ clip. Under replace-one it moves by twice the clip. Full-batch Gaussian releases
 whose epsilon is known exactly (Balle and Wang 2018, arXiv 1805.06530); with Poisson sampling privacy loss
 distributions are composed (losses.py), an upper bound. As soon as another kind is among them, all are composed by
 Renyi divergences (renyi.py), a looser upper bound.
+
+All that holds for releases whose kinds were fixed before the data was seen. A ledger's later runs are chosen after a
+look at the results of earlier ones: what it may say is `Composition.adaptive_epsilon`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import get_args
 
@@ -19,7 +22,7 @@ import msgspec
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease, Unit
 from securepfl.privacy.accounting.gaussian import epsilon_of as gaussian_epsilon
 from securepfl.privacy.accounting.losses import Adjacency, Step, epsilon_of_steps
-from securepfl.privacy.accounting.renyi import renyi_epsilon
+from securepfl.privacy.accounting.renyi import epsilon_at_order, order_for, renyi_epsilon, rho_at_order
 
 __all__ = [
     "SMALLEST_DELTA",
@@ -56,6 +59,12 @@ class Composition:
     """How often each release's single step happened."""
     tails: Counter[float] = field(default_factory=Counter)
     unit: Unit | None = None
+    _mu_squared: int = 0
+    """Of the full-batch Gaussians among them, exactly: see _exact."""
+    _others: int = 0
+    """How many kinds are none of these."""
+    _rho: dict[int, int] = field(default_factory=dict)
+    """Renyi divergence of all at the orders that were asked for, exactly."""
 
     @classmethod
     def of(cls, releases: Iterable[AnyRelease]) -> "Composition":
@@ -84,16 +93,49 @@ class Composition:
 
     def with_release(self, release: AnyRelease) -> "Composition":
         """A new composition that counts `release` too."""
-        both = Composition(self.steps.copy(), self.tails.copy(), self.unit)
+        both = replace(self, steps=self.steps.copy(), tails=self.tails.copy(), _rho=self._rho.copy())
         both.add(release)
         return both
 
     def epsilon(self, delta: float, adjacency: Adjacency = "zero-out") -> float:
         """As `epsilon` of all releases that count."""
         _check(delta, adjacency)
-        counts = frozenset(self.steps.items())
-        tail = math.fsum(tail * count for tail, count in self.tails.items())
-        return _epsilon_of(counts, tail, delta, adjacency)
+        if not self._others:
+            # Gaussians at mu_1, mu_2, ... compose to one at the root of the sum of squares (Gaussian DP).
+            return gaussian_epsilon(_moved(adjacency) * math.sqrt(self._mu_squared / _UNIT), delta)
+        return _epsilon_of(frozenset(self.steps.items()), self._tail, delta, adjacency)
+
+    def adaptive_epsilon(self, budget: float, delta: float, adjacency: Adjacency = "zero-out") -> float:
+        """What a ledger says of these, whose later kinds may have been chosen after a look at earlier results: as long
+        as it is at most `budget`, which was fixed before, they are (budget, delta)-private; see `is_mixed`.
+
+        | what is in it | as | why that holds |
+        |---|---|---|
+        | full-batch Gaussians | `epsilon` | filter for Gaussian DP: Koskela, Tobaben and Honkela 2023, 2209.15596 |
+        | one kind, again and again | `epsilon` | only when to stop is chosen, in a row that was fixed |
+        | anything else | Renyi, at one order that follows from budget and delta | Feldman and Zrnic 2021, 2008.11193 |
+
+        >>> step, other = (Release(noise_multiplier=noise, sample_rate=0.1, steps=20) for noise in (2.0, 3.0))
+        >>> both = Composition.of([step, other])
+        >>> both.epsilon(1e-5) < both.adaptive_epsilon(4.0, 1e-5) < 4.0
+        True
+        """
+        _check(delta, adjacency)
+        if not self.is_mixed:
+            return self.epsilon(delta, adjacency)
+        order = order_for(budget, delta)
+        if order not in self._rho:
+            self._rho[order] = sum(_exact(n * rho_at_order(one, order)) for one, n in self.steps.items())
+        return epsilon_at_order(self.steps, order, self._rho[order] / _UNIT, self._tail, delta, adjacency)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether several kinds are in it, not all of them full-batch Gaussians.
+
+        What came to be mixed was not so before, and that may have been decided after a look at results: the two
+        filters' failures then add up, and what holds is the budget's epsilon at twice its delta.
+        """
+        return self._others > 0 and len(self.steps) > 1
 
     @property
     def tolerance(self) -> float:
@@ -101,7 +143,11 @@ class Composition:
 
         Sums of Gaussians are exact and differ in the last digits; sampled ones are rounded up on a grid.
         """
-        return 1e-6 if all(isinstance(r, Release) and r.sample_rate == 1.0 for r in self.steps) else 2e-3
+        return 2e-3 if self._others else 1e-6
+
+    @property
+    def _tail(self) -> float:
+        return math.fsum(tail * count for tail, count in self.tails.items())
 
     def _count(self, release: AnyRelease, sign: int) -> None:
         if not release.steps or (isinstance(release, Selection) and not any(r.steps for r in release.candidate)):
@@ -111,9 +157,36 @@ class Composition:
             self.tails[release.tail] += sign
             changes["tail"] = 0.0
         one = msgspec.structs.replace(release, **changes)
-        self.steps[one] += sign * release.steps
-        if not self.steps[one]:
+        before = self.steps[one]
+        after = before + sign * release.steps
+        self.steps[one] = after
+        if not after:
             del self.steps[one]
+        if isinstance(one, Release) and one.sample_rate == 1.0:
+            self._mu_squared += _exact(_mu_squared(one, after)) - _exact(_mu_squared(one, before))
+        else:
+            self._others += bool(after) - bool(before)
+        for order in self._rho:
+            rho = rho_at_order(one, order)
+            self._rho[order] += _exact(after * rho) - _exact(before * rho)
+
+
+_UNIT = 2**1074  # one over the smallest float
+
+
+def _exact(number: float) -> int:
+    """`number` in units of the smallest float: sums of these depend on no order, and what is taken back is gone."""
+    numerator, denominator = number.as_integer_ratio()
+    return numerator * (_UNIT // denominator)
+
+
+def _mu_squared(release: Release, count: int) -> float:
+    return count / min(release.noise_multiplier, 1e150) ** 2
+
+
+def _moved(adjacency: Adjacency) -> int:
+    """By how many clips a unit moves the full batch."""
+    return 2 if adjacency == "replace-one" else 1
 
 
 def epsilon(releases: Sequence[AnyRelease], delta: float, adjacency: Adjacency = "zero-out") -> float:
@@ -185,9 +258,8 @@ def _epsilon_of(counts: frozenset[tuple[AnyRelease, int]], tail: float, delta: f
 def _gaussian_epsilon(counts: dict[Release, int], delta: float, adjacency: Adjacency, records: int) -> float:
     """Of a unit of `records` records, each clipped alone."""
     if all(release.sample_rate == 1.0 for release in counts):
-        # Gaussians at mu_1, mu_2, ... compose to one at the root of the sum of squares (Gaussian DP).
-        mu = math.sqrt(math.fsum(count / release.noise_multiplier**2 for release, count in counts.items()))
-        return gaussian_epsilon((2 if adjacency == "replace-one" else 1) * records * mu, delta)
+        mu = math.sqrt(math.fsum(_mu_squared(release, count) for release, count in counts.items()))
+        return gaussian_epsilon(_moved(adjacency) * records * mu, delta)
     steps = [(Step(r.noise_multiplier, r.sample_rate, records), count) for r, count in counts.items()]
     found = epsilon_of_steps(steps, delta, adjacency)
     if math.isfinite(found):

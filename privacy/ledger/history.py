@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from securepfl.privacy.accounting.accounting import Composition
+from securepfl.privacy.accounting.accounting import Adjacency, Composition
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.accounting.versions import ACCOUNTANT
 from securepfl.privacy.ledger.lines import (
@@ -62,6 +62,19 @@ class History:
     def releases(self) -> list[AnyRelease]:
         """What counts, in the order in which it was reserved."""
         return [self.settled.get(id_, reservation.release) for id_, reservation in self.reserved.items()]
+
+    def spent(self, composition: Composition | None = None, adjacency: Adjacency = "zero-out") -> float:
+        """Epsilon of what counts, or of another `composition`, under the last session's budget; 0 before any session.
+
+        A `DeclaredSession` accounts for runs that were chosen after a look at results, as those before it did not.
+        """
+        counted = self.composition if composition is None else composition
+        if self.session is None:
+            return 0.0
+        budget = self.session.budget
+        if isinstance(self.session, DeclaredSession):
+            return counted.adaptive_epsilon(budget.epsilon, budget.delta, adjacency)
+        return counted.epsilon(budget.delta, adjacency)
 
     def composition_after(self, line: AnyLine) -> Composition:
         """What will count once `line`, which `check` lets pass, is added."""

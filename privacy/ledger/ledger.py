@@ -6,6 +6,7 @@ signer; what the lines hold is in lines.py.
 """
 
 import hashlib
+import math
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -118,7 +119,7 @@ class Ledger:
             ledger = cls(path, file, signer, history)
             ledger._append(
                 DeclaredSession(
-                    **ledger._common_fields(history.composition.epsilon(budget.delta)),
+                    **ledger._common_fields(history.composition.adaptive_epsilon(budget.epsilon, budget.delta)),
                     site=terms.site,
                     simulation=terms.simulation,
                     seeded=terms.seeded,
@@ -149,7 +150,8 @@ class Ledger:
         """
         lines, _ = split_lines(read_unheld(path))
         history, budget = _taken_up(path, lines, terms, signer)
-        _check_spent(path, terms.site, budget, _composed(path, history, release).epsilon(budget.delta), 0)
+        spent = _composed(path, history, release).adaptive_epsilon(budget.epsilon, budget.delta)
+        _check_spent(path, terms.site, budget, spent, 0)
 
     @property
     def head(self) -> str:
@@ -196,12 +198,12 @@ class Ledger:
         return tuple(self._history.releases())
 
     def spent(self) -> float:
-        """Epsilon of all releases composed, zero-out, at this session's delta."""
-        return self._history.composition.epsilon(self.budget.delta)
+        """Epsilon of all releases composed, zero-out, at this session's delta (Composition.adaptive_epsilon)."""
+        return self._history.spent()
 
     def spent_replace_one(self) -> float:
         """The same under replace-one adjacency."""
-        return self._history.composition.epsilon(self.budget.delta, "replace-one")
+        return self._history.spent(adjacency="replace-one")
 
     def would_exceed(self, release: AnyRelease) -> bool:
         """Whether reserving `release` would be over budget. Inf, where delta is too small to account, exceeds.
@@ -209,6 +211,19 @@ class Ledger:
         Raises LedgerError for another unit than this ledger's.
         """
         return self._spent_with(release) > self.budget.epsilon
+
+    def least_budget_for(self, release: AnyRelease) -> float:
+        """A budget, rounded up to a thousandth, that just holds all that counts and `release`; inf where none does.
+
+        Raises LedgerError for another unit than this ledger's.
+        """
+        both, found = _composed(self._path, self._history, release), 0.0
+        needed = both.epsilon(self.budget.delta)
+        # How a mixture is composed follows from its budget.
+        while found < needed < math.inf:
+            found = math.ceil(1000 * needed) / 1000
+            needed = both.adaptive_epsilon(found, self.budget.delta)
+        return found if math.isfinite(needed) else math.inf
 
     def serves_other_run(self, federation: str) -> bool:
         """Whether another run than this one has reserved anything here under `federation` (see reserve)."""
@@ -270,7 +285,7 @@ class Ledger:
 
     def _settle(self, line: Settlement) -> None:
         self._history.check(line)
-        spent = self._history.composition_after(line).epsilon(self.budget.delta)
+        spent = self._history.spent(self._history.composition_after(line))
         self._append(msgspec.structs.replace(line, epsilon=spent))
 
     def record(self, kind: Literal["expert-release", "audit"], details: Mapping[str, Any]) -> None:
@@ -293,7 +308,7 @@ class Ledger:
         return self._history.session
 
     def _spent_with(self, release: AnyRelease) -> float:
-        return _composed(self._path, self._history, release).epsilon(self.budget.delta)
+        return self._history.spent(_composed(self._path, self._history, release))
 
     def _common_fields(self, spent: float) -> dict[str, Any]:
         """Of any next line. The signature is put in by _append."""

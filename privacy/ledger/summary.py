@@ -67,7 +67,8 @@ class LedgerSummary:
     unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
     up to the last head that others saw: those after it could be cut off unseen. 0 without heads.
     settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
-    counted in full. hashes: of each line, in order. Only verify_ledger makes one: there is its example.
+    counted in full. mixed: as Composition.is_mixed. hashes: of each line, in order. Only verify_ledger makes one: there
+    is its example.
     """
 
     site: str
@@ -87,6 +88,7 @@ class LedgerSummary:
     sessions: tuple[SessionStart, ...]
     settled_below: int
     epsilon_reserved: float
+    mixed: bool
     hashes: tuple[str, ...]
     seen: int = 0
 
@@ -182,7 +184,7 @@ def _check_spend(path: Path, line: AnyLine, history: History) -> None:
     session = history.session
     if session is None:
         return
-    spent, tolerance = history.composition.epsilon(session.budget.delta), history.composition.tolerance
+    spent, tolerance = history.spent(), history.composition.tolerance
     # Another version of the accountant may differ in the last digits, not in what the budget means.
     if not math.isclose(spent, line.epsilon, rel_tol=tolerance, abs_tol=1e-9):
         raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
@@ -195,7 +197,6 @@ def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
     last = history.session
     if last is None:
         raise ValueError("history holds no session")
-    delta = last.budget.delta
     return LedgerSummary(
         site=last.site,
         data_set=last.data_set,
@@ -207,13 +208,14 @@ def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
         public_keys=tuple(dict.fromkeys(bytes.fromhex(session.public_key) for session in history.sessions)),
         releases=tuple(history.releases()),
         unsettled=len(history.reserved) - len(history.settled),
-        epsilon=history.composition.epsilon(delta),
-        epsilon_replace_one=history.composition.epsilon(delta, "replace-one"),
+        epsilon=history.spent(),
+        epsilon_replace_one=history.spent(adjacency="replace-one"),
         unit=history.composition.unit,
         rounds=tuple(_round(history, reservation) for reservation in history.reserved.values()),
         sessions=tuple(_start(session) for session in history.sessions),
         settled_below=sum(actual != history.reserved[id_].release for id_, actual in history.settled.items()),
-        epsilon_reserved=Composition.of(r.release for r in history.reserved.values()).epsilon(delta),
+        epsilon_reserved=history.spent(Composition.of(r.release for r in history.reserved.values())),
+        mixed=history.composition.is_mixed,
         hashes=tuple(hashes),
     )
 

@@ -175,12 +175,12 @@ def _left(ledger: Ledger, name: str, run: AnyRelease | None) -> str:
     spent, budget = f"its ledger now stands at epsilon {ledger.spent():.4g}", ledger.budget
     if run is None:
         return spent
-    total = epsilon_of([*ledger.releases(), run], budget.delta)
-    if total <= budget.epsilon:
+    if not ledger.would_exceed(run):
         return spent
+    total = ledger.least_budget_for(run)
     return (
         f"{spent} of {budget.epsilon:g}, and a whole run under these settings beside it comes to {total:.4g}: declare "
-        f"[sites.{name}] budget = {math.ceil(1000 * total) / 1000:g}"
+        f"[sites.{name}] budget = {total:g}"
     )
 
 

@@ -243,3 +243,45 @@ def test_rounding_of_many_sampled_steps_cancels_no_real_cost():
 def test_the_least_noise_that_can_be_released_has_a_finite_epsilon_of_no_use(noise, rate, steps):
     sampled, full = (epsilon([release(noise, r, steps)], 1e-5) for r in (rate, 1.0))
     assert 1e3 < 0.4 * full < sampled <= 1.01 * full < math.inf
+
+
+POISSON = [release(2.0, 0.1, 20), release(3.0, 0.05, 40), release(2.5, 0.1, 20)]
+
+
+@pytest.mark.parametrize("parts", [[release(2.0), release(3.0)], [POISSON[0]] * 3, [shared()] * 2, [selection()] * 2])
+def test_one_kind_or_full_batches_alone_cost_the_same_whenever_they_were_chosen(parts):
+    composition = Composition.of(parts)
+    assert not composition.is_mixed
+    for adjacency in ("zero-out", "replace-one"):
+        assert composition.adaptive_epsilon(4.0, 1e-5, adjacency) == epsilon(parts, 1e-5, adjacency)
+
+
+@pytest.mark.parametrize("adjacency", ["zero-out", "replace-one"])
+@pytest.mark.parametrize("parts", [POISSON, [release(4.0), POISSON[0]], [selection(), release(9.0)], KINDS])
+def test_kinds_that_may_have_been_chosen_after_a_look_cost_more(parts, adjacency):
+    composition = Composition.of(parts)
+    assert composition.is_mixed
+    assert composition.adaptive_epsilon(4.0, 1e-5, adjacency) > epsilon(parts, 1e-5, adjacency)
+
+
+def test_a_mixture_is_accounted_at_one_order_that_its_budget_fixes_and_not_at_the_best_of_many():
+    """Divergences at one order add up whatever was chosen when; here by hand, Gaussians and a sampled one."""
+    order, budget, delta = 6, 4.0, 1e-5
+    q, sigma = 0.1, 2.0
+    terms = [
+        math.comb(order, k) * (1 - q) ** (order - k) * q**k * math.exp(k * (k - 1) / 2 / sigma**2) for k in range(7)
+    ]
+    rho = 10 * order / (2 * 4.0**2) + 20 * math.log(sum(terms)) / (order - 1)
+    by_hand = rho + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+    found = Composition.of([release(4.0), release(sigma, q, 20)]).adaptive_epsilon(budget, delta)
+    assert found == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_a_mixture_is_the_same_in_any_order_and_what_is_taken_back_leaves_no_trace():
+    composition = Composition()
+    for part in (*POISSON, release(4.0)):
+        composition.add(part)
+        composition.adaptive_epsilon(4.0, 1e-5)
+    composition.remove(POISSON[1])
+    other = Composition.of([release(4.0), POISSON[2], POISSON[0]])
+    assert composition.adaptive_epsilon(4.0, 1e-5) == other.adaptive_epsilon(4.0, 1e-5)

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securepfl.errors import BudgetError, ConfigError, LedgerError, StorageError
-from securepfl.privacy.accounting.accounting import Release, Selection, SharedRelease, epsilon
+from securepfl.privacy.accounting.accounting import Composition, Release, Selection, SharedRelease, epsilon
 from securepfl.privacy.accounting.versions import ACCOUNTANT
 from securepfl.privacy.ledger.history import History, replay
 from securepfl.privacy.ledger.ledger import Budget, Facts, Ledger, Terms
@@ -622,7 +622,7 @@ def test_kinds_compose_in_one_ledger_and_settle_for_less(path):
     with_every_kind_of_line(path)
     summary = verify_ledger(path, verify)
     assert summary.releases == (release(), msgspec.structs.replace(SHARED, steps=1), SELECTION)
-    assert summary.epsilon == epsilon(summary.releases, DELTA)
+    assert summary.epsilon == Composition.of(summary.releases).adaptive_epsilon(4.0, DELTA)
     with open_ledger(path) as ledger:
         id_ = reserve(ledger, 4, SHARED)
         for more in (msgspec.structs.replace(SHARED, shares=3), release(), SELECTION):
