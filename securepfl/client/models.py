@@ -12,11 +12,13 @@ from securepfl.learning.personal.partition import Partition
 @dataclass(frozen=True)
 class Models:
     """`template` is the federation's model, `start` [p] its personal parameters' common start, and `own` [p] what this
-    hospital starts from: another bias where it declares a prevalence of its own.
+    hospital starts from: another bias where it declares a prevalence of its own. Where that bias is shared, `shift` [d]
+    is what the hospital adds to it in its personal model, a public constant.
     """
 
     template: nn.Module
     partition: Partition
+    shift: Floats
     start: Floats
     own: Floats
 
@@ -27,7 +29,8 @@ class Models:
     def personal(self, state: ClientState) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""
         average = state.trajectory or {"shared": state.shared, "personal": state.personal}
-        return self.partition.filled(self.template, average["shared"], average["personal"]).eval()
+        shared = average["shared"] + self.shift
+        return self.partition.filled(self.template, shared, average["personal"]).eval()
 
     def shared(self, state: ClientState) -> nn.Module | None:
         """A copy with the shared parameters and the hospitals' average personal ones, or None where there are personal

@@ -69,7 +69,9 @@ class Parts:
         if federation.sparsity.kind == "difference":
             load_solver()
         settings = dp_settings(federation, units, federation.training.steps, physical_batch)
-        local = LocalTraining(federation, model, partition, scanned.records, loss, place, settings, units)
+        here = initial_model(build_model, federation, name)
+        shift = as_floats(partition.flatten_shared(here)) - as_floats(partition.flatten_shared(model))
+        local = LocalTraining(federation, model, partition, shift, scanned.records, loss, place, settings, units)
         masks = Masks.of(federation, session.keyring)
         sender = Sender(federation, SumChannel.open(federation, key), masks, start)
         comparison = Comparison.of(federation, name, key)
@@ -77,8 +79,7 @@ class Parts:
             federation=federation, training=local, sender=sender, comparison=comparison, seconds=seconds
         )
         disputing = Disputing(federation, masks, Judge(federation, sender.channels, masks.masking, comparison))
-        own = as_floats(partition.flatten_personal(initial_model(build_model, federation, name)))
-        models = Models(model, partition, start, own)
+        models = Models(model, partition, shift, start, own=as_floats(partition.flatten_personal(here)))
         return cls(session, models, local, sender, masks, contributor, disputing, scanned)
 
     @staticmethod

@@ -47,7 +47,8 @@ class Trained:
 @dataclass(frozen=True)
 class LocalTraining:
     """A hospital's model at the public start, records and settings. `units` is the number that it declares; `canaries`
-    are those of a rehearsal, None in every real round.
+    are those of a rehearsal, None in every real round. `shift` [d] is added to the shared parameters as they train: a
+    public constant, by which this hospital's output bias differs from the others'.
 
     Each training takes a copy of `model`: what one leaves behind in it, other than in its trained parameters, goes
     neither into the next nor into any model that is handed out. A model that keeps something is refused all the same,
@@ -57,6 +58,7 @@ class LocalTraining:
     federation: Federation
     model: nn.Module
     partition: Partition
+    shift: Floats
     training: TrainingSet
     loss: Loss
     device: torch.device
@@ -98,11 +100,11 @@ class LocalTraining:
         options = self._options(moving, round_)
         with self._copy(state) as model:
             report = train_private(model, dataset, self.loss, self.settings, canaries=self.canaries, **options)
-        shared, personal = as_floats(self.partition.flatten_shared(model)), self._personal(model)
-        gradient = (state.shared - shared).astype(np.float64)
+        trained, personal = as_floats(self.partition.flatten_shared(model)), self._personal(model)
+        gradient = (state.shared + self.shift - trained).astype(np.float64)
         follow(self.federation, state, gradient, personal, moved=int(moving.sum()), variance=self.noise_variance)
         state.personal = personal
-        return Trained(shared, gradient, None, report)
+        return Trained(trained - self.shift, gradient, None, report)
 
     def _common_step(
         self, shared_noise: SharedNoise, round_: Round, state: ClientState, dataset: Dataset[Any] | None
@@ -145,7 +147,7 @@ class LocalTraining:
         """The model with the state's parameters, to be trained. Raises ModelError where more than these changes: then
         nothing of it is sent.
         """
-        model = self.partition.filled(self.model, state.shared, state.personal)
+        model = self.partition.filled(self.model, state.shared + self.shift, state.personal)
         held = HeldState.of(model, self.loss, trained=False)
         yield model
         held.check_unchanged(model, self.loss, trained=False)

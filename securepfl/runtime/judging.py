@@ -29,13 +29,19 @@ from securepfl.tasks.task import OperatingPoint, Predictions, Task
 class Tested:
     """One hospital's test rows and what each model says of them; None for a model that there is not.
 
-    `units` [n] tells whose row it is: the patient's where they are named, else its own.
+    `units` [n] tells whose row it is: the patient's where they are named, else its own. `points` are the models'
+    operating points: each decides from what it started from.
     """
 
     labels: NDArray[Any]
     units: NDArray[Any]
-    point: OperatingPoint
+    points: Mapping[str, OperatingPoint]
     predictions: Mapping[str, Predictions | None]
+
+    @property
+    def point(self) -> OperatingPoint:
+        """Of the hospital's own model."""
+        return self.points["personalised"]
 
     @property
     def unit_count(self) -> int:
@@ -54,12 +60,17 @@ def tested_models(client: Client, hospital: Hospital, build_model: BuildModel, k
         "shared": client.shared_model(),
         "local": _local_model(client, hospital.train, build_model, key),
     }
-    task, test = client.task, hospital.test
+    task, test, federation = client.task, hospital.test, client.federation
     said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}
     return Tested(
         labels=labels_of(test),
         units=np.arange(len(test)) if test.patients is None else test.patients.astype(str),
-        point=client.federation.operating_point_of(client.name),
+        points={
+            "personalised": federation.operating_point_of(client.name),
+            "shared": federation.operating_point_of(),
+            "local": federation.operating_point_of(client.name, alone=True),
+            "majority": federation.operating_point_of(client.name),
+        },
         predictions=said | {"majority": task.baseline(labels_of(hospital.train), len(test))},
     )
 
@@ -88,7 +99,7 @@ def _scored(task: Task, tested: Mapping[str, Tested], model: str, weights: NDArr
     return score_resampled(
         task,
         np.concatenate([predictions for predictions, _ in known]),
-        np.concatenate([task.decide(predictions, one.point) for predictions, one in known]),
+        np.concatenate([task.decide(predictions, one.points[model]) for predictions, one in known]),
         np.concatenate([one.labels for _, one in known]),
         weights,
     )
@@ -97,7 +108,7 @@ def _scored(task: Task, tested: Mapping[str, Tested], model: str, weights: NDArr
 def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
     federation = client.federation
     # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
-    model = initial_model(build_model, federation.changed("model", adapters=None), client.name)
+    model = initial_model(build_model, federation.changed("model", adapters=None), client.name, alone=True)
     rounds, unit = federation.rounds - len(client.sat_out), federation.privacy.unit
     if rounds:
         train_private(

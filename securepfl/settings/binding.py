@@ -112,13 +112,16 @@ def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]
     return partial(build_model, settings.kind, features, settings.hidden, outputs=task.outputs)
 
 
-def initial_model(build_model: Callable[[], nn.Module], federation: Federation, site: str | None = None) -> nn.Module:
+def initial_model(
+    build_model: Callable[[], nn.Module], federation: Federation, site: str | None = None, *, alone: bool = False
+) -> nn.Module:
     """The model at its public start, with its adapters; torch's generators are left as they were.
 
     Where a prevalence is declared, the output layer's bias starts at its log-odds: that over all hospitals, the same at
-    every hospital, or that at `site`. Raises ModelError where the model has no such bias.
+    every hospital, or halfway to that at `site` (all the way where it trains `alone`). Raises ModelError where the
+    model has no such bias.
     """
-    return _started(build_model, federation.model, start_of(federation, site))
+    return _started(build_model, federation.model, start_of(federation, site, alone=alone))
 
 
 def blank_model(build_model: Callable[[], nn.Module], settings: ModelSettings) -> nn.Module:

@@ -19,7 +19,7 @@ from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.settings.auto import AutoKey, chosen, without_auto
 from securepfl.settings.fixed import FULL_BATCH_UNITS, WEIGHT_BITS
 from securepfl.settings.presets import check_needs
-from securepfl.settings.prevalence import prevalence_of
+from securepfl.settings.prevalence import prevalence_of, started_share_of
 from securepfl.settings.reading import read_toml, with_preset
 from securepfl.settings.roster import lacks_units
 from securepfl.settings.schedule import Schedule
@@ -377,7 +377,10 @@ class Federation(Settings, frozen=True):
         """
         return prevalence_of(self, site)
 
-    def operating_point_of(self, site: str) -> OperatingPoint:
-        """Where probabilities become decisions at `site`: `[data] threshold`, else the prevalence there; else empty."""
+    def operating_point_of(self, site: str | None = None, *, alone: bool = False) -> OperatingPoint:
+        """Where probabilities become decisions at `site`: `[data] threshold`, else what its model starts from, which is
+        halfway to the prevalence there (all the way for a model that it trains `alone`; without a site, that of the
+        shared model); else empty.
+        """
         declared = None if self.data is None else self.data.get("threshold")
-        return (self.prevalence_of(site) or ()) if declared is None else (float(declared),)
+        return started_share_of(self, site, alone=alone) if declared is None else (float(declared),)

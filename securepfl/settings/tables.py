@@ -235,8 +235,8 @@ class TrajectorySettings(Settings, frozen=True):
     "mixture" of shared and personal parameters at the end of each round, whose last step all hospitals' noise shared.
     """
 
-    alpha: float = 0.1
-    of: Literal["local", "mixture"] = "local"
+    alpha: float = 0.0
+    of: Literal["local", "mixture"] = "mixture"
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha < 1, f"alpha = {self.alpha}: must be in [0, 1)")

@@ -20,7 +20,7 @@ def federation(**tables):
 def test_defaults_are_valid_and_bind_to_a_model():
     bound = federation().bound(NAMES, MLP, units=40)
     assert bound.roster == NAMES
-    assert (bound.shape.shared, bound.shape.personal) == (5 * 8 + 8 + 8, 1)
+    assert (bound.shape.shared, bound.shape.personal) == (5 * 8 + 8 + 8 + 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def federation(names=NAMES, **tables):
     ],
 )
 def test_rounds_too_few_to_compare_are_a_note_and_no_error(rounds, every, mend):
-    tables = {"rounds": rounds, "similarity": {"every": every}}
+    tables = {"rounds": rounds, "similarity": {"every": every}, "trajectory": {"of": "local"}}
     (note,) = idle_settings(federation(**tables))
     assert note.startswith(f"[similarity] every = {every}: none of {rounds} round(s)") and "so no hospital is" in note
     assert note.endswith(mend)
