@@ -152,8 +152,8 @@ def _taken_for(one: Seen) -> str:
 def _hints(seen: Sequence[Seen], alike: Sequence[Seen], chosen: str) -> tuple[str, ...]:
     """For data sets that have patients of the same ids, and no record of them."""
     return tuple(
-        f"{max(one.known.values()):.0%} of the records are of patients whose ids stand in data set {one.id} too, which "
-        f'has none of these records; if they are the same people, declare [data] id = "{one.id}"'
+        f"{max(one.known.values()):.0%} of the patients' ids stand in data set {one.id} too, which has none of these "
+        f'records; if they are the same people, declare [data] id = "{one.id}"'
         for one in seen
         if one.known and one not in alike and one.id != chosen
     )

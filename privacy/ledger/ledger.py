@@ -376,7 +376,7 @@ def _composed(path: Path, history: History, release: AnyRelease) -> Composition:
     if unit not in (None, release.unit):
         raise LedgerError(
             f"{path}: counts by {unit}, and this run counts by {release.unit}: what a patient loses "
-            f"cannot be told from records, nor the reverse; give runs that count by {release.unit} their own ledger"
+            f'cannot be told from records, nor the reverse; go on with [privacy] unit = "{unit}" on these rows'
         )
     return history.composition.with_release(release)
 

@@ -8,12 +8,15 @@ import codecs
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells
 from securepfl.data.dialect import Dialect, dialect_of, excel_separator
+from securepfl.data.known import digests_of
 from securepfl.data.records import FormatError, Records, last_end
 from securepfl.data.wanted import Contents, Wanted
 from securepfl.errors import DataError
@@ -58,14 +61,19 @@ def _contents(
     """The cells asked for, block by block; `start` bytes of the first block are header."""
     asked = {name: index for index, name in enumerate(dialect.names) if wanted.reads(name)}
     found: dict[str, list[pa.Array]] = {name: [] for name in asked}
+    known: list[NDArray[Any]] = []
     rows, lines = 0, first[:start].count(b"\n")
     for block in chain([first[start:]], blocks):
         records = _cut(path, block, dialect, lines)
         for name, index in asked.items():
             found[name].append(records.column(index))
+        if wanted.known:
+            cells = {name: Cells.of(records.column(i), wanted.decimal) for i, name in enumerate(dialect.names)}
+            known.append(digests_of(cells))
         rows, lines = rows + len(records), lines + block.count(b"\n")
     columns = {name: pa.chunked_array(parts, pa.string()).combine_chunks() for name, parts in found.items()}
-    return Contents(dialect.names, {name: Cells.of(texts, wanted.decimal) for name, texts in columns.items()}, rows)
+    cells = {name: Cells.of(texts, wanted.decimal) for name, texts in columns.items()}
+    return Contents(dialect.names, cells, rows, np.concatenate(known) if known else None)
 
 
 def _cut(path: Path, block: bytes, dialect: Dialect, lines: int) -> Records:

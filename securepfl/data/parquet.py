@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells
+from securepfl.data.known import digests_of
 from securepfl.data.wanted import Contents, Wanted, distinct
 from securepfl.errors import DataError
 
@@ -46,9 +48,18 @@ def read_parquet(path: Path, wanted: Wanted) -> Contents:
             rows = parquet.metadata.num_rows
             table = parquet.read(columns=list(asked.values()))
             columns = {name: _cells(table.column(old), wanted.decimal) for name, old in asked.items()}
+            known = _known(parquet, names, wanted) if wanted.known else None
     except (pa.ArrowException, UnicodeDecodeError):
         raise DataError(f"{path}: is not a readable Parquet file; write it anew, or as CSV") from None
-    return Contents(names, columns, rows)
+    return Contents(names, columns, rows, known)
+
+
+def _known(parquet: pq.ParquetFile, names: tuple[str, ...], wanted: Wanted) -> NDArray[Any]:
+    """What each row is known by: all cells of the columns that are numbers or texts."""
+    schema = parquet.schema_arrow
+    whole = parquet.read(columns=[stored for stored in schema.names if _readable(schema.field(stored).type)])
+    stored = dict(zip(schema.names, names, strict=True))
+    return digests_of({stored[old]: _cells(whole.column(old), wanted.decimal) for old in whole.column_names})
 
 
 def _check_type(path: Path, name: str, kind: Any) -> None:

@@ -49,4 +49,5 @@ def wanted_of(spec: DataSpec, layouts: tuple[tuple[str, ...], ...] | None = None
         layouts=layouts or ((spec.columns,) if spec.columns else None),
         separator=spec.separator,
         decimal=spec.decimal or ".",
+        known=labelled,
     )

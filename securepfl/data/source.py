@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +24,22 @@ class Source:
     rows: NDArray[np.int64] = field(repr=False)
     unread: tuple[str, ...] = ()
     """Names of columns that were not asked for."""
+    known: NDArray[Any] | None = field(default=None, repr=False)
+    """What each row is known by, [rows], where that was asked for: a digest of all its cells."""
 
     @classmethod
     def of(cls, where: Path | str, contents: Contents) -> Self:
         """All rows of a file, numbered from 1."""
         unread = tuple(name for name in contents.names if name not in contents.columns)
-        return cls(str(where), contents.columns, np.arange(1, contents.rows + 1, dtype=np.int64), unread)
+        return cls(
+            str(where), contents.columns, np.arange(1, contents.rows + 1, dtype=np.int64), unread, contents.known
+        )
 
     def select(self, index: NDArray[np.bool_], where: str | None = None) -> "Source":
         """The rows where `index` [rows] is true, with the numbers they have in the file; `where` renames the place."""
         kept = {name: cells[index] for name, cells in self.columns.items()}
-        return Source(where or self.where, kept, self.rows[index], self.unread)
+        known = None if self.known is None else self.known[index]
+        return Source(where or self.where, kept, self.rows[index], self.unread, known)
 
     def column(self, name: str, role: str) -> "Cells":
         """The cells of one column. Raises DataError where the file has none of this name."""

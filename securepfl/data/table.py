@@ -1,5 +1,6 @@
 """One site's rows as arrays."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ class Table:
     `features` float32 [n, d] in the order of `DataSpec.feature_names`, finite and within the declared limits;
     `labels` as `DataSpec.read_labels` gives them, or None where unlabelled; `patients` texts (dtype object) [n], or
     None; `rows` int64 [n], each row's number in its file; `held_out` bool [n], which rows a declared column tests on,
-    or None. Raises ValueError where shapes differ.
+    or None; `known` digests [n] by which each row is known again, by their kind. Raises ValueError where shapes differ.
     """
 
     site: str
@@ -23,6 +24,7 @@ class Table:
     patients: NDArray[Any] | None = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
     held_out: NDArray[np.bool_] | None = field(default=None, repr=False)
+    known: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2:
@@ -46,4 +48,5 @@ class Table:
             patients=None if self.patients is None else self.patients[index],
             rows=self.rows[index],
             held_out=None if self.held_out is None else self.held_out[index],
+            known={kind: digests[index] for kind, digests in self.known.items()},
         )

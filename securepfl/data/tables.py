@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells
 from securepfl.data.features import complete_rows, features_of
+from securepfl.data.known import digests_of
 from securepfl.data.patients import read_patients
 from securepfl.data.reading import read_columns, wanted_of
 from securepfl.data.schema import DataSpec
@@ -72,9 +73,16 @@ def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
         patients=_patients(source, spec, labelled),
         rows=source.rows,
         held_out=spec.split.held_out(source) if labelled else None,
+        known=_known(source, spec) if labelled else {},
     )
     _check_sides(source.where, table)
     return table
+
+
+def _known(source: Source, spec: DataSpec) -> dict[str, NDArray[Any]]:
+    """By what each row is known again: its features' cells, whatever their ranges, and all cells of the file's row."""
+    features = {name: source.columns[name] for name in (*spec.ranges, *spec.categories)}
+    return {"cells": digests_of(features)} | ({} if source.known is None else {"row": source.known})
 
 
 def _check_sides(where: str, table: Table) -> None:

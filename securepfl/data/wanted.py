@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from securepfl.errors import DataError
 from securepfl.spelling import composed
@@ -19,7 +21,8 @@ class Wanted:
     `columns`: the names to read, None for all; no other column is converted. `needed`: the names that a header must
     hold, which tells the separator. `layouts`: None where a text file's first line is its header; else the lists of
     names that it may follow, told apart by length (none given: columns are named by their number). `separator` and
-    `decimal` are declared, or None and ".". `lenient`: columns of a type that is neither number nor text are left out.
+    `decimal` are declared, or None and ".". `known`: rows are to be known again by all their cells. `lenient`: columns
+    of a type that is neither number nor text are left out.
     """
 
     columns: frozenset[str] | None = None
@@ -28,6 +31,7 @@ class Wanted:
     separator: str | None = None
     decimal: str = "."
     lenient: bool = False
+    known: bool = False
 
     def reads(self, name: str) -> bool:
         """Whether the column is asked for."""
@@ -36,11 +40,14 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """The names of all columns in the file's order, the cells of those asked for, and how many rows there are."""
+    """The names of all columns in the file's order, the cells of those asked for, how many rows there are, and what
+    each row is known by (see known.py), [rows], where that was asked for.
+    """
 
     names: tuple[str, ...]
     columns: "Columns" = field(repr=False)
     rows: int
+    known: NDArray[Any] | None = field(default=None, repr=False)
 
 
 def distinct(path: Path, names: Iterable[str]) -> tuple[str, ...]:

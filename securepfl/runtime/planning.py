@@ -1,6 +1,6 @@
 """What a run needs, from a configuration and tables: a bound federation, its hospitals' rows, and their ledgers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -96,7 +96,10 @@ def beside(data: Path) -> Path:
 
 def known_as(table: Table, earlier: Path | None) -> KnownAs:
     """By what a hospital's training rows are known again, beside the features that train."""
-    return KnownAs(earlier=() if earlier is None else (earlier / f"{table.site}.jsonl",))
+    identities: dict[str, Sequence[bytes]] = {kind: digests.tolist() for kind, digests in table.known.items()}
+    if table.patients is not None:
+        identities["patient"] = [str(patient).encode() for patient in sorted(set(table.patients.tolist()))]
+    return KnownAs(by=identities, earlier=() if earlier is None else (earlier / f"{table.site}.jsonl",))
 
 
 def _check_seed(seed: int | None, ledgers: Path | None) -> None:
