@@ -12,9 +12,11 @@ import msgspec
 import numpy as np
 import pytest
 from forging import opened_by_coordinator, opened_by_hospital, to_hospital
-from parties import close_all, exchange, federation_of, parties, reopened
+from parties import MODEL, close_all, exchange, federation_of, parties, reopened, rows_of
 
-from securepfl.errors import MessageError, ModelError, StorageError
+from securepfl.client.client import Client
+from securepfl.client.run_kind import Simulation
+from securepfl.errors import LedgerError, MessageError, ModelError, StorageError
 from securepfl.privacy.ledger.lines import Reservation, decode_line, split_lines
 from securepfl.privacy.training import dpsgd
 from securepfl.protocol.messages import Contribution, Decline
@@ -52,7 +54,7 @@ def draws(monkeypatch):
 
 def reserved(client):
     """The rounds that the ledger holds as paid for."""
-    lines, _ = split_lines((client.folder / "ledger.jsonl").read_bytes())
+    lines, _ = split_lines(client.ledger.path.read_bytes())
     return [line.round for line in map(decode_line, lines) if isinstance(line, Reservation)]
 
 
@@ -128,10 +130,10 @@ def in_a_fork(do):
 def test_a_forked_process_is_refused_before_it_spends_or_draws(two):
     coordinator, clients = two
     invitation, client = coordinator.invite()[NAME], clients[NAME]
-    size = (client.folder / "ledger.jsonl").stat().st_size
+    size = client.ledger.path.stat().st_size
     assert in_a_fork(lambda: client.contribute(invitation)).startswith("StorageError: alder: this client was opened by")
     assert "StorageError" in in_a_fork(lambda: client.ledger.record("audit", {}))
-    assert (client.folder / "ledger.jsonl").stat().st_size == size
+    assert client.ledger.path.stat().st_size == size
     assert isinstance(opened_by_coordinator(coordinator, client.contribute(invitation)), Contribution)
 
 
@@ -233,3 +235,33 @@ def test_a_coordinator_that_starts_a_round_anew_gets_the_same_bytes_or_none(two,
         with pytest.raises(MessageError):
             client.contribute(to_hospital(coordinator, NAME, asked, **place))
     assert len(draws) == steps and reserved(client) == [1, 2]
+
+
+def test_a_second_folder_of_a_hospital_draws_nothing_in_one_run(draws, tmp_path):
+    """Neither while the first is open nor after it: wherever its folder lies, its rows have one ledger."""
+    coordinator, clients = parties(federation(), tmp_path / "run")
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    client.contribute(invitation)
+
+    def second():
+        return Client(
+            client.federation,
+            NAME,
+            MODEL,
+            rows_of(NAME),
+            client.session.keyring,
+            tmp_path / "second",
+            ledgers=client.ledger.path.parent.parent,
+            device="cpu",
+            simulation=Simulation(),
+        )
+
+    with pytest.raises(LedgerError, match="close it"):
+        second()
+    client.close()
+    clients[NAME] = other = second()
+    tried_out = len(draws)
+    with pytest.raises(MessageError, match="took part from another folder"):
+        other.contribute(invitation)
+    assert len(draws) == tried_out and reserved(other) == [1]
+    close_all(clients)
