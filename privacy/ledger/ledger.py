@@ -210,7 +210,14 @@ class Ledger:
 
         Raises LedgerError for another unit than this ledger's.
         """
-        return self._spent_with(release) > self.budget.epsilon
+        return self.spent_with(release) > self.budget.epsilon
+
+    def spent_with(self, release: AnyRelease) -> float:
+        """Epsilon of all releases and of `release` composed, zero-out, at this session's delta; nothing is written.
+
+        Raises LedgerError for another unit than this ledger's.
+        """
+        return self._history.spent(_composed(self._path, self._history, release))
 
     def least_budget_for(self, release: AnyRelease) -> float:
         """A budget, rounded up to a thousandth, that just holds all that counts and `release`; inf where none does.
@@ -251,7 +258,7 @@ class Ledger:
                 f"{self._path}: round {round}, attempt {attempt} is already reserved in run {run}: "
                 "send the stored message again, or start a new attempt"
             )
-        spent = self._spent_with(release)
+        spent = self.spent_with(release)
         _check_spent(self._path, self._session.site, budget, spent, round)
         self._append(
             Reservation(
@@ -306,9 +313,6 @@ class Ledger:
         if self._history.session is None:
             raise ValueError("ledger has no session: use Ledger.open")
         return self._history.session
-
-    def _spent_with(self, release: AnyRelease) -> float:
-        return self._history.spent(_composed(self._path, self._history, release))
 
     def _common_fields(self, spent: float) -> dict[str, Any]:
         """Of any next line. The signature is put in by _append."""

@@ -14,9 +14,10 @@ from securepfl.privacy.training.unusable import Reason, Unusable
 class TrainingReport:
     """What a round's training looked like. Exact functions of private records: it stays in the hospital.
 
-    clipped_fraction: of the units drawn, those whose gradient was clipped or counted as zero. unusable: how many units
-    (records or patients, once for each step that drew them) counted as zero, by reason (see unusable.Unusable).
-    mean_loss: over records drawn with a finite loss. Both fractions are None where nothing was drawn. mode: see
+    clipped_fraction: of the units drawn, those whose gradient was clipped or counted as zero. shortened_fraction: of
+    those that trained, those whose gradient the clip shortened. unusable: how many units (records or patients, once for
+    each step that drew them) counted as zero, by reason (see unusable.Unusable).
+    mean_loss: over records drawn with a finite loss. All three are None where nothing was drawn. mode: see
     gradients.GradientMode. failed: why training failed altogether, so that noise alone was sent; "" where it did not.
 
     >>> report = TrainingReport(1, clipped_fraction=0.25, mean_loss=0.7, mode="ghost", unusable={"not finite": 2})
@@ -30,6 +31,7 @@ class TrainingReport:
     mode: str
     unusable: Mapping[Reason, int] = field(default_factory=dict)
     failed: str = ""
+    shortened_fraction: float | None = None
 
     @property
     def nonfinite_records(self) -> int:
@@ -67,6 +69,7 @@ class Tally:
         if not self._used and self.unusable.model_error is not None:
             raise ModelError(self.unusable.model_error)
         clipped, refused, finite, loss = self._sums.tolist()
+        trained = self._used - refused
         zero = sum(self.unusable.counts().values())
         self.unusable.add("not finite", int(refused))
         return TrainingReport(
@@ -75,4 +78,5 @@ class Tally:
             mean_loss=loss / finite if finite else None,
             mode=mode,
             unusable=self.unusable.counts(),
+            shortened_fraction=(clipped - refused) / trained if trained else None,
         )

@@ -30,7 +30,7 @@ from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import check_run, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
 from securepfl.client.readings import Readings
-from securepfl.client.records import Loss
+from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.releasing import check_release, recorded
 from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation
@@ -349,10 +349,22 @@ class Client(Readings):
     @property
     def affords_run(self) -> bool:
         """Whether the budget covers all rounds that are left."""
+        return self.spent_after_run <= self.ledger.budget.epsilon
+
+    @property
+    def spent_after_run(self) -> float:
+        """Epsilon of all releases from these data once every round that is left has been trained, at the ledger's
+        delta.
+        """
         rounds = self.federation.rounds - self.round
         if self.ledger.has_reserved(federation=self.session.digest.hex(), round=self.round + 1, attempt=0):
             rounds -= 1
-        return rounds < 1 or not self.ledger.would_exceed(self._parts.training.release(rounds))
+        return self.ledger.spent() if rounds < 1 else self.ledger.spent_with(self._parts.training.release(rounds))
+
+    @property
+    def training_set(self) -> TrainingSet:
+        """The units that train: those of the data set but for what counts as zero. For the hospital's own eyes."""
+        return self._parts.training.training
 
     def personal_model(self) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""

@@ -12,7 +12,16 @@ from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
-from securepfl.report.overall import adjacency_note, interval_text, mean_rows, pooled_note, pooled_title
+from securepfl.report.overall import (
+    UNITS_HEADINGS,
+    UNITS_NOTE,
+    adjacency_note,
+    interval_text,
+    mean_rows,
+    pooled_note,
+    pooled_title,
+    units_rows,
+)
 from securepfl.report.width import fits
 
 _MOST_SIMILAR = 3
@@ -25,10 +34,16 @@ def live_display(console: Console, budgets: Mapping[str, float]) -> Iterator[Obs
     try:
         waiting = Text("hospitals take the model ..." if console.is_terminal else "")
         with Live(waiting, console=console, auto_refresh=False) as live:
-            yield lambda event: live.update(_frame(event, budgets), refresh=True)
+            yield lambda event: _show(live, event, budgets)
     finally:
         if not console.is_terminal:
             console.print()  # rich ends a redirected display without a line break
+
+
+def _show(live: Live, event: RoundEvent, budgets: Mapping[str, float]) -> None:
+    for note in event.notes:
+        live.console.print(Text(f"note: {note}"), soft_wrap=not live.console.is_terminal)
+    live.update(_frame(event, budgets), refresh=True)
 
 
 def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
@@ -36,7 +51,7 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
     for heading in ("hospital", "", "epsilon spent", "budget", "bytes up", "bytes down"):
         table.add_column(heading, justify="left" if heading in ("hospital", "") else "right")
     for name, budget in budgets.items():
-        state = "trained" if name in event.trained else "sat out"
+        state = "" if not event.round else "trained" if name in event.trained else "sat out"
         table.add_row(
             name,
             Text(state, style="green" if state == "trained" else "yellow"),
@@ -62,6 +77,7 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     if metrics:
         wide = _pooled_table(result, " ")
         console.print(wide if fits(console, wide) else _pooled_table(result, "\n"))
+    console.print(_units_table(result))
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
         matrix = _similarity_matrix(result)
@@ -125,6 +141,17 @@ def _headings(result: dict[str, Any]) -> dict[str, str]:
 
 def _cells(found: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:
     return [" / ".join(_number(found[model][metric]) for metric in metrics) for model in MODELS]
+
+
+def _units_table(result: dict[str, Any]) -> Table:
+    unit = next(iter(result["sites"].values()))["privacy"]["unit"]
+    table = Table(title=f"Training {unit}s", title_justify="left", caption=UNITS_NOTE, caption_justify="left")
+    table.add_column("hospital")
+    for heading in UNITS_HEADINGS:
+        table.add_column(heading, justify="right")
+    for name, cells in units_rows(result).items():
+        table.add_row(name, *cells)
+    return table
 
 
 def _privacy_table(result: dict[str, Any]) -> Table:

@@ -21,7 +21,9 @@ def signal_text(signal: float | None) -> str:
 
 @dataclass(frozen=True)
 class RoundEvent:
-    """After each round. `epsilon`, `upload_bytes` and `download_bytes` are running totals by hospital."""
+    """Before the first round (0), and after each. `epsilon`, `upload_bytes` and `download_bytes` are running totals by
+    hospital; `notes` is what must be known by now.
+    """
 
     round: int
     rounds: int
@@ -29,9 +31,25 @@ class RoundEvent:
     epsilon: Mapping[str, float]
     upload_bytes: Mapping[str, int]
     download_bytes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 Observer = Callable[[RoundEvent], None]
+
+
+@dataclass(frozen=True)
+class TrainingUnits:
+    """A hospital's records or patients: those `declared`, those that train (`used`), those `cut` as beyond the declared
+    number, zeros in the place of absent ones (`padded`), those that count as zero (`unusable`), and the `largest`
+    number of records of one.
+    """
+
+    declared: int
+    used: int
+    cut: int
+    padded: int
+    unusable: int
+    largest: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class SiteOutcome:
     """
 
     train: int
+    units: TrainingUnits
     test: int
     test_units: int
     patients_named: bool

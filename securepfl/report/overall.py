@@ -37,6 +37,24 @@ def adjacency_note(result: dict[str, Any]) -> str:
     )
 
 
+UNITS_HEADINGS = ("declared", "used", "cut", "padded", "most records\nof one", "clipped")
+UNITS_NOTE = (
+    "Declared: what the hospital publicly counts as. More are cut, for fewer zeros stand. Clipped: the share of units "
+    "whose gradient the clip shortened, in the mean of rounds."
+)
+
+
+def units_rows(result: dict[str, Any]) -> dict[str, list[str]]:
+    """Each hospital's training units, under UNITS_HEADINGS."""
+    return {
+        name: [
+            *(f"{site['units'][key]:,}" for key in ("declared", "used", "cut", "padded", "largest")),
+            "-" if site["clipped_fraction"] is None else f"{site['clipped_fraction']:.0%}",
+        ]
+        for name, site in result["sites"].items()
+    }
+
+
 def pooled_note(result: dict[str, Any]) -> str:
     """How these figures differ from the means."""
     unit = result["intervals"]["over"].removeprefix("test ")

@@ -5,7 +5,16 @@ from typing import Any
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, signal_text
-from securepfl.report.overall import adjacency_note, interval_text, mean_rows, pooled_note, pooled_title
+from securepfl.report.overall import (
+    UNITS_HEADINGS,
+    UNITS_NOTE,
+    adjacency_note,
+    interval_text,
+    mean_rows,
+    pooled_note,
+    pooled_title,
+    units_rows,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --muted: #777; }
@@ -30,6 +39,8 @@ def page_of(result: dict[str, Any]) -> str:
         "<h2>Test metrics</h2>",
         _metrics(result),
         _pooled(result),
+        "<h2>Training units</h2>",
+        _units(result),
         "<h2>Privacy</h2>",
         _privacy(result),
         _similarity(result),
@@ -96,6 +107,11 @@ def _pooled(result: dict[str, Any]) -> str:
 
 def _verdict(result: dict[str, Any]) -> str:
     return "".join(f"<p><strong>{escape(finding['line'])}</strong></p>" for finding in result["verdict"])
+
+
+def _units(result: dict[str, Any]) -> str:
+    rows = [[name, *cells] for name, cells in units_rows(result).items()]
+    return f"{_table(['hospital', *UNITS_HEADINGS], rows)}<p>{UNITS_NOTE}</p>"
 
 
 def _privacy(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """result.json: the record of a run, whose names are a contract (DESIGN, Command line)."""
 
+import dataclasses
 from importlib.metadata import version
 from typing import Any
 
@@ -97,6 +98,7 @@ def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
             "epsilon_replace_one": site.epsilon_replace_one,
             "budget": site.budget,
         },
+        "units": dataclasses.asdict(site.units),
         "clipped_fraction": site.clipped_fraction,
         "sat_out": list(site.sat_out),
         "similarity": dict(site.similarity),

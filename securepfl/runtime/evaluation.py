@@ -1,6 +1,7 @@
 """The outcome of a whole run, from its parties and the hospitals' rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -8,17 +9,21 @@ from securepfl.client.client import Client
 from securepfl.client.parts import BuildModel
 from securepfl.data.table import Table
 from securepfl.privacy.accounting.events import Unit
-from securepfl.report.outcome import Communication, Outcome, RoundEvent, SiteOutcome
+from securepfl.report.outcome import Communication, Outcome, RoundEvent, SiteOutcome, TrainingUnits
 from securepfl.runtime.hospital import Hospital, labels_of
-from securepfl.runtime.judging import Tested, scores_of, tested_models
+from securepfl.runtime.judging import Judged, judged_models, scores_of
 from securepfl.runtime.local import SimulatedRun, noise_key
+from securepfl.settings.auto import clip_by_rule
 from securepfl.settings.federation import Federation
 from securepfl.tasks.resampling import Scored
 from securepfl.tasks.task import Task
 
+_MOST_CLIPPED: Final = 0.9
+"""Of a hospital's units: where the clip shortens more, a note says what to do."""
 
-def event_of(run: SimulatedRun) -> RoundEvent:
-    """What to show after a round."""
+
+def event_of(run: SimulatedRun, notes: Sequence[str] = ()) -> RoundEvent:
+    """What to show before the first round and after each."""
     clients = run.clients
     return RoundEvent(
         round=run.round,
@@ -27,6 +32,7 @@ def event_of(run: SimulatedRun) -> RoundEvent:
         epsilon={name: client.ledger.spent() for name, client in clients.items()},
         upload_bytes=dict(run.traffic.upload),
         download_bytes=dict(run.traffic.download),
+        notes=tuple(notes),
     )
 
 
@@ -39,14 +45,14 @@ def outcome_of(
 ) -> Outcome:
     """Evaluate a finished simulation at every hospital."""
     seconds = run.seconds
-    tested = {
-        name: tested_models(client, hospitals[name], build_model, noise_key(seed))
+    judged = {
+        name: judged_models(client, hospitals[name], build_model, noise_key(seed))
         for name, client in run.clients.items()
     }
     task = next(iter(run.clients.values())).task
-    scores, pooled = scores_of(task, tested)
+    scores, pooled = scores_of(task, judged)
     return Outcome(
-        sites={name: _site(run, name, hospitals[name], tested[name], scores[name]) for name in tested},
+        sites={name: _site(run, name, hospitals[name], judged[name], scores[name]) for name in judged},
         pooled=pooled,
         communication=_communication(federation, run),
         seconds=seconds,
@@ -74,15 +80,16 @@ def _communication(federation: Federation, run: SimulatedRun) -> Communication:
 
 
 def _site(
-    run: SimulatedRun, name: str, hospital: Hospital, tested: Tested, scores: Mapping[str, Scored]
+    run: SimulatedRun, name: str, hospital: Hospital, judged: Judged, scores: Mapping[str, Scored]
 ) -> SiteOutcome:
     client, clipped = run.clients[name], run.clipped.get(name, [])
     return SiteOutcome(
         train=len(hospital.train),
+        units=_units(client),
         test=len(hospital.test),
-        test_units=tested.unit_count,
+        test_units=judged.unit_count,
         patients_named=hospital.test.patients is not None,
-        point=tested.point,
+        point=judged.points["personalised"],
         scores=scores,
         epsilon=client.ledger.spent(),
         epsilon_replace_one=client.ledger.spent_replace_one(),
@@ -93,8 +100,39 @@ def _site(
         signal=client.signal,
         neighbours=tuple(sorted(client.neighbours)),
         coupled_rounds=client.coupled_rounds,
-        notes=(*_row_notes(hospital, client.task, client.federation.privacy.unit), *_budget_notes(client)),
+        notes=(
+            *_row_notes(hospital, client.task, client.federation.privacy.unit),
+            *client.scan.notes,
+            *_clip_notes(client.federation, clipped),
+            *_budget_notes(client),
+        ),
     )
+
+
+def _units(client: Client) -> TrainingUnits:
+    scan = client.scan
+    unusable = sum(kind.units for kind in scan.unusable)
+    return TrainingUnits(scan.declared, scan.used, scan.cut, scan.padded, unusable, scan.largest)
+
+
+def _clip_notes(federation: Federation, clipped: Sequence[float]) -> list[str]:
+    """What a clip that shortens nearly everybody, or nobody, means. `clipped`: the fraction in each round."""
+    if not clipped:
+        return []
+    mean, ruled = sum(clipped) / len(clipped), clip_by_rule(federation)
+    if mean > _MOST_CLIPPED:
+        mend = (
+            "[data.ranges] or prevalence may not be what these data have"
+            if ruled
+            else 'raise [privacy] clip and lower [training] learning_rate as much, or leave both to "auto"'
+        )
+        return [f"the clip shortened over {_MOST_CLIPPED:.0%} of its units, which loses most of what they say: {mend}"]
+    if mean == 0 and not ruled:
+        return [
+            "the clip shortened none of its units, and noise grows with it: lower [privacy] clip, or leave it to "
+            '"auto" (this count is private: between real hospitals choose by declared facts alone)'
+        ]
+    return []
 
 
 def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:

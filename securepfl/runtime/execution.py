@@ -19,6 +19,7 @@ from securepfl.runtime.evaluation import event_of, outcome_of
 from securepfl.runtime.hospital import dataset_of
 from securepfl.runtime.local import SimulatedRun, simulate
 from securepfl.runtime.planning import Plan
+from securepfl.runtime.spending import used_up, uses_up
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import new_folder, storage_error, write_bytes, write_json
@@ -102,6 +103,7 @@ def _result(plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None) -
     """result.json's content."""
     partition = _partition_of(plan)
     told = [f"{name}: {note}" for name, client in run.clients.items() for note in client.ledger_notes]
+    told += [] if plan.throwaway else used_up(run.clients)
     return result_of(plan.federation, outcome) | {
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},
         "notes": notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told)),
@@ -129,6 +131,10 @@ def _rounds(
     with ExitStack() as stack:
         with display({name: federation.budget_of(name) for name in federation.roster}) as show:
 
+            def begin(run: SimulatedRun) -> None:
+                with _noted(failures):
+                    show(event_of(run, [] if plan.throwaway else uses_up(run.clients)))
+
             def observe(run: SimulatedRun) -> None:
                 with _noted(failures):
                     show(event_of(run))
@@ -146,6 +152,7 @@ def _rounds(
                     coordinator_folder=folder / "coordinator",
                     seed=seed,
                     device=device,
+                    begin=begin,
                     observe=observe,
                 )
             )

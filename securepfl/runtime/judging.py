@@ -14,11 +14,11 @@ from torch import nn
 from securepfl.client.client import Client
 from securepfl.client.parts import BuildModel
 from securepfl.client.training import dp_settings
-from securepfl.data.table import Table
 from securepfl.privacy.training.dpsgd import train_private
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import MODELS
-from securepfl.runtime.hospital import Hospital, dataset_of, labels_of
+from securepfl.runtime.hospital import Hospital, labels_of
+from securepfl.settings.auto import alone_at
 from securepfl.settings.binding import initial_model
 from securepfl.tasks.prediction import predict
 from securepfl.tasks.resampling import Scored, resample_count, resampled, score_resampled
@@ -26,7 +26,7 @@ from securepfl.tasks.task import OperatingPoint, Predictions, Task
 
 
 @dataclass(frozen=True)
-class Tested:
+class Judged:
     """One hospital's test rows and what each model says of them; None for a model that there is not.
 
     `units` [n] tells whose row it is: the patient's where they are named, else its own. `points` are the models'
@@ -49,20 +49,21 @@ class Tested:
         return len(np.unique(self.units))
 
 
-def tested_models(client: Client, hospital: Hospital, build_model: BuildModel, key: bytes | None) -> Tested:
+def judged_models(client: Client, hospital: Hospital, build_model: BuildModel, key: bytes | None) -> Judged:
     """What the four models say of the hospital's test rows.
 
-    The local model trains on the hospital's rows with as many noisy steps, of the same noise, as the client
-    took; in a real deployment that would be a second release from the same rows.
+    The local model trains on the hospital's rows with as many noisy steps, of the same noise, as the client took, at
+    the learning rate of the rule for a hospital alone, where the federation's is the rule's for all. In a real
+    deployment that would be a second release from the same rows.
     """
     models = {
         "personalised": client.personal_model(),
         "shared": client.shared_model(),
-        "local": _local_model(client, hospital.train, build_model, key),
+        "local": _local_model(client, build_model, key),
     }
     task, test, federation = client.task, hospital.test, client.federation
     said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}
-    return Tested(
+    return Judged(
         labels=labels_of(test),
         units=np.arange(len(test)) if test.patients is None else test.patients.astype(str),
         points={
@@ -75,24 +76,24 @@ def tested_models(client: Client, hospital: Hospital, build_model: BuildModel, k
     )
 
 
-def scores_of(task: Task, tested: Mapping[str, Tested]) -> tuple[dict[str, dict[str, Scored]], dict[str, Scored]]:
+def scores_of(task: Task, judged: Mapping[str, Judged]) -> tuple[dict[str, dict[str, Scored]], dict[str, Scored]]:
     """Every model's metrics at every hospital, and over all hospitals' test rows together, all on the same resamples.
 
     Units are drawn within each hospital, so a resample has as many of each as there are.
     """
-    resamples = resample_count(sum(len(one.labels) for one in tested.values()))
-    weights = {name: resampled(name, one.units, resamples) for name, one in tested.items()}
+    resamples = resample_count(sum(len(one.labels) for one in judged.values()))
+    weights = {name: resampled(name, one.units, resamples) for name, one in judged.items()}
     sites = {
         name: {model: _scored(task, {name: one}, model, weights[name]) for model in MODELS}
-        for name, one in tested.items()
+        for name, one in judged.items()
     }
     everyone = np.concatenate(list(weights.values()), axis=1)
-    return sites, {model: _scored(task, tested, model, everyone) for model in MODELS}
+    return sites, {model: _scored(task, judged, model, everyone) for model in MODELS}
 
 
-def _scored(task: Task, tested: Mapping[str, Tested], model: str, weights: NDArray[np.float64]) -> Scored:
+def _scored(task: Task, judged: Mapping[str, Judged], model: str, weights: NDArray[np.float64]) -> Scored:
     """One model's metrics on the test rows of some hospitals, one after the other, each at its own operating point."""
-    said = [(one.predictions[model], one) for one in tested.values()]
+    said = [(one.predictions[model], one) for one in judged.values()]
     known = [(predictions, one) for predictions, one in said if predictions is not None]
     if len(known) < len(said):
         return Scored({metric.name: np.full(len(weights), np.nan) for metric in task.metrics})
@@ -105,22 +106,24 @@ def _scored(task: Task, tested: Mapping[str, Tested], model: str, weights: NDArr
     )
 
 
-def _local_model(client: Client, train: Table, build_model: BuildModel, key: bytes | None) -> nn.Module:
-    federation = client.federation
+def _local_model(client: Client, build_model: BuildModel, key: bytes | None) -> nn.Module:
     # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
-    model = initial_model(build_model, federation.changed("model", adapters=None), client.name, alone=True)
-    rounds, unit = federation.rounds - len(client.sat_out), federation.privacy.unit
+    federation = alone_at(client.federation.changed("model", adapters=None), client.name)
+    model, units = initial_model(build_model, federation, client.name, alone=True), client.training_set
+    rounds = federation.rounds - len(client.sat_out)
     if rounds:
         train_private(
             model,
-            dataset_of(train, unit),
+            units.dataset,
             client.task.loss,
             dp_settings(federation, client.units, steps=rounds * federation.training.steps),
             noise=_stream(key, client.name, "local noise"),
             sampling=_stream(key, client.name, "local sampling"),
             device=client.device,
             units=client.units,
-            unit=unit,
+            unit=units.unit,
+            collate=units.collate,
+            skipped=units.skipped,
         )
     return model
 

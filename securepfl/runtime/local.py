@@ -51,8 +51,8 @@ class SimulatedRun:
         """After a round: what its training counted."""
         for name, client in self.clients.items():
             report = None if self.round in client.sat_out else client.last_training
-            if report is not None and report.clipped_fraction is not None:
-                self.clipped.setdefault(name, []).append(report.clipped_fraction)
+            if report is not None and report.shortened_fraction is not None:
+                self.clipped.setdefault(name, []).append(report.shortened_fraction)
 
     @property
     def round(self) -> int:
@@ -132,13 +132,14 @@ def simulate(
     loss: Loss | None = None,
     task: str | Task | None = None,
     physical_batch: int = PHYSICAL_BATCH,
+    begin: Callable[[SimulatedRun], None] = lambda run: None,
     observe: Callable[[SimulatedRun], None] = lambda run: None,
 ) -> Iterator[SimulatedRun]:
     """Run a bound federation to its last round and yield its parties, which are closed afterwards.
 
     `training` holds each hospital's DataLoader or Dataset. State lies in `folder`/NAME; `ledgers`/NAME.jsonl
     (default: `folder`/NAME/ledger.jsonl) outlive the run. The coordinator's state lies in `coordinator_folder`, None
-    keeps it in memory. `observe` is called after every round. `loss`, `task` and
+    keeps it in memory. `begin` is called before the first round, `observe` after every one. `loss`, `task` and
     `physical_batch`: as in Client. With `seed`, noise, rounding and support repeat: for simulation only, since whoever
     knows the seed can subtract the noise.
 
@@ -188,6 +189,7 @@ def simulate(
             )
         run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), started)
         _check_budgets(federation, clients)
+        begin(run)
         for _ in range(federation.rounds):
             exchange(run)
             run.note_clipped()

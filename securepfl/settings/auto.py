@@ -96,6 +96,26 @@ def choice_of(federation: "Federation") -> Choice:
     return choose(facts or _unknown(federation), given)
 
 
+def alone_at(federation: "Federation", site: str) -> "Federation":
+    """A copy with the learning rate that the rule gives `site` alone, where the rule chose that of all hospitals.
+
+    What trains alone has more noise in a step than a mean over hospitals: at their rate it would be worse than it is.
+    """
+    free: tuple[AutoKey, ...] = ("training.learning_rate",)
+    whole = federation.replace(auto=free)
+    if federation.shares_noise or choice_of(whole).learning_rate != federation.training.learning_rate:
+        return federation
+    alone = whole.replace(sites={site: federation.sites[site]})
+    return federation.changed("training", learning_rate=choice_of(alone).learning_rate)
+
+
+def clip_by_rule(federation: "Federation") -> bool:
+    """Whether the clip is the rule's, from declared ranges and prevalence, rather than somebody's own."""
+    free: tuple[AutoKey, ...] = ("privacy.clip",)
+    known = facts_of(federation) is not None
+    return known and choice_of(federation.replace(auto=free)).clip == federation.privacy.clip
+
+
 def facts_of(federation: "Federation") -> Facts | None:
     """What the rule may know, all of it declared; None where a row's size isn't. Raises ConfigError without units."""
     spec, kind = federation.data_spec, federation.model.kind

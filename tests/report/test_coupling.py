@@ -5,7 +5,7 @@ from dataclasses import replace
 from parties import federation_of
 
 from securepfl.report.coupling import never_coupled
-from securepfl.report.outcome import SiteOutcome
+from securepfl.report.outcome import SiteOutcome, TrainingUnits
 from securepfl.settings.idle import idle_settings
 
 NAMES = ("alder", "birch", "cedar", "damson")
@@ -15,6 +15,7 @@ ON = {"rounds": 5, "similarity": {"every": 1}, "coupling": {"strength": 0.5}}
 def site(signal=9.0, row=NAMES[1:], neighbours=(), coupled=0):
     return SiteOutcome(
         train=10,
+        units=TrainingUnits(declared=10, used=10, cut=0, padded=0, unusable=0, largest=1),
         test=5,
         test_units=5,
         patients_named=False,

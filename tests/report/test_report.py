@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from securepfl.report.console import closing_output, live_display
-from securepfl.report.outcome import MODELS, Communication, Outcome, RoundEvent, SiteOutcome
+from securepfl.report.outcome import MODELS, Communication, Outcome, RoundEvent, SiteOutcome, TrainingUnits
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.tasks.binary import BINARY
@@ -28,6 +28,7 @@ def scored(accuracy, auroc):
 def site(accuracy, auroc, **changes):
     values = {
         "train": 10,
+        "units": TrainingUnits(declared=12, used=9, cut=0, padded=2, unusable=1, largest=4),
         "test": 5,
         "test_units": 5,
         "patients_named": False,
@@ -125,7 +126,7 @@ def test_no_name_and_no_figure_is_broken_on_a_terminal(width, hospitals):
     lines = text.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= width
     first = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    tables = 4 if width == 140 else 6  # metrics together or one by one, privacy, similarity, coupling
+    tables = 5 if width == 140 else 7  # metrics together or one by one, units, privacy, similarity, coupling
     metrics = {word for metric in BINARY.metrics for word in (metric.title, *metric.title.split())}
     assert all(first.count(name) == tables for name in names)
     assert set(first) <= {*names, *metrics, "mean", "mean by records", ""}

@@ -7,7 +7,7 @@ import pytest
 from parties import federation_of
 
 from securepfl.report.gain import Gain
-from securepfl.report.outcome import Communication, Outcome, SiteOutcome
+from securepfl.report.outcome import Communication, Outcome, SiteOutcome, TrainingUnits
 from securepfl.report.result import result_of
 from securepfl.report.verdict import verdict_of
 from securepfl.tasks.binary import BINARY
@@ -29,6 +29,7 @@ def scored(value, spread=0.0, task=BINARY):
 def site(personalised=0.8, shared=0.7, local=0.6, majority=0.5, spread=0.02, test=50, task=BINARY, **changes):
     values = {
         "train": 10,
+        "units": TrainingUnits(declared=12, used=9, cut=0, padded=2, unusable=1, largest=4),
         "test": test,
         "test_units": test,
         "patients_named": True,

@@ -4,7 +4,7 @@ import pytest
 
 from securepfl import Federation
 from securepfl.errors import ConfigError
-from securepfl.settings.auto import choice_of, chosen, facts_of
+from securepfl.settings.auto import alone_at, choice_of, chosen, clip_by_rule, facts_of
 
 SITES = {"north": {"units": 200}, "south": {"units": 100}, "west": {"units": 100}}
 DATA = {
@@ -84,3 +84,25 @@ def test_every_task_has_a_choice_without_prevalence(model, labels):
     plain = {key: value for key, value in DATA.items() if key != "prevalence"}
     ready = chosen(federation(model={"kind": "logistic", "task": model}, data={**plain, **labels}))
     assert ready.training.learning_rate > 0
+
+
+def test_a_hospital_alone_takes_the_rate_that_the_rule_gives_it_and_nothing_else_changes():
+    """Its noise is that of one hospital: so a comparison with it is fair."""
+    ready = chosen(federation())
+    alone = alone_at(ready, "west")
+    one = Federation.from_mapping({"model": {"kind": "logistic"}, "sites": {"west": SITES["west"]}, "data": DATA})
+    same = one.changed("privacy", clip=ready.privacy.clip).replace(rounds=ready.rounds)
+    free = same.replace(auto=("training.learning_rate",))
+    assert alone.training.learning_rate == choice_of(free).learning_rate < ready.training.learning_rate
+    assert alone.changed("training", learning_rate=ready.training.learning_rate) == ready
+
+
+def test_a_rate_that_somebody_set_is_everybodys():
+    ready = chosen(federation(training={"learning_rate": 0.123}))
+    assert alone_at(ready, "west") == ready
+
+
+def test_a_clip_of_the_rules_is_told_from_somebodys_own():
+    assert clip_by_rule(chosen(federation()))
+    assert not clip_by_rule(chosen(federation(privacy={"clip": 0.5})))
+    assert not clip_by_rule(chosen(federation(model={"kind": "own", "personal": []}, data=None)))
