@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from securepfl.client.agreeing import RECORD, Record
+from securepfl.client.contents import Contents
 from securepfl.client.identities import KnownAs, identities_of
 from securepfl.client.records import TrainingSet
 from securepfl.client.round import Session
@@ -93,7 +94,9 @@ class Books:
         default = folder / THROWAWAY if kind == "seeded" and folder is not None else ledgers_place()
         return cls(Registry(place or default, name), kind, folder)
 
-    def rows_of(self, records: TrainingSet, data_set: str | KnownAs | None, federation: Federation) -> Rows:
+    def rows_of(
+        self, records: TrainingSet, contents: Contents, data_set: str | KnownAs | None, federation: Federation
+    ) -> Rows:
         """The training records, with the id of their data set: `data_set`, else `[data] id`, else that of a ledger
         which an earlier version kept beside the data, the registry or the run's state: it is taken over here.
 
@@ -101,7 +104,7 @@ class Books:
         """
         spec = federation.data_spec
         known_as = KnownAs.of(data_set, None if spec is None else spec.id)
-        identities = identities_of(records, known_as, self.registry.site)
+        identities = identities_of(records, contents, known_as, self.registry.site)
         declared = known_as.id
         earlier = [*known_as.earlier, self.registry.folder.parent / f"{self.registry.site}.jsonl"]
         if self.folder is not None:

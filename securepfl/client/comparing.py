@@ -27,8 +27,7 @@ class Compared:
     """What a hospital compares: `vector` [m], and the known noise in it, which nobody else can take off.
 
     It travels scaled so that products give the cosine between signals; where the signal does not pass the gate, as
-    zero. Others learn debiased cosines and norms; from few coordinates they can work out how much noise there was, and
-    so how many rows (docs/threat-model.md).
+    zero. Others learn debiased cosines and norms; the noise in them follows from the declared units.
     """
 
     vector: NDArray[np.float64]

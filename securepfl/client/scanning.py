@@ -88,24 +88,24 @@ class _Scanning:
     probe: Probe
     contents: Contents = field(default_factory=Contents)
     faults: dict[int, tuple[Reason, Exception, str]] = field(default_factory=dict)
+    seen: int = 0
     output: Shape | None = None
     feature_type: torch.dtype | None = None
 
     def window(self, places: list[int], *, evaluated: bool) -> None:
         """Look at some units. Raises where none of the first can be used: then the whole will not be better."""
-        first = not self.faults and not self.contents.units
+        first = not self.faults and not self.seen
         held = self._read(places)
         batches = list(self._batches(Items(held, self.records.unit, self.records.collate), list(held)))
         for batch in batches:
             self._look(batch)
         items = self._items({place: item for place, item in held.items() if place not in self.faults})
-        if self._own_collate:
-            batches = [items.batch([place]) for place in items.held]
-        for batch in batches:
-            self.contents.add(batch)
+        for place, item in held.items():
+            self.contents.add(place, item, self.records.unit)
         self._run(items, evaluated)
         if first and all(place in self.faults for place in places):
             raise self._worst(len(places))
+        self.seen += len(places)
 
     def finish(self) -> None:
         """Look closely at those that differ most: they are read again."""

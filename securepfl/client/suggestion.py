@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.candidates import Candidate, Choice, candidates_for
 from securepfl.client.charging import Books
+from securepfl.client.contents import contents_of
 from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
 from securepfl.client.parts import BuildModel
@@ -135,7 +136,7 @@ def suggest_partition(
         return ledger_terms(federation, name, named, kind_of(simulation), units)
 
     books = Books.of(ledgers, name, simulation)
-    rows = books.rows_of(records, data_set, federation)
+    rows = books.rows_of(records, contents_of(records, range(records.found)), data_set, federation)
     path, named = books.ledger_of(rows)
     Ledger.check(path, terms_of(named), signer, selection)
     for model in {id(part.model): part.model for part in parts}.values():

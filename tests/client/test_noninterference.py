@@ -180,7 +180,7 @@ def asked(monkeypatch, folder, world):
     rows = world(UNITS)
     with warnings.catch_warnings(action="ignore"):
         found = suggest_partition(
-            federation, WHO, Picky, rows, IDENTITY, folder / "ledger.jsonl", epsilon=1.0, simulation=Simulation(KEY)
+            federation, WHO, Picky, rows, IDENTITY, ledgers=folder, epsilon=1.0, simulation=Simulation(KEY)
         )
     (ledger,) = folder.rglob("*.jsonl")
     return repr(found), [sorted(json.loads(line)) for line in ledger.read_text().splitlines()]

@@ -340,7 +340,7 @@ def test_sample_counts_are_in_nobodys_view(tmp_path, monkeypatch, view):
         monkeypatch.setattr("parties.rows_of", lambda name, count=count: rows_of(name, count))
         coordinator, clients = parties(federation_of(names=FIVE), tmp_path / str(count))
         seen = one_round(coordinator, clients)
-        assert clients[WATCHED].units == count
+        assert (clients[WATCHED].units, clients[WATCHED].scan.found) == (40, count)
         bodies = {"coordinator": seen.coordinator, "another hospital": seen.curious}.get(
             view, seen.coordinator + seen.curious
         )
