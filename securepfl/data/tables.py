@@ -31,10 +31,17 @@ def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
     """Each site's table, sorted by site: from one file with a site column, or a folder with one file a site.
 
     A table is empty where no row of it is complete. Raises DataError naming the file, and the column and row where
-    there is one; and for two hospitals whose names look alike or whose tables are equal.
+    there is one, of every hospital at once; and for two hospitals whose names look alike or whose tables are equal.
     """
     sources = site_sources(path, spec)
-    tables = {site: _table(site, sources[site], spec, labelled=True) for site in sorted(sources)}
+    tables, problems = {}, []
+    for site in sorted(sources):
+        try:
+            tables[site] = _table(site, sources[site], spec, labelled=True)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
     check_different(path, tables)
     return tables
 

@@ -217,6 +217,14 @@ def test_another_random_state_gives_another_split():
     assert set(one.rows) != set(other.rows)
 
 
+def test_what_is_wrong_at_several_hospitals_is_told_at_once(tmp_path: Path):
+    path = write(tmp_path / "all.csv", "hospital,age,sick", "a,x,1", "b,50,1", "c,50,7")
+    message = refusal(path, declare())
+    assert "site a: column `age`, row 1: holds text" in message
+    assert "site c: column `sick`, row 3: label `7` is neither" in message
+    assert "site b" not in message
+
+
 def test_a_single_row_trains_or_tests():
     train, test = split_table(cohort(1), Split(method="stratified"))
     assert (len(train), len(test)) == (1, 0)
