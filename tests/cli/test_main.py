@@ -10,6 +10,7 @@ from securepfl.cli.main import COMMANDS, cli
 
 HEAVY = ("torch", "opacus", "tenseal", "numpy", "scipy", "pyarrow", "cryptography", "msgspec", "rich")
 USAGES = {
+    "plan": "CONFIG",
     "run": "[CONFIG]",
     "route": "RUN",
     "suggest": "CONFIG",

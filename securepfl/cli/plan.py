@@ -1,0 +1,45 @@
+"""`securepfl plan`."""
+
+from pathlib import Path
+
+import click
+
+from securepfl.cli.options import EXISTING
+from securepfl.cli.output import say_json
+
+
+@click.command()
+@click.argument("config", type=EXISTING)
+@click.option("--epsilon", type=float, help="In place of the file's.")
+@click.option(
+    "--auroc",
+    type=float,
+    default=0.85,
+    show_default=True,
+    help="What the model would reach without privacy, from the literature: the forecast starts from it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+def plan(config: Path, epsilon: float | None, auroc: float, as_json: bool) -> None:
+    """What a run of CONFIG will do, what its epsilon can be expected to buy, and what it spends.
+
+    From what CONFIG declares: no row is read, and nothing is spent.
+    """
+    import msgspec
+
+    from securepfl.cli.consoles import tables
+    from securepfl.errors import ConfigError
+    from securepfl.report.plan import print_plan
+    from securepfl.settings.federation import Federation
+    from securepfl.settings.plan import plan_of
+
+    federation = Federation.read(config)
+    if epsilon is not None:
+        federation = federation.changed("privacy", epsilon=epsilon)
+    try:
+        found = plan_of(federation, auroc)
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}") from None
+    if as_json:
+        say_json(msgspec.to_builtins(found))
+    else:
+        print_plan(tables(), found)

@@ -1,0 +1,283 @@
+"""What a federation will do and can be expected to reach, from declarations alone: no row is read, nothing spent."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from securepfl.errors import ConfigError
+from securepfl.learning.declared.facts import Facts, Share
+from securepfl.learning.declared.forecast import ASSUMED_AUROC, Forecast, forecast
+from securepfl.learning.declared.rule import Choice, Given, choose
+from securepfl.learning.declared.wrong import WRONG, Wrong
+from securepfl.privacy.accounting.gaussian import epsilon_of, mu_of
+from securepfl.settings.auto import AutoKey, choice_of, chosen, columns_of, facts_of
+from securepfl.settings.federation import Federation
+from securepfl.settings.roster import check_declared, check_roster
+
+EPSILONS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Of the curve, beside the federation's own."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number that the run will use, what the rule would choose, whether it did, and why that one."""
+
+    key: str
+    value: float
+    by_rule: bool
+    rule: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """The AUROC to expect at an epsilon."""
+
+    epsilon: float
+    expected: Forecast
+
+
+@dataclass(frozen=True)
+class Change:
+    """What another declaration would change: the AUROC to expect then, where there is a forecast, and a sentence."""
+
+    what: str
+    expected: Forecast | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class HospitalPlan:
+    """A hospital's declared part: its share of the mean, the threshold of its model (None: several
+    outputs, or none declared), the noise of a step over the clip
+    (None: shared noise), what the run costs it, its budget, and what a further full-batch run may cost after it, in a
+    ledger without earlier lines (None: batches are drawn, so only the ledger can tell).
+    """
+
+    units: int
+    share: float
+    threshold: float | None
+    sample_rate: float
+    noise_multiplier: float | None
+    epsilon: float
+    budget: float
+    left: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that `securepfl plan` says. `expected` and `curve` are empty for a regression, which has no AUROC."""
+
+    name: str
+    unit: str
+    model: str
+    features: int
+    units: int
+    epsilon: float
+    delta: float
+    settings: tuple[Setting, ...]
+    personal: str
+    assumed_auroc: float
+    expected: Forecast | None
+    curve: tuple[Point, ...]
+    changes: tuple[Change, ...]
+    wrong: tuple[Wrong, ...]
+    hospitals: Mapping[str, HospitalPlan]
+    notes: tuple[str, ...]
+
+
+def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
+    """The plan; `auroc` is what the model would reach without privacy, a guess from the literature.
+
+    Raises ConfigError where units, `[sites]` or `[data]` are missing, the model is the pipeline's own, or `auroc` says
+    nothing.
+    """
+    facts = _checked(federation)
+    spec = federation.data_spec
+    choice, ready = choice_of(federation), chosen(federation)
+    linear = facts if spec is None else replace(facts, row=columns_of(spec).row)
+    predicted = ready.model.task != "regression"
+    try:
+        expected = forecast(linear, auroc) if predicted else None
+    except ValueError as error:
+        raise ConfigError(f"--auroc: {error}") from None
+    return RunPlan(
+        name=federation.name,
+        unit=federation.privacy.unit,
+        model=federation.model.kind,
+        features=0 if spec is None else len(spec.feature_names),
+        units=facts.units,
+        epsilon=federation.privacy.epsilon,
+        delta=federation.privacy.delta,
+        settings=tuple(_settings(ready, facts, federation.auto)),
+        personal=_personal(ready),
+        assumed_auroc=auroc,
+        expected=expected,
+        curve=tuple(_curve(ready, linear, auroc)) if predicted else (),
+        changes=tuple(_changes(federation, linear, choice, auroc if predicted else None)),
+        wrong=WRONG,
+        hospitals={name: _hospital(ready, facts, choice, name, share) for name, share in _shares(ready, facts)},
+        notes=tuple(_notes(ready, choice)),
+    )
+
+
+def _checked(federation: Federation) -> Facts:
+    if federation.model.kind == "own":
+        raise ConfigError(
+            '[model] kind = "own": a plan needs to know the model; use "mlp" or "logistic" (an own model trains with '
+            "clip 1, learning rate 1 and 10 rounds unless you set them)"
+        )
+    if federation.data is None:
+        raise ConfigError("no [data] table; a plan rests on what it declares: label, ranges and categories")
+    files = federation.data.get("files") or {}
+    missing = sorted(set(files) - set(federation.sites))
+    if not federation.sites or missing:
+        name = missing[0] if missing else "NAME"
+        raise ConfigError(f"no [sites.{name}] table; declare units = N for every hospital that is to take part")
+    check_roster(sorted(federation.sites), federation.minimum)
+    check_declared(federation.sites, federation.privacy.unit)
+    facts = facts_of(federation)
+    if facts is None:
+        raise ConfigError("no [data] table; a plan rests on what it declares: label, ranges and categories")
+    return facts
+
+
+def _shares(federation: Federation, facts: Facts) -> Iterator[tuple[str, Share]]:
+    return zip(federation.sites, facts.hospitals, strict=True)
+
+
+def _settings(ready: Federation, facts: Facts, auto: tuple[AutoKey, ...]) -> Iterator[Setting]:
+    """The file's numbers stand beside what the rule would choose if it chose all."""
+    free = choose(facts, Given(coupled=ready.coupled))
+    stop = (
+        f"training goes on until noise in a typical patient's log-odds has a standard deviation of {free.wanted:.2f}"
+        if free.output_noise >= 0.99 * free.wanted
+        else "as fast as is safe: training ends for want of rounds, with noise to spare"
+    )
+    width = f"{facts.residual:.3g}, times the norm of a typical row's gradient, {math.sqrt(facts.row):.3g}"
+    sparse = ", and the root of the share that a round trains" if facts.density < 1 else ""
+    reasons: dict[AutoKey, tuple[float, float, str]] = {
+        "rounds": (
+            ready.rounds,
+            free.rounds,
+            "as few as go in safe steps; more rounds under one epsilon only cut the same training into smaller steps",
+        ),
+        "training.learning_rate": (ready.training.learning_rate, free.learning_rate, stop),
+        "privacy.clip": (ready.privacy.clip, free.clip, f"the rarer outcome's error at the start, {width}{sparse}"),
+        "encryption.limit": (
+            ready.encryption.limit,
+            free.limit,
+            "the largest value that an update holds: a whole error, and five standard deviations of noise",
+        ),
+    }
+    for key, (value, rule, reason) in reasons.items():
+        yield Setting(key, value, key in auto, rule, reason)
+
+
+def _personal(ready: Federation) -> str:
+    if ready.model.personal == ():
+        known = any(site.prevalence is not None for site in ready.sites.values())
+        start = (
+            " Each hospital's level starts halfway to its own declared prevalence, which costs nothing."
+            if known
+            else ""
+        )
+        return f"Nothing is trained at one hospital alone: its noise would cost more than it finds.{start}"
+    kept = ready.model.personal if isinstance(ready.model.personal, str) else ", ".join(ready.model.personal)
+    return f"Trained by each hospital for itself, as the file asks: {kept}."
+
+
+def _at(facts: Facts, federation: Federation, epsilon: float) -> Facts:
+    return replace(facts, mu=mu_of(epsilon, federation.privacy.delta))
+
+
+def _curve(federation: Federation, facts: Facts, auroc: float) -> Iterator[Point]:
+    for epsilon in sorted({*EPSILONS, federation.privacy.epsilon}):
+        yield Point(epsilon, forecast(_at(facts, federation, epsilon), auroc))
+
+
+def _changes(federation: Federation, facts: Facts, choice: Choice, auroc: float | None) -> Iterator[Change]:
+    """Shared noise, another round, another hospital."""
+
+    def expected(other: Facts) -> Forecast | None:
+        return None if auroc is None else forecast(other, auroc)
+
+    if facts.absent is None and len(facts.hospitals) > 3:
+        shared = replace(facts, absent=1)
+        times = facts.noise(choice.rounds) / shared.noise(choice.rounds)
+        yield Change(
+            "shared noise",
+            expected(shared),
+            f"noise in the mean would be {times:.2f} times less; epsilon then holds against who sees the sums, and not "
+            'against who sees a hospital\'s own update (preset = "shared-noise")',
+        )
+    more = choice_of(
+        federation.replace(rounds=choice.rounds + 1, auto=tuple(k for k in federation.auto if k != "rounds"))
+    )
+    further = more.travel / choice.travel - 1
+    yield Change(
+        "another round",
+        expected(facts),
+        f"training would go {further:.0%} further at the same epsilon"
+        if further > 0.02
+        else "nothing: the same training in smaller steps, for one more exchange of messages",
+    )
+    units = sorted(hospital.units for hospital in facts.hospitals)[len(facts.hospitals) // 2]
+    yield Change("another hospital", expected(_joined(facts, units)), f"one of {units} units")
+
+
+def _joined(facts: Facts, units: int) -> Facts:
+    """With one more hospital, all weighing by their units."""
+    counts = [*(hospital.units for hospital in facts.hospitals), units]
+    rates = [*(hospital.rate for hospital in facts.hospitals), 1.0]
+    total = sum(counts)
+    return replace(facts, hospitals=tuple(Share(n, n / total, rate) for n, rate in zip(counts, rates, strict=True)))
+
+
+def _hospital(ready: Federation, facts: Facts, choice: Choice, name: str, share: Share) -> HospitalPlan:
+    epsilon, delta, budget = ready.privacy.epsilon, ready.privacy.delta, ready.budget_of(name)
+    left = _left(budget, epsilon, delta) if share.rate == 1 else None
+    return HospitalPlan(
+        units=share.units,
+        share=share.weight,
+        threshold=point[0] if len(point := ready.operating_point_of(name)) == 1 else None,
+        sample_rate=share.rate,
+        noise_multiplier=None if ready.shares_noise else facts.multiplier(share, choice.rounds * facts.steps),
+        epsilon=epsilon,
+        budget=budget,
+        left=left,
+        note=_budget_note(ready, name, budget, left),
+    )
+
+
+def _left(budget: float, epsilon: float, delta: float) -> float:
+    """What another full-batch run may cost: squares of mu add up."""
+    if budget <= epsilon:
+        return 0.0
+    return epsilon_of(math.sqrt(mu_of(budget, delta) ** 2 - mu_of(epsilon, delta) ** 2), delta)
+
+
+def _budget_note(ready: Federation, name: str, budget: float, left: float | None) -> str:
+    if budget < ready.privacy.epsilon:
+        return f"the budget of {budget:g} ends before the run does: raise [sites.{name}] budget, or lower epsilon"
+    if left == 0:
+        return "this run uses the budget up: no further run on these rows, unless a larger budget is declared before"
+    return "" if left is not None else "batches are drawn: the ledger says after the run what is left"
+
+
+def _notes(ready: Federation, choice: Choice) -> Iterator[str]:
+    units = sorted((ready.units_of(name), name) for name in ready.sites)
+    least, name = units[0]
+    if ready.privacy.delta > 1 / (10 * least):
+        yield f"delta {ready.privacy.delta:g} is above 1/(10 n) at {name} ({least} units): lower it"
+    if ready.prevalence_of() is None and ready.model.task != "regression":
+        yield "no prevalence is declared: training starts from even odds; [data] prevalence costs nothing and helps"
+    if choice.output_noise > 2 * choice.wanted:
+        yield (
+            f"learning rate and rounds as set let noise in a typical output reach {choice.output_noise:.2f}; the rule "
+            f"would stop at {choice.wanted:.2f}"
+        )
+    if ready.model.kind == "mlp":
+        yield "the forecast was measured on logistic models; a network needs more rows or epsilon to reach it"
