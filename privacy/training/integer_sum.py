@@ -30,6 +30,7 @@ class IntegerSum:
     noise: SharedNoise
     stream: RandomStream
     total: NDArray[np.int64]
+    drawn: bool = False
 
     @classmethod
     def empty(cls, noise: SharedNoise, stream: RandomStream, size: int) -> "IntegerSum":
@@ -59,7 +60,13 @@ class IntegerSum:
         return floors
 
     def noisy(self) -> NDArray[np.int64]:
-        """The sum with this hospital's share of the noise, each value within the limit. To be called once."""
+        """The sum with this hospital's share of the noise, each value within the limit.
+
+        Raises ValueError the second time: the mean of two noisy sums of one step would have half the noise.
+        """
+        if self.drawn:
+            raise ValueError("the noise of this sum was drawn before: keep what noisy() gave")
+        self.drawn = True
         noised = self.total + discrete_gaussian(self.total.size, self.noise.scale, self.stream)
         within: NDArray[np.int64] = np.clip(noised, -self.noise.limit, self.noise.limit)
         return within

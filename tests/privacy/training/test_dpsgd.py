@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
 from securepfl.errors import DataError, ModelError
-from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
+from securepfl.privacy.training.dpsgd import DPSettings, add_noise, train_private, validate_model
 from securepfl.privacy.training.units import batches_of
 from securepfl.randomness import RandomStream
 
@@ -147,6 +147,29 @@ def test_noise_is_independent_between_steps_and_coordinates():
     serial = (increments[1:] * increments[:-1]).mean() / (increments**2).mean()
     assert abs(correlation[np.triu_indices_from(correlation, 1)]).max() < 5 / math.sqrt(250)
     assert abs(serial) < 5 / math.sqrt(increments.size)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_noise_is_all_the_stream_gives_in_double_precision(masked):
+    """Noise of single precision has gaps, by which neighbouring sums are told apart (Mironov 2012)."""
+    entries = torch.arange(400) % 3 != 0 if masked else None
+    total, settings, key = torch.zeros(400, dtype=torch.float64), dp_settings(noise_multiplier=3.0), bytes(32)
+    add_noise(total, entries, settings, RandomStream(key))
+    added = total if entries is None else total[entries]
+    expected = RandomStream(key).gaussian(len(added)) * settings.noise_multiplier * settings.clip
+    np.testing.assert_allclose(added.numpy(), expected, rtol=1e-15)
+    assert (added != added.float().double()).double().mean() > 0.99
+
+
+@pytest.mark.parametrize("sample_rate", [1.0, 0.5])
+def test_coordinates_without_any_gradient_get_their_noise(sample_rate):
+    """That a feature is zero in all records must not show in weights that stay where they were."""
+    x, y = records().tensors
+    x[:, 1] = 0
+    model = network()
+    start = model.body.weight.detach().clone()
+    train(model, TensorDataset(x, y), dp_settings(sample_rate=sample_rate))
+    assert (model.body.weight != start).all()
 
 
 def test_coordinates_outside_the_masks_never_move_and_draw_no_clip():

@@ -111,6 +111,13 @@ def test_the_shares_of_all_hospitals_add_up_to_the_noise():
     assert total.std() == pytest.approx(noise.noise_multiplier, rel=0.06)
 
 
+def test_a_sum_takes_its_noise_once():
+    sums = IntegerSum.empty(plan(), stream(), 5)
+    sums.noisy()
+    with pytest.raises(ValueError, match="drawn before"):
+        sums.noisy()
+
+
 def test_what_would_leave_the_field_stops_at_its_edge():
     noise = SharedNoise(grid=64, scale=1000, shares=1, dimension=50, limit=500)
     noisy = IntegerSum.empty(noise, stream(), 50).noisy()
