@@ -12,6 +12,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -24,22 +25,36 @@ from securepfl.privacy.accounting.events import AnyRelease, Release, SharedRelea
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
 from securepfl.privacy.ledger.summary import verify_ledger
 
-RELEASES: dict[str, AnyRelease] = {
-    "full batch": Release(noise_multiplier=400.0, sample_rate=1.0, steps=20),
-    "Poisson, rate 0.1": Release(noise_multiplier=40.0, sample_rate=0.1, steps=20),
-    "Poisson, rate 0.01": Release(noise_multiplier=4.0, sample_rate=0.01, steps=20),
-    "shared noise": SharedRelease(scale=4000, sensitivity=100.0, shares=100, dimension=10**6, tail=1e-18, steps=20),
+
+def gaussian(noise: float, rate: float) -> Release:
+    return Release(noise_multiplier=noise, sample_rate=rate, steps=20)
+
+
+def shared(scale: int) -> SharedRelease:
+    return SharedRelease(scale=scale, sensitivity=100.0, shares=100, dimension=10**6, tail=1e-18, steps=20)
+
+
+RELEASES: dict[str, Callable[[int], AnyRelease]] = {
+    "full batch": lambda number: gaussian(400.0, 1.0),
+    "full batch, each other noise": lambda number: gaussian(400.0 + number, 1.0),
+    "Poisson, rate 0.1": lambda number: gaussian(40.0, 0.1),
+    "Poisson, rate 0.01": lambda number: gaussian(4.0, 0.01),
+    "Poisson, each other noise": lambda number: gaussian(40.0 + number / 100, 0.1),
+    "shared noise": lambda number: shared(4000),
+    "shared noise, each other scale": lambda number: shared(4000 + number),
 }
 
 
-def append_times(path: Path, release: AnyRelease, rounds: int, signer: LedgerSigner) -> tuple[list[float], list[float]]:
+def append_times(
+    path: Path, release_of: Callable[[int], AnyRelease], rounds: int, signer: LedgerSigner
+) -> tuple[list[float], list[float]]:
     """Seconds of each append of a new ledger at `path`, and of each raw write with fsync of as many bytes."""
     appends, raws = [], []
-    terms = Terms("a", "b", Budget(100, 1e-5), simulation=True, seeded=False)
+    terms = Terms("a", "b", Budget(1000, 1e-5), simulation=True, seeded=False)
     raw = os.open(path.with_suffix(".raw"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with Ledger.open(path, terms, signer) as ledger:
         for number in range(rounds):
-            size = path.stat().st_size
+            size, release = path.stat().st_size, release_of(number)
             before = time.perf_counter()
             id_ = ledger.reserve(release, federation="ab" * 32, round=number, attempt=0)
             middle = time.perf_counter()
@@ -77,10 +92,10 @@ def main(folder: Path | None, lines: int) -> None:
     """Measure and print a table."""
     table = Table("releases", "append ms", "p95", "raw fsync ms", "ratio", f"verify {lines:,} lines s")
     signer = LedgerSigner(Identity.generate("hospital"), trusting=True)
-    for name, release in RELEASES.items():
+    for name, release_of in RELEASES.items():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             path = Path(scratch) / "ledger.jsonl"
-            appends, raws = append_times(path, release, lines // 2, signer)
+            appends, raws = append_times(path, release_of, lines // 2, signer)
             append, raw = statistics.median(appends), statistics.median(raws)
             late = statistics.quantiles(appends, n=20)[-1]
             figures = (1e3 * append, 1e3 * late, 1e3 * raw, append / raw, verify_seconds(path, signer))

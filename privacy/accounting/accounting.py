@@ -59,11 +59,11 @@ class Composition:
     """How often each release's single step happened."""
     tails: Counter[float] = field(default_factory=Counter)
     unit: Unit | None = None
-    _mu_squared: int = 0
+    _mu_squared: int = field(default=0, repr=False)
     """Of the full-batch Gaussians among them, exactly: see _exact."""
-    _others: int = 0
+    _others: int = field(default=0, repr=False)
     """How many kinds are none of these."""
-    _rho: dict[int, int] = field(default_factory=dict)
+    _rho: dict[int, int] = field(default_factory=dict, repr=False)
     """Renyi divergence of all at the orders that were asked for, exactly."""
 
     @classmethod

@@ -20,9 +20,10 @@ def print_budget(console: Console, budget: dict[str, Any]) -> None:
     title = Text(f"{budget['site']}: privacy budget of data set {budget['data_set']}", style="bold")
     facts = Table.grid(padding=(0, 2))
     for name, value in (
-        ("spent", f"epsilon {budget['spent']:.4f} (replace-one {budget['spent_replace_one']:.4f})"),
+        ("spent", f"epsilon {budget['spent']:.4f}: {budget['means']['zero-out']}"),
+        ("", f"epsilon {budget['spent_replace_one']:.4f}: {budget['means']['replace-one']}"),
         ("left", f"epsilon {budget['left']:.4f} of {budget['budget']:g}"),
-        ("for", f"one {budget['unit']}, zero-out, at delta {budget['delta']:g}"),
+        ("for", f"one {budget['unit']}, at delta {budget['delta']:g}"),
         ("interrupted", f"{budget['unsettled']} rounds, counted in full"),
     ):
         facts.add_row(name, value)

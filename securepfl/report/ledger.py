@@ -72,8 +72,10 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
     """What a verified ledger shows, and what it cannot."""
     lines = [
         f"{summary.lines} lines of {summary.site} hold: form, order, hash chain, signatures, each epsilon recomputed",
-        f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}, "
-        f"per {summary.unit or 'unit'}, zero-out (replace-one: {summary.epsilon_replace_one:.6g})",
+        f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}: "
+        f"{zero_out(summary.unit or 'unit')}",
+        f"epsilon {summary.epsilon_replace_one:.6g}: {replace_one(summary.unit or 'unit')}",
+        *_declared(summary),
         f"head {summary.head}",
     ]
     signed = ", ".join(key.hex() for key in summary.public_keys)
@@ -89,9 +91,37 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
     return lines + _caveats(summary)
 
 
+def zero_out(unit: str) -> str:
+    """What an epsilon under this adjacency limits."""
+    return f"the limit on what all releases tell of whether one {unit} was in the data (zero-out)"
+
+
+def replace_one(unit: str) -> str:
+    """What an epsilon under this adjacency limits."""
+    return f"the limit on what they tell of which of two {unit}s was in the data (replace-one)"
+
+
+def _declared(summary: LedgerSummary) -> list[str]:
+    """What the last session says that its releases rest on."""
+    facts = summary.sessions[-1].facts
+    if facts is None:
+        return []
+    units = (
+        f"{facts.units} {facts.unit}s declared" if facts.units is not None else f"{facts.unit}s, number not declared"
+    )
+    clip = "" if facts.clip is None else f", clip {facts.clip:g}"
+    return [f"last session: {units}{clip}, settings {facts.settings}"]
+
+
 def _caveats(summary: LedgerSummary) -> list[str]:
     """What these figures rest on."""
     lines = []
+    if summary.mixed:
+        lines.append(
+            "releases of several kinds, of which the later may have been chosen after a look at the earlier: summed by "
+            "Renyi divergence at one order that the budget fixes, so this reads high early on; what holds is the "
+            f"budget's epsilon at delta {2 * summary.budget.delta:g}"
+        )
     shared = [release for release in summary.releases if isinstance(release, SharedRelease)]
     if shared:
         least = min(release.shares for release in shared)
@@ -131,14 +161,16 @@ def _caveats(summary: LedgerSummary) -> list[str]:
 def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
     """What a ledger's data set has spent, as JSON-able values. Raises LedgerError where the ledger does not verify."""
     summary = verified(ledger, None, keys)
+    unit = summary.unit or "unit"
     return {
         "ledger": str(ledger),
         "site": summary.site,
         "data_set": summary.data_set,
         "simulation": summary.simulation,
         "seeded": summary.seeded,
-        "unit": summary.unit or "unit",
+        "unit": unit,
         "adjacency": "zero-out",
+        "means": {"zero-out": zero_out(unit), "replace-one": replace_one(unit)},
         "delta": summary.budget.delta,
         "budget": summary.budget.epsilon,
         "spent": summary.epsilon,
@@ -159,7 +191,7 @@ def _rounds(summary: LedgerSummary) -> list[dict[str, Any]]:
         composition = Composition()
         for entry, spend in zip(rounds, summary.rounds, strict=True):
             composition.add(spend.release)
-            entry["epsilon"] = composition.epsilon(delta)
+            entry["epsilon"] = composition.adaptive_epsilon(summary.budget.epsilon, delta)
     return rounds
 
 

@@ -29,6 +29,7 @@ from securepfl.privacy.ledger.summary import SessionStart, verify_ledger
 
 FEDERATION = "ab" * 32
 FIRST_VERSION = Path(__file__).with_name("first_version.jsonl")
+DECLARED = FIRST_VERSION.with_name("declared_sessions.jsonl")
 DELTA = 1e-5
 
 
@@ -813,6 +814,21 @@ def test_a_ledger_written_before_there_were_other_kinds_still_holds(path):
     with open_ledger(path, run="one") as ledger:
         reserve(ledger, 3)
     assert path.read_bytes().startswith(FIRST_VERSION.read_bytes())
+    verify_ledger(path, verify)
+
+
+def test_a_ledger_written_when_sessions_first_declared_their_facts_still_holds(path):
+    """declared_sessions.jsonl is, byte for byte, what the version wrote that brought that kind and reductions."""
+    path.parent.mkdir()
+    path.write_bytes(DECLARED.read_bytes())
+    summary = verify_ledger(path, verify)
+    assert [start.facts for start in summary.sessions] == [FACTS, None]
+    poisson = Release(noise_multiplier=4.5, sample_rate=0.1, steps=8)
+    assert (summary.releases, summary.settled_below, summary.mixed) == ((release(), release(2), poisson), 1, True)
+    assert summary.epsilon == pytest.approx(2.1342873346400273, rel=1e-6)
+    with open_ledger(path, run="three") as ledger:
+        reserve(ledger, 3)
+    assert path.read_bytes().startswith(DECLARED.read_bytes())
     verify_ledger(path, verify)
 
 
