@@ -134,7 +134,7 @@ def train_private(
     ...     units=8,
     ... )
     >>> report.steps, report.mode
-    (2, 'per-sample')
+    (2, 'ghost')
     """
     validate_model(model)
     available = 0 if dataset is None else count_units(dataset)
@@ -218,14 +218,16 @@ def in_training(model: nn.Module, device: torch.device | str, sampling: RandomSt
 
     Dropout and the like draw from torch's generator: it is tied to the stream, and the caller's is left alone.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    set_training(model.to(torch.device(device)))
+    modes, place = [(module, module.training) for module in model.modules()], torch.device(device)
+    set_training(model.to(place))
     try:
         with (
             torch.random.fork_rng(range(torch.cuda.device_count())),
             Recorder(model, trained_layers(model)).attached() as recorder,
         ):
-            torch.manual_seed(int(sampling.words(1)[0] >> 1))
+            seed = int(sampling.words(1)[0] >> 1)
+            # torch.manual_seed seeds every kind of device there is, which takes longer than a small step.
+            torch.default_generator.manual_seed(seed) if place.type == "cpu" else torch.manual_seed(seed)
             yield recorder
     finally:
         for p in model.parameters():

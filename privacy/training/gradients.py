@@ -106,10 +106,13 @@ def choose_mode(
 
     Masks and canaries suit every mode. Raises ModelError for a layer that no mode can do.
 
-    >>> choose_mode(nn.Linear(3, 1)).name, choose_mode(nn.Linear(3, 1), kept_bytes=100).name
+    >>> choose_mode(nn.Conv1d(3, 1, 3)).name, choose_mode(nn.Conv1d(3, 1, 3), kept_bytes=100).name
     ('per-sample', 'ghost')
+    >>> choose_mode(nn.Linear(3, 1)).name, choose_mode(nn.Linear(3, 1), unit="patient").name
+    ('ghost', 'per-sample')
     """
-    without = [layer for layer in trained_layers(model) if layer.functorch]
+    layers = trained_layers(model)
+    without = [layer for layer in layers if layer.functorch]
     for layer in without:
         _check_functorch(layer)
     needed = physical_batch * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -119,6 +122,8 @@ def choose_mode(
             f"gradients of {physical_batch} {unit}s take {needed / 2**20:.0f} MiB, "
             f"more than the {kept_bytes / 2**20:.0f} MiB that are kept",
         )
+    if unit == "record" and all(type(layer.module) is nn.Linear for layer in layers):
+        return GradientMode("ghost", "Linear layers alone: norms follow from what each layer sees")
     if without:
         kind = type(without[0].module).__name__
         return GradientMode("functorch", f"layer {without[0].name or 'the model itself'} ({kind}) has no sampler")

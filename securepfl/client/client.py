@@ -36,7 +36,6 @@ from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation
 from securepfl.client.snapshot import Snapshot
 from securepfl.client.state import ClientState, Pending
-from securepfl.client.training import PHYSICAL_BATCH
 from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
@@ -79,7 +78,8 @@ class Client(Readings):
     `task` (default: the federation's) is a name or a Task: it says which labels are legal, the loss, and what `predict`
     returns. `loss(output, y)` in place of the task's gives one loss per record, shape [batch]; without a task anywhere,
     labels need only be finite and `predict` returns the model's outputs as they are.
-    `physical_batch` records are in memory at once: it changes no result.
+    `physical_batch` records are in memory at once (default: as many as suit the sizes of model and records): it changes
+    no result.
     State lives in `folder` and survives a kill. The ledger lies in the hospital's registry, a folder in `ledgers`
     (default: see storage.registry.ledgers_place), and composes over all runs on these records: it is found by what they
     hold, whatever their order, number and place, or else by `data_set` (default: the federation's `[data] id`), which
@@ -121,7 +121,7 @@ class Client(Readings):
         loss: Loss | None = None,
         task: str | Task | None = None,
         device: str = "auto",
-        physical_batch: int = PHYSICAL_BATCH,
+        physical_batch: int | None = None,
         simulation: Simulation | None = None,
     ) -> None:
         name = str(name)  # numpy's texts are texts, but no message can hold them

@@ -18,11 +18,12 @@ from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Session
 from securepfl.client.scanning import Scanned, scan_units
 from securepfl.client.sending import Sender
-from securepfl.client.training import LocalTraining, as_floats, dp_settings
+from securepfl.client.training import PHYSICAL_BATCH, LocalTraining, as_floats, dp_settings
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.errors import ConfigError
 from securepfl.learning.personal.partition import Partition
 from securepfl.learning.sparse.difference import load_solver
+from securepfl.privacy.training.physical import fitting_batch
 from securepfl.privacy.training.validation import validate_model
 from securepfl.protocol.channels import SumChannel
 from securepfl.settings.binding import initial_model
@@ -56,7 +57,7 @@ class Parts:
         task: Task,
         loss: Loss,
         device: str,
-        physical_batch: int,
+        physical_batch: int | None,
         seconds: dict[str, float],
     ) -> Self:
         """Raises ConfigError, ModelError or DataError where model, data, keys and federation don't fit."""
@@ -64,11 +65,12 @@ class Parts:
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
         partition = Partition.of(model, federation.model.personal)
         records, units = TrainingSet.of(training, name, federation.privacy.unit), federation.units_of(name)
-        scanned = scan_units(records, units, task, model, loss, place, name, physical_batch)
+        scanned = scan_units(records, units, task, model, loss, place, name, physical_batch or PHYSICAL_BATCH)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()
-        settings = dp_settings(federation, units, federation.training.steps, physical_batch)
+        most = physical_batch or fitting_batch(model, records.dataset, records.unit)
+        settings = dp_settings(federation, units, federation.training.steps, most)
         here = initial_model(build_model, federation, name)
         shift = as_floats(partition.flatten_shared(here)) - as_floats(partition.flatten_shared(model))
         local = LocalTraining(federation, model, partition, shift, scanned.records, loss, place, settings, units)

@@ -170,7 +170,7 @@ class LocalTraining:
 
 
 PHYSICAL_BATCH = 256
-"""Records in memory at once. It changes no result, and what is best depends on the machine: so no shared setting."""
+"""Records in memory at once where a data set is looked at. It changes no result: so no shared setting."""
 
 
 def as_floats(vector: Tensor) -> Floats:

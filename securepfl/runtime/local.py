@@ -15,7 +15,6 @@ from securepfl.client.identities import KnownAs
 from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss
 from securepfl.client.run_kind import Simulation
-from securepfl.client.training import PHYSICAL_BATCH
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
 from securepfl.errors import BudgetError, ConfigError
@@ -131,7 +130,7 @@ def simulate(
     device: str = "auto",
     loss: Loss | None = None,
     task: str | Task | None = None,
-    physical_batch: int = PHYSICAL_BATCH,
+    physical_batch: int | None = None,
     begin: Callable[[SimulatedRun], None] = lambda run: None,
     observe: Callable[[SimulatedRun], None] = lambda run: None,
 ) -> Iterator[SimulatedRun]:

