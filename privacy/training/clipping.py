@@ -9,10 +9,11 @@ first pass left at each layer (book-keeping, Bu et al. 2023, arXiv 2210.00038).
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,16 +65,29 @@ class Layout:
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         _check_masks(parameters, masks)
         device = next(iter(parameters.values())).device
-        reserved = torch.from_numpy(canaries.zeroed).to(device) if canaries else torch.zeros(0, dtype=torch.int64)
+        reserved = canaries.zeroed if canaries else np.zeros(0, dtype=np.int64)
         places, start = {}, 0
         for name, p in parameters.items():
             support = masks[name].to(device, torch.bool).flatten() if name in masks else None
             inside = reserved[(reserved >= start) & (reserved < start + p.numel())] - start
-            places[p] = Place(name, start, p.numel(), support, inside)
+            places[p] = Place(name, start, p.numel(), support, torch.from_numpy(inside).to(device))
             start += p.numel()
-        if canaries and (canaries.zeroed >= start).any():
+        if (reserved >= start).any():
             raise ValueError(f"canaries lie outside the model's {start} parameters")
         return cls(places, start, _whole_support(places, device) if masks else None)
+
+    def entries(self, chosen: Callable[[str], bool] = lambda name: True) -> Tensor:
+        """Positions, int64, of the entries that move, of the parameters whose names are chosen.
+
+        Asked once a training: where there are masks, a GPU waits for it.
+        """
+        parts = [
+            torch.arange(place.start, place.start + place.size, device=self.device)
+            for place in self.places.values()
+            if chosen(place.name)
+        ]
+        found = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=self.device)
+        return found if self.support is None else found[self.support[found]]
 
 
 def _whole_support(places: Mapping[nn.Parameter, Place], device: torch.device) -> Tensor:
@@ -108,8 +122,8 @@ class Frame:
         first = canaries.first if canaries else math.inf
         rows = [row for row, unit in enumerate(batch.units) if unit >= first]
         chosen = [int(canaries.coordinates[batch.units[row] - canaries.first]) for row in rows] if canaries else []
-        self._rows = torch.tensor(rows, dtype=torch.int64, device=device)
-        self._positions = torch.tensor(chosen, dtype=torch.int64, device=device)
+        # On the host: which of them a piece holds would otherwise be read from the device, piece by piece.
+        self._rows, self._positions = np.array(rows, dtype=np.int64), np.array(chosen, dtype=np.int64)
 
     @property
     def by_record(self) -> bool:
@@ -153,10 +167,10 @@ class Frame:
     def _planted(self, gradients: Tensor, place: Place, units: slice) -> Tensor:
         here = (self._rows >= units.start) & (self._rows < units.stop)
         rows, positions = self._rows[here] - units.start, self._positions[here] - place.start
-        gradients[:, place.zeroed] = 0
-        gradients[rows] = 0
         inside = (positions >= 0) & (positions < place.size)
-        gradients[rows[inside], positions[inside]] = self._height
+        gradients[:, place.zeroed] = 0
+        gradients[rows.tolist()] = 0
+        gradients[rows[inside].tolist(), positions[inside].tolist()] = self._height
         return gradients
 
 
@@ -295,7 +309,8 @@ def clip_into(total: Tensor, gradients: Kept | Ghost, clip: float) -> tuple[Tens
     """
     norms = gradients.norms()
     factors, refused = clip_factors(norms, clip)
-    gradients.add(factors, refused if bool(refused.any()) else None, total)
+    # Leaving out what is refused costs a copy; asking whether anything is, makes a GPU wait.
+    gradients.add(factors, refused if refused.device.type != "cpu" or bool(refused.any()) else None, total)
     return refused | (norms > clip), refused
 
 

@@ -3,7 +3,7 @@
 The clip bounds each unit's shared and personal gradient together, as in dpsgd.py. Batches are full.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -73,8 +73,8 @@ def take_common_step(
     available = range(0 if dataset is None else count_units(dataset))
     with in_training(model, device, sampling) as recorder:
         layout = Layout.of(model, masks or {}, None)
-        personal = _entries(layout, lambda name: name not in shared)
-        moving = _entries(layout, lambda name: name in shared)
+        personal = layout.entries(lambda name: name not in shared)
+        moving = layout.entries(lambda name: name in shared)
         total = torch.zeros(layout.size, dtype=torch.float64, device=layout.device)
         passes, tally = Passes(recorder, loss, layout, settings.clip, settings.physical_batch), Tally(layout.device)
         used = [index for index in available if index not in skipped]
@@ -89,16 +89,9 @@ def take_common_step(
     return tally.report(settings.steps, "per-sample")
 
 
-def _entries(layout: Layout, chosen: Callable[[str], bool]) -> Tensor:
-    """Bool [layout.size]: the entries that move, of the parameters whose names are chosen."""
-    parts = [torch.full((place.size,), chosen(place.name), device=layout.device) for place in layout.places.values()]
-    entries = torch.cat(parts)
-    return entries if layout.support is None else entries & layout.support
-
-
 def _add(integers: IntegerSum, total: Tensor, clipped: Tensor, moving: Tensor, personal: Tensor, clip: float) -> None:
     """clipped: double [units, layout.size]."""
     own = clipped[:, personal]
-    total[personal] += own.sum(dim=0)
+    total.index_add_(0, personal, own.sum(dim=0))
     norms = torch.linalg.vector_norm(own, dim=1) / clip
     integers.add((clipped[:, moving] / clip).cpu().numpy(), norms.cpu().numpy())

@@ -146,6 +146,7 @@ def train_private(
     with in_training(model, device, sampling) as recorder:
         layout = Layout.of(model, masks or {}, canaries)
         passes = Passes(recorder, loss, layout, settings.clip, settings.physical_batch, canaries)
+        entries = layout.entries() if masks else None
         tally, clipped = Tally(layout.device), partial(passes.summed, mode=chosen)
         for _ in range(settings.steps):
             drawn = draw(available, settings.sample_rate, sampling)
@@ -157,7 +158,7 @@ def train_private(
                 total += part
                 tally.add(*seen)
             # An empty draw too gets noise: staying still would show that nobody was drawn.
-            add_noise(total, layout.support, settings, noise)
+            add_noise(total, entries, settings, noise)
             descend(layout, total / (settings.sample_rate * units), settings.learning_rate)
     return tally.report(settings.steps, chosen)
 
@@ -172,7 +173,7 @@ def _check_arguments(units: int, unit: str, collate: Collate | None) -> None:
 
 
 def add_noise(total: Tensor, entries: Tensor | None, settings: DPSettings, noise: RandomStream) -> None:
-    """Adds one draw of noise to `total` [size] at `entries` (bool [size], or all), before anything is rounded.
+    """Adds one draw of noise to `total` [size] at `entries` (positions, int64, or all), before anything is rounded.
 
     | guaranteed | unless |
     |---|---|
@@ -182,16 +183,16 @@ def add_noise(total: Tensor, entries: Tensor | None, settings: DPSettings, noise
 
     >>> total = torch.zeros(3, dtype=torch.float64)
     >>> settings = DPSettings(noise_multiplier=2.0, clip=1.0, sample_rate=1.0, steps=1, learning_rate=0.1)
-    >>> add_noise(total, torch.tensor([True, False, True]), settings, RandomStream(bytes(32)))
+    >>> add_noise(total, torch.tensor([0, 2]), settings, RandomStream(bytes(32)))
     >>> (total != 0).tolist()
     [True, False, True]
     """
-    count = len(total) if entries is None else int(entries.sum())
-    drawn = torch.from_numpy(noise.gaussian(count)).to(total.device) * (settings.noise_multiplier * settings.clip)
+    drawn = noise.gaussian(len(total) if entries is None else len(entries))
+    added = torch.from_numpy(drawn).to(total.device) * (settings.noise_multiplier * settings.clip)
     if entries is None:
-        total += drawn
+        total += added
     else:
-        total[entries] += drawn
+        total.index_add_(0, entries, added)
 
 
 def descend(layout: Layout, gradient: Tensor, learning_rate: float) -> None:
