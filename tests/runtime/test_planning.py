@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from securepfl.data.ranges import describe_columns
-from securepfl.errors import ConfigError
+from securepfl.errors import ConfigError, DataError
 from securepfl.runtime.planning import Plan, plan_tables
 from securepfl.settings.federation import Federation
 
@@ -50,6 +50,25 @@ def test_too_few_hospitals_are_told_with_those_left_out(tmp_path: Path):
     tables = {site: ROWS[site] for site in ("ash", "beech")} | NOTHING
     with pytest.raises(ConfigError, match=r"2 hospital\(s\) found, .*left out .*elm: all .*left out .*fir: no row"):
         plan(tmp_path, tables)
+
+
+@pytest.mark.parametrize("other", ["p1", "P-1"])
+def test_a_patient_of_two_hospitals_is_named_to_both_by_rows(tmp_path: Path, other: str):
+    for site, names in {"ash": ("p1", "a2"), "beech": ("b1", other), "cedar": ("c1", "c2")}.items():
+        rows = "\n".join(f"{row},{row},train,{name}" for row, name in enumerate(names))
+        (tmp_path / f"{site}.csv").write_text(f"a,y,fold,id\n{rows}\n", encoding="utf-8")
+    settings = {
+        **SETTINGS,
+        "sites": {site: {"units": 2} for site in ROWS},
+        "data": {**SETTINGS["data"], "patient": "id"},
+    }
+    planned = plan_tables(Federation.from_mapping(settings), tmp_path, seed=1, ledgers=None)
+    told = "1 patient(s) have rows at several sites (ash row 1, beech row 2)"
+    assert any(note.startswith(f"{told}: each spends on them") for note in planned.notes)
+    by_patient = Federation.from_mapping({**settings, "privacy": {"unit": "patient"}})
+    with pytest.raises(DataError, match="keep a patient's rows at one site") as caught:
+        plan_tables(by_patient, tmp_path, seed=1, ledgers=None)
+    assert told in str(caught.value)
 
 
 def test_a_completed_skeleton_is_a_file_that_can_be_planned_with(tmp_path: Path):
