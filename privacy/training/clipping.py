@@ -120,7 +120,7 @@ class Frame:
         self._owner, self._counts = batch.owner(device), batch.counts
         self._canaries = canaries is not None
         first = canaries.first if canaries else math.inf
-        rows = [row for row, unit in enumerate(batch.units) if unit >= first]
+        rows = [row for row, unit in enumerate(batch.units) if unit >= first] if canaries else []
         chosen = [int(canaries.coordinates[batch.units[row] - canaries.first]) for row in rows] if canaries else []
         # On the host: which of them a piece holds would otherwise be read from the device, piece by piece.
         self._rows, self._positions = np.array(rows, dtype=np.int64), np.array(chosen, dtype=np.int64)

@@ -150,7 +150,7 @@ def train_private(
         tally, clipped = Tally(layout.device), partial(passes.summed, mode=chosen)
         for _ in range(settings.steps):
             drawn = draw(available, settings.sample_rate, sampling)
-            used = [index for index in drawn if index not in skipped]
+            used = [index for index in drawn if index not in skipped] if skipped else drawn
             tally.draw(len(drawn), len(drawn) - len(used))
             total = torch.zeros(layout.size, dtype=torch.float64, device=layout.device)
             made = use_batches(dataset, used, settings.physical_batch, unit, collate, clipped, tally.unusable)

