@@ -368,13 +368,14 @@ def _outer_norms(layer: Layer, call: Call, layout: Layout) -> Tensor:
     """Norms of g a^T and of g within the supports of weight and bias, double [units]."""
     g, a, module = call.backprops, call.activations[0], cast(nn.Linear, layer.module)
     within = layout.places[cast(nn.Parameter, module.weight)].support
+    own = _norms(g)
     if within is None:
-        parts = [_norms(g) * _norms(a)]
+        parts = [own * _norms(a)]
     else:
         # sum over the support of g_i^2 a_j^2. In double, squares of float32 neither overflow nor vanish.
         squares = a.double().square() @ within.view_as(module.weight).T.double()
         parts = [(g.double().square() * squares).sum(1).sqrt()]
     if module.bias is not None:
         bias = layout.places[module.bias].support
-        parts.append(_norms(g if bias is None else g.masked_fill(~bias, 0)))
+        parts.append(own if bias is None else _norms(g.masked_fill(~bias, 0)))
     return _joint_norms(parts)
