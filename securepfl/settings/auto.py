@@ -71,6 +71,11 @@ def chosen(federation: "Federation") -> "Federation":
     return federation.replace(auto=())
 
 
+def several_of(federation: "Federation") -> bool:
+    """Whether it takes several rounds to do what is asked: to compare hospitals, or to send the model part by part."""
+    return federation.coupled or federation.similarity.every > 0 or federation.sparsity.density < 1
+
+
 def _with_personal(federation: "Federation") -> "Federation":
     """A copy in which nothing is trained personally where nobody said what should be: on nine tables a personal
     intercept's noise cost up to .04 of balanced accuracy, and what it learns a declared prevalence gives for nothing.
@@ -91,7 +96,7 @@ def choice_of(federation: "Federation") -> Choice:
         learning_rate=None if "training.learning_rate" in free and known else federation.training.learning_rate,
         clip=None if "privacy.clip" in free and known else federation.privacy.clip,
         limit=None if "encryption.limit" in free else federation.encryption.limit,
-        coupled=federation.coupled,
+        several=several_of(federation),
     )
     return choose(facts or _unknown(federation), given)
 

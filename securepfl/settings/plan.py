@@ -11,7 +11,7 @@ from securepfl.learning.declared.forecast import ASSUMED_AUROC, Forecast, foreca
 from securepfl.learning.declared.rule import Choice, Given, choose
 from securepfl.learning.declared.wrong import WRONG, Wrong
 from securepfl.privacy.accounting.gaussian import epsilon_of, mu_of
-from securepfl.settings.auto import AutoKey, choice_of, chosen, columns_of, facts_of
+from securepfl.settings.auto import AutoKey, choice_of, chosen, columns_of, facts_of, several_of
 from securepfl.settings.federation import Federation
 from securepfl.settings.roster import check_declared, check_roster
 
@@ -150,7 +150,7 @@ def _shares(federation: Federation, facts: Facts) -> Iterator[tuple[str, Share]]
 
 def _settings(ready: Federation, facts: Facts, auto: tuple[AutoKey, ...]) -> Iterator[Setting]:
     """The file's numbers stand beside what the rule would choose if it chose all."""
-    free = choose(facts, Given(coupled=ready.coupled))
+    free = choose(facts, Given(several=several_of(ready)))
     stop = (
         f"training goes on until noise in a typical patient's log-odds has a standard deviation of {free.wanted:.2f}"
         if free.output_noise >= 0.99 * free.wanted

@@ -106,3 +106,13 @@ def test_a_clip_of_the_rules_is_told_from_somebodys_own():
     assert clip_by_rule(chosen(federation()))
     assert not clip_by_rule(chosen(federation(privacy={"clip": 0.5})))
     assert not clip_by_rule(chosen(federation(model={"kind": "own", "personal": []}, data=None)))
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [{"similarity": {"every": 2}}, {"sparsity": {"density": 0.5}}, {"preset": "few-bytes"}, {"preset": "groups"}],
+)
+def test_what_needs_several_rounds_gets_ten(tables):
+    few = {name: {"units": 20} for name in SITES}
+    assert chosen(federation(sites=few)).rounds == 5
+    assert chosen(federation(sites=few, **tables)).rounds == 10

@@ -21,19 +21,19 @@ _STEP = 5.0
 """A step's rate times the curvature is at most 1 / _STEP: more overshoots along the widest columns."""
 _DEVIATIONS = 5.0
 """Of noise that the grid's limit lets through: one value in two million is beyond."""
-COUPLED_ROUNDS = 10
-"""At least, where hospitals are compared and drawn together: that takes rounds of its own."""
+LEAST_ROUNDS = 10
+"""Where hospitals are compared, which takes rounds of its own, or a round trains or sends a part of the model."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a federation set itself, None where it is to be chosen, and whether hospitals are drawn together."""
+    """What a federation set itself, None where it is to be chosen, and whether it needs several rounds anyhow."""
 
     rounds: int | None = None
     learning_rate: float | None = None
     clip: float | None = None
     limit: float | None = None
-    coupled: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _steps(facts: Facts, travel: float, given: Given) -> int:
     else:
         needed = travel / (given.learning_rate * facts.density)
     rounds = math.ceil(min(max(needed, LEAST_STEPS), MOST_STEPS) / facts.steps)
-    return max(rounds, COUPLED_ROUNDS if given.coupled else 1) * facts.steps
+    return max(rounds, LEAST_ROUNDS if given.several or facts.density < 1 else 1) * facts.steps
 
 
 def _limit(facts: Facts, rate: float, clip: float, steps: int) -> float:

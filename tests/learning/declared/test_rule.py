@@ -64,7 +64,7 @@ def test_what_is_given_stays_and_the_rest_follows_it():
 
 def test_coupling_gets_rounds_to_compare_in():
     assert choose(FACTS).rounds == 5
-    assert choose(FACTS, Given(coupled=True)).rounds == 10
+    assert choose(FACTS, Given(several=True)).rounds == 10
 
 
 def test_local_steps_count_as_steps():
@@ -74,8 +74,10 @@ def test_local_steps_count_as_steps():
 
 def test_a_sparse_round_clips_what_it_trains_and_goes_further_with_it():
     quarter = choose(replace(FACTS, density=0.25))
+    assert quarter.rounds == 10
     assert quarter.clip == pytest.approx(choose(FACTS).clip / 2, rel=0.01)
-    assert quarter.learning_rate == pytest.approx(4 * choose(FACTS).learning_rate, rel=0.02)
+    dense = choose(FACTS, Given(several=True))
+    assert quarter.learning_rate == pytest.approx(4 * dense.learning_rate, rel=0.02)
     assert quarter.output_noise == pytest.approx(choose(FACTS).output_noise, rel=0.02)
 
 
