@@ -75,8 +75,8 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
     for table in [together] if fits(console, together) else [_metrics_table(result, (one,)) for one in metrics]:
         console.print(table)
     if metrics:
-        wide = _pooled_table(result, " ")
-        console.print(wide if fits(console, wide) else _pooled_table(result, "\n"))
+        wide = _pooled_table(result, narrow=False)
+        console.print(wide if fits(console, wide) else _pooled_table(result, narrow=True))
     console.print(_units_table(result))
     console.print(_privacy_table(result))
     if any(site["signal"] is not None for site in result["sites"].values()):
@@ -114,24 +114,24 @@ def _metrics_table(result: dict[str, Any], metrics: Sequence[str]) -> Table:
     return table
 
 
-def _pooled_table(result: dict[str, Any], between: str) -> Table:
-    """All metrics over all hospitals' test rows together; `between` a figure and its interval."""
-    headings = _headings(result)
+def _pooled_table(result: dict[str, Any], *, narrow: bool) -> Table:
+    """All metrics over all hospitals' test rows together; where it is narrow, with intervals below the figures."""
+    headings, between = _headings(result), "\n" if narrow else " "
     table = Table(title=pooled_title(result), title_justify="left", caption=pooled_note(result), caption_justify="left")
     table.add_column("metric")
     for model in MODELS:
         table.add_column(headings.get(model, model).replace(" ", "\n"), justify="right")
     for metric, title in result["metrics"]["titles"].items():
-        found = (_with_interval(result, model, metric, between) for model in MODELS)
+        found = (_with_interval(result, model, metric, "{}\n{}" if narrow else "{} ({})") for model in MODELS)
         table.add_row(title.replace(" ", between), *found)
     return table
 
 
-def _with_interval(result: dict[str, Any], model: str, metric: str, between: str) -> str:
+def _with_interval(result: dict[str, Any], model: str, metric: str, form: str) -> str:
     interval = result["intervals"]["pooled"][model][metric]
     shown = _number(result["pooled"][model][metric])
     # The majority's needs none, and would take the room.
-    return shown if interval is None or model == "majority" else f"{shown}{between}{interval_text(interval)}"
+    return shown if interval is None or model == "majority" else form.format(shown, interval_text(interval))
 
 
 def _headings(result: dict[str, Any]) -> dict[str, str]:

@@ -32,8 +32,8 @@ def adjacency_note(result: dict[str, Any]) -> str:
     """What the two epsilons of each hospital limit."""
     unit = next(iter(result["sites"].values()))["privacy"]["unit"]
     return (
-        f"Left out: the limit on what all that was released tells of whether one {unit} was in the data. Swapped: of "
-        f"which of two {unit}s it was, about twice as large."
+        f"Left out: how much all that was released may tell of whether one {unit} was in the data. Swapped: of which "
+        f"of two {unit}s it was; about twice as much."
     )
 
 

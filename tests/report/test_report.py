@@ -2,6 +2,8 @@
 
 import io
 import json
+from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -99,6 +101,48 @@ def test_the_terminal_shows_names_as_they_are_and_a_dash_for_null():
     assert [" ".join(line.split()) for line in out.splitlines() if " of 1 " in line] == [
         "│ a<b>& │ [red]b, cedar │ 1 of 1 │", "│ [red]b │ none │ 0 of 1 │", "│ cedar │ none │ 0 of 1 │"
     ]  # fmt: skip
+
+
+def test_both_epsilons_and_the_units_are_told_in_words():
+    out, page = printed(lambda console: closing_output(console, result())), page_of(result())
+    for shown in (" ".join(out.split()), page):
+        assert "of whether one record was in the data. Swapped: of which of two records it was" in shown
+        assert "More are cut, for fewer zeros stand" in shown
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines()]
+    assert rows.count(["cedar", "12", "9", "0", "2", "4", "-"]) == 1
+    assert "<td>cedar</td><td>12</td><td>9</td><td>0</td><td>2</td><td>4</td><td>–</td>" in page.replace("-", "–")
+
+
+def test_figures_over_all_hospitals_stand_with_their_intervals_and_the_verdict_stands_last():
+    drawn = {metric.name: np.array([0.65, *np.linspace(0.6, 0.7, 101)]) for metric in BINARY.metrics}
+    pooled = dict.fromkeys(MODELS, Scored(drawn))
+    shown = result_of(federation_of(names=NAMES), replace(outcome(), pooled=pooled)) | {"notes": ["a note"]}
+    out = printed(lambda console: closing_output(console, shown))
+    assert "All 15 test records together, with 95 % intervals" in out and "0.650 (0.60 to 0.70)" in out
+    last = out.splitlines()[-3:]
+    assert last == [finding["line"] for finding in shown["verdict"]] and "training together paid" in last[0]
+    assert "AUROC" in out and "calibration slope" in out
+    page = page_of(shown)
+    assert "0.650 (0.60 to 0.70)" in page and all(escape(line) in page for line in last)
+
+
+def test_a_mean_of_some_hospitals_says_of_how_many():
+    shown = result()
+    assert shown["counted"]["local"] == dict.fromkeys(shown["counted"]["local"], 2) | {"accuracy": 3}
+    out = printed(lambda console: closing_output(console, shown))
+    (line,) = [line for line in out.splitlines() if line.startswith("│ mean  ")]
+    assert "2 of 3" in line
+
+
+def test_what_must_be_known_before_the_first_round_is_printed_above_the_display():
+    event = RoundEvent(0, 3, NAMES, dict.fromkeys(NAMES, 0.5), *[dict.fromkeys(NAMES, 0)] * 2, ("nothing is left",))
+
+    def show(console):
+        with live_display(console, dict.fromkeys(NAMES, 1.0)) as observe:
+            observe(event)
+
+    out = printed(show)
+    assert out.startswith("note: nothing is left\n") and "sat out" not in out and "trained" not in out
 
 
 def test_the_live_display_ends_with_a_line_break_where_it_is_redirected():
