@@ -36,11 +36,12 @@ class LedgerSigner:
     """Signs with an identity's Ed25519 key: 64 bytes a line, where both signatures would be 3,373.
 
     `trusting`: earlier sessions may have had any key. A simulation makes new identities for every run and
-    trusts any; a real hospital trusts its own key only.
+    trusts any; a real hospital trusts its own key, and `earlier` ones of its own, which its registry lists.
     """
 
     identity: Identity
     trusting: bool
+    earlier: frozenset[bytes] = frozenset()
 
     @property
     def algorithm(self) -> str:
@@ -58,5 +59,5 @@ class LedgerSigner:
 
     def verify(self, algorithm: str, public_key: bytes, message: bytes, signature: bytes) -> None:
         """Raises ValueError where the signature does not hold or the key is not one to trust."""
-        trusted = None if self.trusting else (self.public_key,)
+        trusted = None if self.trusting else {self.public_key, *self.earlier}
         ledger_verifier(trusted)(algorithm, public_key, message, signature)

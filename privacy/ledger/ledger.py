@@ -169,6 +169,11 @@ class Ledger:
         return self._history.lines
 
     @property
+    def public_keys(self) -> frozenset[bytes]:
+        """The keys that its sessions' lines are signed with, this one's too."""
+        return frozenset(bytes.fromhex(session.public_key) for session in self._history.sessions)
+
+    @property
     def origin(self) -> str:
         """SHA-256 of its first line, in hex: what tells this ledger from others, however long it grows."""
         return self._history.origin

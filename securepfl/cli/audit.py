@@ -55,12 +55,32 @@ def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None, as_json: bool
 
 
 @audit.command()
+@click.option("--ledgers", type=PATH, help="Folder of the hospitals' registries of ledgers. [default: as for `run`]")
+@click.option("--site", help="The hospital whose ledgers are listed. [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON in place of the table.")
+def ledgers(ledgers: Path | None, site: str | None, as_json: bool) -> None:
+    """Where ledgers lie: each hospital's data sets, what kind of runs they count, and how much is spent."""
+    from securepfl.cli.consoles import tables
+    from securepfl.report.registry import ledgers_of, print_ledgers
+    from securepfl.storage.registry import ledgers_place
+
+    place = ledgers or ledgers_place()
+    found = ledgers_of(place, site)
+    if as_json:
+        say_json(found)
+    elif found:
+        print_ledgers(tables(), found)
+    else:
+        say(f"no ledgers in {place}" + ("" if site is None else f" of {site}"))
+
+
+@audit.command()
 @_LEDGER
 @_KEY
 @click.option("--heads", type=EXISTING, help="What others saw: heads.json of a run, or a hospital's statements.json.")
 def verify(ledger: Path, keys: tuple[str, ...], heads: Path | None) -> None:
     """Recompute all that LEDGER claims. Exit 1 with the first line that is wrong."""
-    from securepfl.report.ledger import verdict, verified
+    from securepfl.report.ledger import snapshot_note, verdict, verified
 
     trusted = trusted_keys(keys)
     try:
@@ -68,7 +88,7 @@ def verify(ledger: Path, keys: tuple[str, ...], heads: Path | None) -> None:
     except LedgerError as error:
         say(f"securepfl: {error}", err=True)
         sys.exit(1)
-    say("\n".join(verdict(summary, heads, trusted)))
+    say("\n".join([*verdict(summary, heads, trusted), *snapshot_note(ledger)]))
 
 
 def trusted_keys(keys: Sequence[str]) -> frozenset[bytes] | None:

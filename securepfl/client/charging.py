@@ -139,9 +139,9 @@ class Books:
         """
         trained = bool(state.trajectory) or (state.pending is not None and state.pending.trained)
         self._check_same(session, self.registry.find(rows.identities, rows.declared, self.kind).id)
-        signer = LedgerSigner(session.keyring.identity, trusting=self.kind != "real")
 
-        def opener(path: Path, data_set: str) -> Ledger:
+        def opener(path: Path, data_set: str, earlier: frozenset[bytes]) -> Ledger:
+            signer = LedgerSigner(session.keyring.identity, self.kind != "real", earlier)
             terms = ledger_terms(session.federation, session.name, data_set, self.kind, units)
             ledger = Ledger.open(path, terms, signer, run=state.run)
             if trained and not ledger.knows_run:

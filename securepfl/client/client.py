@@ -39,7 +39,7 @@ from securepfl.client.state import ClientState, Pending
 from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
-from securepfl.errors import AggregateError, MessageError, StorageError
+from securepfl.errors import AggregateError, HospitalNote, MessageError, StorageError
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
 from securepfl.protocol.messages import (
@@ -137,7 +137,7 @@ class Client(Readings):
         )
         self.scan = parts.scanned.scan
         for warning in self.scan.warnings:
-            warnings.warn(f"{name}: {warning}", stacklevel=2)
+            warnings.warn(f"{name}: {warning}", HospitalNote, stacklevel=2)
         self.device, self.units = parts.training.device, parts.training.units
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)

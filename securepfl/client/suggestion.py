@@ -130,19 +130,22 @@ def suggest_partition(
     streams = _Streams(name, simulation)
     place = resolve_device(device)
     parts = candidates_for(federation, build_model, start, place)
-    signer = LedgerSigner(identity, trusting=simulation is not None)
 
     def terms_of(named: str) -> Terms:
         return ledger_terms(federation, name, named, kind_of(simulation), units)
 
+    def opened_at(path: Path, named: str, earlier: frozenset[bytes]) -> Ledger:
+        return Ledger.open(path, terms_of(named), LedgerSigner(identity, simulation is not None, earlier))
+
     books = Books.of(ledgers, name, simulation)
     rows = books.rows_of(records, contents_of(records, range(records.found)), data_set, federation)
     path, named = books.ledger_of(rows)
+    signer = LedgerSigner(identity, simulation is not None, books.registry.signers())
     Ledger.check(path, terms_of(named), signer, selection)
     for model in {id(part.model): part.model for part in parts}.values():
         records = scan_units(records, units, chosen_task, model, own_loss, place, name, PHYSICAL_BATCH).records
     trial = Trial.of(federation, records, units, one, gain_clip, own_loss, place)
-    charged = books.charged(rows, lambda path, named: Ledger.open(path, terms_of(named), signer))
+    charged = books.charged(rows, opened_at)
     with charged.ledger as opened:
         _reserve(opened, selection, federation)
         books.remember(charged)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,10 @@ from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
 from securepfl.privacy.ledger.summary import LedgerSummary, RoundSpend, against_heads, verify_ledger
+
+SNAPSHOT: Final = ".snapshot.jsonl"
+"""How the copy of a ledger in a run's folder is called, behind the hospital's name."""
+README: Final = "README.txt"
 
 _HASH = re.compile("[0-9a-f]{64}")
 _NAME = "name the heads.json of a run, or the statements.json of a hospital"
@@ -113,6 +117,21 @@ def _declared(summary: LedgerSummary) -> list[str]:
     return [f"last session: {units}{clip}, settings {facts.settings}"]
 
 
+def snapshot_note(ledger: Path) -> list[str]:
+    """For the copy of a ledger that a run's folder holds: that it is one. Nothing for a ledger.
+
+    >>> snapshot_note(Path("runs/one/ledger/north.snapshot.jsonl"))[0][:27]
+    'a snapshot: what was spent '
+    >>> snapshot_note(Path("ledgers/north/north.jsonl"))
+    []
+    """
+    if not ledger.name.endswith(SNAPSHOT):
+        return []
+    return [
+        f"a snapshot: what was spent since stands in the live ledger alone; {README} beside it says where that lies"
+    ]
+
+
 def _caveats(summary: LedgerSummary) -> list[str]:
     """What these figures rest on."""
     lines = []
@@ -178,7 +197,7 @@ def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
         "spent_replace_one": summary.epsilon_replace_one,
         "unsettled": summary.unsettled,
         "head": summary.head,
-        "caveats": _caveats(summary),
+        "caveats": [*_caveats(summary), *snapshot_note(ledger)],
         "public_keys": [key.hex() for key in summary.public_keys],
         "rounds": _rounds(summary),
     }

@@ -11,6 +11,7 @@ from typing import Any, Final
 from securepfl.errors import HospitalNote, SecurePFLError, StorageError
 from securepfl.learning.personal.partition import Partition
 from securepfl.outside.experts import SHARED, write_expert
+from securepfl.report.ledger import README, SNAPSHOT
 from securepfl.report.notes import notes_of
 from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
@@ -93,16 +94,20 @@ def _tell_ledgers(plan: Plan, run: SimulatedRun, folder: Path, seed: int | None)
         if not plan.throwaway:
             folder.mkdir()
             for name, client in run.clients.items():
-                shutil.copy2(client.ledger.path, folder / f"{name}.snapshot.jsonl")
+                shutil.copy2(client.ledger.path, folder / f"{name}{SNAPSHOT}")
     except OSError as error:
         raise storage_error(folder, error) from None
-    write_bytes(folder / "README.txt", told.encode())
+    write_bytes(folder / README, told.encode())
 
 
 def _result(plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None) -> dict[str, Any]:
     """result.json's content."""
     partition = _partition_of(plan)
-    told = [f"{name}: {note}" for name, client in run.clients.items() for note in client.ledger_notes]
+    told = [
+        f"{name}: {note}"
+        for name, client in run.clients.items()
+        for note in (*client.scan.warnings, *client.ledger_notes)
+    ]
     told += [] if plan.throwaway else used_up(run.clients)
     return result_of(plan.federation, outcome) | {
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},

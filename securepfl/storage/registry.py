@@ -40,8 +40,8 @@ PLACE_VARIABLE: Final = "SECUREPFL_LEDGERS"
 _WAIT_SECONDS: Final = 60.0
 
 Kind = Literal["real", "simulated", "seeded"]
-Opener = Callable[[Path, str], Ledger]
-"""Opens the ledger at a path, about the data set of that name in its lines."""
+Opener = Callable[[Path, str, frozenset[bytes]], Ledger]
+"""Opens the ledger at a path, about the data set of that name in its lines, whose lines this hospital's keys signed."""
 
 
 def ledgers_place() -> Path:
@@ -79,18 +79,27 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """registry.json. `registry` names it, `key` is a hash of its key, by which another is noticed."""
+    """registry.json. `registry` names it, `key` is a hash of its key, by which another is noticed; `signers` are the
+    public keys (hexadecimal) that signed its ledgers: a hospital has one for each of its identities.
+    """
 
     schema: int
     site: str
     registry: str
     key: str
+    signers: tuple[str, ...] = ()
     data_sets: tuple[DataSet, ...] = ()
 
-    def with_data_set(self, one: DataSet) -> "Listing":
-        """With `one` in place of an earlier entry of its id and kind, or added."""
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """The public keys that signed ledgers here."""
+        return frozenset(map(bytes.fromhex, self.signers))
+
+    def with_data_set(self, one: DataSet, keys: frozenset[bytes] = frozenset()) -> "Listing":
+        """With `one` in place of an earlier entry of its id and kind, or added, and with `keys` as signers."""
         others = [other for other in self.data_sets if (other.id, other.kind) != (one.id, one.kind)]
-        return msgspec.structs.replace(self, data_sets=(*others, one))
+        signers = tuple(sorted(key.hex() for key in self.keys | keys))
+        return msgspec.structs.replace(self, data_sets=(*others, one), signers=signers)
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,13 @@ class Registry:
         with self._locked():
             return self._listing().registry
 
+    def signers(self) -> frozenset[bytes]:
+        """The public keys that signed ledgers here. Raises LedgerError, StorageError."""
+        if not self._exists():
+            return frozenset()
+        with self._locked():
+            return self._listing().keys
+
     def ledger_at(self, id_: str, kind: Kind) -> tuple[Path, str]:
         """Where the ledger of a data set lies, or will lie, and what its lines call the data set."""
         found = next((one for one in self.data_sets() if (one.id, one.kind) == (id_, kind)), None)
@@ -174,11 +190,11 @@ class Registry:
             claim = self._claim(listing, prints, declared, kind)
             held = _entry(listing, claim.id, kind) or _new_entry(listing, claim.id, kind)
             self._check_head(held)
-            ledger = opener(self._path(held), held.name)
+            ledger = opener(self._path(held), held.name, listing.keys)
             try:
                 known = np.union1d(self._marks(held), prints.together)
                 write_bytes(self._path(held, ".rows"), encode_fingerprints(known))
-                self._write(listing.with_data_set(_after(held, ledger, prints, len(known))))
+                self._write(listing.with_data_set(_after(held, ledger, prints, len(known)), ledger.public_keys))
             except BaseException:
                 ledger.close()
                 raise
@@ -220,7 +236,7 @@ class Registry:
                 made, name=session.data_set, origin=hashes[0], head=hashes[-1], lines=len(lines)
             )
             write_bytes(self._path(made), data)
-            self._write(listing.with_data_set(made))
+            self._write(listing.with_data_set(made, _keys_of(lines)))
             return made.id
 
     # Below: steps within the lock.
@@ -458,6 +474,11 @@ def _read(path: Path) -> bytes:
         return b""
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
+
+
+def _keys_of(lines: list[bytes]) -> frozenset[bytes]:
+    found = map(decode_line, lines)
+    return frozenset(bytes.fromhex(line.public_key) for line in found if isinstance(line, Session))
 
 
 def _last_session(path: Path, lines: list[bytes]) -> Session:

@@ -230,3 +230,23 @@ def test_attack_refuses_what_it_cannot_rehearse(tmp_path):
     (tmp_path / "rows.csv").write_text("a\n1\n")
     result = invoke("audit", "attack", config, "--data", tmp_path / "rows.csv")
     assert "securepfl.runtime.client_rounds.rehearsed" in str(result.exception)
+
+
+def test_ledgers_are_listed_with_what_they_spent_and_where_they_lie(run, tmp_path):
+    place = run[0].parent.parent
+    found = json.loads(invoke("audit", "ledgers", "--ledgers", place, "--json").stdout)
+    assert [(one["site"], one["data_set"], one["kind"]) for one in found] == [
+        (name, name, "simulated") for name in ("alder", "birch", "cedar", "damson")
+    ]
+    assert found[0]["ledger"] == str(run[0]) and 0 < found[0]["spent"] <= found[0]["budget"] == 8.0
+    shown = invoke("audit", "ledgers", "--ledgers", place, "--site", "alder").stdout
+    assert str(run[0]) in shown and "birch" not in shown
+    assert "no ledgers in" in invoke("audit", "ledgers", "--ledgers", tmp_path).stdout
+
+
+def test_a_snapshot_is_called_one_by_both_commands(run, tmp_path):
+    copy = tmp_path / "alder.snapshot.jsonl"
+    copy.write_bytes(run[0].read_bytes())
+    for command in ("budget", "verify"):
+        assert "a snapshot: what was spent since" in " ".join(invoke("audit", command, copy).stdout.split())
+        assert "a snapshot" not in invoke("audit", command, run[0]).stdout

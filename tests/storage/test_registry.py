@@ -31,7 +31,7 @@ def features(*parts):
     return {"features": [text for part in parts for text in part]}
 
 
-def opener(path, name):
+def opener(path, name, earlier=frozenset()):
     terms = Terms("north", name, Budget(1e6, 1e-5), simulation=False, seeded=False)
     return Ledger.open(path, terms, SIGNER)
 
@@ -123,7 +123,7 @@ def test_a_simulation_and_a_real_run_have_ledgers_of_their_own(tmp_path):
     charge(tmp_path, features(A), "biopsies")
     registry = Registry(tmp_path, "north")
     terms = Terms("north", "biopsies", Budget(1.0, 1e-5), simulation=True, seeded=False)
-    charged = registry.open(features(A), "biopsies", "simulated", lambda path, _: Ledger.open(path, terms, SIGNER))
+    charged = registry.open(features(A), "biopsies", "simulated", lambda path, *_: Ledger.open(path, terms, SIGNER))
     charged.ledger.close()
     assert charged.ledger.path.name == "biopsies.simulated.jsonl" and charged.notes == ()
     assert {(one.id, one.kind) for one in registry.data_sets()} == {("biopsies", "real"), ("biopsies", "simulated")}
@@ -337,7 +337,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 
 def test_what_a_failed_opening_left_is_no_ledger_of_others(tmp_path):
-    def refused(path, name):
+    def refused(path, name, _):
         opener(path, name).close()
         raise StorageError("full")
 
@@ -445,7 +445,25 @@ def test_the_place_of_registries_follows_the_environment(monkeypatch, tmp_path):
 def test_the_listing_is_as_its_schema_says(tmp_path):
     charge(tmp_path, features(A), "biopsies")
     content = msgspec.json.decode((tmp_path / "north" / "registry.json").read_bytes())
-    assert sorted(content) == ["data_sets", "key", "registry", "schema", "site"]
+    assert sorted(content) == ["data_sets", "key", "registry", "schema", "signers", "site"]
     (one,) = content["data_sets"]
     assert sorted(one) == ["head", "id", "kind", "lines", "marks", "name", "origin", "twins"]
     assert (one["lines"], one["marks"], one["twins"]["features"]) == (3, 41, 0.0)
+
+
+def test_a_hospital_with_a_new_identity_goes_on_with_its_ledgers_and_nobody_else_does(tmp_path):
+    terms = Terms("north", "north", Budget(1e6, 1e-5), simulation=False, seeded=False)
+
+    def as_somebody(identity):
+        def opened(path, name, earlier):
+            return Ledger.open(path, terms, LedgerSigner(identity, trusting=False, earlier=earlier))
+
+        return opened
+
+    registry = Registry(tmp_path, "north")
+    for _ in range(2):
+        registry.open(features(A), None, "real", as_somebody(Identity.generate("north"))).ledger.close()
+    assert len(registry.signers()) == 2
+    stranger = LedgerSigner(Identity.generate("north"), trusting=False)
+    with pytest.raises(LedgerError, match="names a key that is not trusted here"):
+        Ledger.open(tmp_path / "north" / "north.jsonl", terms, stranger)
