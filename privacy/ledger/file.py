@@ -95,7 +95,11 @@ def read(path: Path) -> bytes:
 
 
 def read_unheld(path: Path) -> bytes:
-    """The bytes at `path`, which nobody has open; none where there is no file, and none is made. Raises as `open`."""
+    """The bytes at `path`, which nobody has open; none where there is no file, and none is made. Raises as `open`.
+
+    >>> read_unheld(Path("no-such-folder", "north.jsonl"))
+    b''
+    """
     try:
         if not path.exists():
             return b""

@@ -89,6 +89,9 @@ class Session(Line, frozen=True, kw_only=True, tag="session"):
     """A process opened the ledger. Lines up to the next session are signed with `public_key`.
 
     recovered: what was dropped from the end of the file to continue it, or None.
+
+    >>> Session.__struct_config__.tag  # what `kind` says on such a line
+    'session'
     """
 
     run: Text
