@@ -101,6 +101,8 @@ class History:
             case Settlement():
                 self.settled[line.id] = line.actual
                 self.spent_after[line.id] = (line.epsilon, line.time)
+        if self.composition.is_mixed:
+            self.spent()  # its sum at the budget's order is kept, and lines to come only add to it
         self.lines += 1
         self.time = line.time
         self.head = hashlib.sha256(data).hexdigest()
