@@ -197,8 +197,8 @@ def _records(dataset: Dataset[Any], group: Sequence[int], collate: Collate | Non
 
 def _sliced(dataset: Dataset[Any], group: Sequence[int]) -> tuple[Tensor, ...] | None:
     """What default_collate makes of items that lie in tensors, many times faster; None for other data sets."""
-    while type(dataset) is Subset:
-        dataset, group = dataset.dataset, [dataset.indices[index] for index in group]
+    if type(dataset) is Subset:
+        return _sliced(dataset.dataset, [dataset.indices[index] for index in group])
     if type(dataset) is not TensorDataset:
         return None
     rows = torch.from_numpy(np.array(group, dtype=np.int64))  # ten times faster than torch.tensor
