@@ -178,7 +178,7 @@ def without_rows(patch, turn):
     """Replaces noised sums by data-free numbers of their size, and fresh keys of a hospital's round by its turn's."""
 
     def noised(total, entries, settings, noise):
-        size = len(total) if entries is None else int(entries.sum())
+        size = len(total) if entries is None else len(entries)
         numbers = torch.from_numpy(turn.numbers(size)) * settings.noise_multiplier * settings.clip
         if entries is None:
             total.copy_(numbers)
