@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from securepfl import Client, Simulation, group_records, local_parties
 from securepfl.client.charging import Books
+from securepfl.client.contents import contents_of
 from securepfl.client.identities import KnownAs, identities_of
 from securepfl.client.records import TrainingSet
 from securepfl.crypto.keys.signing import LedgerSigner
@@ -79,10 +80,16 @@ class Pairs(Dataset):
         return self.rows[place]
 
 
+def looked_at(training, unit="record", site="alder"):
+    """The records, and the digests of all of them."""
+    records = TrainingSet.of(training, site, unit)
+    return records, contents_of(records, range(records.found))
+
+
 def claim_of(training, *, unit="record", data_set=None, site="alder"):
     """What a Client with this data set would be charged to."""
     books = Books.of(None, site, None)
-    rows = books.rows_of(TrainingSet.of(training, site, unit), data_set, bound())
+    rows = books.rows_of(*looked_at(training, unit, site), data_set, bound())
     return books.registry.find(rows.identities, rows.declared, "real")
 
 
@@ -121,7 +128,7 @@ def test_rows_are_known_in_any_form(training, options):
 def test_records_are_known_where_their_patients_were_seen():
     other = group_records(*rows_of("birch").tensors, [place // 3 for place in range(40)])
     books = Books.of(None, "alder", None)
-    rows = books.rows_of(TrainingSet.of(other, "alder", "patient"), "stroke", bound())
+    rows = books.rows_of(*looked_at(other, "patient"), "stroke", bound())
     signer = LedgerSigner(local_parties(bound())[0]["alder"].identity, trusting=False)
     terms = Terms("alder", "stroke", Budget(1.0, 1e-5), simulation=False, seeded=False)
     books.charged(rows, lambda path, *_: Ledger.open(path, terms, signer)).ledger.close()
@@ -140,9 +147,9 @@ def test_records_are_known_where_their_patients_were_seen():
     ids=["mappings", "texts", "tuples", "types"],
 )
 def test_records_of_any_kind_are_told_apart(items):
-    found = identities_of(TrainingSet.of(Pairs(items), "alder"), KnownAs(), "alder")["features"]
+    found = identities_of(*looked_at(Pairs(items)), KnownAs(), "alder")["features"]
     assert len(set(found)) == 2 and all(len(text) == 32 for text in found)
-    again = identities_of(TrainingSet.of(Pairs(items[::-1]), "alder"), KnownAs(), "alder")["features"]
+    again = identities_of(*looked_at(Pairs(items[::-1])), KnownAs(), "alder")["features"]
     assert set(again) == set(found)
 
 
@@ -174,7 +181,7 @@ class Broken(Pairs):
 
 
 def test_a_record_that_cannot_be_read_is_left_out():
-    found = identities_of(TrainingSet.of(Broken(rows_of("alder")), "alder"), KnownAs(), "alder")
+    found = identities_of(*looked_at(Broken(rows_of("alder"))), KnownAs(), "alder")
     assert len(found["features"]) == 39
 
 

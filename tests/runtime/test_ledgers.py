@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from securepfl.client.charging import Books
+from securepfl.client.contents import contents_of
 from securepfl.client.identities import KnownAs
 from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
@@ -85,7 +86,7 @@ def charged(data, federation, site="alder"):
     plan = plan_tables(federation, data, None, None)
     records = TrainingSet.of(dataset_of(plan.hospitals[site].train, federation.privacy.unit), site, "record")
     books = Books.of(None, site, Simulation())
-    found = books.rows_of(records, plan.data_sets[site], plan.federation)
+    found = books.rows_of(records, contents_of(records, range(records.found)), plan.data_sets[site], plan.federation)
     claim = books.registry.find(found.identities, found.declared, "simulated")
     return claim.id, claim.new
 
