@@ -27,13 +27,14 @@ class TrainingSet:
     """A map-style data set of (x, y), and how its items become a batch.
 
     `unit` is what an item is: a record, or a patient with all their records, x [r, ...] and y [r, ...]. `skipped` are
-    the places of those that count as zero.
+    the places of those that count as zero. `scanned`: how many units there were when they were looked at, None before.
     """
 
     dataset: Dataset[Any]
     collate: Callable[[list[Any]], Any] | None
     unit: Unit = "record"
     skipped: frozenset[int] = frozenset()
+    scanned: int | None = None
 
     @classmethod
     def of(cls, training: DataLoader[Any] | Dataset[Any], site: str, unit: Unit = "record") -> "TrainingSet":
@@ -62,6 +63,16 @@ class TrainingSet:
     def found(self) -> int:
         """Units in the data set, used or not."""
         return len(self.dataset)  # type: ignore[arg-type]
+
+    def check_length(self) -> None:
+        """Raises DataError where units came or went since the scan: no ledger knows those that came, and places that
+        moved would let units train that were left out.
+        """
+        if self.scanned is not None and self.found != self.scanned:
+            raise DataError(
+                f"the data set had {self.scanned} {self.unit}s when the Client was made and has {self.found} now; make "
+                "the Client again when it changes"
+            )
 
 
 def _collate_of(loader: DataLoader[Any], site: str, unit: Unit) -> Callable[[list[Any]], Any] | None:

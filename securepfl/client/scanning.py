@@ -131,7 +131,7 @@ class _Scanning:
             unusable=self._told(),
         )
         skipped = frozenset(range(found)).difference(kept)
-        records = replace(self.records, skipped=skipped)
+        records = replace(self.records, skipped=skipped, scanned=found)
         return Scanned(scan, records, self.feature_type, self.contents)
 
     @property

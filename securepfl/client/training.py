@@ -81,6 +81,7 @@ class LocalTraining:
         units: noise alone. Otherwise a record that brings it down would show in who answers.
         """
         try:
+            self.training.check_length()
             return self._trained(round_, state, self.training.dataset)
         except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
             trained = self._trained(round_, state, None)

@@ -85,3 +85,13 @@ def test_a_round_that_trains_says_so(tmp_path):
     with client(tmp_path, plain(UNITS)) as made:
         made.contribute(made.coordinator.invite()[WHO])
         assert made.last_training.failed == "" and made.last_training.mean_loss > 0
+
+
+@pytest.mark.parametrize("now", [UNITS - 4, UNITS + 4, 0])
+def test_units_that_come_or_go_after_the_scan_train_in_no_round(tmp_path, now):
+    """No ledger knows those that came, and a place may be another unit's then."""
+    rows = Rows(items_of(WHO, UNITS))
+    with client(tmp_path, rows) as made:
+        rows.items = items_of(WHO, now)
+        made.contribute(made.coordinator.invite()[WHO])
+        assert f"had {UNITS} records when the Client was made and has {now} now" in made.last_training.failed
