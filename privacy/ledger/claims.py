@@ -96,7 +96,8 @@ def decide(site: str, declared: str | None, seen: Sequence[Seen]) -> Claim:
     alike = [one for one in seen if one.alike]
     if declared is not None:
         notes = (*(_by_chance(one) for one in alike if one.id != declared), *_hints(seen, alike, declared))
-        return Claim(declared, all(one.id != declared for one in seen), notes)
+        new = all(one.id != declared for one in seen)
+        return Claim(declared, new, notes or (_begun_beside(seen) if new else ()))
     if len(alike) > 1:
         names = ", ".join(one.id for one in alike)
         raise LedgerError(
@@ -106,7 +107,7 @@ def decide(site: str, declared: str | None, seen: Sequence[Seen]) -> Claim:
     if alike:
         return Claim(alike[0].id, False, (_taken_for(alike[0]),))
     made_up = _free(site, {one.id for one in seen})
-    return Claim(made_up, True, _hints(seen, alike, made_up))
+    return Claim(made_up, True, _hints(seen, alike, made_up) or _begun_beside(seen))
 
 
 def _check_rows_known(site: str, declared: str | None, seen: Sequence[Seen]) -> None:
@@ -156,6 +157,17 @@ def _hints(seen: Sequence[Seen], alike: Sequence[Seen], chosen: str) -> tuple[st
         f'records; if they are the same people, declare [data] id = "{one.id}"'
         for one in seen
         if one.known and one not in alike and one.id != chosen
+    )
+
+
+def _begun_beside(seen: Sequence[Seen]) -> tuple[str, ...]:
+    """For a new ledger that is not the first: numbers that were computed anew are not known again."""
+    if not seen:
+        return ()
+    names = ", ".join(one.id for one in seen)
+    return (
+        f"a new ledger begins, as no record is known to those of {names}; numbers that were computed anew (scaled, "
+        "resized, other columns) are not known again: if these are patients of one of those, declare its [data] id",
     )
 
 

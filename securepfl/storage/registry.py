@@ -38,6 +38,8 @@ LISTING: Final = "registry.json"
 KEY: Final = "key"
 PLACE_VARIABLE: Final = "SECUREPFL_LEDGERS"
 _WAIT_SECONDS: Final = 60.0
+_MOST: Final = 0.5
+"""Where another site knows more than this share of the records, it is taken for the same hospital."""
 
 Kind = Literal["real", "simulated", "seeded"]
 Opener = Callable[[Path, str, frozenset[bytes]], Ledger]
@@ -47,11 +49,19 @@ Opener = Callable[[Path, str, frozenset[bytes]], Ledger]
 def ledgers_place() -> Path:
     """Where hospitals' registries lie unless somebody says otherwise: $SECUREPFL_LEDGERS, else
     $XDG_STATE_HOME/securepfl/ledgers, else ~/.local/state/securepfl/ledgers.
+
+    Raises ConfigError where the first is relative: from another folder it would name another registry. The second is
+    ignored then, as its specification says.
     """
     if given := os.environ.get(PLACE_VARIABLE):
-        return Path(given).expanduser()
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "securepfl" / "ledgers"
+        place = Path(given).expanduser()
+        if not place.is_absolute():
+            raise ConfigError(
+                f"${PLACE_VARIABLE} is {given!r}: give a full path; a relative one is another place in each folder"
+            )
+        return place
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "securepfl" / "ledgers"
 
 
 class DataSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +130,7 @@ class Registry:
     | records that a ledger knows are charged to it, under whatever name, path or order, and in part | see claims.py |
     | an older copy in the place of a ledger, of the fingerprints or of the key is refused | all of it is older |
     | a ledger that is listed and missing, or there and not listed, is refused | |
+    | no ledger of real runs begins for records most of which another site's here knows | both begin at one moment |
     | a call that raises leaves what was on disk, or the same and records that count as known | |
     | several processes may use it at once | they ignore flock |
 
@@ -130,7 +141,7 @@ class Registry:
     """
 
     def __init__(self, place: Path, site: str) -> None:
-        self.folder, self.site = place / site, site
+        self.folder, self.site = place.absolute() / site, site
 
     def data_sets(self) -> tuple[DataSet, ...]:
         """All data sets, by name; none where there is no registry yet. Raises LedgerError, StorageError."""
@@ -188,6 +199,7 @@ class Registry:
             listing = self._listing(create=True)
             prints = Fingerprints.of(self._key(listing), identities)
             claim = self._claim(listing, prints, declared, kind)
+            elsewhere = self._notes_of_other_sites(identities) if claim.new and kind == "real" else ()
             held = _entry(listing, claim.id, kind) or _new_entry(listing, claim.id, kind)
             self._check_head(held)
             ledger = opener(self._path(held), held.name, listing.keys)
@@ -198,7 +210,7 @@ class Registry:
             except BaseException:
                 ledger.close()
                 raise
-        return Charged(ledger, claim.id, listing.registry, claim.notes)
+        return Charged(ledger, claim.id, listing.registry, claim.notes + elsewhere)
 
     def remember(self, data_set: str, kind: Kind, ledger: Ledger) -> None:
         """Note the ledger's last line: an older copy in its place is refused from now on. Raises StorageError."""
@@ -242,9 +254,43 @@ class Registry:
     # Below: steps within the lock.
 
     def _claim(self, listing: Listing, prints: Fingerprints, declared: str | None, kind: Kind) -> Claim:
+        return decide(self.site, declared, self._all_seen(listing, prints, kind))
+
+    def _all_seen(self, listing: Listing, prints: Fingerprints, kind: Kind) -> list[Seen]:
         twins = prints.twins
-        seen = [self._seen(one, prints, twins) for one in listing.data_sets if one.kind == kind]
-        return decide(self.site, declared, seen)
+        return [self._seen(one, prints, twins) for one in listing.data_sets if one.kind == kind]
+
+    def _notes_of_other_sites(self, identities: Identities) -> tuple[str, ...]:
+        """Of those whose registry lies beside this one and knows some of the records, above chance. Raises LedgerError
+        where it knows most of them: then this is that hospital under another name, and what it spent adds up.
+
+        Read without their locks, which could be held by who waits for ours: files are replaced whole.
+        """
+        notes = []
+        for other in self._other_sites():
+            try:
+                listing = other._listing()
+                prints = Fingerprints.of(other._key(listing), identities)
+                same = [one for one in other._all_seen(listing, prints, "real") if one.same]
+            except (LedgerError, StorageError):
+                continue  # theirs to mend
+            for one in same:
+                told = f"{one.share:.0%} of these records are known to {other.site}'s ledger of data set {one.id}"
+                if one.share > _MOST:
+                    raise LedgerError(
+                        f"{self.site}: {told}, and a new one would forget what they have spent; take part as "
+                        f"{other.site}, or leave these records out"
+                    )
+                notes.append(f"{told}: for each of them, what both sites spend adds up; keep each patient at one site")
+        return tuple(notes)
+
+    def _other_sites(self) -> list["Registry"]:
+        place = self.folder.parent
+        try:
+            names = sorted(path.name for path in place.iterdir() if (path / LISTING).is_file())
+        except OSError as error:
+            raise StorageError(f"{place}: cannot be read ({error.strerror}); mend its rights") from None
+        return [Registry(place, name) for name in names if name != self.site]
 
     def _seen(self, one: DataSet, prints: Fingerprints, twins: dict[str, float]) -> Seen:
         known = prints.found_in(self._marks(one))

@@ -467,3 +467,50 @@ def test_a_hospital_with_a_new_identity_goes_on_with_its_ledgers_and_nobody_else
     stranger = LedgerSigner(Identity.generate("north"), trusting=False)
     with pytest.raises(LedgerError, match="names a key that is not trusted here"):
         Ledger.open(tmp_path / "north" / "north.jsonl", terms, stranger)
+
+
+# Other sites at the same place, and where the place is.
+
+
+def test_a_hospital_under_another_name_begins_no_ledger_for_records_that_are_known(tmp_path):
+    charge(tmp_path, features(A))
+    for records in (features(A), features(A[:25]), features(A + B[:30])):
+        with pytest.raises(LedgerError, match=r"of these records are known to north's ledger .*take part as north"):
+            charge(tmp_path, records, site="north-clinic")
+        assert not list((tmp_path / "north-clinic").glob("*.jsonl"))
+
+
+def test_a_patient_of_two_sites_is_told_and_refuses_neither(tmp_path):
+    charge(tmp_path, features(A))
+    found, (note,) = charge(tmp_path, features(A[:2], B), site="south")
+    assert found == "south" and "known to north's ledger" in note and "adds up" in note
+    assert charge(tmp_path, features(A[:2], B), site="south") == ("south", ())
+
+
+def test_sites_whose_registry_is_damaged_stop_no_other_site(tmp_path):
+    charge(tmp_path, features(A))
+    (tmp_path / "north" / "registry.json").write_bytes(b"")
+    assert charge(tmp_path, features(B), site="south") == ("south", ())
+
+
+def test_a_second_ledger_is_said_when_it_begins(tmp_path):
+    charge(tmp_path, features(A), "biopsies")
+    for records, declared in ((B, None), (rows(40, seed=2), "stroke")):
+        found, (note,) = charge(tmp_path, features(records), declared)
+        assert found != "biopsies" and "a new ledger begins" in note and "biopsies" in note
+        assert charge(tmp_path, features(records), declared) == (found, ())
+
+
+def test_a_relative_place_is_one_place(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    registry = Registry(type(tmp_path)("ledgers"), "north")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert registry.folder == tmp_path / "ledgers" / "north"
+    monkeypatch.setenv("SECUREPFL_LEDGERS", "ledgers")
+    with pytest.raises(ConfigError, match=r"SECUREPFL_LEDGERS is 'ledgers': give a full path"):
+        ledgers_place()
+    monkeypatch.delenv("SECUREPFL_LEDGERS")
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ledgers_place() == tmp_path / ".local" / "state" / "securepfl" / "ledgers"
