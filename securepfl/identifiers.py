@@ -25,6 +25,8 @@ LOSSY = "in the form that spreadsheets round long numbers to (1.2E+11); export i
 MERGED = "in a float type that cannot hold it exactly, so two patients' may be equal; store identifiers as text"
 _HYPHENS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
 _WHOLE = re.compile(r"(-?[0-9]+)\.0*")
+_WHOLE_BY_COMMA = re.compile(r"(-?[0-9]+),0*")
+_THOUSANDS = re.compile(r"(?<![0-9.])[0-9]{1,3}(\.[0-9]{3})+(?![0-9.])")
 _EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?e\+[0-9]+", re.IGNORECASE)
 _ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 _KINDS = (str, bytes, int, float, np.integer, np.floating, Decimal, UUID)
@@ -70,11 +72,14 @@ def lossy(plain: str) -> bool:
 def alike_before(plain: Iterable[str]) -> dict[int, int]:
     """For each place whose identifier might be an earlier one's patient: that earlier place.
 
-    Two might be one patient's if they differ only in case, blanks, marks, leading zeros or letters of one look. A mark
-    between digits counts as part of a number ("1-11" is not "11-1"), unless the other identifier has none at all.
+    Two might be one patient's if they differ only in case, blanks, marks, leading zeros or letters of one look. Of a
+    mark between digits the place counts and not the kind ("1-11" is 1/11 and not "11-1"), unless the other identifier
+    has none at all. A single point may be a number's, and counts ("1.5" is not "15"), but where it parts thousands.
 
     >>> alike_before(["p-7", "q", "P007", "1-11", "11-1"]), alike_before(["1.5", "15", "010170-1234", "0101701234"])
     ({2: 0}, {3: 2})
+    >>> alike_before(["12.345.678-5", "12345678/5"])
+    {1: 0}
     """
     first: dict[str, int] = {}
     unmarked: dict[str, int] = {}
@@ -101,17 +106,19 @@ def also(more: int) -> str:
 
 def _keys(plain: str) -> tuple[str, str]:
     """What is equal for identifiers that might be one: with the marks that stand between digits, and without."""
-    seen = folded(plain)
-    letters = "".join(
-        mark for place, mark in enumerate(seen) if mark.isalnum() or _is_accent(mark) or _between_digits(seen, place)
-    )
+    seen = _THOUSANDS.sub(lambda number: number[0].replace(".", ""), folded(plain))
+    seen = whole[1] if (whole := _WHOLE_BY_COMMA.fullmatch(seen)) else seen
     sign = "-" if _NEGATIVE.fullmatch(seen) else ""
-    bare = "".join(mark for mark in letters if mark.isalnum() or _is_accent(mark) or mark == ".")
+    kept = "".join(mark for place, mark in enumerate(seen) if _is_letter(mark) or _between_digits(seen, place))
+    letters = "".join(mark if _is_letter(mark) else "-" for mark in kept)
+    point = "." if kept.count(".") == 1 else ""
+    bare = "".join(mark for mark in kept if _is_letter(mark) or mark == point)
     return sign + _ZEROS.sub("", letters or seen), sign + _ZEROS.sub("", bare or seen)
 
 
-def _is_accent(mark: str) -> bool:
-    return unicodedata.category(mark)[0] == "M"
+def _is_letter(mark: str) -> bool:
+    """Whether a mark is a letter, a digit or an accent."""
+    return mark.isalnum() or unicodedata.category(mark)[0] == "M"
 
 
 def _between_digits(text: str, place: int) -> bool:

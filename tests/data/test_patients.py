@@ -54,6 +54,11 @@ def test_two_spellings_of_one_id_are_one_patient(tmp_path: Path, one: str, other
             ("010170-1234", "0101701234"),
             ("943 476", "943476"),
             ("doe j", "Doe. J"),
+            ("010170-1234", "010170/1234"),
+            ("010170_1234", "010170-1234"),
+            ("12.345.678-5", "12345678-5"),
+            ("756.1234.5678.97", "7561234567897"),
+            ("1.234", "1234"),
         ],
     ],
 )
@@ -63,8 +68,14 @@ def test_ids_that_a_reader_would_take_for_one_are_refused_by_their_rows(tmp_path
     assert not {one, other} & set(str(caught.value).replace("'", " ").split())
 
 
+def test_a_decimal_comma_that_nobody_declared_is_no_patient_of_its_own(tmp_path: Path):
+    (tmp_path / "north.csv").write_text("a;y;id\n1;0;7,0\n2;1;7\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 2: .* differs from row 1's only in"):
+        load_sites(tmp_path, SPEC)
+
+
 def test_other_ids_stay_apart(tmp_path: Path):
-    ids = ["10", "1", "11-1", "1-11", "1.5", "15", "1.50", "-1", "a", "\u00e4", "12E5", "b10", "b1"]
+    ids = ["10", "1", "11-1", "1-11", "1.5", "15", "1.50", "-1", "a", "\u00e4", "12E5", "b10", "b1", "2.11", "21.1"]
     assert patients_of(tmp_path, *ids) == ids
 
 
