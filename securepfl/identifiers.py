@@ -24,7 +24,7 @@ MARKS = "case, blanks, hyphens or other marks, leading zeros or look-alike lette
 LOSSY = "in the form that spreadsheets round long numbers to (1.2E+11); export it as text"
 MERGED = "in a float type that cannot hold it exactly, so two patients' may be equal; store identifiers as text"
 _HYPHENS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
-_WHOLE = re.compile(r"(-?[0-9]+)\.0*")
+_WHOLE = re.compile(r"(-?[0-9]+)(\.0*)?")
 _WHOLE_BY_COMMA = re.compile(r"(-?[0-9]+),0*")
 _THOUSANDS = re.compile(r"(?<![0-9.])[0-9]{1,3}(\.[0-9]{3})+(?![0-9.])")
 _EXPONENT = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?e\+[0-9]+", re.IGNORECASE)
@@ -46,7 +46,7 @@ def plain_identifier(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
     plain = " ".join(text.split())
     whole = _WHOLE.fullmatch(plain)
-    return whole[1] if whole else plain
+    return plain if whole is None else "0" if set(whole[1]) == {"-", "0"} else whole[1]
 
 
 def _plain_mark(mark: str) -> str:

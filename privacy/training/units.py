@@ -4,7 +4,7 @@ A patient is one item of the data set, (x, y) with x [r, ...] and y [r, ...], r 
 and no patient spans physical batches, so that a patient's gradient is whole before its norm is taken.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,8 +79,9 @@ def group_records(features: Tensor, labels: Tensor, patients: Sequence[Any] | Te
 
     features [n, ...], labels [n, ...], patients: n identifiers (texts, numbers, UUIDs). Records of one patient keep
     their order, and are one patient's however the identifier is spelled: 7, 7.0 and " 7". Raises DataError where the
-    lengths differ or there are none, for a missing identifier, and for two that might be one patient's ("007" and "7",
-    "p1" and "P1"): two units of one patient would cost twice what the ledger says.
+    lengths differ or there are none, for what is no list or column of identifiers, for a missing one, and for two that
+    might be one patient's ("007" and "7", "p1" and "P1"): two units of one patient would cost twice what the ledger
+    says.
 
     >>> import torch
     >>> from securepfl import group_records
@@ -91,19 +92,28 @@ def group_records(features: Tensor, labels: Tensor, patients: Sequence[Any] | Te
     >>> patients[0][0].tolist()
     [[61.0], [63.0]]
     """
-    if not len(features) == len(labels) == len(patients) or not len(features):
+    objects = _objects(patients)
+    if not len(features) == len(labels) == len(objects) or not len(features):
         raise DataError(
-            f"{len(features)} rows of features, {len(labels)} labels and {len(patients)} patient identifiers: "
+            f"{len(features)} rows of features, {len(labels)} labels and {len(objects)} patient identifiers: "
             "hand in one of each for every record, and at least one record"
         )
     rows: dict[str, list[int]] = {}
-    for row, patient in enumerate(identified(_objects(patients))):
+    for row, patient in enumerate(identified(objects)):
         rows.setdefault(patient, []).append(row)
     return PatientDataset([(features[own], labels[own]) for own in rows.values()])
 
 
 def _objects(patients: Any) -> list[Any]:
-    """Identifiers as Python's or numpy's own objects, each still of its type: what float32 merged must show."""
+    """Identifiers as Python's or numpy's own objects, each still of its type: what float32 merged must show.
+
+    Raises DataError for what holds no identifier a record in order: a table, a mapping, a set, one text or number.
+    """
+    ordered = isinstance(patients, Iterable) and not isinstance(patients, str | bytes | Mapping | Set)
+    if not ordered or getattr(patients, "ndim", 1) != 1:
+        raise DataError(
+            f"patient identifiers in a {type(patients).__name__}: hand in a list, or one column, of one for each record"
+        )
     if isinstance(patients, Tensor):
         patients = patients.float() if patients.dtype == torch.bfloat16 else patients
         patients = patients.detach().numpy(force=True)

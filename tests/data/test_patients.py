@@ -99,6 +99,7 @@ def test_a_decimal_comma_is_no_second_spelling(tmp_path: Path):
     ("column", "ids"),
     [
         (pa.array([7.0, 8.0, 7.0]), ["7", "8", "7"]),
+        (pa.array([-0.0, 8.0, 0.0]), ["0", "8", "0"]),
         (pa.array([7, 8, 7], pa.uint64()), ["7", "8", "7"]),
         (pa.array(["7.0", " 8", "7"]).dictionary_encode(), ["7", "8", "7"]),
         (pa.array([7, 8, 7], pa.decimal128(9, 2)), ["7", "8", "7"]),

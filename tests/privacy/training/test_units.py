@@ -223,6 +223,15 @@ def test_tables_that_do_not_name_each_records_patient_are_refused(rows, labels, 
 
 @pytest.mark.parametrize(
     "names",
+    [{0: "a", 1: "b"}, {"a", "b"}, "ab", b"ab", 5, None, np.zeros((2, 1)), torch.zeros(2, 2)],
+)
+def test_what_holds_no_identifier_a_record_is_refused(names):
+    with pytest.raises(DataError, match="patient identifiers in a .* hand in a list"):
+        group_records(torch.zeros(2, 2), torch.zeros(2), names)
+
+
+@pytest.mark.parametrize(
+    "names",
     [
         [7, "7.0", 7.0, np.int64(7), np.float32(7), " 7", Decimal("7.00"), "\u0667", b"7", np.str_("7\u200b")],
         ["K\u00f6hler", "Ko\u0308hler", "K\u00f6hler\u00a0"],
@@ -232,6 +241,7 @@ def test_tables_that_do_not_name_each_records_patient_are_refused(rows, labels, 
         torch.tensor([5.0, 5.0], dtype=torch.bfloat16),
         pa.array(["p 1", None, "p  1"]).drop_null().dictionary_encode(),
         [UUID(int=1), str(UUID(int=1))],
+        [0.0, -0.0, 0, np.float32("-0.0")],
     ],
 )
 def test_one_patient_is_one_unit_however_the_identifier_is_stored(names):
