@@ -15,6 +15,8 @@ from securepfl.spelling import unsaid
 
 _TRUTHS = ("true", "false", "yes", "no", "y", "n", "t", "f")
 _ANSWERS = (*_TRUTHS, "m", "w", "male", "female")
+_NO_NAMES = ("true", "false", "yes")
+"""No column is called so: a "no" may be a number, "male" a yes or no."""
 _DATE = (
     r"^[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{1,4}([ T].*)?$|^[0-9]{1,2}[ .-]*\p{L}{3,9}[ .,-]*[0-9]{2,4}$"
     r"|^[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?$"
@@ -57,7 +59,7 @@ def kind_of(cells: Cells) -> str:
 
 
 def _may_be_cell(field: str, cells: Cells | None) -> bool:
-    if _WORD.match(field) is None or unsaid(field):
+    if _WORD.match(field) is None or unsaid(field) or field.lower() in _NO_NAMES:
         return True
     if cells is None:
         return False

@@ -39,6 +39,7 @@ def read_parquet(path: Path, wanted: Wanted) -> Contents:
         with path.open("rb") as file, pq.ParquetFile(file) as parquet:
             stored = parquet.schema_arrow.names
             names = distinct(path, stored)
+            _check_named(path, stored)
             asked = {name: old for name, old in zip(names, stored, strict=True) if wanted.reads(name)}
             kinds = {name: parquet.schema_arrow.field(old).type for name, old in asked.items()}
             if wanted.lenient:
@@ -60,6 +61,13 @@ def _known(parquet: pq.ParquetFile, names: tuple[str, ...], wanted: Wanted) -> N
     whole = parquet.read(columns=[stored for stored in schema.names if _readable(schema.field(stored).type)])
     stored = dict(zip(schema.names, names, strict=True))
     return digests_of({stored[old]: _cells(whole.column(old), wanted.decimal) for old in whole.column_names})
+
+
+def _check_named(path: Path, stored: list[str]) -> None:
+    """Raise DataError for two columns without a name: cells are read by it."""
+    bare = [index for index, name in enumerate(stored, start=1) if not name]
+    if len(bare) > 1:
+        raise DataError(f"{path}: columns {bare[0]} and {bare[1]} have no name; name them, or leave them out")
 
 
 def _check_type(path: Path, name: str, kind: Any) -> None:

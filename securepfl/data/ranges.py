@@ -70,7 +70,8 @@ def _read(file: Path, header: bool | None) -> tuple[Contents, bool]:
     """The file's columns, and whether their names are names."""
     if find_reader(file) is read_parquet:
         found = read_columns(file, Wanted(lenient=True))
-        if header is None and not holds_names(found.names, [found.columns.get(name) for name in found.names]):
+        given = ["" if name == f"column_{index}" else name for index, name in enumerate(found.names, start=1)]
+        if header is None and not holds_names(given, [found.columns.get(name) for name in found.names]):
             mend = "look at them, and if they are names, run this again with --header"
             raise DataError(f"{file}: its columns' names could be a patient's row that was taken for names; {mend}")
         return found, True

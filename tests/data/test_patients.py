@@ -70,7 +70,7 @@ def test_ids_that_a_reader_would_take_for_one_are_refused_by_their_rows(tmp_path
 
 def test_a_decimal_comma_that_nobody_declared_is_no_patient_of_its_own(tmp_path: Path):
     (tmp_path / "north.csv").write_text("a;y;id\n1;0;7,0\n2;1;7\n", encoding="utf-8")
-    with pytest.raises(DataError, match="row 2: .* differs from row 1's only in"):
+    with pytest.raises(DataError, match=r"row 2: .* differs from row 1's only in"):
         load_sites(tmp_path, SPEC)
 
 

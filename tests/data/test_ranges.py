@@ -93,12 +93,22 @@ def test_of_a_file_without_names_only_the_number_of_columns_is_shown(tmp_path: P
 
 def test_a_row_that_somebody_took_for_a_parquet_files_names_is_not_shown(tmp_path: Path):
     path = tmp_path / "north.parquet"
-    for names in (["SMITH", "63.0", "1.0"], ["SMITH", "Oslo", "F"]):
-        pq.write_table(pa.table([["DOE", "ROE"], ["a", "b"], [1, 2]], names=names), path)
+    texts = [["DOE", "ROE"], ["a", "b"], [1, 2]]
+    numbers = [[1.5, 2.5], [3, 4], [5, 6]]
+    rows = [(["SMITH", "63.0", "1.0"], texts), (["SMITH", "Oslo", "F"], texts)]
+    for names, columns in [*rows, (["SMITH", "", "Oslo"], numbers), (["SMITH", "yes", "Oslo"], numbers)]:
+        pq.write_table(pa.table(columns, names=names), path)
         with pytest.raises(DataError, match="run this again with --header") as caught:
             describe_columns(path, "north")
-        assert not any(name in str(caught.value) for name in names)
-    assert "# Oslo = [...]  # text" in describe_columns(path, "north", header=True)
+        assert not any(name in str(caught.value) for name in ("SMITH", "63.0", "Oslo"))
+    assert "# Oslo = { centre" in describe_columns(path, "north", header=True)
+
+
+def test_columns_without_a_name_are_told_by_their_places(tmp_path: Path):
+    path = tmp_path / "north.parquet"
+    pq.write_table(pa.table([["DOE"], [1], [2]], names=["ward", "", ""]), path)
+    with pytest.raises(DataError, match="columns 2 and 3 have no name"):
+        describe_columns(path, "north")
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_tables_that_do_not_name_each_records_patient_are_refused(rows, labels, 
     [{0: "a", 1: "b"}, {"a", "b"}, "ab", b"ab", 5, None, np.zeros((2, 1)), torch.zeros(2, 2)],
 )
 def test_what_holds_no_identifier_a_record_is_refused(names):
-    with pytest.raises(DataError, match="patient identifiers in a .* hand in a list"):
+    with pytest.raises(DataError, match=r"patient identifiers in a .* hand in a list"):
         group_records(torch.zeros(2, 2), torch.zeros(2), names)
 
 
