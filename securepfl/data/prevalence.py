@@ -5,9 +5,12 @@ from collections.abc import Mapping
 
 Prevalence = float | Mapping[str, float]
 
+_RAREST = 1e-9
+"""Eight people on Earth. The log-odds of far smaller shares are infinite."""
+
 
 def require_shares(prevalence: Prevalence | None) -> None:
-    """Raise ValueError for a share outside (0, 1).
+    """Raise ValueError for a share outside (0, 1), or so near an end that it is none.
 
     >>> require_shares(0.3)
     >>> require_shares({"mild": 0.7, "severe": 1.3})
@@ -16,9 +19,11 @@ def require_shares(prevalence: Prevalence | None) -> None:
     """
     shares = prevalence if isinstance(prevalence, Mapping) else {} if prevalence is None else {"": prevalence}
     for name, share in shares.items():
+        of = f" of {name}" if name else ""
         if not (math.isfinite(share) and 0 < share < 1):
-            of = f" of {name}" if name else ""
             raise ValueError(f"prevalence{of} = {share}: must be between 0 and 1 (write 0.3 for 30 %)")
+        if not _RAREST <= share <= 1 - _RAREST:
+            raise ValueError(f"prevalence{of} = {share}: is nearer to 0 or 1 than {_RAREST:g}; leave it out")
 
 
 def in_order(prevalence: Prevalence, task: str, names: tuple[str, ...]) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from securepfl import Federation
+from securepfl.errors import ConfigError
 from securepfl.settings.auto import chosen
 from securepfl.settings.prevalence import start_of
 
@@ -69,3 +70,11 @@ def test_nothing_is_trained_personally_unless_something_needs_it():
     assert chosen(coupled).model.personal == "auto"
     assert chosen(federation(model={"kind": "mlp", "adapters": 2})).model.personal == "auto"
     assert chosen(federation(model={"kind": "mlp", "personal": "head"})).model.personal == "head"
+
+
+@pytest.mark.parametrize("share", [5e-324, 1e-320, 1 - 1e-16])
+def test_a_share_that_is_as_good_as_none_or_all_is_refused(share):
+    with pytest.raises(ConfigError, match=r"prevalence = .* is nearer to 0 or 1 than"):
+        federation({**DATA, "prevalence": share})
+    with pytest.raises(ConfigError, match=r"prevalence = .* is nearer to 0 or 1 than"):
+        federation(sites={"north": {"units": 300, "prevalence": share}})
