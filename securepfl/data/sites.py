@@ -18,14 +18,15 @@ _FEWEST = 2
 """Rows from which on equal tables are no coincidence."""
 
 
-def site_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
+def site_sources(path: Path, spec: DataSpec) -> tuple[dict[str, Source], dict[str, str]]:
     """Each hospital's rows as read, by its name: of one file with a site column, or of a folder with a file a site.
+    Beside them, by name, what is wrong with files that can't be read.
 
     Raises DataError for a row without a site, and for two names that look alike.
     """
     if not path.exists():
         raise DataError(f"{path}: cannot be read (No such file or directory); name an existing file or folder")
-    return _folder_sources(path, spec) if path.is_dir() else _file_sources(path, spec)
+    return _folder_sources(path, spec) if path.is_dir() else (_file_sources(path, spec), {})
 
 
 def check_different(path: Path, tables: Mapping[str, Table]) -> None:
@@ -72,9 +73,14 @@ def _file_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
     return {name: source.select(names == name, f"{path}, site {name}") for name in sites}
 
 
-def _folder_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
+def _folder_sources(path: Path, spec: DataSpec) -> tuple[dict[str, Source], dict[str, str]]:
     if spec.site is not None:
         raise DataError(f"{path}: is a folder, but [data] names a site column; drop `site` or name a file")
     wanted = wanted_of(spec)
-    files = hospital_files(path, spec.files)
-    return {site: Source.of(file, read_columns(file, wanted)) for site, file in files.items()}
+    found, problems = {}, {}
+    for site, file in hospital_files(path, spec.files).items():
+        try:
+            found[site] = Source.of(file, read_columns(file, wanted))
+        except DataError as error:
+            problems[site] = str(error)
+    return found, problems

@@ -33,15 +33,15 @@ def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
     A table is empty where no row of it is complete. Raises DataError naming the file, and the column and row where
     there is one, of every hospital at once; and for two hospitals whose names look alike or whose tables are equal.
     """
-    sources = site_sources(path, spec)
-    tables, problems = {}, []
+    sources, problems = site_sources(path, spec)
+    tables = {}
     for site in sorted(sources):
         try:
             tables[site] = _table(site, sources[site], spec, labelled=True)
         except DataError as error:
-            problems.append(str(error))
+            problems[site] = str(error)
     if problems:
-        raise DataError("; ".join(problems))
+        raise DataError("; ".join(problems[site] for site in sorted(problems)))
     check_different(path, tables)
     return tables
 

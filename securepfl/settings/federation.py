@@ -21,7 +21,7 @@ from securepfl.settings.fixed import FULL_BATCH_UNITS, WEIGHT_BITS
 from securepfl.settings.presets import check_needs
 from securepfl.settings.prevalence import prevalence_of, started_share_of
 from securepfl.settings.reading import read_toml, with_preset
-from securepfl.settings.roster import lacks_units
+from securepfl.settings.roster import lacks_units, names_of
 from securepfl.settings.schedule import Schedule
 from securepfl.settings.tables import (
     CouplingSettings,
@@ -155,11 +155,13 @@ class Federation(Settings, frozen=True):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a TOML file. Raises ConfigError naming the file and the key."""
-        return cls.from_mapping(read_toml(path), where=str(path))
+        return cls.from_mapping(read_toml(Path(path)), where=str(path))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
         """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key."""
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"{where}: must be a mapping named like the TOML tables, not {type(mapping).__name__}")
         if "shape" in mapping:
             raise ConfigError(f"{where}: key `shape` is computed from the model, not declared; remove it")
         mapping, auto = without_auto(plain(mapping), where)
@@ -208,7 +210,7 @@ class Federation(Settings, frozen=True):
         """
         from securepfl.settings.binding import bind  # noqa: PLC0415 (it loads torch)
 
-        names = tuple(map(str, sites))
+        names = names_of(sites)
         return bind(self.with_units(names, units), names, build_model, personal)
 
     def with_units(self, sites: Iterable[str], units: int | Mapping[str, int] | None) -> Self:
@@ -347,16 +349,22 @@ class Federation(Settings, frozen=True):
 
     def budget_of(self, site: str) -> float:
         """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
-        own = self.sites[site].budget
+        own = self.declared_of(site).budget
         return next(value for value in (own, self.privacy.budget, self.privacy.epsilon) if value is not None)
 
     def budget_is_explicit(self, site: str) -> bool:
         """Whether somebody declared a budget for `site`, rather than leaving it at this run's epsilon."""
-        return self.sites[site].budget is not None or self.privacy.budget is not None
+        return self.declared_of(site).budget is not None or self.privacy.budget is not None
+
+    def declared_of(self, site: str) -> SiteSettings:
+        """What is declared of `site`. Raises ConfigError where there is no such hospital."""
+        if site not in self.sites:
+            raise ConfigError(f"{site}: no such hospital among {', '.join(self.sites) or 'none'}; mend the name")
+        return self.sites[site]
 
     def units_of(self, site: str) -> int:
         """The training units that `site` counts as. Raises ConfigError where it declares none."""
-        units = self.sites[site].units
+        units = self.declared_of(site).units
         if units is None:
             raise ConfigError(lacks_units(site))
         return units

@@ -15,7 +15,7 @@ def prevalence_of(federation: "Federation", site: str | None) -> tuple[float, ..
     """What `Federation.prevalence_of` promises. Raises ConfigError where a declaration doesn't fit the task."""
     common = None if federation.data is None else federation.data.get("prevalence")
     if site is not None:
-        own = federation.sites[site].prevalence
+        own = federation.declared_of(site).prevalence
         return _shares(federation, common, "data") if own is None else _shares(federation, own, f"sites.{site}")
     if common is not None:
         return _shares(federation, common, "data")

@@ -1,6 +1,6 @@
 """Which hospitals there are, and what their names may be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from securepfl.errors import ConfigError
@@ -8,6 +8,27 @@ from securepfl.spelling import alike, composed, spelled_out
 
 if TYPE_CHECKING:
     from securepfl.settings.tables import SiteSettings
+
+
+_LONGEST = 200
+"""Bytes of a name in UTF-8: file systems take 255, and endings follow."""
+
+
+def names_of(sites: Iterable[str]) -> tuple[str, ...]:
+    """Hospitals' names as Python's texts. Raises ConfigError for what is no list of names, and for one twice there.
+
+    >>> names_of(["north", "south"])
+    ('north', 'south')
+    """
+    if isinstance(sites, str | bytes) or not isinstance(sites, Iterable):
+        raise ConfigError(f"sites = {sites!r}: must be a list of the hospitals' names")
+    names = list(sites)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ConfigError(f"hospital name {wrong[0]!r}: must be a text")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"hospital name {spelled_out(twice)}: is there twice; name each hospital once")
+    return tuple(map(str, names))
 
 
 def check_roster(names: list[str], minimum: int) -> None:
@@ -21,7 +42,8 @@ def check_roster(names: list[str], minimum: int) -> None:
         if name == "shared":
             raise ConfigError("hospital name 'shared': taken by the model that all hospitals share; rename the site")
         printable = name.isprintable() and name == name.strip()
-        if not name or not printable or name.startswith(".") or set(name) & set('/\\:"'):
+        unfit = not name or not printable or name.startswith(".") or set(name) & set('/\\:"')
+        if unfit or len(name.encode()) > _LONGEST:
             raise ConfigError(f"hospital name {name!r}: cannot be a file name; rename the site")
         if name != composed(name):
             raise ConfigError(

@@ -225,6 +225,18 @@ def test_what_is_wrong_at_several_hospitals_is_told_at_once(tmp_path: Path):
     assert "site b" not in message
 
 
+def test_what_is_wrong_with_several_files_is_told_at_once(tmp_path: Path):
+    write(tmp_path / "a.csv", "age,sick")
+    write(tmp_path / "b.csv", "age,sick", "50,1")
+    write(tmp_path / "c.csv", "age", "50")
+    write(tmp_path / "d.csv", "age,sick", "x,1")
+    message = refusal(tmp_path, declare(site=None))
+    assert "a.csv: has no rows" in message
+    assert "c.csv" in message
+    assert "d.csv: column `age`, row 1: holds text" in message
+    assert "b.csv" not in message
+
+
 def test_a_single_row_trains_or_tests():
     train, test = split_table(cohort(1), Split(method="stratified"))
     assert (len(train), len(test)) == (1, 0)

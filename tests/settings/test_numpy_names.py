@@ -58,3 +58,37 @@ def test_a_simulation_runs_on_numpys_names(tmp_path: Path):
 def test_units_that_are_no_whole_number_are_refused(units: Any):
     with pytest.raises(ConfigError, match=r"\[sites\.north\] units = .*: must be a whole number"):
         bound(units=units)
+
+
+@pytest.mark.parametrize(
+    ("sites", "problem"),
+    [
+        ("north", "must be a list of the hospitals' names"),
+        (None, "must be a list of the hospitals' names"),
+        ([b"north", b"south", b"west"], "must be a text"),
+        ([1, 2, 3], "must be a text"),
+        (NAMES[:, None], "must be a text"),
+        (["north", "north", "south"], "`north`: is there twice"),
+        (["x" * 300, "south", "west"], "cannot be a file name"),
+    ],
+)
+def test_what_names_no_hospitals_is_refused(sites: Any, problem: str):
+    with pytest.raises(ConfigError, match=problem):
+        bound(sites)
+
+
+def test_a_hospital_that_is_not_there_is_named():
+    for ask in (bound().units_of, bound().prevalence_of, bound().operating_point_of, bound().budget_of):
+        with pytest.raises(ConfigError, match="east: no such hospital among north, south, west"):
+            ask("east")
+
+
+@pytest.mark.parametrize("mapping", [None, "rounds", ["rounds"]])
+def test_settings_that_are_no_mapping_are_refused(mapping: Any):
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        Federation.from_mapping(mapping)
+
+
+def test_a_file_may_be_named_by_a_text(tmp_path: Path):
+    (tmp_path / "federation.toml").write_text("rounds = 1\n", encoding="utf-8")
+    assert Federation.read(str(tmp_path / "federation.toml")).rounds == 1
