@@ -3,9 +3,14 @@ folders wrote: `securepfl run --rounds 3`. Nobody's data are in it. What that ve
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from scipy.optimize import brentq
+from scipy.special import ndtr
 
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner, ledger_verifier
@@ -142,3 +147,23 @@ def test_it_serves_no_other_hospital_data_or_kind_of_run(path, changes, named):
     with pytest.raises(LedgerError, match=named):
         Ledger.open(path, terms(**changes), signer())
     assert path.read_bytes() == CONTENT
+
+
+def test_a_stranger_recomputes_it_from_the_file_and_the_documentation_alone():
+    """By docs/privacy.md: hash chain, signatures, and epsilon by the Gaussian mechanism's own formula."""
+    previous, squares = "0" * 64, 0.0
+    for raw in LINES:
+        line = json.loads(raw)
+        assert line["previous"] == previous and rfc8785.dumps(line) == raw
+        previous, signature = hashlib.sha256(raw).hexdigest(), bytes.fromhex(line.pop("signature"))
+        signed = b"securepfl ledger signature 1securepfl ledger line, schema 1\n" + rfc8785.dumps(line)
+        Ed25519PublicKey.from_public_bytes(KEY).verify(signature, signed)
+        if line["kind"] == "reservation":
+            squares += line["release"]["steps"] / line["release"]["noise_multiplier"] ** 2
+            mu = math.sqrt(squares)
+            assert line["epsilon"] == pytest.approx(_gaussian(mu, 1e-5), rel=1e-6)
+    assert previous == HASHES[-1] and mu > 0
+
+
+def _gaussian(mu, delta):
+    return brentq(lambda e: ndtr(mu / 2 - e / mu) - math.exp(e) * ndtr(-mu / 2 - e / mu) - delta, 0, 100)
