@@ -132,7 +132,8 @@ def _renamed(one: Seen, declared: str | None) -> tuple[str, ...]:
         return ()
     return (
         f"{one.share:.0%} of the records are those of data set {one.id}, so its ledger is charged and not one of "
-        f"{declared}: what a patient loses adds up, whatever the data are called",
+        f"{declared}: what a patient loses adds up, whatever the data are called"
+        + (f"; without the records that it knows, {declared} gets a ledger of its own" if one.share < 1 else ""),
     )
 
 

@@ -514,3 +514,9 @@ def test_a_relative_place_is_one_place(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", "state")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ledgers_place() == tmp_path / ".local" / "state" / "securepfl" / "ledgers"
+
+
+def test_what_to_do_for_a_ledger_of_its_own_is_said_where_a_part_is_known(tmp_path):
+    charge(tmp_path, features(A), "biopsies")
+    _, (note,) = charge(tmp_path, features(A[:2], B), "stroke")
+    assert "without the records that it knows, stroke gets a ledger of its own" in note
