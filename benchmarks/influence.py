@@ -8,7 +8,6 @@ lets grow furthest) and of random signs, or against what the others agree on, wh
 passes, found by halving. It knows the others' gradients, and not their noise.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
@@ -37,11 +36,10 @@ class Influence:
     legal: float
 
 
-def federation_of(hospitals: int, values: int, declared: bool) -> Federation:
+def federation_of(hospitals: int, values: int) -> Federation:
     """A bound federation of one shared vector of `values`."""
     names = [f"h{number:02}" for number in range(hospitals)]
-    sites = {name: {"units": UNITS} for name in names} if declared else {}
-    settings = {"model": {"kind": "own", "personal": []}, "sites": sites}
+    settings = {"model": {"kind": "own", "personal": []}}
     return Federation.from_mapping(settings).bound(names, lambda: nn.Linear(values, 1, bias=False), units=UNITS)
 
 
@@ -70,9 +68,9 @@ def longest(bound: SumBound, honest: NDArray[np.int64], direction: NDArray[np.fl
     return float(np.linalg.norm(np.rint(low * direction)))
 
 
-def influence(hospitals: int, values: int, declared: bool) -> Influence:
+def influence(hospitals: int, values: int) -> Influence:
     """The further of the two ways."""
-    federation = federation_of(hospitals, values, declared)
+    federation = federation_of(hospitals, values)
     signs = np.where(RandomStream(fresh_key()).uniform(values) < 0.5, -1.0, 1.0)
     grid, roster = federation.encryption, federation.roster
     # The grid's own check comes first: no value of a sum is beyond what all hospitals' levels add up to.
@@ -88,20 +86,14 @@ def influence(hospitals: int, values: int, declared: bool) -> Influence:
     return Influence(max(ways) / (grid.limit * sqrt(values)), max(ways) / legal)
 
 
-def rows() -> Iterator[tuple[str, int, Influence, Influence]]:
-    """(model, hospitals, without declared units, with them)."""
-    for model, values in MODELS.items():
-        for hospitals in HOSPITALS:
-            yield model, hospitals, influence(hospitals, values, False), influence(hospitals, values, True)
-
-
 def main() -> None:
     """Print the table in Markdown."""
-    print("| shared parameters | hospitals | x limit everywhere | with units | x longest legal | with units |")
-    print("|---|---|---|---|---|---|")
-    for model, hospitals, blind, declared in rows():
-        figures = (blind.grid, declared.grid, blind.legal, declared.legal)
-        print(f"| {model} | {hospitals} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
+    print("| shared parameters | hospitals | x limit everywhere | x longest legal |")
+    print("|---|---|---|---|")
+    for model, values in MODELS.items():
+        for hospitals in HOSPITALS:
+            found = influence(hospitals, values)
+            print(f"| {model} | {hospitals} | {found.grid:.2f} | {found.legal:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

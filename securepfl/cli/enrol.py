@@ -107,14 +107,17 @@ def rotate(
 
 
 def _changed(federation: Federation, before: Epoch) -> list[str]:
-    """A note where the settings are not those of the epoch before, whatever the roster."""
+    """A note where the settings are not those of the epoch before, whatever the roster, or where that can't be seen."""
+    goes_on = "a run under way goes on only where the hospitals and their weights alone changed"
+    if gone := sorted(set(before.hospitals) - set(federation.sites)):
+        tables = ", ".join(f"[sites.{name}]" for name in gone)
+        return [
+            f"note: without {tables}, these settings can't be compared with those of epoch {before.number}: {goes_on}"
+        ]
     sites = {name: settings for name, settings in federation.sites.items() if name in before.hospitals}
     if ceremony_digest(federation.replace(sites=sites), before.hospitals) == before.federation_digest:
         return []
-    return [
-        f"note: these settings, or some weights, are not those of epoch {before.number}: a run under way goes on only "
-        "where the hospitals and their weights alone changed"
-    ]
+    return [f"note: these settings, or some weights, are not those of epoch {before.number}: {goes_on}"]
 
 
 def _remaining(
@@ -142,14 +145,14 @@ def ceremony_digest(federation: Federation, roster: Iterable[str]) -> bytes:
     names = sorted(roster)
     for name in names:
         check_name(name)
-    for name in federation.sites:
-        if name not in names:
-            raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name, or enrol it")
     if len(names) < federation.minimum:
         raise ConfigError(
             f"{len(names)} hospital(s) ({', '.join(names)}), but a sum needs {federation.minimum}: wait for the "
             "others' identities"
         )
+    for name in federation.sites:
+        if name not in names:
+            raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name, or enrol it")
     check_roster(names, federation.minimum)
     sites = {name: federation.sites.get(name, SiteSettings()) for name in names}
     check_declared(sites, federation.privacy.unit)
@@ -165,6 +168,11 @@ def _found_epoch(
         names = ", ".join(public.name for public in coordinators) or "none"
         raise ConfigError(f"one coordinator is needed, found: {names}; it runs `securepfl keys create --coordinator`")
     hospitals = {name: card.public for name, card in cards.items() if not card.coordinator}
+    if strange := [name for name in hospitals if name not in federation.sites]:
+        raise ConfigError(
+            f"{strange[0]}.identity: the settings have no [sites.{strange[0]}]; declare its units there if it takes "
+            "part, or take the file out of the exchange folder"
+        )
     digest = ceremony_digest(federation, hospitals)
     key = FederationKey.generate(encrypted=federation.scheme.encrypted, epoch=number)
     return Epoch(

@@ -4,7 +4,7 @@ import pytest
 from influence import influence
 
 
-@pytest.mark.parametrize(("hospitals", "declared", "grid", "legal"), [(4, False, 2.3, 2.3), (16, True, 0.79, 15.6)])
-def test_the_figures_of_the_threat_model_hold(hospitals, declared, grid, legal):
-    found = influence(hospitals, 10_000, declared)
+@pytest.mark.parametrize(("hospitals", "grid", "legal"), [(4, 0.09, 4.4), (16, 0.37, 17.7)])
+def test_the_figures_of_the_threat_model_hold(hospitals, grid, legal):
+    found = influence(hospitals, 10_000)
     assert (found.grid, found.legal) == pytest.approx((grid, legal), rel=0.03)

@@ -385,6 +385,8 @@ def test_a_stranger_who_drops_an_identity_is_not_enrolled_unconfirmed(at, refuse
     world = at("created")
     (world.exchange / "east.identity").write_bytes(stranger(at, "east"))
     arguments = world.arguments(STEWARD, "enrol", *world.by_phone("north", "west", "hub"))
+    refused(world, arguments, "east.identity", "[sites.east]", "take")
+    declare(world, "north", "south", "west", "east")
     refused(world, arguments, "not confirmed of: east;")
 
 
@@ -506,11 +508,18 @@ def test_truncated_oversized_and_strange_files_are_named_without_reading_on(at, 
 # Rotation
 
 
+def declare(world, *names, rounds=5):
+    """The settings of a federation of these hospitals."""
+    sites = "".join(f"{name}.units = {200 if name == 'north' else 100}\n" for name in names)
+    (world.path / "federation.toml").write_text(f'name = "pump"\nrounds = {rounds}\n[sites]\n{sites}')
+
+
 def rotated(at):
     """The ceremony after west was removed and east admitted, everybody enrolled in epoch 1."""
     world = at("complete")
     assert "note: " not in world.create("east")
     assert "east.identity is not in this epoch" in world.run("north", "enrol")
+    declare(world, "north", "south", "east")
     out = world.run(STEWARD, "rotate", "--remove", "west", *world.by_phone("east"))
     assert "epoch 1: 3 hospitals" in out and "enrol" in out
     world.run("east", "enrol", *world.by_phone(STEWARD))
@@ -608,11 +617,13 @@ def test_rotation_is_the_stewards_alone_and_refuses_what_cannot_be(at, refused):
     refused(world, world.arguments(STEWARD, "rotate", "--remove", "east"), "--remove east", "no such party")
     refused(world, world.arguments(STEWARD, "rotate", "--remove", STEWARD), "the steward stays")
     (world.exchange / "east.identity").write_bytes(stranger(at, "east"))
+    declare(world, "north", "south", "west", "east")
     refused(world, world.arguments(STEWARD, "rotate"), "not confirmed of: east;")
 
 
-def newcomer(world, name="east"):
+def newcomer(world, name="east", **settings):
     world.create(name)
+    declare(world, "north", "south", "west", name, **settings)
     return world.by_phone(name)
 
 
@@ -622,6 +633,7 @@ def test_a_steward_restored_from_an_old_copy_cannot_make_the_same_epoch_twice(at
     old = (world.path / STEWARD / "keys" / "private").read_bytes()
     world.run(STEWARD, "rotate", *newcomer(world))
     (world.path / STEWARD / "keys" / "private").write_bytes(old)
+    declare(world, "north", "south", "east")
     refused(
         world, world.arguments(STEWARD, "rotate", "--remove", "west", *world.by_phone("east")), "newer than epoch 0"
     )
@@ -679,8 +691,8 @@ def test_a_rotation_under_other_settings_says_that_a_run_cannot_go_on(at):
     same = world.run(STEWARD, "rotate", *newcomer(world))
     assert "these settings" not in same
     other = at("complete", "other")
-    (other.path / "federation.toml").write_text(CONFIG.replace("rounds = 5", "rounds = 6"))
-    assert "these settings, or some weights, are not those of epoch 0" in other.run(STEWARD, "rotate", *newcomer(other))
+    said = other.run(STEWARD, "rotate", *newcomer(other, rounds=6))
+    assert "these settings, or some weights, are not those of epoch 0" in said
 
 
 def test_a_fingerprint_of_nobody_names_those_who_are_there(at, refused):
@@ -701,6 +713,7 @@ def test_who_was_removed_stays_out_at_the_next_rotation_until_confirmed_again(at
     world = rotated(at)
     assert "epoch 2: 3 hospitals" in world.run(STEWARD, "rotate")
     assert [epoch.number for epoch in world.holdings(STEWARD).epochs] == [1, 2]
+    declare(world, "north", "south", "east", "west")
     assert "epoch 3: 4 hospitals" in world.run(STEWARD, "rotate", *world.by_phone("west"))
     assert "epoch 3" in world.run("west", "enrol")
     assert world.keyring("west").federation_key == world.keyring(STEWARD).federation_key
