@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import torch
-from methods import ours, ours_coupled
+from methods import ours_coupled, preset
 from methods.catalogue import ENTRIES
 from methods.cells import TUNING_SEED
 from methods.measure import interval, mean_over_hospitals, metrics_of, worst_hospital
@@ -28,7 +28,7 @@ TASKS: Mapping[str, float] = {"heart_disease": 1.0, "clusters_d100": 4.0, "clust
 Tables = Mapping[str, Mapping[str, Any]]
 SPARSE: Tables = {"sparsity": {"density": 0.25}}
 COUPLED = ours_coupled.COUPLED
-AVERAGED: Tables = {"trajectory": {"alpha": ours.HISTORY}}
+AVERAGED: Tables = {"trajectory": {"alpha": preset.HISTORY}}
 
 
 def parts_of(task: Task) -> Mapping[str, tuple[Tables, bool]]:
@@ -53,7 +53,7 @@ def rows(name: str, data: Path, seeds: int, trials: int) -> Iterator[str]:
     tuning = {TUNING_SEED: entry.make(data, TUNING_SEED)}
 
     def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-        return ours.train(task, settings, hyper, seed, parts_of(task)["whole"][0])
+        return preset.train(task, settings, hyper, seed, parts_of(task)["whole"][0])
 
     common, _ = tuned(fit, candidates(LOCAL, trials), tuning, private)
     for part in parts_of(tuning[TUNING_SEED]):
@@ -62,7 +62,7 @@ def rows(name: str, data: Path, seeds: int, trials: int) -> Iterator[str]:
             task = entry.make(data, seed)
             tables, is_private = parts_of(task)[part]
             settings = private if is_private else Settings(math.inf, entry.delta, private.steps)
-            runs.append((task, ours.train(task, settings, common, seed, tables)))
+            runs.append((task, preset.train(task, settings, common, seed, tables)))
         yield line(part, runs)
 
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 import click
 import numpy as np
 import torch
-from methods.ours import NO_PRIVACY, scratch_folder
+from methods.sdk import NO_PRIVACY, scratch_folder
 from methods.table import replaced, size
 from rich.console import Console
 from rich.table import Table

@@ -23,7 +23,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from methods import ours, store
+from methods import preset, store
 from methods.catalogue import ENTRIES
 from methods.cells import TUNING_SEED
 from methods.measure import interval, mean_over_hospitals, metrics_of
@@ -88,7 +88,7 @@ class Fit:
 
     @property
     def hyper(self) -> dict[str, float | int | str]:
-        """Hyper-parameters of `methods.ours`: one step a round."""
+        """Hyper-parameters of `methods.preset`: one step a round."""
         return {"lr": self.lr, "local_steps": 1}
 
 
@@ -128,7 +128,7 @@ class Lab:
 
     def _run(self, fit: Fit) -> Record:
         task, started = self._task(fit), time.perf_counter()
-        fitted = ours.train(task, settings_of(fit), fit.hyper, fit.seed, fit.tables)
+        fitted = preset.train(task, settings_of(fit), fit.hyper, fit.seed, fit.tables)
         metrics = metrics_of(task, fitted)
         record: Record = {name: mean_over_hospitals(metrics, name) for name in METRICS}
         record |= {"upload_bytes": fitted.upload_bytes, "download_bytes": fitted.download_bytes}
@@ -240,7 +240,7 @@ def settings_of(fit: Fit) -> Settings:
 
 def federation_of(fit: Fit, data: Path) -> Federation:
     """The bound federation of a training."""
-    return ours.federation_of(ENTRIES[TASK].make(data, fit.seed), settings_of(fit), fit.hyper, fit.tables)
+    return preset.federation_of(ENTRIES[TASK].make(data, fit.seed), settings_of(fit), fit.hyper, fit.tables)
 
 
 def named(epsilon: float) -> str:

@@ -1,14 +1,15 @@
 """A synthetic family where the right answer is known: two clusters of hospitals, each with its own risk factors."""
 
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from methods.data_tables import LOGISTIC_HEAD, site_of
+from methods.data_tables import logistic, site_of
 from methods.task import Site, Task
+from securepfl.data.columns import Range
+from securepfl.data.schema import DataSpec
 from securepfl.randomness import RandomStream, derive_key
-from securepfl.tasks.models import Logistic
 
 TEST_ROWS = 1000
 COMMON = 0.5
@@ -31,7 +32,9 @@ def two_clusters(seed: int, n: int, d: int, sites: int = 8, second: int = 4) -> 
     members = [0] * (sites - second) + [1] * second
     clusters = {f"cluster{member}-{members[:number].count(member)}": member for number, member in enumerate(members)}
     made = {name: _site(_stream(seed, d, name), truth[clusters[name]], n) for name in clusters}
-    return Task(f"clusters_d{d}", made, partial(Logistic, d), head=LOGISTIC_HEAD, clusters=clusters)
+    ranges = {f"x{number}": Range(centre=0.0, spread=1.0) for number in range(d)}
+    spec = DataSpec(label="outcome", missing="drop-rows", ranges=ranges)
+    return replace(logistic(f"clusters_d{d}", made, spec), clusters=clusters)
 
 
 def _site(stream: RandomStream, coefficients: NDArray[np.float64], n: int) -> Site:

@@ -12,7 +12,9 @@ from torch import nn
 
 from methods.task import Site, Task
 from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.columns import Range
 from securepfl.data.declared_split import Split
+from securepfl.data.schema import DataSpec
 from securepfl.data.tables import Table, load_sites, split_table
 from securepfl.errors import DataError
 from securepfl.settings.federation import Federation
@@ -45,7 +47,7 @@ def heart_disease(data: Path, seed: int) -> Task:
     if spec is None:
         raise DataError(f"{HEART_DISEASE.name}: has no [data] table; restore it")
     tables = load_sites(data / "heart_disease", spec)
-    return _logistic("heart_disease", _split(tables, spec.split), len(spec.feature_names))
+    return logistic("heart_disease", _split(tables, spec.split), spec)
 
 
 def breast_cancer(seed: int) -> Task:
@@ -55,7 +57,8 @@ def breast_cancer(seed: int) -> Task:
     spec, tables = simulated_hospitals(seed)
     features = len(spec.feature_names)
     build = partial(_mlp, features)
-    return Task("breast_cancer", _split(tables, spec.split), build, head=("head.*",))
+    declared = {"model": {"kind": "mlp", "hidden": HIDDEN}, "data": spec.to_mapping()}
+    return Task("breast_cancer", _split(tables, spec.split), build, head=("head.*",), declared=declared)
 
 
 def azpro(seed: int) -> Task:
@@ -73,7 +76,9 @@ def azpro(seed: int) -> Task:
     code = frame["hospital"].to_numpy()
     parts = {f"hospital-{value:.1f}": np.flatnonzero(code == value) for value in np.unique(code)}
     sites = {name: _azpro_site(x[rows], y[rows], seed) for name, rows in parts.items()}
-    return _logistic("azpro", sites, len(AZPRO_FEATURES))
+    ranges = dict.fromkeys(AZPRO_FEATURES, Range(centre=0.5, spread=0.5))
+    spec = DataSpec(label="los", positive=f"> {LONG_STAY_DAYS}", missing="drop-rows", ranges=ranges)
+    return logistic("azpro", sites, spec)
 
 
 def _azpro_site(x: NDArray[np.float32], y: NDArray[np.float32], seed: int) -> Site:
@@ -100,8 +105,10 @@ def _site(train: Table, test: Table) -> Site:
     return site_of(train.features, train.labels.astype(np.float32), test.features, test.labels.astype(np.float32))
 
 
-def _logistic(name: str, sites: Mapping[str, Site], features: int) -> Task:
-    return Task(name, sites, partial(Logistic, features), head=LOGISTIC_HEAD)
+def logistic(name: str, sites: Mapping[str, Site], spec: DataSpec) -> Task:
+    """A logistic model on the features that `spec` declares."""
+    declared = {"model": {"kind": "logistic"}, "data": spec.to_mapping()}
+    return Task(name, sites, partial(Logistic, len(spec.feature_names)), head=LOGISTIC_HEAD, declared=declared)
 
 
 def _mlp(features: int) -> nn.Module:

@@ -18,7 +18,9 @@ SiteMetrics = Mapping[str, Metrics]
 def metrics_of(task: Task, fitted: Fitted) -> dict[str, Metrics]:
     """Each hospital's model on its test rows: None where a metric doesn't exist, all where it has no test rows."""
     return {
-        name: BINARY.evaluate(_probabilities(fitted.models[name], site.test_x), site.test_y.numpy())
+        name: BINARY.evaluate(
+            _probabilities(fitted.models[name], site.test_x), site.test_y.numpy(), (fitted.thresholds.get(name, 0.5),)
+        )
         for name, site in task.sites.items()
     }
 

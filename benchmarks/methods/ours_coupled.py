@@ -3,16 +3,17 @@
 Wide is the head; where there is no body, all weights but the intercept. Neighbours: the 3 most similar, unit weights.
 """
 
-from methods import ours
+from methods import preset
+from methods.sdk import Tables
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import LOCAL
 
 GRID = LOCAL
-COUPLED: ours.Tables = {"similarity": {"every": 2}, "coupling": {"strength": 0.75}}
+COUPLED: Tables = {"similarity": {"every": 2}, "coupling": {"strength": 0.75}}
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return ours.train(task, settings, hyper, seed, {"model": {"personal": wide(task)}, **COUPLED})
+    return preset.train(task, settings, hyper, seed, {"model": {"personal": wide(task)}, **COUPLED})
 
 
 def wide(task: Task) -> tuple[str, ...]:

@@ -7,21 +7,22 @@ intercept takes its hospital's own noise. Sums weigh records, not hospitals. Wit
 
 import math
 
-from methods import ours
+from methods import preset
+from methods.sdk import Tables, declared
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import COMMON, Grid
 
-GRID: Grid = {**COMMON, "personal": ours.GRID["personal"]}
+GRID: Grid = {**COMMON, "personal": preset.PERSONAL}
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
     """Raises ValueError without privacy: there is no noise to share."""
     if not math.isfinite(settings.epsilon):
         raise ValueError("shared noise needs a finite epsilon; run ours")
-    tables: ours.Tables = {
-        "model": {"personal": ours.personal(hyper)},
+    tables: Tables = {
+        "model": {"personal": preset.personal(hyper)},
         "shared_noise": {},
-        "sites": ours.declared(task),
+        "sites": declared(task),
         "encryption": {"masking": "pairwise"},
     }
-    return ours.train(task, settings, {**hyper, "local_steps": 1}, seed, tables)
+    return preset.train(task, settings, {**hyper, "local_steps": 1}, seed, tables)

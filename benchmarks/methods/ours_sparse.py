@@ -4,12 +4,13 @@ What travels is counted whole: ciphertexts, personal parts, sketches, signatures
 round, as rounds are what costs bytes; at this density and precision a round takes a tenth of FedAvg's bytes.
 """
 
-from methods import ours, ours_coupled
+from methods import ours_coupled, preset
+from methods.sdk import Tables
 from methods.task import Fitted, Hyper, Settings, Task
 from methods.training import COMMON, Grid
 
 GRID: Grid = {**COMMON, "local_steps": (5,)}
-SPARSE: ours.Tables = {
+SPARSE: Tables = {
     "model": {"personal": "intercept"},
     "sparsity": {"density": 0.25, "block": 64},
     "encryption": {"scheme": "tenseal", "bits": 8, "limit": 0.1, "personal_limit": 1.0},
@@ -18,4 +19,4 @@ SPARSE: ours.Tables = {
 
 
 def fit(task: Task, settings: Settings, hyper: Hyper, seed: int) -> Fitted:
-    return ours.train(task, settings, hyper, seed, SPARSE)
+    return preset.train(task, settings, hyper, seed, SPARSE)

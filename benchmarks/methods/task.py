@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ class Task:
     head: tuple[str, ...]
     norms: tuple[str, ...] = ()
     clusters: Mapping[str, int] | None = None
+    declared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model for each hospital, the bytes that all hospitals sent and received, and what a method has to tell."""
+    """A model for each hospital, the bytes that all hospitals sent and received, and what a method has to tell.
+
+    From its `thresholds` on (1/2 where it has none) a hospital's probability is a yes.
+    """
 
     models: Mapping[str, nn.Module]
     upload_bytes: int
     download_bytes: int
     facts: Mapping[str, object] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Method(Protocol):

@@ -5,6 +5,7 @@ Every party computes `Federation.digest` over all of them; a message made under 
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -68,7 +69,7 @@ class ModelShape(Settings, frozen=True):
     noise: SharedNoise | None = None
 
 
-class Federation(Settings, frozen=True):
+class Federation(Settings, frozen=True, dict=True):
     """All shared settings. Read them with `Federation.read`, fix them to parties with `bound`.
 
     `auto` names the numbers that a file leaves to be chosen from what it declares: until `bound` has chosen them, they
@@ -263,9 +264,9 @@ class Federation(Settings, frozen=True):
         spec = self.data_spec
         return {} if spec is None else spec.label_options
 
-    @property
+    @cached_property
     def data_spec(self) -> DataSpec | None:
-        """What `[data]` declares about the tables, or None."""
+        """What `[data]` declares about the tables, or None. Read once."""
         return None if self.data is None else DataSpec.from_mapping(self.data, where="federation")
 
     @property
