@@ -43,7 +43,7 @@ _XRAY = (
 _CLUSTERS = "8 hospitals, 200 rows each, two clusters with nearly opposite risk factors; 1,000 test rows a hospital."
 _TABLE = ("fedbn", "ours_sparse")
 """No normalisation layers, and too small for sparse updates."""
-_ALIKE = (*_TABLE, "fedavg_sizes", "ours_sizes")
+_ALIKE = (*_TABLE, "fedavg_sizes")
 """Hospitals of one size besides."""
 
 ENTRIES: Mapping[str, Entry] = {

@@ -1,6 +1,6 @@
 """FedAvg with hospitals weighed by their training rows, n_k / n, as McMahan et al. 2017, arXiv 1602.05629, have it.
 
-All other methods weigh hospitals alike, for the sizes are private. Here they are read without privacy.
+All other methods but `ours` weigh hospitals alike. Sizes are read off the rows here, without privacy.
 """
 
 from methods.fedavg import train

@@ -2,7 +2,7 @@
 
 One gradient is one step of our own DP-SGD at learning rate 1 (Abadi et al. 2016, arXiv 1607.00133): so all methods
 pay for the same clip, noise and accounting. A hospital's weight is the declared constant 1 over the number of
-hospitals, in every method but fedavg_sizes: sizes are not released.
+hospitals, in every method but fedavg_sizes and ours: theirs follow declared sizes.
 """
 
 import copy

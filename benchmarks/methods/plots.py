@@ -24,7 +24,6 @@ _NAMED = {
     "ours": "#D55E00",
     COUPLED: "#CC79A7",
     "ours_shared_noise": "#E69F00",
-    "ours_sizes": "#7B241C",
     "ours_sparse": "#F0C05A",
     "pooled": "#000000",
     "local": "#009E73",

@@ -21,19 +21,21 @@ Columns = Mapping[str, tuple[float, float]]
 
 _HEADER = "| method | balanced accuracy | AUROC | accuracy | worst hospital: bal. acc. / AUROC | bytes | seconds |"
 _PREFACE = (
-    "Every method takes at most the same number of full-batch gradients of each hospital and spends the same "
-    "epsilon and delta (zero-out, per record). Its hyper-parameters: as many trials for each method, drawn evenly "
-    "from its grid by a fixed public draw, each scored on a quarter of each hospital's training rows by (balanced "
-    "accuracy + AUROC) / 2, without test rows. Tuning is not charged to epsilon, for any method. Mean over "
-    "hospitals, then over seeds, with the 95 % interval (t). Worst hospital: the one with the lowest balanced "
-    "accuracy, and its AUROC. Bytes: all hospitals, both ways, whole run. Seconds: one training, all parties, one "
-    "thread. **Best**; _within the best's interval_; majority, pooled (its rows leave the hospitals) and "
-    "ours_shared_noise don't compete: the last one's epsilon holds for the sums of all hospitals, while at most one "
-    "gives its share of the noise away, all others' for a hospital's own updates. fedavg_sizes, ours_sizes and "
-    "ours_shared_noise weigh records, all others hospitals alike. Below a table, ours less FedAvg and less the best "
-    "of the others, seed by seed; the best is picked by the same means, so that interval is no 95 % interval."
+    "All spend the same epsilon and delta (zero-out, per record). `ours` is the default, untuned: clip, rate and "
+    "rounds by the rule of [planning.md](planning.md) from declared units, prevalences (to a twentieth) and ranges, "
+    "weights by units, no validation rows; a model of one's own (X-rays) has clip 1, rate 1, 10 rounds. It decides "
+    "at the threshold that comes with the prevalences, all others at 1/2: AUROC doesn't depend on that. Every other "
+    "row is tuned: as many trials for each, drawn evenly from its grid by a fixed public draw, each scored on a "
+    "quarter of each hospital's training rows by (balanced accuracy + AUROC) / 2, and not charged to epsilon; at "
+    "most the gradients of the caption. Mean over hospitals, then over seeds, with the 95 % interval (t). Worst "
+    "hospital: the one with the lowest balanced accuracy, and its AUROC. Bytes: all hospitals, both ways, whole "
+    "run. Seconds: one training, all parties, one thread. **Best**; _within the best's interval_; majority, pooled "
+    "(its rows leave the hospitals) and ours_shared_noise (its epsilon holds for sums alone) don't compete. ours, "
+    "fedavg_sizes and ours_shared_noise weigh records, all others hospitals alike. Below a table, our rows less "
+    "FedAvg and less the best other, seed by seed; the best is picked by the same means, so that interval is no 95 "
+    "% interval."
 )
-_OVERVIEW = ("ours", "ours_sizes", "ours_coupled", "ours_sparse")
+_OVERVIEW = ("ours", "ours_coupled")
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced")
 
 
@@ -71,14 +73,23 @@ def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[st
         for epsilon in entry.page:
             rows = {m: summary(results[cell]) for m in methods if (cell := Cell(name, m, epsilon)) in results}
             others = _others(rows)
-            if others and any(m in rows for m in _OVERVIEW):
-                cells = (_beside(rows, others, m) for m in ("local", "", *_OVERVIEW))
+            if others and "ours" in rows:
+                cells = [*(_beside(rows, others, m) for m in ("local", "", *_OVERVIEW)), _worst(rows)]
                 lines.append(f"| {entry.title} | {_told(epsilon)} | {' | '.join(cells)} |")
     if not lines:
         return []
-    title = "In short, balanced accuracy / AUROC; **bold**: below neither the best other's interval nor local."
-    header = f"| data | epsilon | local | best other | {' | '.join(_OVERVIEW)} |"
-    return [title, "\n".join([header, f"|{'---|' * (4 + len(_OVERVIEW))}", *lines])]
+    title = (
+        "In short, balanced accuracy / AUROC; **bold**: below neither the best other's interval nor local. Last, the "
+        "worst hospital's balanced accuracy, local and ours."
+    )
+    header = f"| data | epsilon | local | best other | {' | '.join(_OVERVIEW)} | worst: local, ours |"
+    return [title, "\n".join([header, f"|{'---|' * (5 + len(_OVERVIEW))}", *lines])]
+
+
+def _worst(rows: Mapping[str, Columns]) -> str:
+    """The worst hospital of training alone and of ours; in bold where ours is no lower."""
+    alone, own = (rows[name]["worst_balanced"][0] if name in rows else math.nan for name in ("local", "ours"))
+    return f"{figure(alone)}, " + (f"**{figure(own)}**" if own >= alone else figure(own))
 
 
 def _others(methods: Iterable[str]) -> list[str]:
@@ -128,7 +139,8 @@ def _table(results: Mapping[Cell, Record], task: str, epsilon: float, methods: S
     contestants = [method for method in rows if method not in APART]
     marks = {column: _mark(rows, column, contestants) for column in _CONTESTED}
     plans = {method: results[Cell(task, method, epsilon)]["plan"] for method in rows}
-    lines = [_caption(ENTRIES[task], epsilon, plans), "", _HEADER, "|---|---|---|---|---|---|---|"]
+    caption = _caption(ENTRIES[task], epsilon, plans, _rounds(results.get(Cell(task, "ours", epsilon))))
+    lines = [caption, "", _HEADER, "|---|---|---|---|---|---|---|"]
     lines += [_row(method, columns, marks) for method, columns in rows.items()]
     return "\n".join([*lines, *_paired(results, task, epsilon, tuple(rows))])
 
@@ -168,8 +180,15 @@ def _by_seed(runs: Sequence[Record], column: str) -> dict[int, float]:
     return {run["seed"]: mean_over_hospitals(run["hospitals"], column) for run in runs}
 
 
-def _caption(entry: Entry, epsilon: float, plans: Mapping[str, Mapping[str, int]]) -> str:
-    """Privacy and the numbers of the runs; of which rows, where these differ."""
+def _rounds(record: Record | None) -> str:
+    """How many rounds, of one gradient each, ours took by its rule; "" where it has none."""
+    facts = [run["facts"] for run in record["runs"]] if record else []
+    found = sorted({its["rounds"] for its in facts if "rounds" in its})
+    return f"; ours: {' to '.join(map(str, dict.fromkeys((found[0], found[-1]))))} rounds, untuned" if found else ""
+
+
+def _caption(entry: Entry, epsilon: float, plans: Mapping[str, Mapping[str, int]], ours: str) -> str:
+    """Privacy and the numbers of the runs; of which rows, where these differ; and the rounds of ours."""
     delta = f"{entry.delta:.0e}".replace("e-0", "e-")
     privacy = f"Epsilon {epsilon:g}, delta {delta}" if math.isfinite(epsilon) else "Without privacy"
     rows: dict[str, list[str]] = {}
@@ -180,7 +199,7 @@ def _caption(entry: Entry, epsilon: float, plans: Mapping[str, Mapping[str, int]
         )
         rows.setdefault(numbers, []).append(method)
     told = rows if len(rows) == 1 else [f"{', '.join(methods)}: {numbers}" for numbers, methods in rows.items()]
-    return f"{privacy} ({'; '.join(told)}):"
+    return f"{privacy} ({'; '.join(told)}{ours}):"
 
 
 def _told(epsilon: float) -> str:

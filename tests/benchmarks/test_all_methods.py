@@ -1,20 +1,26 @@
 """What holds for every method of the comparison: budgets, bytes, repeatability, equal choices."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from methods import METHODS
+from methods.data_tables import logistic
+from methods.measure import metrics_of
 from methods.task import Settings, Site, Task
 from methods.training import COMMON
 from quadratics import weights_of
 from torch import Tensor
 
+from securepfl.data.columns import Range
+from securepfl.data.schema import DataSpec
+from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
 NEVER = float("inf")
 TRAINED = [name for name in METHODS if name not in ("majority", "ours_shared_noise")]
-OURS = ("ours", "ours_sizes", "ours_coupled", "ours_sparse")
+TUNED = ("ours_coupled", "ours_sparse")
 FLOATS = 6 * 8 + 9  # of the model: body with bias, head with bias
 
 
@@ -53,14 +59,14 @@ def test_trains_each_hospital_a_model_within_the_budget_and_repeatably(name: str
             assert not torch.equal(weights, weights_of(METHODS[name].fit(task, settings, hyper, 0)))
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled", *OURS)])
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled", "ours", *TUNED)])
 def test_a_round_that_the_budget_cannot_pay_is_not_begun(name: str) -> None:
     hyper = {**corners(name)[-1], "local_steps": 50, "head_steps": 50}
     found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
     assert found.facts["rounds"] == found.upload_bytes == found.facts["steps"] == 0
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "ours"])
 def test_offers_the_same_common_choices(name: str) -> None:
     grid = METHODS[name].GRID
     assert {key: grid[key] for key in COMMON} == COMMON
@@ -99,8 +105,8 @@ def test_references_exchange_nothing_or_all_rows() -> None:
     assert (together.upload_bytes, together.download_bytes) == (4 * (20 + 21 + 22) * 6, 4 * 3 * FLOATS)
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_ours_takes_the_steps_it_is_given_and_no_more(name: str) -> None:
+@pytest.mark.parametrize("name", TUNED)
+def test_a_preset_takes_the_steps_it_is_given_and_no_more(name: str) -> None:
     hyper = {**corners(name)[-1], "local_steps": 50}
     found = METHODS[name].fit(small_task(), Settings(1.0, 1e-5, 12), hyper, 1)
     assert (found.facts["rounds"], found.facts["steps"]) == (1, 12)
@@ -115,12 +121,51 @@ def test_shared_noise_takes_single_steps_of_four_hospitals_and_needs_privacy() -
         method.fit(small_task("abcd"), Settings(NEVER, 1e-5, 12), hyper, 1)
 
 
-def test_ours_by_sizes_declares_them() -> None:
+def declared_task() -> Task:
+    """Three hospitals, one of positives alone, whose five columns are declared."""
+    sites = {name: Site(*rows(seed, 200 - 75 * seed), *rows(9, 20)) for seed, name in enumerate("abc")}
+    sites["c"] = replace(sites["c"], train_y=torch.ones(50))
+    ranges = {f"x{number}": Range(centre=0.0, spread=1.0) for number in range(5)}
+    return logistic("declared", sites, DataSpec(label="y", missing="drop-rows", ranges=ranges))
+
+
+def test_ours_is_the_rule_s_choice_for_what_a_file_would_declare_and_tries_nothing() -> None:
+    task, settings = declared_task(), Settings(1.0, 1e-5, 12)
+    federation = METHODS["ours"].federation_of(task, settings)
+    shares = {name: federation.prevalence_of(name)[0] for name in "abc"}
+    assert shares["c"] == 0.95  # never 1
+    for name in "ab":
+        assert shares[name] == pytest.approx(float(task.sites[name].train_y.mean()), abs=0.0251)
+        assert 20 * shares[name] == pytest.approx(round(20 * shares[name]))
     sites = {
-        name: Site(*rows(seed, count), *rows(9, 10)) for seed, (name, count) in enumerate({"a": 200, "b": 50}.items())
+        name: {"units": units, "prevalence": shares[name]} for name, units in {"a": 200, "b": 125, "c": 50}.items()
     }
-    task = Task("sizes", sites, lambda: build_model("mlp", 5), head=("head.*",))
-    assert METHODS["ours_sizes"].weights(task) == {"a": {"weight": 1000}, "b": {"weight": 250}}
+    told = {**task.declared, "sites": sites, "privacy": {"epsilon": 1.0, "delta": 1e-5}}
+    by_file = Federation.from_mapping(told).bound("abc", task.build_model)
+    assert (federation.rounds, federation.training, federation.privacy.clip, federation.encryption.limit) == (
+        by_file.rounds,
+        by_file.training,
+        by_file.privacy.clip,
+        by_file.encryption.limit,
+    )
+    assert federation.weight_share("c") == 0.25 and federation.model.personal == ()
+    assert METHODS["ours"].GRID == {}
+
+
+def test_ours_without_privacy_moves_further_than_with_it_and_no_further_than_is_safe() -> None:
+    private, free = (METHODS["ours"].federation_of(declared_task(), Settings(e, 1e-5, 12)) for e in (1.0, NEVER))
+    assert private.rounds < free.rounds == 40
+    assert private.training.learning_rate < free.training.learning_rate < 1.2
+
+
+def test_a_method_s_thresholds_decide_what_is_a_yes() -> None:
+    task = declared_task()
+    found = METHODS["ours"].fit(task, Settings(NEVER, 1e-5, 12), {}, 0)
+    assert 0.4 < found.thresholds["a"] < found.thresholds["c"] < 0.95
+    never = metrics_of(task, replace(found, thresholds={"a": 1.0}))
+    assert never["a"]["balanced_accuracy"] == 0.5
+    assert metrics_of(task, found)["a"]["balanced_accuracy"] > 0.7
+    assert never["a"]["auroc"] == metrics_of(task, found)["a"]["auroc"]
 
 
 def test_fedavg_by_sizes_is_fedavg_where_all_are_alike_and_follows_the_largest_elsewhere() -> None:

@@ -75,7 +75,7 @@ def test_the_overview_tells_the_best_other_of_each_column_and_where_ours_reaches
     found = [line for line in section.splitlines() if line.startswith("| Cardiac")]
     best = ".800 +- .127 (local) / .800 +- .000 (local)"
     assert found == [
-        f"| Cardiac procedures (azpro) | 1 | .800 / .800 | {best} | .700 / **.800** |  | .600 / **.800** |  |"
+        f"| Cardiac procedures (azpro) | 1 | .800 / .800 | {best} | .700 / **.800** | .600 / **.800** | .800, .700 |"
     ]
 
 
@@ -96,9 +96,11 @@ def test_rows_of_other_numbers_are_told_apart_and_a_single_other_is_no_best(tmp_
     store.append(tmp_path, record("azpro", "fedavg", "1", 0.75))
     store.append(tmp_path, record("azpro", "ours", "1", 0.7) | {"plan": vars(Plan(seeds=2, trials=3, tuning_seeds=1))})
     results = store.read(tmp_path)
+    for run, rounds in zip(results[Cell("azpro", "ours", 1.0)]["runs"], (7, 5), strict=True):
+        run["facts"] |= {"rounds": rounds}
     section = section_of(results, ("fedavg", "ours"), [])
     first, second = "20 gradients, 8 trials over 2 seeds, 2 seeds", "20 gradients, 3 trials over 1 seed, 2 seeds"
-    assert f"Epsilon 1, delta 1e-5 (fedavg: {first}; ours: {second}):" in section
+    assert f"Epsilon 1, delta 1e-5 (fedavg: {first}; ours: {second}; ours: 5 to 7 rounds, untuned):" in section
     assert (
         "| paired | bal. acc., less fedavg | AUROC, less fedavg |\n|---|---|---|\n| ours | -0.050 +- .000 | +"
         in section
