@@ -15,7 +15,13 @@ def why_not_together(federation: Federation, outcome: Outcome, metric: Metric) -
     if sat := _sat_out(outcome):
         return sat
     scores = outcome.within_scores()
-    better = {model: Gain.of(metric, scores[model], scores["majority"]).holds for model in ("personalised", "local")}
+    gains = {model: Gain.of(metric, scores[model], scores["majority"]) for model in ("personalised", "local")}
+    better = {model: gain.holds for model, gain in gains.items()}
+    if metric.name == "balanced_accuracy" and gains["personalised"].interval == (0, 0):
+        return (
+            "every patient gets the same answer at the operating point, whatever the ranking (AUROC) is worth; declare "
+            "[data] prevalence or threshold if it is not yet"
+        )
     if not any(better.values()):
         return (
             f"neither is shown to beat the {outcome.baseline}: at epsilon "

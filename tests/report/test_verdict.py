@@ -152,6 +152,8 @@ def test_why_personalising_did_not_pay_is_what_the_run_recorded():
 
 def test_why_training_together_did_not_pay_is_what_the_run_recorded():
     poor = verdict(*[site(personalised=0.5, local=0.5)] * 4)[0].line
+    same = verdict(*[site(personalised=0.5, local=0.5, spread=0.0)] * 4)[0].line
+    assert "Every patient gets the same answer" in same and "[data] prevalence or threshold" in same
     assert "Neither is shown to beat the majority class: at epsilon 4 the noise leaves little" in poor
     apart = verdict(*[site(local=0.8, similarity={"birch": -0.4})] * 4)[0].line
     assert "Hospitals pull apart: their mean similarity is -0.40" in apart
