@@ -41,9 +41,18 @@ def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
         except DataError as error:
             problems[site] = str(error)
     if problems:
-        raise DataError("; ".join(problems[site] for site in sorted(problems)))
+        raise DataError(_at_once([problems[site] for site in sorted(problems)]))
     check_different(path, tables)
     return tables
+
+
+def _at_once(problems: list[str]) -> str:
+    """All problems, those with the same mend (what follows the first semicolon) before it."""
+    by_mend: dict[str, list[str]] = {}
+    for problem in problems:
+        what, _, mend = problem.partition("; ")
+        by_mend.setdefault(mend, []).append(what)
+    return "; ".join("; ".join([*where, mend]) if mend else "; ".join(where) for mend, where in by_mend.items())
 
 
 def load_unlabelled(path: Path, spec: DataSpec) -> Table:

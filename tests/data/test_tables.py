@@ -302,3 +302,13 @@ def test_heart_disease_features_are_what_the_first_row_says(heart: tuple[DataSpe
     wanted = {"age": 0.8, "sex": 1, "cp=2": -1, "cp=4": -1, "trestbps": 0.75, "chol": 13 / 60, "fbs": 1}
     wanted |= {"restecg=1": -1, "restecg=2": 1, "thalach": 0.4, "exang": -1, "oldpeak": 1.3, "cp=3": -1}
     assert first == pytest.approx(wanted)
+
+
+def test_one_mistake_at_several_hospitals_has_its_mend_once(tmp_path: Path):
+    for site in ("north", "south"):
+        (tmp_path / f"{site}.csv").write_text("age,sick\n> 89,1\n50,0\n", encoding="utf-8")
+    spec = DataSpec.from_mapping({"label": "sick", "ranges": {"age": {"centre": 50, "spread": 10}}})
+    with pytest.raises(DataError) as error:
+        load_sites(tmp_path, spec)
+    said = str(error.value)
+    assert "north" in said and "south" in said and said.count("mend the cell") == 1
