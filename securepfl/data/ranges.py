@@ -35,7 +35,8 @@ _NO_NAMES = """\
 _SITES = """\
 # One such table for each hospital. `units`: as how many training records (or patients, under [privacy]
 # unit = "patient") it counts. Both numbers are public: take them from its annual report or its beds, and
-# don't count these rows; in doubt, declare too few.
+# don't count these rows; in doubt, declare the larger round number. Test rows don't train: of a table without a
+# split of its own about two thirds do.
 [sites.{site}]
 # units = ...
 # prevalence = ...        # where its patients differ from those of `[data] prevalence`

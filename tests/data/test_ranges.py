@@ -30,6 +30,7 @@ def test_columns_are_listed_with_kind_and_unit(tmp_path: Path):
     assert "# smoker = [...]  # boolean" in text
     assert "# ward = [...]  # text" in text
     assert "`classes`, `label_range`" in text
+    assert "in doubt, declare the larger round number" in text
 
 
 def test_no_cell_and_no_statistic_is_shown(tmp_path: Path):
