@@ -19,7 +19,11 @@ from securepfl.cli.stopping import stoppable
 @click.option("--epsilon", type=float, help="Epsilon of the whole run, in place of the configuration's.")
 @click.option("--plaintext", is_flag=True, help="No encryption: same sums, and the coordinator can read updates.")
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/NAME-TIME]")
-@click.option("--ledgers", type=PATH, help="Folder of the hospitals' registries of ledgers. [default: see docs]")
+@click.option(
+    "--ledgers",
+    type=PATH,
+    help="Where the hospitals' ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for simulation only, protects nobody.")
 @device
 @click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout in place of the tables.")

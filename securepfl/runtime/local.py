@@ -232,5 +232,5 @@ def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> Non
             f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
             f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets "
             "([privacy] budget, or [sites.NAME] budget) or fewer rounds; the ledgers hold what earlier runs spent on "
-            "the same records, whatever they were called"
+            "the same records, whatever they were called (`securepfl audit ledgers` lists them)"
         )

@@ -156,6 +156,7 @@ def _settings(ready: Federation, facts: Facts, auto: tuple[AutoKey, ...]) -> Ite
         if free.output_noise >= 0.99 * free.wanted
         else "as fast as is safe: training ends for want of rounds, with noise to spare"
     )
+    whose = "a typical error" if ready.model.task == "regression" else "the rarest outcome's error"
     width = f"{facts.residual:.3g}, times the norm of a typical row's gradient, {math.sqrt(facts.row):.3g}"
     sparse = ", and the root of the share that a round trains" if facts.density < 1 else ""
     reasons: dict[AutoKey, tuple[float, float, str]] = {
@@ -165,7 +166,7 @@ def _settings(ready: Federation, facts: Facts, auto: tuple[AutoKey, ...]) -> Ite
             "as few as go in safe steps; more rounds under one epsilon only cut the same training into smaller steps",
         ),
         "training.learning_rate": (ready.training.learning_rate, free.learning_rate, stop),
-        "privacy.clip": (ready.privacy.clip, free.clip, f"the rarer outcome's error at the start, {width}{sparse}"),
+        "privacy.clip": (ready.privacy.clip, free.clip, f"{whose} at the start, {width}{sparse}"),
         "encryption.limit": (
             ready.encryption.limit,
             free.limit,
@@ -280,4 +281,7 @@ def _notes(ready: Federation, choice: Choice) -> Iterator[str]:
             f"would stop at {choice.wanted:.2f}"
         )
     if ready.model.kind == "mlp":
-        yield "the forecast was measured on logistic models; a network needs more rows or epsilon to reach it"
+        yield (
+            "the forecast was measured on logistic models; a network needs more rows or epsilon to reach it: on small "
+            'tables [model] kind = "logistic" is the better start'
+        )
