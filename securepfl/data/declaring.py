@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -37,10 +38,16 @@ def _words(kind: Any) -> tuple[str, ...]:
     return next((words for part in get_args(kind) if (words := _words(part))), ())
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields: worked out once, since every column of a table is built."""
+    return get_type_hints(kind)
+
+
 def build(kind: type[_T], entry: object, place: str, where: str, ready: frozenset[str] = frozenset()) -> _T:
     """A dataclass from a TOML table; keys in `ready` hold converted values. Raises ConfigError."""
     mapping = table(entry, place, where)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for key in mapping:
         if key not in hints:
             raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; known are {', '.join(hints)}")
