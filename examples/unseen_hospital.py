@@ -1,18 +1,16 @@
-"""Print unlabelled rows of a fifth, unseen scanner as CSV: input for `securepfl route`.
+"""Print unlabelled rows of the demo's hospital that took no part, as CSV: input for `securepfl route`.
 
-They are biopsies of the demo's public data, measured as if by another scanner, so that the command can be tried;
-some of them trained the experts, so what comes out is no result.
+Patients and hospital are simulated; its scanner is one of the demo's family B.
 """
 
 import csv
 import sys
 
-import numpy as np
-from sklearn.datasets import load_breast_cancer
+from securepfl.data.demo import outside_hospital, simulated_hospitals
 
-cohort = load_breast_cancer()
-rows = np.random.default_rng(7).permutation(len(cohort.data))[:60]
-powers = [2 if "area" in name else 1 if "radius" in name or "perimeter" in name else 0 for name in cohort.feature_names]
+spec, _ = simulated_hospitals()
+ranges = [spec.ranges[name] for name in spec.feature_names]
 writer = csv.writer(sys.stdout, lineterminator="\n")
-writer.writerow(cohort.feature_names)
-writer.writerows((cohort.data[rows] * 1.05 ** np.array(powers)).round(6).tolist())
+writer.writerow(spec.feature_names)
+for row in outside_hospital().features:
+    writer.writerow([round(each.centre + each.spread * float(x), 6) for each, x in zip(ranges, row, strict=True)])

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from methods.biopsies import simulated_hospitals
 from methods.task import Site, Task
-from securepfl.data.breast_cancer import simulated_hospitals
 from securepfl.data.columns import Range
 from securepfl.data.declared_split import Split
 from securepfl.data.schema import DataSpec
@@ -22,7 +22,7 @@ from securepfl.tasks.models import MLP, Logistic, public_stream
 
 HEART_DISEASE = Path(__file__).resolve().parents[2] / "examples" / "heart_disease" / "federation.toml"
 HIDDEN = 8
-"""Hidden units of the breast-cancer model, as in the demo."""
+"""Hidden units of the breast-cancer model."""
 
 LONG_STAY_DAYS = 7
 """azpro: a stay is long above one week, a public round figure; .53 of the stays are."""
@@ -51,7 +51,7 @@ def heart_disease(data: Path, seed: int) -> Task:
 
 
 def breast_cancer(seed: int) -> Task:
-    """The demo's four simulated hospitals, dealt and calibrated anew by each seed, with the demo's small network:
+    """Four simulated hospitals of real biopsies, dealt and calibrated anew by each seed, with a small network:
     161, 106, 75 and 31 training rows of 30 features.
     """
     spec, tables = simulated_hospitals(seed)

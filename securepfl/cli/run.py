@@ -41,7 +41,7 @@ def run(
 ) -> None:
     """Train a federation, all parties in this process (a simulation).
 
-    Without CONFIG: four simulated hospitals from scikit-learn's breast-cancer data.
+    Without CONFIG: nine simulated hospitals with simulated patients, and settings made for them.
     """
     from securepfl.cli.consoles import progress, tables
     from securepfl.report.console import closing_output, live_display

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from securepfl.client.identities import KnownAs
-from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.demo import simulated_hospitals
 from securepfl.data.folder import left_out
 from securepfl.data.patients import of_several_sites
 from securepfl.data.schema import DataSpec
@@ -47,7 +47,7 @@ def configured(
 ) -> Federation:
     """The settings in `config` (None: the demo's), with the command line's in place of its own. Raises ConfigError."""
     if config is None:
-        with as_file(files("securepfl.data") / "breast_cancer.toml") as path:
+        with as_file(files("securepfl.data") / "demo.toml") as path:
             federation = Federation.read(path)
     else:
         federation = Federation.read(config)
@@ -59,12 +59,12 @@ def configured(
 
 
 def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:
-    """Four simulated hospitals from scikit-learn's breast-cancer data. Raises ConfigError for --seed with --ledgers."""
+    """The simulated hospitals of data/demo.py. Raises ConfigError for --seed with --ledgers."""
     _check_seed(seed, ledgers)
     spec, tables = simulated_hospitals(0 if seed is None else seed)
     note = (
-        "the four hospitals are simulated: scikit-learn's breast-cancer data (569 biopsies), split into unequal "
-        "parts with made-up scanner calibrations"
+        "patients and hospitals are simulated: drawn after the published means and covariances of 569 biopsies, at two "
+        "families of scanners of four hospitals each and one unusual one, which report features the other way round"
     )
     plan = _plan(federation.replace(data=spec.to_mapping()), spec, tables, (note, spec.split_note))
     return replace(plan, ledgers=ledgers, throwaway=ledgers is None)

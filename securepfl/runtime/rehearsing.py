@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from securepfl.data.breast_cancer import simulated_hospitals
+from securepfl.data.demo import simulated_hospitals
 from securepfl.data.schema import DataSpec
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError

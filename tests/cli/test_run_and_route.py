@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from securepfl.crypto.keys.signing import ledger_verifier
+from securepfl.data.demo import HOSPITALS, outside_hospital
 from securepfl.data.tables import split_table
 from securepfl.outside.experts import read_experts
 from securepfl.outside.gates import AdaptSettings, adapt
@@ -47,23 +48,24 @@ def demo(tmp_path_factory):
 
 def test_the_demo_reaches_its_figures(demo):
     result = json.loads((demo[0] / "result.json").read_text())
-    assert result["mean"]["personalised"]["auroc"] >= 0.97
+    mean = {model: metrics["balanced_accuracy"] for model, metrics in result["mean"].items()}
+    assert mean["personalised"] > 0.78 and mean["personalised"] > mean["shared"]
     assert all(site["privacy"]["epsilon"] <= 4.0 for site in result["sites"].values())
     assert all(site["privacy"]["epsilon"] > 3.99 for site in result["sites"].values())
-    assert sorted(site["train"] for site in result["sites"].values()) == [31, 75, 106, 161]
+    assert [(site["train"], site["test"]) for site in result["sites"].values()] == [(79, 41)] * 9
 
 
 def test_result_json_has_the_contracts_names(demo):
     result = json.loads((demo[0] / "result.json").read_text())
     assert result["schema"] == 1 and result["simulation"] is True
-    assert result["model"]["personal"] == ["head.weight", "head.bias"]
+    assert result["model"]["personal"] == ["linear.weight"]
     assert not any(note.startswith("[model]") for note in result["notes"])
     assert {"versions", "federation", "sites", "mean", "communication", "seconds"} <= set(result)
     assert set(result["communication"]) >= {
         "rounds", "upload_bytes", "download_bytes", "float32_upload_bytes", "float32_download_bytes", "clipped_values"
     }  # fmt: skip
     assert set(result["seconds"]) == {"train", "encrypt", "aggregate", "decrypt", "total"}
-    assert result["communication"]["float32_upload_bytes"] == 4 * 248 * 20 * 4
+    assert result["communication"]["float32_upload_bytes"] == 4 * 1 * 12 * 9
     for site in result["sites"].values():
         assert set(site["metrics"]) == MODELS == set(result["mean"])
         assert set(site["metrics"]["shared"]) >= {"accuracy", "balanced_accuracy", "auroc"}
@@ -76,38 +78,38 @@ def test_the_demo_says_what_it_is(demo):
     _, out, err = demo
     text = " ".join(out.split())
     assert "simulation: all parties ran in one process" in text
-    assert "the four hospitals are simulated" in text
-    assert "simulated-north" in text and "Cosine similarity without the known noise, computed on ciphertexts" in text
-    assert "round 20/20" in err and "epsilon spent" in err
+    assert "patients and hospitals are simulated" in text
+    assert "simulated-a1" in text and "Cosine similarity without the known noise, computed on ciphertexts" in text
+    assert "round 12/12" in err and "epsilon spent" in err
     assert "Coupling of personal parameters" in text
 
 
-def test_the_demo_says_who_was_coupled_and_for_how_long(demo):
-    """Four hospitals: each is coupled to all others, or to nobody; where nobody ever was, a note says so."""
+def test_the_demo_finds_families_and_leaves_the_unusual_hospital_alone(demo):
+    """Noise is fresh in every run, so one edge to another family may be drawn; most are within."""
     folder, out, _ = demo
     result = json.loads((folder / "result.json").read_text())
-    assert result["coupling_rounds"] == 11
-    sites = result["sites"]
+    due, sites = result["coupling_rounds"], result["sites"]
+    assert due == 9
     for name, site in sites.items():
-        assert site["neighbours"] in ([], sorted(set(sites) - {name}))
-        assert 0 <= site["coupled_rounds"] <= 11 and bool(site["coupled_rounds"]) >= bool(site["neighbours"])
-        lines = (" ".join(line.split()) for line in out.splitlines() if " of 11 " in line)
+        lines = (" ".join(line.split()) for line in out.splitlines() if f" of {due} " in line)
         shown = next(line for line in lines if line.startswith(f"│ {name} "))
-        assert shown == f"│ {name} │ {', '.join(site['neighbours']) or 'none'} │ {site['coupled_rounds']} of 11 │"
-        assert f"<td>{site['coupled_rounds']} of 11</td>" in (folder / "report.html").read_text()
-    alone = not any(site["coupled_rounds"] for site in sites.values())
-    assert alone == ("no hospital was ever coupled" in out)
+        neighbours = ", ".join(site["neighbours"]) or "none"
+        assert shown == f"│ {name} │ {neighbours} │ {site['coupled_rounds']} of {due} │"
+        assert f"<td>{site['coupled_rounds']} of {due}</td>" in (folder / "report.html").read_text()
+    edges = [(one, other) for one, site in sites.items() for other in site["neighbours"]]
+    within = [HOSPITALS[one] == HOSPITALS[other] for one, other in edges]
+    assert len(edges) >= 12 and sum(within) > 0.7 * len(within)
 
 
 def test_the_report_page_escapes_and_holds_no_script(demo):
     page = (demo[0] / "report.html").read_text()
-    assert page.startswith("<!doctype html>") and "<script" not in page and "simulated-west" in page
+    assert page.startswith("<!doctype html>") and "<script" not in page and "simulated-unusual" in page
 
 
 def test_every_ledger_verifies_and_holds_each_round_once(demo):
     for path in sorted((demo[0] / "ledger").glob("*/*.jsonl")):
         summary = verify_ledger(path, ledger_verifier(None))
-        assert len(summary.releases) == 20 and summary.unsettled == 0
+        assert len(summary.releases) == 12 and summary.unsettled == 0
         assert summary.simulation and not summary.seeded
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert [line["kind"] for line in lines].count("expert-release") == 2  # its own, and the shared one
@@ -121,21 +123,24 @@ def test_routing_an_unseen_hospital(demo, tmp_path):
     done = command("route", demo[0], "--data", unseen)
     assert done.returncode == 0, done.stderr
     table = list(csv.DictReader(done.stdout.splitlines()))
-    assert len(table) == 60 and set(table[0]) == {"row", "probability", "prediction"}
+    assert len(table) == 150 and set(table[0]) == {"row", "probability", "prediction"}
     assert all(0 <= float(row["probability"]) <= 1 for row in table)
     assert {row["prediction"] for row in table} == {"0", "1"}
-    assert "experts: shared, simulated-east" in done.stderr and "mean weights in layer" in done.stderr
+    assert "experts: shared, simulated-a1" in done.stderr and "mean weights in layer" in done.stderr
     assert before == {path.name: path.read_bytes() for path in (demo[0] / "experts").iterdir()}
+    truth = labels_of(outside_hospital())
+    said = BINARY.evaluate(np.array([float(row["probability"]) for row in table]), truth)
+    assert said["auroc"] > 0.7
     again = command("route", demo[0], "--data", unseen, "--out", tmp_path / "predictions.csv")
     assert again.returncode == 0 and (tmp_path / "predictions.csv").read_text() == done.stdout
 
 
 def test_released_experts_carry_their_audit_record_and_ranges(demo):
     experts = read_experts(demo[0] / "experts")
-    assert set(experts.models) == {"shared", "simulated-east", "simulated-north", "simulated-south", "simulated-west"}
-    record = experts.records["simulated-west"]
+    assert set(experts.models) == {"shared", *HOSPITALS}
+    record = experts.records["simulated-unusual"]
     assert record["epsilon"] <= 4.0 and record["delta"] == 1e-5 and record["unit"] == "record"
-    assert len(experts.spec.feature_names) == 30
+    assert len(experts.spec.feature_names) == 10
 
 
 def test_encrypted_and_plaintext_runs_apply_identical_aggregates(tmp_path):
@@ -164,18 +169,17 @@ def test_a_seeded_run_says_so_everywhere_and_releases_nothing(tmp_path):
     result = execute(plan, tmp_path / "run", seed=3, device="cpu", display=quiet)
     assert result["seed"] == 3 and any("protects nobody" in note for note in result["notes"])
     assert not (tmp_path / "run" / "experts").exists()
-    lines = (tmp_path / "run/ledger/simulated-west/simulated-west.seeded.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run/ledger/simulated-a1/simulated-a1.seeded.jsonl").read_text().splitlines()
     assert all(json.loads(line)["seeded"] and json.loads(line)["simulation"] for line in lines)
 
 
 def test_what_a_rule_made_personal_is_named(tmp_path):
     settings = configured(None, rounds=1).changed("model", personal="adapters", adapters=1)
     result = execute(plan_demo(settings, 3, None), tmp_path / "run", seed=3, device="cpu", display=quiet)
-    shared = [f"{layer}.base.{kind}" for layer in ("body", "head") for kind in ("weight", "bias")]
-    own = ["body.adapter.up.weight", "body.adapter.up.bias", "head.adapter.weight", "head.adapter.bias"]
+    shared = ["linear.base.weight", "linear.base.bias"]
+    own = ["linear.adapter.weight", "linear.adapter.bias"]
     assert result["model"] == {"shared": shared, "personal": own}
-    first = ", ".join(own[:3])
-    assert f'[model] personal = "adapters" is {first} and 1 more: 25 of 282 parameters' in result["notes"]
+    assert f'[model] personal = "adapters" is {", ".join(own)}: 11 of 22 parameters' in result["notes"]
 
 
 def test_the_pipeline_example_runs_and_is_short(tmp_path):

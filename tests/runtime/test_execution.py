@@ -44,9 +44,9 @@ def test_a_file_that_cannot_be_written_costs_no_other(lost, tmp_path, monkeypatc
     assert f"{tmp_path / 'run' / lost}" in str(error.value) and ".partial-" not in str(error.value)
     assert {path.name for path in (tmp_path / "run").iterdir()} - {"experts"} == WHOLE - {lost, "experts"}
     if lost != "experts":
-        assert len(read_experts(tmp_path / "run" / "experts").models) == 5
+        assert len(read_experts(tmp_path / "run" / "experts").models) == 10
     if lost != "result.json":
-        assert len(json.loads((tmp_path / "run" / "result.json").read_text())["sites"]) == 4
+        assert len(json.loads((tmp_path / "run" / "result.json").read_text())["sites"]) == 9
 
 
 def test_before_the_last_round_nothing_stays(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The demo's data: scikit-learn's breast-cancer biopsies, dealt out to four simulated hospitals.
+"""scikit-learn's breast-cancer biopsies, dealt out to four simulated hospitals.
 
 The 569 fine-needle biopsies (UCI Breast Cancer Wisconsin Diagnostic; Wolberg, Street and Mangasarian) are
 real; the hospitals are not. They differ in size, in the share of malignant biopsies and in how their

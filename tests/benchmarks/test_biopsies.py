@@ -1,10 +1,10 @@
-"""The demo's four simulated hospitals."""
+"""Four simulated hospitals of real biopsies."""
 
 import numpy as np
 import pytest
+from methods.biopsies import HOSPITALS, RANGES, _dealt, simulated_hospitals
 from sklearn.datasets import load_breast_cancer
 
-from securepfl.data.breast_cancer import HOSPITALS, RANGES, _dealt, simulated_hospitals
 from securepfl.data.tables import split_table
 
 
