@@ -87,7 +87,7 @@ def _of_usable(local: LocalTraining) -> LocalTraining:
     records = local.training
     usable = [place for place in range(records.found) if place not in records.skipped]
     used: Subset[Any] = Subset(records.dataset, usable)
-    return replace(local, training=replace(records, dataset=used, skipped=frozenset()))
+    return replace(local, training=replace(records, dataset=used, skipped=frozenset(), scanned=None))
 
 
 def _seconds() -> dict[str, float]:
@@ -144,7 +144,7 @@ class ClientRounds:
         partition = self.local.partition
         rehearsing = replace(
             self.local,
-            training=replace(self.local.training, dataset=dataset),
+            training=replace(self.local.training, dataset=dataset),  # with canaries, which no scan saw
             settings=settings,
             units=subject.units,
             canaries=canaries,

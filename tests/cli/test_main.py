@@ -19,6 +19,7 @@ USAGES = {
     "audit budget": "LEDGER",
     "audit verify": "LEDGER",
     "audit attack": "[CONFIG]",
+    "audit ledgers": "--site",
     "data": "COMMAND",
     "data ranges": "PATH",
     "keys": "COMMAND",
