@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -47,7 +47,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def build(kind: type[_T], entry: object, place: str, where: str, ready: frozenset[str] = frozenset()) -> _T:
     """A dataclass from a TOML table; keys in `ready` hold converted values. Raises ConfigError."""
     mapping = table(entry, place, where)
-    hints = _hints(kind)
+    hints = _hints(cast("Any", kind))
     for key in mapping:
         if key not in hints:
             raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; known are {', '.join(hints)}")
