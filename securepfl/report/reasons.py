@@ -17,7 +17,8 @@ def why_not_together(federation: Federation, outcome: Outcome, metric: Metric) -
     scores = outcome.within_scores()
     gains = {model: Gain.of(metric, scores[model], scores["majority"]) for model in ("personalised", "local")}
     better = {model: gain.holds for model, gain in gains.items()}
-    if metric.name == "balanced_accuracy" and gains["personalised"].interval == (0, 0):
+    interval = gains["personalised"].interval
+    if metric.name == "balanced_accuracy" and interval is not None and not any(interval):
         return (
             "every patient gets the same answer at the operating point, whatever the ranking (AUROC) is worth; declare "
             "[data] prevalence or threshold if it is not yet"

@@ -141,7 +141,7 @@ def test_ours_is_the_rule_s_choice_for_what_a_file_would_declare_and_tries_nothi
         name: {"units": units, "prevalence": shares[name]} for name, units in {"a": 200, "b": 125, "c": 50}.items()
     }
     told = {**task.declared, "sites": sites, "privacy": {"epsilon": 1.0, "delta": 1e-5}}
-    by_file = Federation.from_mapping(told).bound("abc", task.build_model)
+    by_file = Federation.from_mapping(told).bound(("a", "b", "c"), task.build_model)
     assert (federation.rounds, federation.training, federation.privacy.clip, federation.encryption.limit) == (
         by_file.rounds,
         by_file.training,

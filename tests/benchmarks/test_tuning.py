@@ -94,7 +94,7 @@ def test_eight_trials_hold_every_pair_of_common_axes_and_of_those_with_two_value
 
 
 def test_the_draw_of_trials_is_the_one_that_its_docstring_describes(monkeypatch):
-    grids = {repr(method.GRID): method.GRID for method in METHODS.values()}.values()
+    grids = {repr(grid): grid for grid in (*(method.GRID for method in METHODS.values()), tuning.OURS_ONCE)}.values()
 
     def pairs(draw):
         """How many pairs of values the draw's trials hold, or -1 where axes go together."""
