@@ -24,6 +24,10 @@ class Items:
 
     `rows` are those of single items where the collate function draws at random: it must not draw anew for each order.
     `double` tells whether batches are turned into double precision.
+
+    >>> data = torch.utils.data.TensorDataset(torch.eye(3), torch.ones(3))
+    >>> Items.fetch(data, [2, 0], "record", None).batch([0, 2]).x.tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
     held: Mapping[int, Any]

@@ -85,6 +85,9 @@ class Probe:
 
     `model` is copied for each closer look, `wide` is run on all units and `trained` on those that show what is kept of
     passes in training mode, `before` is what they and the loss held before anything was run.
+
+    >>> data = torch.utils.data.TensorDataset(torch.randn(8, 3), torch.ones(8))
+    >>> check_independence(nn.Linear(3, 1), data, lambda z, y: (z[:, 0] - y) ** 2, device="cpu")  # the way of a Probe
     """
 
     model: nn.Module

@@ -79,7 +79,11 @@ class Compared:
 
 
 def windows(available: int, physical_batch: int) -> Iterator[tuple[list[int], bool]]:
-    """All units in a public order, two physical batches at a time, and whether the model is to be run on them."""
+    """All units in a public order, two physical batches at a time, and whether the model is to be run on them.
+
+    >>> [(len(units), run) for units, run in windows(5, physical_batch=2)]
+    [(4, True), (1, True)]
+    """
     order = RandomStream(derive_key(_PUBLIC_KEY, available)).permutation(available).tolist()
     for start in range(0, available, 2 * physical_batch):
         yield order[start : start + 2 * physical_batch], start < _EVALUATED

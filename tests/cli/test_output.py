@@ -218,7 +218,9 @@ def test_a_suggestions_file_does_not_tell_when_the_answer_came(tmp_path, monkeyp
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_run_that_is_stopped_leaves_no_folder_and_its_spending(number, code, tmp_path):
     prepare(tmp_path, rounds=400)
-    process = subprocess.Popen([*PROGRAM, *RUN, "out"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*PROGRAM, *RUN, "out", "--ledgers", "ledgers"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     ledger, deadline = tmp_path / "ledgers" / "Köln" / "Köln.simulated.jsonl", time.monotonic() + 200
     while not (ledger.exists() and ledger.read_bytes().count(b"settlement") > 2):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

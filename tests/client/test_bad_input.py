@@ -491,10 +491,10 @@ def table_rows(outlier):
     return [(name, *row) for name, own in hospitals.items() for row in own]
 
 
-def run(folder, lines, monkeypatch, capsys, out="out"):
+def run(folder, lines, monkeypatch, capsys, out="out", config=CONFIG):
     """(exit code, stderr) of `securepfl run`."""
     monkeypatch.chdir(folder)
-    Path("federation.toml").write_text(CONFIG)
+    Path("federation.toml").write_text(config)
     text = ["hospital,age,bp,constant,sick", *(",".join(map(str, row)) for row in lines)]
     Path("rows.csv").write_text("\n".join(text) + "\n")
     arguments = ["run", "federation.toml", "--data", "rows.csv", "--out", out, "--seed", "1"]
@@ -533,8 +533,10 @@ def test_bad_tables_give_a_whole_result_without_nan(tmp_path, monkeypatch, capsy
     assert all(site["privacy"]["epsilon"] == pytest.approx(8.0) for site in sites[0].values())
 
 
-def test_a_hospital_of_one_row_is_told_that_it_cannot_be_split(tmp_path, monkeypatch, capsys):
-    code, err = run(tmp_path, [*table_rows("60"), ("gorse", 40, 110, 1, 0)], monkeypatch, capsys)
-    assert code == 2 and err.strip().count("\n") == 0, err
-    assert "gorse" in err and "too few rows" in err
-    assert not Path("out").exists()
+def test_a_hospital_of_one_row_takes_part_and_has_no_metrics(tmp_path, monkeypatch, capsys):
+    config = CONFIG.replace("[sites]\n", "[sites]\ngorse = { units = 1 }\n")
+    code, err = run(tmp_path, [*table_rows("60"), ("gorse", 40, 110, 1, 0)], monkeypatch, capsys, config=config)
+    assert code == 0, err
+    gorse = json.loads(Path("out/result.json").read_text())["sites"]["gorse"]
+    assert (gorse["train"], gorse["test"]) == (1, 0)
+    assert set(gorse["metrics"]["personalised"].values()) == {None}

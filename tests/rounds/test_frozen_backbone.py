@@ -43,12 +43,13 @@ def build():
 
 
 def federation_of(build_model=build, **tables):
-    settings = {"rounds": 2, "release": {"experts": True}, "encryption": {"scheme": "none"}} | tables
+    settings = {"rounds": 2, "release": {"experts": True}, "encryption": {"scheme": "none"}}
+    settings |= tables
     return Federation.from_mapping(settings).bound(NAMES, build_model, units=40)
 
 
 def test_the_head_alone_trains_travels_and_is_personal_in_part(tmp_path):
-    federation = federation_of()
+    federation = federation_of(model={"personal": "intercept"})
     assert (federation.shape.shared, federation.shape.personal) == (8, 1)
     coordinator, clients = parties(federation, tmp_path, model=build)
     for _ in range(2):

@@ -32,7 +32,7 @@ def federation_of(**changes):
             "training": {"learning_rate": 2.0},
         }
         | changes
-    ).bound(NAMES, MODEL, units=40)
+    ).bound(NAMES, MODEL, units=200)
 
 
 MODEL = partial(build_model, "logistic", FEATURES)

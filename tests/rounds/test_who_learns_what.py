@@ -53,6 +53,8 @@ def recorded(folder, masking):
         sparsity={"density": 1.0},
         privacy={"epsilon": 1e4, "budget": 1e5},
         encryption={"masking": masking},
+        # An average over rounds; under alpha = 0 an expert is the last round's model, as the page says.
+        trajectory={"of": "local", "alpha": 0.1},
         **({"similarity": {"every": 0}, "coupling": {"strength": 0.0}} if masking == "pairwise" else {}),
     )
     coordinator, clients = parties(federation, folder)

@@ -300,8 +300,9 @@ def test_what_no_probe_can_see_leaves_neither_in_a_message_nor_in_a_model(tmp_pa
     client, invitations = clients["alder"], coordinator.invite()
     LEAKS[0] = True
     try:
-        with pytest.raises(ModelError, match="buffer mean changes"):
-            client.contribute(invitations["alder"])
+        client.contribute(invitations["alder"])  # noise alone: a model that keeps something of patients trains nothing
+        if noise == "local":
+            assert "buffer mean changes" in client.last_training.failed
         assert not client.personal_model().mean.any()
         if noise == "local":
             assert not client.release("personal")[0].mean.any()
