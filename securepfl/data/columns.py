@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from securepfl.data.declaring import build, convert
-from securepfl.data.values import PLAIN, Value, ambiguous, closed_up, in_both, require, require_values
+from securepfl.data.values import PLAIN, Value, closed_up, in_both, require, require_told_apart, require_values
 
 Missing = Literal["indicator", "centre", "drop-rows"]
 """What a missing value becomes: the centre (0 once scaled) and a feature that says so, the centre alone, or no row."""
@@ -86,11 +86,7 @@ class Category:
 
     def __post_init__(self) -> None:
         require(len(self.levels) >= 2, "levels: fewer than two levels; declare all of them")
-        kinds = {isinstance(level, str) for level in self.levels}
-        require(len(kinds) == 1, "levels: mixes texts and numbers; write all its levels alike")
-        require_values("levels", self.levels)
-        same = ambiguous(self.levels)
-        require(same is None, f"levels: a cell could be {same!r} and another level too; list each once")
+        require_told_apart("levels", self.levels, "level")
         require_values("missing_values", self.missing_values)
         code = in_both(self.levels, self.missing_values)
         require(code is None, f"missing_values: {code!r} is a level too; keep it in one")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.data.source import Source
-from securepfl.data.values import Value, ambiguous, require, require_values
+from securepfl.data.values import Value, require, require_told_apart
 from securepfl.spelling import shown
 
 if TYPE_CHECKING:
@@ -24,11 +24,7 @@ class ClassLabels:
 
     def __post_init__(self) -> None:
         require(len(self.classes) >= 2, "classes: name at least two; list every label that may occur")
-        kinds = {isinstance(value, str) for value in self.classes}
-        require(len(kinds) == 1, "classes: mixes texts and numbers; write all alike")
-        require_values("classes", self.classes)
-        same = ambiguous(self.classes)
-        require(same is None, f"classes: a cell could be {same!r} and another class too; list each once")
+        require_told_apart("classes", self.classes, "class")
 
     @property
     def listed(self) -> tuple[Value, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 
 Value = str | int | float
@@ -24,6 +24,14 @@ def require_values(key: str, values: Iterable[Value]) -> None:
     finite = all(isinstance(value, str) or math.isfinite(value) for value in values)
     require(finite, f"{key}: nan and inf cannot be declared; leave them out")
     require(len(set(values)) == len(values), f"{key}: a value stands twice; list each once")
+
+
+def require_told_apart(key: str, values: Collection[Value], each: str) -> None:
+    """Raises ValueError where `values` mix texts and numbers, or a cell could be two of them; `each` is what one is."""
+    require(len({isinstance(value, str) for value in values}) == 1, f"{key}: mixes texts and numbers; write all alike")
+    require_values(key, values)
+    same = ambiguous(values)
+    require(same is None, f"{key}: a cell could be {same!r} and another {each} too; list each once")
 
 
 def ambiguous(values: Iterable[Value]) -> Value | None:
