@@ -52,8 +52,7 @@ def test_the_documented_presets_are_all_of_them_with_what_they_set():
     rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| `(.+)` \|$", text, re.MULTILINE)
     assert [name for name, _, _ in rows] == list(PRESETS)
     for name, purpose, sets in rows:
-        declared: dict = {}
-        (note,) = preset_notes(Federation.from_mapping({"preset": name, **declared}))
+        (note,) = preset_notes(Federation.from_mapping({"preset": name}))
         assert (purpose, f'preset = "{name}" set {sets}') == (PRESETS[name].purpose, note)
 
 

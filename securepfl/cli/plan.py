@@ -6,6 +6,7 @@ import click
 
 from securepfl.cli.options import EXISTING
 from securepfl.cli.output import say_json
+from securepfl.learning.declared.forecast import ASSUMED_AUROC
 
 
 @click.command()
@@ -14,7 +15,7 @@ from securepfl.cli.output import say_json
 @click.option(
     "--auroc",
     type=float,
-    default=0.85,
+    default=ASSUMED_AUROC,
     show_default=True,
     help="What the model would reach without privacy, from the literature: the forecast starts from it.",
 )

@@ -192,11 +192,6 @@ def _told(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None and value != {}}
 
 
-def fits_file_name(name: str) -> bool:
-    """Whether a data set may be called so: its ledger's file is."""
-    return 0 < len(name) <= 100 and name.isprintable() and not name.startswith(".") and not set(name) & set('/\\:"')
-
-
 def _check_labels(spec: DataSpec) -> None:
     declared = {
         "positive": spec.positive is not None or spec.negative is not None,

@@ -10,19 +10,14 @@ from securepfl.errors import ConfigError
 from securepfl.settings.federation import Federation
 from securepfl.settings.presets import PRESETS, preset_notes
 
-NEEDED: dict = {}
-
 
 def federation(preset, **tables):
-    return Federation.from_mapping({"preset": preset, **NEEDED.get(preset, {}), **tables}, where="test.toml")
+    return Federation.from_mapping({"preset": preset, **tables}, where="test.toml")
 
 
 def spelled_out(preset, kind="mlp"):
     """The preset's keys as a file without it would have them."""
-    tables = {name: dict(keys) for name, keys in PRESETS[preset].tables_for(kind).items()}
-    for name, keys in NEEDED.get(preset, {}).items():
-        tables[name] |= keys
-    return tables
+    return {name: dict(keys) for name, keys in PRESETS[preset].tables_for(kind).items()}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
