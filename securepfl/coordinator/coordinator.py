@@ -309,6 +309,52 @@ class Coordinator(Progress):
         return self.federation.masked
 
     @property
+    def roster(self) -> tuple[str, ...]:
+        """All hospitals, by name."""
+        return self.federation.roster
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the run has."""
+        return self.federation.rounds
+
+    @property
+    def least(self) -> int:
+        """How many contributions a sum needs."""
+        return self.federation.least_in_sum
+
+    @property
+    def number(self) -> int:
+        """The round whose messages are taken now; 0 before the first."""
+        current = self.open_round or self.answered
+        return self.closed if current is None else current.number
+
+    @property
+    def contributed(self) -> frozenset[str]:
+        """Whose contributions are in the sum of the round whose messages are taken now."""
+        current = self.open_round or self.answered
+        return frozenset() if current is None else frozenset(current.survivors)
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """Whose replies to the step at hand were taken."""
+        if self.open_round is not None:
+            return self.open_round.heard
+        return frozenset() if self.dispute is None else self.dispute.heard_now
+
+    def latest(self, name: str) -> int:
+        """The last round that a hospital stated to have applied; 0 before any."""
+        return self.statements[name].round if name in self.statements else 0
+
+    def catch_up(self, name: str, at: int, *, anew: bool) -> list[tuple[Kind, bytes]]:
+        """What brings a hospital that has applied `at` rounds to the last one that is over: its answers. Empty where
+        they are gone, or don't fit it (`anew`).
+        """
+        answers = [self.answers(number).get(name) for number in range(at + 1, self.closed + 1)]
+        found = [(Kind.ANSWER, answer) for answer in answers if answer is not None]
+        return found if len(found) == len(answers) and not anew else []
+
+    @property
     def survivors(self) -> tuple[str, ...]:
         """The hospitals whose contributions are in the open round's sum so far."""
         return () if self.open_round is None else tuple(sorted(self.open_round.survivors))

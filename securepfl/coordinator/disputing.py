@@ -136,6 +136,14 @@ class Dispute:
         """Those who sent a receipt of either kind."""
         return self.stated | self.refusers
 
+    @property
+    def heard_now(self) -> frozenset[str]:
+        """Those whose replies to the last step were taken."""
+        replied = {name for name, body in self.last.items() if not isinstance(body, Answer)}
+        if replied:
+            return frozenset(name for name in replied if self.has_replied(name, self.last[name]))
+        return frozenset(self.stated | self.refused.keys())
+
     def take_opened(self, sender: str, attempt: int, body: Opened) -> None:
         """The secrets of a hospital's masks; hospitals judge them. The first counts. Raises MessageError."""
         if attempt != self.attempts[sender] or sender not in self.answering.survivors:

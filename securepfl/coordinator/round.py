@@ -121,6 +121,12 @@ class OpenRound:
         """What makes the round's masks fresh."""
         return self.invitation.salt
 
+    @property
+    def heard(self) -> frozenset[str]:
+        """Whose messages of the kind that it takes now were taken."""
+        kinds = {COLLECTING: self.replied.keys(), AGREEING: self.signatures.keys(), REVEALING: self.revealed}
+        return frozenset(kinds.get(self.expected, ()))
+
     def add(self, sender: str, body: Contribution) -> None:
         """Check every part before any is added: a refused message leaves no trace, and closing cannot fail.
 

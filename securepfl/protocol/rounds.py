@@ -1,6 +1,6 @@
 """The order of a round, once: who is asked what, and when. It carries bytes and knows no method, key or socket."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,7 +20,11 @@ class Carrier(Protocol):
 
 
 class Hub(Protocol):
-    """What `drive` needs of a coordinator. Each step gives one message for each hospital that it asks."""
+    """What a round needs of a coordinator. Each step gives one message for each hospital that it asks."""
+
+    @property
+    def closed(self) -> int:
+        """How many rounds are over."""
 
     @property
     def masked(self) -> bool:
@@ -64,8 +68,17 @@ class Refusal:
     reason: MessageError
 
 
-def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
-    """One round, from the invitation to the last answer. Returns what the coordinator refused, in order.
+Step = Mapping[str, bytes]
+"""What is asked in one step, by hospital."""
+
+Steps = Generator[Step, None, tuple["Refusal", ...]]
+"""The steps of one round: each is taken up once the replies to the one before were received, or given up. Returns what
+was refused of all replies together.
+"""
+
+
+def steps(hub: Hub) -> Steps:
+    """One round, from the invitation to the last answer.
 
     | step | coordinator | hospital | in every round |
     |---|---|---|---|
@@ -78,45 +91,53 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
     | 6 | settle: one hospital's contribution, for each | judge | where most refuse a part of the answer |
     | 7 | settle: another answer, then 5 to 7 again | apply, receipt | where somebody refuses a part of the answer |
 
-    A coordinator that was killed and started again on its folder goes on where it was, whichever step that was. A
-    hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
+    A coordinator that was killed and started again on its folder goes on where it was, whichever step that was. Raises
+    MessageError where the coordinator cannot begin a round.
+    """
+    yield hub.owed()
+    yield from _settling(hub)
+    yield hub.invite()
+    refused: tuple[Refusal, ...] = ()
+    if hub.masked:
+        yield hub.fix_survivors()
+        try:
+            yield hub.unmask()
+        except MessageError as reason:  # masks that don't fit each other leave nothing to ask for: no sum
+            refused = (Refusal(None, reason),)
+    yield hub.close()
+    yield from _settling(hub)
+    return refused
+
+
+def _settling(hub: Hub) -> Generator[Step, None, None]:
+    while further := hub.settle():
+        yield further
+
+
+def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
+    """One round (`steps`) with everybody at hand. Returns what the coordinator refused, in order.
+
+    A hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
     others: bad bytes of one must not end it for all. The coordinator decides whether a sum can be formed; an engine
     logs what was refused. Raises what the carrier raises, and MessageError where the coordinator cannot begin a round.
     """
-    refused = _exchange(hub, carrier, hub.owed())
-    refused += _settle(hub, carrier)
-    refused += _exchange(hub, carrier, hub.invite())
-    if hub.masked:
-        refused += _exchange(hub, carrier, hub.fix_survivors())
-        refused += _unmask(hub, carrier)
-    refused += _exchange(hub, carrier, hub.close())
-    refused += _settle(hub, carrier)
-    return tuple(refused)
+    refused: list[Refusal] = []
+    round_ = steps(hub)
+    while True:
+        try:
+            asked = next(round_)
+        except StopIteration as over:
+            return (*refused, *over.value)
+        for name, message in asked.items():
+            if (reply := carrier.ask(name, message)) and (refusal := receive(hub, name, reply)):
+                refused.append(refusal)
 
 
-def _settle(hub: Hub, carrier: Carrier) -> list[Refusal]:
-    refused = []
-    while further := hub.settle():
-        refused += _exchange(hub, carrier, further)
-    return refused
-
-
-def _exchange(hub: Hub, carrier: Carrier, messages: Mapping[str, bytes]) -> list[Refusal]:
-    refused = []
-    for name, message in messages.items():
-        if reply := carrier.ask(name, message):
-            try:
-                hub.receive(reply)
-            except MessageError as reason:
-                hub.refuse(name, reason)
-                refused.append(Refusal(name, reason))
-    return refused
-
-
-def _unmask(hub: Hub, carrier: Carrier) -> list[Refusal]:
-    """Masks that don't fit each other leave nothing to ask for: the round is then closed without a sum."""
+def receive(hub: Hub, name: str, reply: bytes) -> Refusal | None:
+    """Have the coordinator take what hospital `name` replied, or name it for what was refused."""
     try:
-        requests = hub.unmask()
+        hub.receive(reply)
     except MessageError as reason:
-        return [Refusal(None, reason)]
-    return _exchange(hub, carrier, requests)
+        hub.refuse(name, reason)
+        return Refusal(name, reason)
+    return None
