@@ -1,0 +1,1 @@
+"""Plain HTTPS: one port, mutual TLS, long polls, outbound only for hospitals."""

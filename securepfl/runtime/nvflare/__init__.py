@@ -1,0 +1,1 @@
+"""NVIDIA FLARE: its jobs carry our bytes."""
