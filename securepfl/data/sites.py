@@ -26,7 +26,7 @@ def site_sources(path: Path, spec: DataSpec) -> tuple[dict[str, Source], dict[st
     """
     if not path.exists():
         raise DataError(f"{path}: cannot be read (No such file or directory); name an existing file or folder")
-    return _folder_sources(path, spec) if path.is_dir() else (_file_sources(path, spec), {})
+    return _folder_sources(path, spec) if path.is_dir() else (file_sources(path, spec), {})
 
 
 def check_different(path: Path, tables: Mapping[str, Table]) -> None:
@@ -51,7 +51,8 @@ def _fingerprint(table: Table) -> bytes:
     return hashlib.sha256(b"\0".join(sorted(map(b"\0".join, zip(rows, patients, strict=True))))).digest()
 
 
-def _file_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
+def file_sources(path: Path, spec: DataSpec) -> dict[str, Source]:
+    """Each hospital's rows of one file with a site column. Raises DataError."""
     if spec.files:
         raise DataError(f"{path}: is no folder, but [data.files] names files; name their folder")
     if spec.site is None:

@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells
 from securepfl.data.features import complete_rows, features_of
+from securepfl.data.folder import hospital_files
 from securepfl.data.known import digests_of
 from securepfl.data.patients import read_patients
 from securepfl.data.reading import read_columns, wanted_of
 from securepfl.data.schema import DataSpec
-from securepfl.data.sites import check_different, site_sources
+from securepfl.data.sites import check_different, file_sources, site_sources
 from securepfl.data.source import Source
 from securepfl.data.split import NOT_COMPLETE, split_table
 from securepfl.data.table import Table
 from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
 
-__all__ = ["Table", "load_sites", "load_unlabelled", "split_table", "table_from_columns"]
+__all__ = ["Table", "load_site", "load_sites", "load_unlabelled", "split_table", "table_from_columns"]
 
 
 def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
@@ -44,6 +45,36 @@ def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
         raise DataError(_at_once([problems[site] for site in sorted(problems)]))
     check_different(path, tables)
     return tables
+
+
+def load_site(path: Path, spec: DataSpec, site: str) -> Table:
+    """One hospital's own table, at that hospital: of a file that is its alone, of one with a site column, or of a
+    folder. No other hospital's rows are taken, and no other file of a folder is read.
+
+    Raises DataError as `load_sites` does, and where there is no table of `site`, or what is there may not be read.
+    """
+    try:
+        source = _own_source(path, spec, site)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); let the user who runs this read the file and enter its folder"
+        ) from None
+    return _table(site, source, spec, labelled=True)
+
+
+def _own_source(path: Path, spec: DataSpec, site: str) -> Source:
+    path.stat()
+    if path.is_dir():
+        files = hospital_files(path, spec.files)
+        if site not in files:
+            raise DataError(f"{path}: has no table of {site}, only of {', '.join(sorted(files))}; name its own folder")
+        path = files[site]
+    elif spec.site is not None:
+        sources = file_sources(path, spec)
+        if site not in sources:
+            raise DataError(f"{path}: has no row of {site} in column `{spec.site}`; name its own file")
+        return sources[site]
+    return Source.of(path, read_columns(path, wanted_of(spec)))
 
 
 def _at_once(problems: list[str]) -> str:

@@ -10,6 +10,7 @@ from securepfl.report.outcome import MODELS, Outcome, SiteOutcome
 from securepfl.report.verdict import Finding, verdict_of
 from securepfl.settings.federation import Federation
 from securepfl.tasks.resampling import LEVEL
+from securepfl.tasks.task import Task
 
 SCHEMA = 1
 VERSIONED = ("securepfl", "torch", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy")
@@ -24,7 +25,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "seed": outcome.seed,
         "versions": {name: version(name) for name in VERSIONED},
         "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
-        "sites": {name: _site(federation, site) for name, site in outcome.sites.items()},
+        "sites": {name: site_result(federation, site) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
         "counted": _counted(outcome),
         "within": {model: scored.point for model, scored in outcome.within_scores().items()},
@@ -39,12 +40,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         },
         "verdict": [_finding(finding) for finding in verdict_of(federation, outcome)],
         "task": outcome.task.name,
-        "metrics": {
-            "titles": {metric.name: metric.title for metric in outcome.task.metrics},
-            "shown": [metric.name for metric in outcome.task.metrics if not metric.detail],
-            "decides": outcome.task.deciding,
-            "majority": outcome.task.baseline_title,
-        },
+        "metrics": metrics_of(outcome.task),
         "coupling_rounds": len(federation.schedule.coupling_rounds),
         "communication": {
             "rounds": communication.rounds,
@@ -56,6 +52,16 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
             "parts": dict(communication.parts),
         },
         "seconds": {name: round(seconds, 4) for name, seconds in outcome.seconds.items()},
+    }
+
+
+def metrics_of(task: Task) -> dict[str, Any]:
+    """How a task's metrics are called and which are shown."""
+    return {
+        "titles": {metric.name: metric.title for metric in task.metrics},
+        "shown": [metric.name for metric in task.metrics if not metric.detail],
+        "decides": task.deciding,
+        "majority": task.baseline_title,
     }
 
 
@@ -82,7 +88,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _site(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
+def site_result(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
+    """One hospital's part, JSON-able."""
     return {
         "train": site.train,
         "test": site.test,

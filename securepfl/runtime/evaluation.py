@@ -52,7 +52,10 @@ def outcome_of(
     task = next(iter(run.clients.values())).task
     scores, pooled = scores_of(task, judged)
     return Outcome(
-        sites={name: _site(run, name, hospitals[name], judged[name], scores[name]) for name in judged},
+        sites={
+            name: site_outcome(client, hospitals[name], judged[name], scores[name], run.clipped.get(name, []))
+            for name, client in run.clients.items()
+        },
         pooled=pooled,
         communication=_communication(federation, run),
         seconds=seconds,
@@ -79,10 +82,10 @@ def _communication(federation: Federation, run: SimulatedRun) -> Communication:
     )
 
 
-def _site(
-    run: SimulatedRun, name: str, hospital: Hospital, judged: Judged, scores: Mapping[str, Scored]
+def site_outcome(
+    client: Client, hospital: Hospital, judged: Judged, scores: Mapping[str, Scored], clipped: Sequence[float] = ()
 ) -> SiteOutcome:
-    client, clipped = run.clients[name], run.clipped.get(name, [])
+    """One hospital's own outcome; `clipped` has the fraction of its units that the clip shortened, by round."""
     return SiteOutcome(
         train=len(hospital.train),
         units=_units(client),

@@ -49,8 +49,8 @@ class Judged:
         return len(np.unique(self.units))
 
 
-def judged_models(client: Client, hospital: Hospital, build_model: BuildModel, key: bytes | None) -> Judged:
-    """What the four models say of the hospital's test rows.
+def judged_models(client: Client, hospital: Hospital, build_model: BuildModel | None, key: bytes | None) -> Judged:
+    """What the four models say of the hospital's test rows; without `build_model` the three that cost nothing.
 
     The local model trains on the hospital's rows with as many noisy steps, of the same noise, as the client took, at
     the learning rate of the rule for a hospital alone, where the federation's is the rule's for all. In a real
@@ -59,7 +59,7 @@ def judged_models(client: Client, hospital: Hospital, build_model: BuildModel, k
     models = {
         "personalised": client.personal_model(),
         "shared": client.shared_model(),
-        "local": _local_model(client, build_model, key),
+        "local": None if build_model is None else _local_model(client, build_model, key),
     }
     task, test, federation = client.task, hospital.test, client.federation
     said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}

@@ -1,0 +1,78 @@
+"""What a hospital has of a run when it is over: its own figures, its own model, and what it releases.
+
+| in DIR | whose eyes |
+|---|---|
+| result.json | the hospital's: its metrics are exact functions of its test rows |
+| personal.safetensors | the hospital's: its model, not released |
+| experts/NAME.safetensors, experts/shared.safetensors | others': where `[release] experts` says so, with ledger lines |
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from securepfl.client.client import Client
+from securepfl.outside.experts import SHARED, write_expert
+from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, site_result
+from securepfl.runtime.evaluation import site_outcome
+from securepfl.runtime.judging import judged_models, scores_of
+from securepfl.runtime.opening import Opened
+from securepfl.storage.folder import write_json
+
+RESULT: Final = "result.json"
+PERSONAL: Final = "personal.safetensors"
+EXPERTS: Final = "experts"
+
+
+def write_own(opened: Opened, out: Path) -> None:
+    """Write all of it; result.json last, so that one that is there says that nothing lacks.
+
+    Raises StorageError, and LedgerError where a release can't be written to the ledger: then it doesn't leave.
+    """
+    client = opened.client
+    federation, spec = client.federation, client.federation.data_spec
+    if spec is None:
+        raise TypeError("a client that was opened from files has declared data")
+    own = {"site": client.name, "round": client.round, "private": True}
+    write_expert(out / PERSONAL, client.personal_model(), own, federation.model, spec)
+    if federation.release.experts and not is_seeded(client) and client.round:
+        model, record = client.release("personal")
+        write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec)
+        if client.shared_model() is not None:
+            model, record = client.release("shared")
+            write_expert(out / EXPERTS / f"{SHARED}.safetensors", model, record, federation.model, spec)
+    write_json(out / RESULT, result_of_own(opened))
+
+
+def result_of_own(opened: Opened) -> dict[str, Any]:
+    """result.json's content: one site of what `securepfl run` writes. No model was trained alone: between real
+    hospitals that would be a second release from the same rows, so its metrics are null.
+    """
+    client = opened.client
+    judged = judged_models(client, opened.hospital, None, None)
+    scores, _ = scores_of(client.task, {client.name: judged})
+    site = site_outcome(client, opened.hospital, judged, scores[client.name])
+    return {
+        "schema": SCHEMA,
+        "simulation": is_seeded(client),
+        "versions": {name: version(name) for name in VERSIONED},
+        "federation": msgspec.to_builtins(client.federation) | {"digest": client.federation.digest.hex()},
+        "site": client.name,
+        "run": client.session.run.hex(),
+        "rounds": client.round,
+        "ended": client.ended or None,
+        "sites": {client.name: site_result(client.federation, site)},
+        "task": client.task.name,
+        "metrics": metrics_of(client.task),
+        "named": dict(client.named),
+        "seconds": {name: round(seconds, 4) for name, seconds in client.seconds.items()},
+        "notes": list(opened.notes),
+        "ledger": {"path": str(client.ledger.path.absolute()), "head": client.ledger.head},
+    }
+
+
+def is_seeded(client: Client) -> bool:
+    """Whether its noise repeats, and so protects nobody."""
+    return client.session.noise_key is not None

@@ -1,0 +1,205 @@
+"""A hub and its hospitals opened from files, with no engine between them: what both sides' operators see."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from enrolled import PASSPHRASE, enrol_all
+
+from securepfl.errors import MessageError, StorageError
+from securepfl.protocol.loop import Patience
+from securepfl.runtime.hub import HubSession
+from securepfl.runtime.visits import HospitalSession
+
+
+def hub_of(world, **options):
+    return HubSession.open(world.config, world.folder("hub"), PASSPHRASE, world.out("hub"), **options)
+
+
+def hospital_of(world, name):
+    return HospitalSession.open(
+        world.config,
+        world.data(name),
+        world.folder(name),
+        PASSPHRASE,
+        world.out(name),
+        ledgers=world.root / f"{name}-ledgers",
+        device="cpu",
+    )
+
+
+def visit(hub, hospital):
+    told = hub.visit(hospital.name, hospital.at)
+    done = hospital.exchange([message for _, message in told])
+    hub.took(hospital.name, done.at, done.replies, told=told)
+    return told
+
+
+def run(hub, hospitals, passes=40):
+    for hospital in hospitals:
+        hub.visit(hospital.name, hospital.at)
+    for _ in range(passes):
+        if hub.finished:
+            return
+        for hospital in hospitals:
+            visit(hub, hospital)
+    raise AssertionError(hub.loop)
+
+
+def lines_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def status_of(out):
+    return json.loads((out / "status.json").read_text())
+
+
+@pytest.fixture(scope="module", params=["none", "pairwise"])
+def done(request, tmp_path_factory):
+    """A whole run, and its world."""
+    world = enrol_all(tmp_path_factory.mktemp("world"), masking=request.param)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    with hub_of(world) as hub:
+        run(hub, hospitals)
+    states = [hospital.client.state for hospital in hospitals]
+    for hospital in hospitals:
+        hospital.finish()
+        hospital.stop()
+    return world, states
+
+
+def test_files_become_a_run_whose_states_agree(done):
+    _, states = done
+    assert [state.round for state in states] == [2, 2, 2]
+    assert all(np.array_equal(state.shared, states[0].shared) for state in states)
+    assert all(state.aggregate is not None for state in states)
+
+
+def test_the_status_of_both_sides_tells_how_it_ended(done):
+    world, _ = done
+    hub, hospital = status_of(world.out("hub")), status_of(world.out("birch"))
+    assert (hub["state"], hub["closed"], hub["rounds"], hub["waits_for"], hub["error"]) == ("finished", 2, 2, [], None)
+    assert (hospital["state"], hospital["round"], hospital["error"]) == ("finished", 2, None)
+    assert hub["run"] == hospital["run"] != ""
+    # What one side counted as sent is what the other counted as received.
+    seen = hub["hospitals"]["birch"]
+    assert seen["upload_bytes"] == hospital["upload_bytes"] > 0
+    assert seen["download_bytes"] == hospital["download_bytes"] > 0
+    assert 0 < hospital["epsilon"] < hospital["budget"] == hospital["epsilon"] + hospital["epsilon_left"]
+    assert hub["seconds"]["contributions"] > 0 and hospital["seconds"]["train"] > 0
+
+
+def test_the_logs_say_round_hospital_kind_and_bytes(done):
+    world, _ = done
+    hub, hospital = lines_of(world.out("hub")), lines_of(world.out("cedar"))
+    came = [line for line in hub if line["event"] == "came" and line["hospital"] == "cedar"]
+    sent = [line for line in hospital if line["event"] == "replies"]
+    assert [(line["round"], line["kind"], line["bytes"]) for line in came] == [
+        (line["round"], line["kind"], line["bytes"]) for line in sent
+    ]
+    assert [line["round"] for line in hub if line["event"] == "round over"] == [1, 2]
+    assert [line["round"] for line in hospital if line["event"] == "applied"] == [1, 2]
+    assert {line["party"] for line in hub} == {"hub"} and {line["party"] for line in hospital} == {"cedar"}
+
+
+def test_a_hospital_keeps_its_result_its_model_and_what_it_releases(done):
+    world, _ = done
+    out = world.out("alder")
+    result = json.loads((out / "result.json").read_text())
+    site = result["sites"]["alder"]
+    assert list(result["sites"]) == ["alder"] and result["rounds"] == 2 and not result["simulation"]
+    assert 0 <= site["metrics"]["personalised"]["auroc"] <= 1 and site["metrics"]["local"]["auroc"] is None
+    assert site["privacy"]["epsilon"] == pytest.approx(status_of(out)["epsilon"])
+    assert (out / "personal.safetensors").exists() and (out / "experts" / "alder.safetensors").exists()
+
+
+def test_a_hub_that_is_stopped_goes_on_with_the_same_command(tmp_path):
+    world = enrol_all(tmp_path)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    hub = hub_of(world)
+    for hospital in hospitals:
+        hub.visit(hospital.name, 0)
+    visit(hub, hospitals[0])
+    hub.stop()
+    assert status_of(world.out("hub"))["state"] == "stopped"
+    with pytest.raises(StorageError, match="stopped"):
+        hub.visit("alder", 0)
+    with hub_of(world) as again:
+        assert again.loop.hub.number == 1 and "alder" in again.hub.contributed
+        run(again, hospitals)
+        assert again.hub.closed == 2
+    for hospital in hospitals:
+        hospital.stop()
+
+
+def test_two_hubs_on_one_folder_are_one_too_many(tmp_path):
+    world = enrol_all(tmp_path)
+    with hub_of(world), pytest.raises(StorageError, match="in use by another process"):
+        hub_of(world)
+
+
+def test_strangers_and_impossible_rounds_are_refused(tmp_path):
+    world = enrol_all(tmp_path)
+    with hub_of(world) as hub:
+        with pytest.raises(MessageError, match="no hospital of this federation"):
+            hub.visit("mallory", 0)
+        for at in (-1, 3):
+            with pytest.raises(MessageError, match="has applied"):
+                hub.visit("alder", at)
+
+
+def test_garbage_is_named_and_costs_its_sender_alone(tmp_path):
+    world = enrol_all(tmp_path)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    with hub_of(world) as hub:
+        for hospital in hospitals:
+            hub.visit(hospital.name, 0)
+        told = hub.visit("alder", 0)
+        hub.took("alder", 0, [b"garbage", bytes(5000)], told=told)
+        assert status_of(world.out("hub"))["refused"][0]["hospital"] == "alder"
+        assert any(line["event"] == "refused" for line in lines_of(world.out("hub")))
+        hub.gone("alder")
+        run(hub, hospitals)
+        assert hub.hub.closed == 2 and hospitals[0].at == 2
+    for hospital in hospitals:
+        hospital.stop()
+
+
+def test_wait_ends_when_there_is_work_and_at_its_time_when_there_is_none(tmp_path):
+    world = enrol_all(tmp_path)
+    with hub_of(world) as hub:
+        hub.visit("alder", 0)
+        assert not hub.wait("alder", 0.05)
+        came = []
+        thread = threading.Thread(target=lambda: came.append(hub.wait("alder", 30.0)))
+        thread.start()
+        for name in ("birch", "cedar"):
+            hub.visit(name, 0)
+        thread.join(20)
+        assert came == [True] and hub.visit("alder", 0)
+
+
+def test_a_hub_serves_on_for_those_who_were_away(tmp_path):
+    world, time = enrol_all(tmp_path, rounds=1), [0.0]
+    hospitals = [hospital_of(world, name) for name in world.names]
+    hub = HubSession.open(
+        world.config, world.folder("hub"), PASSPHRASE, world.out("hub"), patience=Patience(10.0), linger=100.0
+    )
+    hub._clock = lambda: time[0]
+    for hospital in hospitals:
+        hub.visit(hospital.name, 0)
+    for hospital in hospitals:
+        visit(hub, hospital)
+    hub.gone("cedar")
+    for hospital in hospitals[:2]:
+        visit(hub, hospital)
+    time[0] = 11.0
+    hub.tick()
+    assert hub.hub.closed == 1 and not hub.finished
+    time[0] = 60.0
+    visit(hub, hospitals[2])
+    assert hospitals[2].at == 1 and hub.finished
+    hub.stop()
+    for hospital in hospitals:
+        hospital.stop()
