@@ -33,6 +33,10 @@ class MessageError(SecurePFLError):
     """Received bytes were refused before they were used: forged, replayed, truncated or from another round."""
 
 
+class LateError(MessageError):
+    """A message came after its step or round had ended: nothing is wrong with who sent it, and nothing to mend."""
+
+
 class AggregateError(SecurePFLError):
     """An aggregate failed its check after decryption. Deliberately says no more than that."""
 

@@ -52,6 +52,9 @@ class Kind(enum.IntEnum):
     EVIDENCE = 12
     VERDICT = 13
     ENDED = 14
+    SNAPSHOT_WANTED = 15
+    SNAPSHOT = 16
+    REJOIN = 17
 
 
 @dataclass(frozen=True)

@@ -156,9 +156,10 @@ class Client(Readings):
     def handle(self, message: bytes) -> bytes:
         """Take any message of the coordinator's: the reply to send, empty where the run has ended.
 
-        An answer that was applied before is not read: the receipt for it goes out again. One that fails its check is no
-        error here: the receipt says which parts did. Raises what contribute, sign_survivors, reveal, apply, open_masks
-        and judge raise otherwise, MessageError for what none of them takes.
+        An answer that was applied before is not read: the receipt for the last one goes out again. What a message is
+        stands in its header, which is authenticated with it, so that nobody else need say. One that fails its check is
+        no error here: the receipt says which parts did. Raises what contribute, sign_survivors, reveal, apply,
+        open_masks and judge raise otherwise, MessageError for what none of them takes.
         """
         header = Header.from_bytes(message)
         asked = {
@@ -171,9 +172,8 @@ class Client(Readings):
         }
         if header.kind in asked:
             return asked[header.kind](message)
-        if (header.kind, header.round) != (Kind.ANSWER, self.round):  # else it was applied, and the receipt got lost
-            with suppress(AggregateError):
-                self.apply(message)
+        with suppress(AggregateError):
+            self.apply(message)
         return self.receipt()
 
     @one_at_a_time
@@ -241,11 +241,14 @@ class Client(Readings):
     def apply(self, answer: bytes) -> None:
         """Take the round's answer: step the shared parameters, move the trajectory, couple the personal ones.
 
-        A hospital that sent nothing in the round takes the step all the same. Raises MessageError for bytes that
-        are not this round's answer, AggregateError where a part of what they hold fails its check; the model is then as
-        before, the receipt says which parts failed, and the round may be answered again.
+        The answer to a round that was applied before is not read, and nothing happens: it may come twice. A hospital
+        that sent nothing in the round takes the step all the same. Raises MessageError for bytes that are not this
+        round's answer, AggregateError where a part of what they hold fails its check; the model is then as before, the
+        receipt says which parts failed, and the round may be answered again.
         """
-        pending = self._state.pending
+        pending, header = self._state.pending, Header.from_bytes(answer)
+        if header.kind == Kind.ANSWER and header.round <= self.round:
+            return
         round_, body = self._opened(answer, Answer, expected_attempts(pending))
         number, attempt = round_.number, round_.header.attempt
         if reason := why_stop(body, number, attempt, self.name, pending):
@@ -431,7 +434,7 @@ class Client(Readings):
         number, federation = round_.number, self.federation
         if body.round != number or number > federation.rounds or body.roster != federation.roster:
             raise MessageError(f"{self.name}: invited to round {number} of a run of other rounds or hospitals")
-        if not time.time() <= body.deadline or self._state.pending is not None:
+        if self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {number} too late; wait for the next")
 
     def _pinned(self, answer: bytes, attempt: int) -> Pending:

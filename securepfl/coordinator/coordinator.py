@@ -15,7 +15,7 @@ from securepfl.coordinator.answering import Answering
 from securepfl.coordinator.disputing import AWAY, Case, Dispute
 from securepfl.coordinator.folder_store import FolderStore
 from securepfl.coordinator.naming import line
-from securepfl.coordinator.progress import STEPS, Progress, check_ground
+from securepfl.coordinator.progress import STEPS, Progress, check_ground, check_in_time
 from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
 from securepfl.coordinator.store import (
     Answered,
@@ -35,7 +35,7 @@ from securepfl.coordinator.store import (
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
 from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
-from securepfl.errors import ConfigError, MessageError, StorageError
+from securepfl.errors import ConfigError, LateError, MessageError, StorageError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
     NONCE_BYTES,
@@ -64,12 +64,12 @@ class Coordinator(Progress):
 
     `hospitals` maps every name of the federation's roster to its public identity. `key_commitment` fixes the hospitals'
     key and shows nothing of it; `run` (16 bytes) identifies the run, and `closed` are its rounds that were closed
-    before, where it goes on after a rotation. Each step of a round takes messages for `deadline_seconds`, from the time
-    that a coordinator was started again where it was. `heads` keeps each hospital's latest ledger hash; `states` the
-    keyed digests of the shared state from the open round's contributions; `statements` what hospitals stated last;
-    `evaluation` the keys that they sent to multiply sketches with; `evidence`, by round and hospital, the first message
-    that contradicted the contribution taken, or a contribution that broke the rules; `cases` the verdicts on those;
-    `ended` why the run cannot go on, empty while it can; `parts` counts bytes by purpose.
+    before, where it goes on after a rotation. It reads no clock: who calls decides when a step ends. `heads` keeps each
+    hospital's latest ledger hash; `states` the keyed digests of the shared state from the open round's contributions;
+    `statements` what hospitals stated last; `evaluation` the keys that they sent to multiply sketches with; `evidence`,
+    by round and hospital, the first message that contradicted the contribution taken, or a contribution that broke the
+    rules; `cases` the verdicts on those; `ended` why the run cannot go on, empty while it can; `parts` counts bytes by
+    purpose.
 
     All that decides lies in `folder` before anything leaves: killed at any moment and made again with the same folder,
     a coordinator goes on with the same round, run, salt, messages and answers. Each step can be asked for again and
@@ -99,7 +99,6 @@ class Coordinator(Progress):
         key_commitment: bytes,
         run: bytes | None = None,
         closed: int = 0,
-        deadline_seconds: float = 3600.0,
         folder: Path | None = None,
     ) -> None:
         if set(hospitals) != set(federation.roster):
@@ -120,7 +119,7 @@ class Coordinator(Progress):
             ground = self.store.ground
             found = secrets.token_bytes(RUN_BYTES) if ground is None else ground.run
             rules = Rules(federation, layouts, base, run or found)
-            super().__init__(rules, identity.public.fingerprint, closed, deadline_seconds)
+            super().__init__(rules, identity.public.fingerprint, closed)
             if ground is None:
                 self.store.begin(self.ground())
             else:
@@ -140,7 +139,7 @@ class Coordinator(Progress):
 
     def invite(self) -> dict[str, bytes]:
         """Open the next round: one sealed invitation for each hospital. While the round takes contributions, the same
-        again, but for the deadline of a coordinator that was started again; none once it takes no more. Raises
+        again; none once it takes no more. Raises
         MessageError where the last round is over.
         """
         if self.open_round is None:
@@ -168,20 +167,22 @@ class Coordinator(Progress):
 
         The same bytes again change nothing; another contribution from the same hospital is refused and kept in
         `evidence`. Of its signatures and reveals the first that is right counts, and later ones change nothing. Raises
-        MessageError for anything that is not a whole, authentic message of this round.
+        LateError for what came after its step had ended, MessageError for anything else that is not a whole, authentic
+        message of this round.
         """
         current = self.open_round or self.answered
         if current is None:
             raise MessageError("no round is open: the message came before an invitation or after the close")
-        if time.time() > current.deadline:
-            raise MessageError(f"round {current.number} is past its deadline: close it")
         started = time.perf_counter()
+        check_in_time(current, Header.from_bytes(message))
         sender, header, data = self._opened(current, message, current.expected)
         try:
             with self._kept_whole():
                 record = self._record_of(current, sender, header, message, data)
                 if record is not None:
                     self.store.append(record)
+        except LateError:
+            raise
         except MessageError as reason:
             self._name(current, [sender], str(reason))
             raise

@@ -16,7 +16,7 @@ from securepfl.coordinator.answering import Answering
 from securepfl.coordinator.opening import mask_of, total_of
 from securepfl.coordinator.round import OpenRound
 from securepfl.crypto.keys.identity import PublicIdentity
-from securepfl.errors import MessageError
+from securepfl.errors import LateError, MessageError
 from securepfl.protocol.messages import (
     Answer,
     Body,
@@ -115,11 +115,17 @@ class Dispute:
 
     def take_receipt(self, sender: str, attempt: int, receipt: Receipt) -> None:
         """Which parts of its latest answer a hospital refused. Raises MessageError for another answer's, or none."""
+        self._check_in_time(sender, attempt)
         if attempt != self.attempts[sender] or not receipt.refused or len(set(receipt.refused)) < len(receipt.refused):
             raise MessageError(f"{sender}: a receipt for another answer than its last, or one that refuses nothing")
         if sender not in self.stated:
             self.refusers.add(sender)
             self.refused[sender] = receipt.refused
+
+    def _check_in_time(self, sender: str, attempt: int, *, judged: bool = False) -> None:
+        """Raises LateError for a reply to an answer before its last, or a verdict on who was `judged` already."""
+        if attempt < self.attempts[sender] or judged:
+            raise LateError(f"{sender}: its reply to what it was asked before came late; not used")
 
     def take_statement(self, sender: str) -> None:
         """That a hospital took its answer: what it refused before is settled."""
@@ -146,6 +152,7 @@ class Dispute:
 
     def take_opened(self, sender: str, attempt: int, body: Opened) -> None:
         """The secrets of a hospital's masks; hospitals judge them. The first counts. Raises MessageError."""
+        self._check_in_time(sender, attempt)
         if attempt != self.attempts[sender] or sender not in self.answering.survivors:
             raise MessageError(f"{sender}: opened masks that nobody asked for; refused")
         sent = self.contributed(sender)
@@ -155,6 +162,8 @@ class Dispute:
 
     def take_verdict(self, sender: str, attempt: int, verdict: Verdict) -> None:
         """One hospital's verdict about the contribution shown now. The first counts. Raises MessageError."""
+        shown = None if self.shown is None else self.shown.sender
+        self._check_in_time(sender, attempt, judged=verdict.sender in self.judged.keys() - {shown})
         if self.shown is None or attempt != self.attempts[sender] or sender == self.shown.sender:
             raise MessageError(f"{sender}: a verdict that nobody asked for; refused")
         round_ = self.round_

@@ -1,6 +1,5 @@
 """Where a coordinator stands in its run: what the records in its store change, the first time and after a restart."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,8 +23,8 @@ from securepfl.coordinator.store import (
     Taken,
 )
 from securepfl.crypto.keys.identity import PublicIdentity
-from securepfl.crypto.messages.envelope import Kind
-from securepfl.errors import MessageError, StorageError
+from securepfl.crypto.messages.envelope import Header, Kind
+from securepfl.errors import LateError, MessageError, StorageError
 from securepfl.protocol.messages import Answer, Body, Contribution, Invitation, Statement
 
 STEPS = (COLLECTING, AGREEING, REVEALING, ANSWERED)
@@ -41,8 +40,8 @@ class Progress(ABC):
 
     hospitals: Mapping[str, PublicIdentity]
 
-    def __init__(self, rules: Rules, fingerprint: str, closed: int, deadline_seconds: float) -> None:
-        self.rules, self.closed, self.deadline_seconds = rules, closed, deadline_seconds
+    def __init__(self, rules: Rules, fingerprint: str, closed: int) -> None:
+        self.rules, self.closed = rules, closed
         self.heads: dict[str, str] = {}
         self.states: dict[str, str] = {}
         self.statements: dict[str, Statement] = {}
@@ -149,7 +148,6 @@ class Progress(ABC):
         invitation = Invitation(
             round=self.closed + 1,
             roster=self.rules.federation.roster,
-            deadline=self._deadline(),
             nonces=self._nonces,
             salt=begun.salt,
             statements=dict(self.statements),
@@ -162,7 +160,7 @@ class Progress(ABC):
 
     def _step(self, stepped: Stepped) -> None:
         current = self._current()
-        current.expected, current.deadline = (Kind(stepped.kind),), self._deadline()
+        current.expected = (Kind(stepped.kind),)
         if current.expected == AGREEING and (disagreeing := current.disagreeing()):
             current.leave_out(disagreeing, self.contribution)
             for name, what in disagreeing.items():
@@ -175,7 +173,7 @@ class Progress(ABC):
         current = self._current()
         self.parts, self.heads = dict(answered.parts), dict(answered.heads)
         self.open_round, self.answered, self.closed = None, current, current.number
-        current.expected, current.deadline = ANSWERED, self._deadline()
+        current.expected = ANSWERED
         evaluation = {name: data for name, data in self.evaluation.items() if name in current.survivors}
         self.dispute = Dispute(current, self.hospitals, frozenset(self.invited), self.contribution, evaluation)
 
@@ -183,7 +181,6 @@ class Progress(ABC):
         """The dispute's next step; none where there is no dispute."""
         if self.answered is None or self.dispute is None:
             return {}
-        self.answered.deadline = self._deadline()
         return self.dispute.step()
 
     def _readmit(self, readmitted: Readmitted) -> None:
@@ -208,8 +205,16 @@ class Progress(ABC):
             raise MessageError("no round is open: invite first")
         return self.open_round
 
-    def _deadline(self) -> float:
-        return time.time() + self.deadline_seconds
+
+def check_in_time(current: OpenRound, header: Header) -> None:
+    """Raises LateError for a message of a round or step that was over before it came. Nothing of it is opened."""
+    steps = [step for step in STEPS if header.kind in step]
+    earlier = bool(steps) and STEPS.index(steps[0]) < STEPS.index(current.expected)
+    if header.round < current.number or (header.round == current.number and earlier):
+        now = " or ".join(kind.name for kind in current.expected)
+        raise LateError(
+            f"{header.kind.name} of round {header.round} came late: round {current.number} takes {now} now; not used"
+        )
 
 
 def check_ground(found: Ground, wanted: Ground, where: Path | None, *, named: bool) -> None:

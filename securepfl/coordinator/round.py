@@ -80,13 +80,12 @@ class Rules:
 class OpenRound:
     """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts.
 
-    `invitation` opened it. `expected` are the kinds of message that it takes now, until `deadline` (seconds since the
-    epoch). `survivors` are those whose updates are in `total`.
+    `invitation` opened it. `expected` are the kinds of message that it takes now. `survivors` are those whose updates
+    are in `total`.
     """
 
     rules: Rules
     invitation: Invitation
-    deadline: float
     total: RunningSum
     similarity: SimilarityTable | None
     evaluation: dict[int, bytes] = field(default_factory=dict)
@@ -109,7 +108,7 @@ class OpenRound:
         keys = {federation.roster.index(name): sent for name, sent in evaluation.items()}
         if federation.schedule.similarity_due(invitation.round):
             table = rules.comparing.table(comparison_shape(federation), keys)
-        return cls(rules, invitation, invitation.deadline, rules.sum_of("update"), table, keys)
+        return cls(rules, invitation, rules.sum_of("update"), table, keys)
 
     @property
     def number(self) -> int:

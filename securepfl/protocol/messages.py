@@ -7,7 +7,7 @@ import msgspec
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError
 
-SCHEMA = 6
+SCHEMA = 7
 
 NONCE_BYTES = 16
 """Of the nonces that make a hospital's next pads and a round's masks fresh."""
@@ -39,7 +39,7 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Invitation(Body, frozen=True):
-    """Coordinator to hospital: take part in `round`. `deadline` is in seconds since the epoch.
+    """Coordinator to hospital: take part in `round`.
 
     `nonces`: those that hospitals sent with their last contributions, by name. They make this round's pads fresh.
     `salt`: the coordinator's own, the same for all; it makes this round's masks fresh. `statements`: the latest of
@@ -51,7 +51,6 @@ class Invitation(Body, frozen=True):
 
     round: int
     roster: tuple[str, ...]
-    deadline: float
     nonces: dict[str, bytes]
     salt: bytes
     statements: dict[str, Statement] = {}
@@ -218,6 +217,32 @@ class Ended(Body, frozen=True):
     kind = Kind.ENDED
 
     reason: str
+
+
+class SnapshotWanted(Body, frozen=True):
+    """Coordinator to hospital: the state after the header's round, which it holds, is wanted for who is behind."""
+
+    kind = Kind.SNAPSHOT_WANTED
+
+
+class SnapshotSent(Body, frozen=True):
+    """Hospital to coordinator: the shared state after the header's round, encrypted for hospitals (client/snapshot)."""
+
+    kind = Kind.SNAPSHOT
+
+    snapshot: bytes
+
+
+class Rejoin(Body, frozen=True):
+    """Coordinator to hospital: the shared state after the header's round, for a hospital that is behind.
+
+    `statements`: what hospitals stated, signed, about that round, by name: it is taken on their word alone.
+    """
+
+    kind = Kind.REJOIN
+
+    snapshot: bytes
+    statements: dict[str, Statement]
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from securepfl.errors import MessageError
+from securepfl.errors import LateError, MessageError
 
 MOST_ATTEMPTS: Final = 4
 """Answers to one round that a hospital gets and decrypts: the first, one after an opening, and one less each small
@@ -51,7 +51,7 @@ class Hub(Protocol):
         """
 
     def receive(self, message: bytes) -> str:
-        """Take one hospital's reply. Raises MessageError for one that it refuses."""
+        """Take one hospital's reply. Raises LateError for one that came late, MessageError for one refused."""
 
     def refuse(self, name: str, reason: MessageError) -> None:
         """Note that what hospital `name` replied was refused."""
@@ -134,9 +134,11 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
 
 
 def receive(hub: Hub, name: str, reply: bytes) -> Refusal | None:
-    """Have the coordinator take what hospital `name` replied, or name it for what was refused."""
+    """Have the coordinator take what hospital `name` replied, or name it for what was refused; not for a late one."""
     try:
         hub.receive(reply)
+    except LateError as late:
+        return Refusal(name, late)
     except MessageError as reason:
         hub.refuse(name, reason)
         return Refusal(name, reason)

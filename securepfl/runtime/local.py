@@ -1,6 +1,5 @@
 """All parties in one process: a simulation, and marked so. Still only bytes pass between them."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -104,13 +103,11 @@ def local_parties(
         )
         for name, identity in identities.items()
     }
-    # In one process a round takes as long as it takes.
     coordinator = Coordinator(
         federation.without_budgets(),
         server,
         public,
         key_commitment=key.commitment,
-        deadline_seconds=math.inf,
         folder=folder,
     )
     return keyrings, coordinator

@@ -4,7 +4,6 @@ import os
 import shutil
 import stat
 
-import msgspec
 import pytest
 from forging import opened_by_coordinator, opened_by_hospital, to_coordinator
 from mortal_coordinator import MASKED, table, trial
@@ -78,11 +77,11 @@ masked = pytest.mark.parametrize("durable", [MASKED], indirect=True)
 
 
 def bodies(durable, messages):
-    """What hospitals read in messages, less the deadline."""
+    """What hospitals read in messages."""
     found = {}
     for name, message in messages.items():
         body = opened_by_hospital(durable.clients[name], message)[1]
-        found[name] = encode(msgspec.structs.replace(body, deadline=0.0) if hasattr(body, "deadline") else body)
+        found[name] = encode(body)
     return found
 
 
@@ -371,15 +370,3 @@ def test_memory_holds_no_message_where_there_is_a_folder(durable):
     answers = durable.hub.close()
     held = bytes_of(durable.hub)
     assert not any(message in held for message in [*messages, *answers.values()])
-
-
-def test_a_restart_gives_each_step_its_whole_time_again(durable, monkeypatch):
-    import time
-
-    now = time.time()
-    message = durable.clients["alder"].contribute(durable.hub.invite()["alder"])
-    monkeypatch.setattr(time, "time", lambda: now + 4000)
-    with pytest.raises(MessageError, match="past its deadline"):
-        durable.hub.receive(message)
-    assert durable.again().receive(message) == "alder"
-    assert durable.hub.open_round.deadline == now + 4000 + 3600

@@ -45,8 +45,8 @@ def test_bodies(case):
 
 @pytest.mark.parametrize("case", BODIES, ids=lambda case: case["body"])
 def test_a_body_of_another_schema_is_refused_by_name(case):
-    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x06", b"\xa6schema\x07")
-    with pytest.raises(MessageError, match="schema 7, but this securepfl reads 6"):
+    data = bytes.fromhex(case["encoded"]).replace(b"\xa6schema\x07", b"\xa6schema\x08")
+    with pytest.raises(MessageError, match="schema 8, but this securepfl reads 7"):
         messages.decode(data, getattr(messages, case["body"]))
 
 

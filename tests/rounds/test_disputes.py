@@ -1,6 +1,5 @@
 """One dishonest hospital ends no round: it is named and left out; the others end as if it had not been there."""
 
-import math
 import random
 
 import msgspec
@@ -448,7 +447,6 @@ def again(federation, hub, keyrings, folder):
         hub.identity,
         hub.hospitals,
         key_commitment=commitment,
-        deadline_seconds=math.inf,
         folder=folder,
     )
 

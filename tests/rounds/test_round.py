@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from forging import falsify_answers, opened_by_coordinator, sum_of
-from parties import MODEL, NAMES, close_all, exchange, federation_of, parties, reopened, rows_of
+from parties import MODEL, NAMES, Carried, close_all, exchange, federation_of, parties, reopened, rows_of
 
 from securepfl.client.client import Client
 from securepfl.client.records import TrainingSet
@@ -19,11 +19,13 @@ from securepfl.errors import (
     BudgetError,
     ConfigError,
     DataError,
+    LateError,
     LedgerError,
     MessageError,
     ModelError,
     StorageError,
 )
+from securepfl.protocol.rounds import drive
 from securepfl.randomness import derive_key
 from securepfl.runtime.local import local_parties, simulate
 from securepfl.settings.federation import Federation
@@ -429,18 +431,37 @@ def test_a_hospital_that_missed_the_invitation_takes_the_step(tmp_path):
     close_all(clients)
 
 
-def test_after_the_deadline_nothing_is_spent_and_nothing_is_taken(tmp_path, monkeypatch):
+def test_clocks_hours_apart_change_nothing(tmp_path, monkeypatch):
+    clocks = {"coordinator": -6e4, "alder": 9e4, "birch": -9e8, "cedar": 3e7, "damson": 0.0}
     coordinator, clients = parties(federation_of(), tmp_path)
-    coordinator.deadline_seconds = 60.0
+    now, whose = time.time(), {"clock": "coordinator"}
+    monkeypatch.setattr(time, "time", lambda: now + clocks[whose["clock"]])
+
+    class Apart(Carried):
+        def ask(self, name, message):
+            whose["clock"] = name
+            reply = super().ask(name, message)
+            whose["clock"] = "coordinator"
+            return reply
+
+    for _ in range(2):
+        assert drive(coordinator, Apart(clients)) == ()
+    assert coordinator.answered.survivors == sorted(clients) and {client.round for client in clients.values()} == {2}
+    close_all(clients)
+
+
+def test_an_invitation_that_lay_about_for_days_is_answered_and_one_of_a_round_that_is_over_is_not(tmp_path):
+    coordinator, clients = parties(federation_of(), tmp_path)
     invitations = coordinator.invite()
-    message = clients["birch"].contribute(invitations["birch"])
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 61)
-    with pytest.raises(MessageError, match="too late"):
+    for name in ("birch", "cedar", "damson"):
+        coordinator.receive(clients[name].contribute(invitations[name]))
+    answer, late = coordinator.close()["alder"], clients["alder"].contribute(invitations["alder"])
+    with pytest.raises(LateError, match="CONTRIBUTION of round 1 came late: round 1 takes RECEIPT"):
+        coordinator.receive(late)
+    assert not coordinator.evidence and not coordinator.named
+    clients["alder"].apply(answer)
+    with pytest.raises(MessageError, match="round 1 where 2 is expected"):
         clients["alder"].contribute(invitations["alder"])
-    assert clients["alder"].ledger.spent() == 0
-    with pytest.raises(MessageError, match="deadline"):
-        coordinator.receive(message)
     close_all(clients)
 
 

@@ -5,7 +5,7 @@ import hashlib
 from packs import pack
 from people import person
 
-SCHEMA = 6
+SCHEMA = 7
 _SETTINGS, _COMMITMENT, RUN = bytes((9,)) * 32, bytes((7,)) * 32, bytes((5,)) * 16
 BASE = hashlib.sha256(b"securepfl session 1" + _SETTINGS + _COMMITMENT).digest()
 """What messages are bound to: the settings' digest and the key's commitment."""
@@ -85,7 +85,7 @@ def _bodies() -> list[tuple[str, dict]]:
     masked |= {"masks": _body(_MASKS), "stands": b"", "evaluation": None}
     answer = {"survivors": ["alder"], "aggregate": b"agg", "products": {"birch": b"p" * 24}, "neighbourhood": None}
     answer |= {"neighbours": ["birch"], "consensus": b"con", "named": {"cedar": "a wrong tag"}}
-    invitation = {"round": 3, "roster": ["alder", "birch"], "deadline": 1.5e9, "nonces": {"alder": b"n" * 16}}
+    invitation = {"round": 3, "roster": ["alder", "birch"], "nonces": {"alder": b"n" * 16}}
     invitation |= {"salt": _SALT, "statements": {"alder": statement}, "held": ["birch"], "named": {"cedar": "silent"}}
     many = [f"hospital {number}" for number in range(16)]
     evidence = {"sender": "cedar", "salt": _SALT, "parts": {"update": b"u"}, "digests": _DIGESTS, "stands": b"st"}
@@ -111,6 +111,9 @@ def _bodies() -> list[tuple[str, dict]]:
         ("Evidence", evidence | {"commitments": b"", "secrets": b"", "evaluation": b"keys"}),
         ("Verdict", {"sender": "cedar", "broken": ["update"], "signature": b"one"}),
         ("Ended", {"reason": "a sum was wrong"}),
+        ("SnapshotWanted", {}),
+        ("SnapshotSent", {"snapshot": b"sn" * 150}),
+        ("Rejoin", {"snapshot": b"sn", "statements": {"alder": statement}}),
     ]
 
 
