@@ -7,7 +7,6 @@
 | log.jsonl, status.json | both | for operators: never a secret |
 """
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +61,6 @@ def open_coordinator(config: Path, folder: Path, passphrase: bytes, out: Path) -
         holdings.identity,
         epoch.hospitals,
         key_commitment=epoch.commitment,
-        deadline_seconds=math.inf,
         folder=out / COORDINATOR,
     )
 
