@@ -1,13 +1,16 @@
 """`securepfl keys create` and `keys show`: a party's own keys. Each gives the lines to print."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from securepfl.cli.asking import ask_passphrase
 from securepfl.crypto.keys.card import IdentityCard
+from securepfl.crypto.keys.certificates import ends
 from securepfl.crypto.keys.holdings import Epoch, Holdings
 from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import ConfigError
 from securepfl.storage.ceremony_folder import card_file, check_name
+from securepfl.storage.certificates import CertificateFile, certificates_file, expiry
 from securepfl.storage.keys import KeyFolder, load_holdings, private_file, publish
 
 
@@ -35,7 +38,21 @@ def create(name: str, folder: Path, exchange: Path, *, coordinator: bool, passph
 
 def show(folder: Path, *, passphrase_file: Path | None) -> list[str]:
     """What a folder holds, never a secret. Raises StorageError where it holds no keys or does not open."""
-    holdings = load_holdings(folder, ask_passphrase(passphrase_file, folder))
+    passphrase = ask_passphrase(passphrase_file, folder)
+    holdings = load_holdings(folder, passphrase)
+    return [*_keys(holdings), *_certificate(folder, passphrase)]
+
+
+def _certificate(folder: Path, passphrase: bytes) -> list[str]:
+    if not certificates_file(folder).exists():
+        return []
+    held = CertificateFile.open(folder, passphrase).held
+    if not held.certificate:
+        return ["certificate for TLS: asked for, not approved yet"]
+    return [f"certificate for TLS: valid until {ends(held.certificate):%Y-%m-%d}", *expiry(held, datetime.now(UTC))]
+
+
+def _keys(holdings: Holdings) -> list[str]:
     role = "coordinator" if holdings.is_coordinator else "hospital"
     lines = [f"{holdings.identity.name} ({role}): {holdings.identity.public.fingerprint}"]
     if not holdings.is_coordinator:

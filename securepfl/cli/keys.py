@@ -1,4 +1,6 @@
-"""`securepfl keys`: bodies are in identity.py (create, show) and enrol.py (enrol, rotate), questions in asking.py."""
+"""`securepfl keys`: bodies are in identity.py (create, show), enrol.py (enrol, rotate) and certificate.py, questions in
+asking.py.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -96,6 +98,21 @@ def rotate(
         config, folder, exchange, remove=remove, fingerprints=fingerprints, passphrase_file=passphrase_file
     )
     _print(lines)
+
+
+@keys.command()
+@_FOLDER
+@_EXCHANGE
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="At the hub: a name or address of it.")
+@click.option("--renew", is_flag=True, help="A new certificate, though the one held is good for long.")
+@_PASSPHRASE
+def certificate(
+    folder: Path, exchange: Path, hosts: tuple[str, ...], renew: bool, passphrase_file: Path | None
+) -> None:
+    """Ask for a TLS certificate and install it; at the hub, approve those of its hospitals."""
+    from securepfl.cli import certificate as certificates
+
+    _print(certificates.certificate(folder, exchange, hosts=hosts, renew=renew, passphrase_file=passphrase_file))
 
 
 def _print(lines: Iterable[str]) -> None:
