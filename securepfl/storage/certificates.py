@@ -115,14 +115,14 @@ class Credentials:
         return _credentials(self.file, self.holder)
 
 
-def load_credentials(folder: Path, passphrase: str) -> Credentials:
+def load_credentials(folder: Path, passphrase: str | bytes) -> Credentials:
     """A party's credentials for `runtime.https`. Raises StorageError where it has none yet, or of an earlier hub.
 
     >>> load_credentials(Path("nobody"), "correct horse")
     Traceback (most recent call last):
     securepfl.errors.StorageError: nobody/keys/private: no keys here; name the party's folder, or run ...
     """
-    secret = passphrase_bytes(passphrase)
+    secret = passphrase if isinstance(passphrase, bytes) else passphrase_bytes(passphrase)
     del passphrase
     holdings = load_holdings(folder, secret)
     file = CertificateFile.open(folder, secret)

@@ -1,0 +1,65 @@
+"""`securepfl join`: a hospital over HTTPS."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from securepfl.cli.options import EXISTING, PATH, device
+from securepfl.cli.output import say
+from securepfl.cli.stopping import stoppable
+
+
+@click.command()
+@click.argument("config", type=EXISTING)
+@click.option("--data", type=PATH, required=True, help="This hospital's rows: a file, or a folder with its file.")
+@click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
+@click.option("--out", type=PATH, help="Folder of this run; the same again goes on. [default: FOLDER/run]")
+@click.option("--hub", required=True, metavar="URL", help="The hub: https://HOST:PORT.")
+@click.option("--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]")
+@click.option(
+    "--ledgers",
+    type=PATH,
+    help="Where this hospital's ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Repeatable noise: for rehearsals and comparisons only, protects nobody.",
+)
+@device
+def join(
+    config: Path,
+    data: Path,
+    folder: Path,
+    out: Path | None,
+    hub: str,
+    passphrase_file: Path | None,
+    ledgers: Path | None,
+    seed: int | None,
+    device: str,
+) -> None:
+    """Take part in the federation in CONFIG over HTTPS, until its last round is over.
+
+    Only calls out to the hub, by the proxy in HTTPS_PROXY where there is one. Ctrl-C or SIGTERM stop it; the same
+    command goes on.
+    """
+    from securepfl.cli.asking import ask_passphrase
+    from securepfl.runtime.https.hospital import check_url, most_bytes_of, travel
+    from securepfl.runtime.visits import HospitalSession
+    from securepfl.storage.certificates import load_credentials
+
+    out = out or folder / "run"
+    hub = check_url(hub)
+    passphrase = ask_passphrase(passphrase_file, folder)
+    credentials = load_credentials(folder, passphrase)
+    with (
+        stoppable(f"{out} holds all that was done; the same command goes on"),
+        HospitalSession.open(
+            config, data, folder, passphrase, out, ledgers=ledgers, device=device, seed=seed, console=sys.stderr
+        ) as session,
+    ):
+        most_bytes = most_bytes_of(session.client)
+        travel(session, hub, credentials, out / "spool", most_bytes=most_bytes)
+        session.finish()
+    say(f"wrote {out}", err=True)

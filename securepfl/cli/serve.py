@@ -1,0 +1,58 @@
+"""`securepfl serve`: the hub over HTTPS."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.output import say
+
+
+@click.command()
+@click.argument("config", type=EXISTING)
+@click.option("--folder", type=PATH, required=True, help="The hub's own folder; its keys lie in keys/.")
+@click.option("--out", type=PATH, help="Folder of this run; the same again goes on. [default: FOLDER/run]")
+@click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104
+@click.option("--port", type=click.IntRange(0, 65535), default=8443, show_default=True, help="0: a free one.")
+@click.option(
+    "--monitor", type=click.IntRange(0, 65535), help="Port on 127.0.0.1 for /healthz and /metrics. [default: none]"
+)
+@click.option("--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Seconds that a step of a round waits for hospitals.",
+)
+def serve(
+    config: Path,
+    folder: Path,
+    out: Path | None,
+    host: str,
+    port: int,
+    monitor: int | None,
+    passphrase_file: Path | None,
+    deadline: float,
+) -> None:
+    """Serve the federation in CONFIG to its hospitals over HTTPS, until its last round is over.
+
+    Ctrl-C or SIGTERM stop it in order; the same command goes on.
+    """
+    from securepfl.cli.asking import ask_passphrase
+    from securepfl.protocol.loop import Patience
+    from securepfl.runtime.https.serving import serve_session
+    from securepfl.runtime.hub import HubSession
+    from securepfl.storage.certificates import load_credentials
+
+    out = out or folder / "run"
+    passphrase = ask_passphrase(passphrase_file, folder)
+    credentials = load_credentials(folder, passphrase)
+    with HubSession.open(config, folder, passphrase, out, patience=Patience(deadline), console=sys.stderr) as session:
+        over = serve_session(session, credentials, host=host, port=port, monitor=monitor)
+        closed, rounds = session.hub.closed, session.hub.rounds
+    if over:
+        say(f"all rounds are over ({closed} of {rounds})", err=True)
+    else:
+        say(f"stopped after {closed} of {rounds} rounds; the same command goes on", err=True)
