@@ -45,6 +45,10 @@ class StorageError(SecurePFLError):
     """A folder or file cannot be written or already holds something: choose another or make room."""
 
 
+class AgentError(SecurePFLError):
+    """A hospital's agent cannot be reached, refuses, or could not do what it was told: its own log says why."""
+
+
 class HospitalNote(UserWarning):
     """What a hospital alone should know of its own data or ledger: warned of, and no error."""
 

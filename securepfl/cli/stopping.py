@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: what is under way is cleared up, and a line says what became of it."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,14 +34,34 @@ class Stopped(BaseException):
 
 class _Handler:
     """Raises, and keeps what was `received`: a library that calls back into Python may turn what is raised there into
-    an error of its own (opening a sealed message does).
+    an error of its own (opening a sealed message does). With `at_once` the second signal ends the process there and
+    then: what it serves survives that.
     """
 
-    received: int | None = None
+    at_once = False
+
+    def __init__(self) -> None:
+        self.received: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.at_once and _received() is not None:
+            os._exit(128 + number)
         self.received = number
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
+class Stop:
+    """Whether somebody wants the command to stop."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return _received() is not None
+
+    def check(self) -> None:
+        """Raise what a signal raised, where that was caught on its way. Raises KeyboardInterrupt."""
+        if (number := _received()) is not None:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def on_termination() -> None:
@@ -61,6 +82,22 @@ def _received() -> int | None:
 def exit_code(stop: BaseException | None) -> int:
     """128 and the signal's number; Ctrl-C's for what is no Terminated."""
     return stop.code if isinstance(stop, Terminated) else _SIGINT
+
+
+@contextmanager
+def serving(remains: str) -> Iterator[Stop]:
+    """Around a command that serves until it is stopped, and survives a kill: the first signal lets it give its folders
+    back, the second ends it at once. Raises Stopped with what `remains`.
+    """
+    handlers = [its for its in map(signal.getsignal, _USUAL) if isinstance(its, _Handler)]
+    for handler in handlers:
+        handler.at_once = True
+    try:
+        with stoppable(remains):
+            yield Stop()
+    finally:
+        for handler in handlers:
+            handler.at_once = False
 
 
 @contextmanager

@@ -9,12 +9,13 @@ with HospitalSession.open(config, data, folder, passphrase, out) as session:
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from securepfl.crypto.messages.envelope import Header
-from securepfl.errors import MessageError, StorageError, first_line
+from securepfl.errors import MessageError, SecurePFLError, StorageError, first_line
 from securepfl.protocol.hospital import Exchanged, exchange
 from securepfl.runtime.logs import Log, failed, one_line, open_log
 from securepfl.runtime.opening import Opened, open_client
@@ -87,6 +88,11 @@ class HospitalSession:
         """Whether nothing more is to come."""
         return bool(self.client.ended) or self.client.round >= self.client.federation.rounds
 
+    @property
+    def written(self) -> bool:
+        """Whether `finish` has written all that it writes."""
+        return (self.out / RESULT).exists()
+
     def exchange(self, messages: Sequence[bytes]) -> Exchanged:
         """Take messages of the hub's, in order. Never raises for what one of them or the model does: `failed` says it,
         and so does the log here. Raises StorageError once the session was stopped.
@@ -110,7 +116,7 @@ class HospitalSession:
         that the settings release. All are private but the experts. Raises StorageError, LedgerError.
         """
         with self._turn:
-            if not (self.out / RESULT).exists():
+            if not self.written:
                 write_own(self.opened, self.out)
                 self.log.info("wrote its result and its model", round=self.at)
             self._show("finished" if self.finished else "running")
@@ -129,10 +135,13 @@ class HospitalSession:
                 return
             self._stopped = True
             state = "finished" if self.finished else "stopped"
-            self._say(f"hospital {state}")
-            self._show(state)
-            self.client.close()
-            self._held.close()
+            try:
+                with suppress(SecurePFLError, OSError):  # a ledger that can't be read says so elsewhere
+                    self._say(f"hospital {state}")
+                    self._show(state)
+            finally:
+                self.client.close()
+                self._held.close()
 
     def _note(self, messages: Sequence[bytes], done: Exchanged, before: int, seconds: float) -> None:
         for message in messages:

@@ -1,0 +1,75 @@
+"""`securepfl agent`."""
+
+import os
+from pathlib import Path
+
+import click
+
+from securepfl.cli.options import EXISTING, PATH, device
+from securepfl.cli.stopping import serving
+
+
+@click.command()
+@click.argument("config", type=EXISTING)
+@click.option("--data", type=PATH, required=True, help="This hospital's table, or the folder in which it lies.")
+@click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
+@click.option("--socket", "path", type=PATH, required=True, help="The Unix socket to answer at.")
+@click.option("--out", type=PATH, help="Folder of this run. [default: FOLDER/run]")
+@click.option("--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]")
+@click.option("--group", help="A group whose members may open the socket. [default: this user alone]")
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    metavar="NAME",
+    help="A user, by name or number, whose processes may ask; may be given again. [default: this user alone]",
+)
+@click.option(
+    "--ledgers",
+    type=PATH,
+    help="Where the hospital's ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for rehearsals only, protects nobody.")
+@device
+def agent(
+    config: Path,
+    data: Path,
+    folder: Path,
+    path: Path,
+    out: Path | None,
+    passphrase_file: Path | None,
+    group: str | None,
+    users: tuple[str, ...],
+    ledgers: Path | None,
+    seed: int | None,
+    device: str,
+) -> None:
+    """A hospital's own process: it trains and decrypts for whoever may ask at its socket.
+
+    It holds the keys, the rows and the ledger; what carries messages (NVFlare's client, say) runs as another user and
+    holds none of them. Runs until it is stopped; the same command goes on.
+    """
+    import sys
+
+    from securepfl.cli.asking import ask_passphrase
+    from securepfl.runtime.agent.serving import listening, serve, user_numbers
+    from securepfl.runtime.visits import HospitalSession
+
+    allowed = user_numbers(users) or frozenset((os.getuid(),))
+    out = out or folder / "run"
+    with (
+        serving("the same command goes on") as stop,
+        HospitalSession.open(
+            config,
+            data,
+            folder,
+            ask_passphrase(passphrase_file, folder),
+            out,
+            ledgers=ledgers,
+            device=device,
+            seed=seed,
+            console=sys.stderr,
+        ) as session,
+        listening(path, group) as listener,
+    ):
+        serve(session, listener, allowed, check=stop.check)
