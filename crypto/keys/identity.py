@@ -8,6 +8,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -85,21 +86,23 @@ class PublicIdentity:
         _check_name(self.name)
         if tuple(map(len, self._raw)) != _LENGTHS:
             raise ValueError(f"public keys must have {_LENGTHS} bytes, not {tuple(map(len, self._raw))}")
-        self._verifiers()
-        self._recipient()
+        _ = self._verifiers, self._recipient
 
     @property
     def _raw(self) -> tuple[bytes, bytes, bytes, bytes]:
         return self.ed25519, self.ml_dsa, self.ml_kem, self.x25519
 
+    # Parsed once: a coordinator of 1,000 hospitals, and each of them, verifies and seals thousands of times.
+    @cached_property
     def _verifiers(self) -> tuple[Ed25519PublicKey, MLDSA65PublicKey]:
         return Ed25519PublicKey.from_public_bytes(self.ed25519), MLDSA65PublicKey.from_public_bytes(self.ml_dsa)
 
+    @cached_property
     def _recipient(self) -> hpke.MLKEM768X25519PublicKey:
         ml_kem = MLKEM768PublicKey.from_public_bytes(self.ml_kem)
         return hpke.MLKEM768X25519PublicKey(ml_kem, X25519PublicKey.from_public_bytes(self.x25519))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identifies name and keys: 160 bits of SHA-256, as 8 groups of 4 letters and digits."""
         digest = hashlib.sha256(b"securepfl identity 1" + self.to_bytes()).digest()
@@ -134,7 +137,7 @@ class PublicIdentity:
         securepfl.errors.MessageError: a signature of 'alder' does not verify; the message was not used
         """
         framed = _framed(data, context)
-        classical, post_quantum = self._verifiers()
+        classical, post_quantum = self._verifiers
         try:
             classical.verify(signature[:64], framed)
             post_quantum.verify(signature[64:], framed)
@@ -144,7 +147,7 @@ class PublicIdentity:
     def verify_classical(self, signature: bytes, message: bytes) -> None:
         """Check what `Identity.sign_classical` made. Raises MessageError where it fails."""
         try:
-            self._verifiers()[0].verify(signature, message)
+            self._verifiers[0].verify(signature, message)
         except InvalidSignature:
             raise MessageError(f"a signature of {self.name!r} does not verify; the message was not used") from None
 
@@ -153,7 +156,7 @@ class PublicIdentity:
         public keys.
         """
         try:
-            return _SUITE.encrypt(plaintext, self._recipient(), info=info)
+            return _SUITE.encrypt(plaintext, self._recipient, info=info)
         except ValueError:
             raise MessageError(f"the public key of {self.name!r} is unusable; ask for its identity again") from None
 
@@ -213,7 +216,7 @@ class Identity:
         keys = (self._ed25519, self._ml_dsa, self._ml_kem, self._x25519)
         return Secret(b"".join(key.private_bytes_raw() for key in keys))
 
-    @property
+    @cached_property
     def public(self) -> PublicIdentity:
         """What others may know."""
         return PublicIdentity(

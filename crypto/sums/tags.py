@@ -22,10 +22,11 @@ def _alpha(layout: Layout, tag_key: bytes, context: bytes, slot: int) -> Words:
     return uniform_words(key, layout.value_slots, modulus)
 
 
-def _beta(layout: Layout, tag_key: bytes, context: bytes, client_index: int) -> Words:
+def _betas(layout: Layout, tag_key: bytes, context: bytes, clients: int) -> Words:
+    """Those of the first `clients` clients, [clients, tag slots]: one stream, as a sum's tag needs those of all."""
     modulus = layout.parameters.plain_modulus
-    key = derive_key(tag_key, "tag beta", context.hex(), modulus, client_index)
-    return uniform_words(key, layout.tag_slots, modulus)
+    key = derive_key(tag_key, "tag betas", context.hex(), modulus)
+    return uniform_words(key, clients * layout.tag_slots, modulus).reshape(clients, layout.tag_slots)
 
 
 def expected_tag(values: Words, layout: Layout, weights: dict[int, int], tag_key: bytes, context: bytes) -> Words:
@@ -50,7 +51,9 @@ def expected_tag(values: Words, layout: Layout, weights: dict[int, int], tag_key
     """
     modulus = layout.parameters.plain_modulus
     totals = [dot(_alpha(layout, tag_key, context, slot), values, modulus) for slot in range(layout.tag_slots)]
-    for index, weight in weights.items():
-        betas = _beta(layout, tag_key, context, index).tolist()
-        totals = [(total + weight * beta) % modulus for total, beta in zip(totals, betas, strict=True)]
+    if weights:
+        betas, factors = _betas(layout, tag_key, context, max(weights) + 1), np.array(list(weights.values()), np.uint64)
+        present = betas[list(weights)]
+        sums = [dot(factors, np.ascontiguousarray(present[:, slot]), modulus) for slot in range(layout.tag_slots)]
+        totals = [(total + its) % modulus for total, its in zip(totals, sums, strict=True)]
     return np.array(totals, dtype=np.uint64)

@@ -1,7 +1,8 @@
 """Whether hospitals hold the same shared state: what each has stated, compared before anything is contributed.
 
-Every invitation carries what hospitals stated, signed, about the last answer that they applied. A coordinator that gave
-two of them different sums, each valid, is caught here one round later.
+Every invitation carries what the hospital's companions (protocol/companions.py) stated, signed, about the last answer
+that they applied: all hospitals, or 16 that rotate. A coordinator that gave hospitals different sums, each valid, is
+caught here one round later.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import msgspec
 
 from securepfl.client.round import Session
 from securepfl.errors import MessageError, StorageError
+from securepfl.protocol.companions import companions_of
 from securepfl.protocol.contradictions import Contradiction, same_state
 from securepfl.protocol.messages import Statement
 from securepfl.protocol.statements import check_statement, make_statement
@@ -98,7 +100,7 @@ class Agreeing:
         | by somebody: two things about one round | evidence is kept; it does not count |
         | by somebody: about an earlier round | it does not count |
         | in this hospital's name: what it did not state | MessageError |
-        | forged, of another run, of a later round, by nobody of the roster | MessageError |
+        | forged, of another run, of a later round, by nobody of the roster or of this round | MessageError |
 
         `head` is that of this hospital's ledger. Raises StorageError where a file can't be written.
         """
@@ -123,9 +125,15 @@ class Agreeing:
         this hospital's name the one that it made.
         """
         name, people = self.session.name, self.session.keyring.hospitals
+        expected = {name} | companions_of(self.session.federation, name, round_ + 1)
         for other, its in stated.items():
             if other not in self.session.federation.roster or other not in people:
                 raise MessageError(f"{name}: a statement of {other!r}, who is not in the roster; nothing was sent")
+            if other not in expected:
+                raise MessageError(
+                    f"{name}: a statement of {other}, with whom it does not compare before round {round_ + 1}; nothing "
+                    "was sent"
+                )
             check_statement(people[other], self.session.digest, its)
             if its.round > round_:
                 raise MessageError(f"{name}: {other} states round {its.round}, before its end; nothing was sent")

@@ -430,10 +430,10 @@ class Client(Readings):
             self.session = session
 
     def _check_invitation(self, round_: Round, body: Invitation) -> None:
-        """Nothing is spent on a round that is past the last, of other hospitals, or open already: MessageError."""
+        """Nothing is spent on a round that is past the last, or open already: MessageError."""
         number, federation = round_.number, self.federation
-        if body.round != number or number > federation.rounds or body.roster != federation.roster:
-            raise MessageError(f"{self.name}: invited to round {number} of a run of other rounds or hospitals")
+        if body.round != number or number > federation.rounds:
+            raise MessageError(f"{self.name}: invited to round {number} of a run of other rounds")
         if self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {number} too late; wait for the next")
 

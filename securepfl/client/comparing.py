@@ -1,6 +1,6 @@
 """How a hospital compares itself with others: what is compared, less its known noise; sketches out, rows back."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,9 +117,9 @@ class Comparison:
         cipher = way.cipher(key.similarity_key, key.similarity_he_key, shape) if compares else None
         return cls(federation, name, shape, cipher, key.support_key)
 
-    def evaluation(self, held: Collection[str]) -> bytes | None:
+    def evaluation(self, *, held: bool) -> bytes | None:
         """Public keys for the coordinator to multiply with, until it holds those of this hospital."""
-        return None if self.cipher is None or self.name in held else self.cipher.evaluation_keys()
+        return None if self.cipher is None or held else self.cipher.evaluation_keys()
 
     def upload(self, round_: Round, compared: Compared, nonces: Nonces, own: bytes) -> bytes | None:
         """The encrypted sketch, in the rounds in which one is due.
@@ -130,7 +130,7 @@ class Comparison:
         due = self.federation.schedule.similarity_due(round_.number) and bool(own) and nonces.get(self.name) == own
         if self.cipher is None or not due:
             return None
-        values, index = self._sketch(compared, round_.number), self.federation.roster.index(self.name)
+        values, index = self._sketch(compared, round_.number), self.federation.places[self.name]
         context = round_.contexts["similarity"]
         return self.cipher.encrypt(values, compared.norm, index, context, self._by_index(nonces))
 
@@ -144,10 +144,10 @@ class Comparison:
             return {}
         if self.cipher is None:
             raise MessageError("similarities in a federation that compares nobody; refused")
-        roster, own = self.federation.roster, self._sketch(compared, round_.number)
+        roster, places, own = self.federation.roster, self.federation.places, self._sketch(compared, round_.number)
         nonces = self._by_index({other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()})
-        answers = {roster.index(other): answer for other, answer in row.items()}
-        index, context = roster.index(self.name), round_.contexts["similarity"]
+        answers = {places[other]: answer for other, answer in row.items()}
+        index, context = places[self.name], round_.contexts["similarity"]
         opened = self.cipher.open_row(answers, own, index, context, nonces)
         return {roster[other]: compared.opened(found) for other, found in opened.items()}
 
@@ -160,7 +160,7 @@ class Comparison:
         if self.cipher is None:
             return False
         known = self._by_index({name: bytes.fromhex(nonce) for name, nonce in nonces.items()})
-        index = self.federation.roster.index(sender)
+        index = self.federation.places[sender]
         if index not in known:
             return True
         keys_hold = evaluation is None or self.cipher.check_keys(evaluation)

@@ -76,7 +76,7 @@ class Contributor:
             state=digest,
             masks=None if masked is None else MaskShares(blobs=masked.blobs, commitments=masked.commitments),
             stands=b"",
-            evaluation=self.comparison.evaluation(invitation.held),
+            evaluation=self.comparison.evaluation(held=invitation.held),
         )
         self.seconds["train"] += encrypting - started
         self.seconds["encrypt"] += time.perf_counter() - encrypting

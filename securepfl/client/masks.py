@@ -39,7 +39,8 @@ class Masks:
                 "finish `securepfl keys enrol`"
             )
         secrets = {index: keyring.pair_secrets[name] for index, name in enumerate(roster)}
-        return cls(federation, keyring, masking, PairwiseMasker(roster.index(keyring.identity.name), secrets, masking))
+        masker = PairwiseMasker(federation.places[keyring.identity.name], secrets, masking)
+        return cls(federation, keyring, masking, masker)
 
     def under(self, round_: Round) -> Masker | None:
         """What masks the round's update, once; None where updates are not masked."""
@@ -104,7 +105,7 @@ class Masks:
         roster = self.federation.roster
         if tuple(names) != tuple(sorted(set(names) & set(roster))):
             raise MessageError("a list of hospitals that is not part of the roster, in order; refused")
-        return [roster.index(name) for name in names]
+        return [self.federation.places[name] for name in names]
 
     def _by_index(self, named: Mapping[str, bytes]) -> dict[int, bytes]:
         return {index: named[name] for index, name in enumerate(self.federation.roster) if name in named}

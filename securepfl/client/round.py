@@ -43,7 +43,7 @@ class Session:
         parameter set.
         """
         base = federation.session_digest(keyring.federation_key.commitment)
-        return cls(federation, keyring, noise_key, base, Layouts.of(federation).most_bytes(federation))
+        return cls(federation, keyring, noise_key, base, federation.once(Layouts.of).most_bytes(federation))
 
     def joining(self, run: bytes) -> Self:
         """In the run of that identifier."""

@@ -64,8 +64,9 @@ class Answering:
         """The receiver's own row of similarities, still encrypted."""
         if self.round_.similarity is None:
             return {}
-        roster = self.round_.rules.federation.roster
-        return {roster[other]: data for other, data in self.round_.similarity.row(roster.index(name)).items()}
+        federation = self.round_.rules.federation
+        row = self.round_.similarity.row(federation.places[name])
+        return {federation.roster[other]: data for other, data in row.items()}
 
     @property
     def _personal(self) -> frozenset[str]:

@@ -113,7 +113,7 @@ class Coordinator(Progress):
         self._kept_keys: set[str] = set()
         self._where, self._ahead = folder or "the coordinator's memory", False
         self.identity, self.hospitals = identity, dict(hospitals)
-        base, layouts = federation.session_digest(key_commitment), Layouts.of(federation)
+        base, layouts = federation.session_digest(key_commitment), federation.once(Layouts.of)
         self.store: Store = MemoryStore() if folder is None else FolderStore(folder)
         try:
             ground = self.store.ground
@@ -160,7 +160,7 @@ class Coordinator(Progress):
         current = self._current()
         if current.expected != COLLECTING:
             return {}
-        return self._sealed(dict.fromkeys(self.invited, current.invitation))
+        return self._sealed({name: current.invitation_to(name) for name in self.invited})
 
     def receive(self, message: bytes) -> str:
         """Take one hospital's message and add what it holds; return the hospital's name.
@@ -442,7 +442,7 @@ class Coordinator(Progress):
                 return False
             current.signatures[sender] = signature
         elif current.unmasking is not None and sender not in current.revealed:
-            current.unmasking.add(self.federation.roster.index(sender), decode(data, Reveal).shares)
+            current.unmasking.add(self.federation.places[sender], decode(data, Reveal).shares)
             current.revealed.add(sender)
         else:
             return False

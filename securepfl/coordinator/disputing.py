@@ -316,10 +316,10 @@ class Dispute:
         broken.
         """
         broken = {part: frozenset(n for n, case in self.guilty.items() if part in case.broken) for part in PARTS}
-        round_, roster = self.round_, self.round_.rules.federation.roster
+        round_, places = self.round_, self.round_.rules.federation.places
         for name in broken["update"] | broken["sketch"]:
             if round_.similarity is not None:
-                round_.similarity.leave_out(roster.index(name))
+                round_.similarity.leave_out(places[name])
         total = total_of(round_, self.contributed, self.secrets) if broken["update"] else None
         self.answering = Answering(round_, broken, total, self.answering.formed)
         self._put_off()

@@ -39,5 +39,5 @@ def total_of(
 def mask_of(round_: OpenRound, name: str, commitments: bytes, secrets: bytes) -> Words:
     """The mask that hospital `name` put on its update. Raises MessageError for secrets that it did not commit to."""
     rules, layout = round_.rules, round_.rules.layouts.update
-    index, modulus = rules.federation.roster.index(name), layout.parameters.plain_modulus
+    index, modulus = rules.federation.places[name], layout.parameters.plain_modulus
     return opened_mask(rules.masking, round_.mask_context, index, commitments, secrets, layout.slots, modulus)

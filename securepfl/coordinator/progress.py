@@ -147,15 +147,12 @@ class Progress(ABC):
     def _begin(self, begun: Begun) -> None:
         invitation = Invitation(
             round=self.closed + 1,
-            roster=self.rules.federation.roster,
             nonces=self._nonces,
             salt=begun.salt,
-            statements=dict(self.statements),
-            held=tuple(sorted(self.evaluation)),
             named=self.names.said(self.closed),
         )
         self.dispute = None
-        self.answered, self.open_round = None, OpenRound.begin(self.rules, invitation, self.evaluation)
+        self.answered, self.open_round = None, OpenRound.begin(self.rules, invitation, self.evaluation, self.statements)
         self._nonces, self.states = {}, {}
 
     def _step(self, stepped: Stepped) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
+import msgspec
+
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.masks.agreement import survivor_statement
 from securepfl.crypto.masks.graph import Masking
@@ -18,7 +20,8 @@ from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import Layouts, comparison_shape, mask_context, run_digest
-from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Unmask
+from securepfl.protocol.companions import companions_of
+from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Statement, Unmask
 from securepfl.protocol.standing import check_parts, digests_of, parts_of
 from securepfl.settings.federation import Federation, SumKind
 
@@ -73,21 +76,23 @@ class Rules:
 
     def indexes(self, names: list[str]) -> list[int]:
         """The hospitals' places in the roster."""
-        return [self.federation.roster.index(name) for name in names]
+        return [self.federation.places[name] for name in names]
 
 
 @dataclass
 class OpenRound:
     """What the coordinator holds of an open round: one aggregate of updates, and the small per-hospital parts.
 
-    `invitation` opened it. `expected` are the kinds of message that it takes now. `survivors` are those whose updates
-    are in `total`.
+    `invitation` opened it; `stated` is what hospitals had stated then, and `held` whose evaluation keys were there.
+    `expected` are the kinds of message that it takes now. `survivors` are those whose updates are in `total`.
     """
 
     rules: Rules
     invitation: Invitation
     total: RunningSum
     similarity: SimilarityTable | None
+    stated: Mapping[str, Statement]
+    held: frozenset[str]
     evaluation: dict[int, bytes] = field(default_factory=dict)
     expected: tuple[Kind, ...] = COLLECTING
     replied: dict[str, bytes] = field(default_factory=dict)
@@ -100,15 +105,25 @@ class OpenRound:
     revealed: set[str] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, rules: Rules, invitation: Invitation, evaluation: Mapping[str, bytes]) -> Self:
+    def begin(
+        cls, rules: Rules, invitation: Invitation, evaluation: Mapping[str, bytes], stated: Mapping[str, Statement]
+    ) -> Self:
         """The invitation's round, empty, with a table of similarities where sketches travel, multiplied by the
         `evaluation` keys that hospitals have sent and those that they will.
         """
         federation, table = rules.federation, None
-        keys = {federation.roster.index(name): sent for name, sent in evaluation.items()}
+        keys = {federation.places[name]: sent for name, sent in evaluation.items()}
         if federation.schedule.similarity_due(invitation.round):
             table = rules.comparing.table(comparison_shape(federation), keys)
-        return cls(rules, invitation, rules.sum_of("update"), table, keys)
+        return cls(rules, invitation, rules.sum_of("update"), table, dict(stated), frozenset(evaluation), keys)
+
+    def invitation_to(self, name: str) -> Invitation:
+        """The invitation as hospital `name` gets it: with what concerns it of what others stated and sent."""
+        whose = {name} | companions_of(self.rules.federation, name, self.number)
+        statements = {other: self.stated[other] for other in sorted(whose) if other in self.stated}
+        due = self.rules.federation.schedule.similarity_due(self.number)
+        nonces = self.invitation.nonces if due else {}
+        return msgspec.structs.replace(self.invitation, statements=statements, nonces=nonces, held=name in self.held)
 
     @property
     def number(self) -> int:
@@ -132,7 +147,7 @@ class OpenRound:
         Raises MessageError for what the round does not ask for, or what could not be summed or multiplied.
         """
         self._check(sender, body)
-        index = self.rules.federation.roster.index(sender)
+        index = self.rules.federation.places[sender]
         if body.evaluation is not None:
             self.evaluation.setdefault(index, body.evaluation)
         if body.sketch is not None and self.similarity is not None:
@@ -163,14 +178,14 @@ class OpenRound:
             self.neighbours.pop(name, None)
             self.masks.pop(name, None)
             if self.similarity is not None:
-                self.similarity.leave_out(self.rules.federation.roster.index(name))
+                self.similarity.leave_out(self.rules.federation.places[name])
 
     def disagreeing(self) -> dict[str, str]:
         """Whose masks would not cancel, by name, and why: of two that differ, whoever differs with more; of two that
         differ with each other alone, both, as nobody can tell who is right.
         """
-        roster = self.rules.federation.roster
-        commitments = {roster.index(name): masks.commitments for name, masks in self.masks.items()}
+        roster, places = self.rules.federation.roster, self.rules.federation.places
+        commitments = {places[name]: masks.commitments for name, masks in self.masks.items()}
         pairs, out = disagreeing(self.rules.masking, self.mask_context, commitments), dict[str, str]()
         while pairs:
             counts = Counter(end for pair in pairs for end in set(pair))
@@ -195,14 +210,14 @@ class OpenRound:
             return False
         if self.unmasking is not None:
             return True
-        indexes = {name: self.rules.federation.roster.index(name) for name in sorted(self.survivors)}
+        indexes = {name: self.rules.federation.places[name] for name in sorted(self.survivors)}
         commitments = {index: self.masks[name].commitments for name, index in indexes.items()}
         self.unmasking = Unmasking(self.rules.masking, self.mask_context, indexes.values(), commitments)
         return True
 
     def request(self, name: str) -> Unmask:
         """What hospital `name` is asked to reveal for: the signatures, and the shares that survivors sealed to it."""
-        index = self.rules.federation.roster.index(name)
+        index = self.rules.federation.places[name]
         blobs = {sender: masks.blobs[index] for sender, masks in self.masks.items()}
         return Unmask(signatures=self.signatures, blobs=blobs)
 
@@ -244,7 +259,7 @@ class OpenRound:
         self._check_personal(sender, body.personal)
 
     def _check_sketch(self, sender: str, body: Contribution) -> None:
-        index, way = self.rules.federation.roster.index(sender), self.rules.comparing
+        index, way = self.rules.federation.places[sender], self.rules.comparing
         if body.evaluation is not None:
             if not way.evaluation_bytes:
                 raise MessageError(f"{sender}: sent evaluation keys, where none are used; same settings needed")

@@ -27,9 +27,9 @@ many rounds, kept or not by what the sum before showed, and is not sub-Gaussian 
 hospital cuts its update to a norm that its legal training hardly reaches, and D is the sum of those norms.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, inf, log, sqrt
+from math import ceil, floor, fsum, inf, log, sqrt
 from typing import Final, Self
 
 import numpy as np
@@ -83,20 +83,9 @@ class Allowance:
         """That of hospital `name` for `values` values in `round_`. `largest` is the largest size of a shared parameter
         before the round: what single precision rounds goes by it.
         """
-        training, grid = federation.training, federation.encryption
-        units, step = federation.units_of(name), 2 * grid.limit / top_level(grid.bits)
-        chances, share = Chances.of(federation), federation.weight_share(name)
-        pace = share * training.learning_rate * federation.privacy.clip
-        signal = pace * training.steps * _longest_step(federation, units, chances.draw)
-        noise = pace * sqrt(training.steps) * _noise(federation, units)
-        floats = sqrt(values) * training.steps * _FLOATS * (largest + grid.limit)
-        rounding, of_grid = step**2 / 4, grid.limit * sqrt(values)
-        if federation.trains_support:
-            held = max(_PAID_BACK * signal, step * sqrt(values)) if federation.sparsity.feedback else 0.0
-            return cls(held, inf, signal + held + floats, min(noise, grid.limit) ** 2 + rounding)
-        rounds = round_ if federation.sparsity.feedback else 1
-        most = rounds * signal + sqrt(rounds) * noise * (sqrt(values) + sqrt(2 * chances.norm)) + floats
-        return cls(inf, most, min(most, of_grid), rounding if most < of_grid else 0.0)
+        moves, place = federation.once(Moves.of), [federation.places[name]]
+        held, most, fixed, variance = moves.allowed(federation, place, round_=round_, values=values, largest=largest)
+        return cls(float(held[0]), float(most[0]), float(fixed[0]), float(variance[0]))
 
     def due(self, residual: NDArray[np.float64]) -> NDArray[np.float64]:
         """What of `residual` (the values of this round's support) is added now: all that fits; the rest waits."""
@@ -105,6 +94,47 @@ class Allowance:
     def cut(self, update: NDArray[np.float64]) -> NDArray[np.float64]:
         """`update`, shorter where it is too long to be sent."""
         return update * _factor(update, self.most)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How far a round's training and noise take each hospital's update, [n] in the roster's order: `signal` bounds the
+    norm of what is no noise, `noise` is the deviation of a value's. Both are the same in all rounds.
+    """
+
+    signal: NDArray[np.float64]
+    noise: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, federation: Federation) -> Self:
+        """Of all hospitals, those of one size worked out once."""
+        training, chances, roster = federation.training, Chances.of(federation), federation.roster
+        units = [federation.units_of(name) for name in roster]
+        longest = {its: _longest_step(federation, its, chances.draw) for its in set(units)}
+        noise = {its: _noise(federation, its) for its in set(units)}
+        shares = np.array([federation.weight_share(name) for name in roster])
+        pace = shares * training.learning_rate * federation.privacy.clip
+        return cls(
+            pace * training.steps * np.array([longest[its] for its in units]),
+            pace * sqrt(training.steps) * np.array([noise[its] for its in units]),
+        )
+
+    def allowed(
+        self, federation: Federation, places: Sequence[int], *, round_: int, values: int, largest: float
+    ) -> tuple[NDArray[np.float64], ...]:
+        """The fields of Allowance for the hospitals at `places`, an array each."""
+        grid, chances = federation.encryption, federation.once(Chances.of)
+        signal, noise, step = self.signal[list(places)], self.noise[list(places)], 2 * grid.limit / top_level(grid.bits)
+        floats = sqrt(values) * federation.training.steps * _FLOATS * (largest + grid.limit)
+        rounding, of_grid, feedback = step**2 / 4, grid.limit * sqrt(values), federation.sparsity.feedback
+        if federation.trains_support:
+            held = np.maximum(_PAID_BACK * signal, step * sqrt(values)) if feedback else np.zeros(len(places))
+            variance = np.minimum(noise, grid.limit) ** 2 + rounding
+            return held, np.full(len(places), inf), signal + held + floats, variance
+        rounds = round_ if feedback else 1
+        most = rounds * signal + sqrt(rounds) * noise * (sqrt(values) + sqrt(2 * chances.norm)) + floats
+        variance = np.where(most < of_grid, rounding, 0.0)
+        return np.full(len(places), inf), most, np.minimum(most, of_grid), variance
 
 
 def _factor(vector: NDArray[np.float64], most: float) -> float:
@@ -181,16 +211,19 @@ class SumBound:
         """
         if federation.shared_noise is not None:
             return cls._of_integers(federation, len(senders), values)
-        allowed = [Allowance.of(federation, name, round_=round_, values=values, largest=largest) for name in senders]
+        moves, places = federation.once(Moves.of), [federation.places[name] for name in senders]
+        _, _, fixed, variance = moves.allowed(federation, places, round_=round_, values=values, largest=largest)
         step = 2 * federation.encryption.limit / top_level(federation.encryption.bits)
-        fixed, variance = sum(its.fixed for its in allowed) / step, sum(its.variance for its in allowed) / step**2
-        return cls._of(Chances.of(federation), values, fixed, variance)
+        # Exact sums, so that no order of hospitals or numpy's own matters.
+        together = fsum(fixed.tolist()) / step, fsum(variance.tolist()) / step**2
+        return cls._of(federation.once(Chances.of), values, *together)
 
     @classmethod
     def _of_integers(cls, federation: Federation, senders: int, values: int) -> Self:
         """Of one step under shared noise: all hospitals' units together are declared, and each hospital's noise."""
         noise, units = _noise_of(federation), federation.all_units
-        return cls._of(Chances.of(federation), values, units * noise.sensitivity, senders * float(noise.scale) ** 2)
+        fixed, variance = units * noise.sensitivity, senders * float(noise.scale) ** 2
+        return cls._of(federation.once(Chances.of), values, fixed, variance)
 
     @classmethod
     def _of(cls, chances: Chances, values: int, fixed: float, variance: float) -> Self:

@@ -172,7 +172,7 @@ class SumChannel:
 
         Raises ConfigError where the key is for an encrypted federation and this one is not, or the reverse.
         """
-        layouts, settings = Layouts.of(federation), federation.encryption
+        layouts, settings = federation.once(Layouts.of), federation.encryption
         clients = {name: index for index, name in enumerate(federation.roster)}
         weighted = {name: federation.weight_share(name) for name in clients}
         kinds: dict[SumKind, tuple[Layout | None, float, dict[str, float]]] = {

@@ -41,20 +41,20 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Invitation(Body, frozen=True):
     """Coordinator to hospital: take part in `round`.
 
-    `nonces`: those that hospitals sent with their last contributions, by name. They make this round's pads fresh.
-    `salt`: the coordinator's own, the same for all; it makes this round's masks fresh. `statements`: the latest of
-    each hospital, by name: hospitals compare them. `held`: the hospitals whose evaluation keys the coordinator has.
-    `named`: what it has to say of hospitals that did something wrong, by name: a line each.
+    `nonces`: where similarity is due, those that the receiver and all with whom it is compared sent with their last
+    contributions, by name. They make this round's pads fresh. `salt`: the coordinator's own, the same for all; it makes
+    this round's masks fresh. `statements`: the latest of the receiver and of its companions (companions.py), by name:
+    hospitals compare them. `held`: whether the coordinator has the receiver's evaluation keys. `named`: what it has to
+    say of hospitals that did something wrong, by name: a line each. The roster is in the digest that headers carry.
     """
 
     kind = Kind.INVITATION
 
     round: int
-    roster: tuple[str, ...]
     nonces: dict[str, bytes]
     salt: bytes
     statements: dict[str, Statement] = {}
-    held: tuple[str, ...] = ()
+    held: bool = False
     named: dict[str, str] = {}
 
 

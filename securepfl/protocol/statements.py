@@ -23,8 +23,8 @@ def _signed(session: bytes, name: str, round_: int, state: str, head: str) -> by
 
 def make_statement(identity: Identity, session: bytes, round_: int, state: str, head: str) -> Statement:
     """That `identity` reached `state` by `round_` of the run that `session` (32 bytes) stands for, and its ledger
-    `head`. The signature is Ed25519's alone, as a ledger's lines have: it must hold while a run lasts, and those of all
-    hospitals go out with every invitation.
+    `head`. The signature is Ed25519's alone, as a ledger's lines have: it must hold while a run lasts, and many go
+    out with every invitation.
 
     >>> alder = Identity.generate("alder")
     >>> statement = make_statement(alder, bytes(32), 3, "ab" * 32, "cd" * 32)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 import rfc8785
@@ -47,6 +47,8 @@ from securepfl.tasks.task import OperatingPoint
 if TYPE_CHECKING:
     from torch import nn
 
+
+Made = TypeVar("Made")
 
 SumKind = Literal["update", "personal"]
 """What is summed: shared updates, or personal parameters over a neighbourhood, which are never masked."""
@@ -238,12 +240,30 @@ class Federation(Settings, frozen=True, dict=True):
                 raise ConfigError(f"[sites.{name}] {error}") from None
         return self.replace(sites=declared)
 
-    @property
+    @cached_property
     def roster(self) -> tuple[str, ...]:
         """The hospitals' names, sorted; a hospital's index here is its index in sums."""
         return tuple(sorted(self.sites))
 
-    @property
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Each hospital's index in the roster."""
+        return {name: index for index, name in enumerate(self.roster)}
+
+    def once(self, make: Callable[[Self], Made]) -> Made:
+        """What `make` (a function or a class method, no closure) derives from these settings: made once, and kept as
+        long as they are.
+        """
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
+
+    @cached_property
+    def _made(self) -> dict[Any, Any]:
+        return {}
+
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 over all settings as canonical JSON (RFC 8785). 32 bytes.
 
@@ -370,15 +390,20 @@ class Federation(Settings, frozen=True, dict=True):
             raise ConfigError(lacks_units(site))
         return units
 
-    @property
+    @cached_property
     def all_units(self) -> int:
         """The declared training units of all hospitals together: under shared noise, what divides a sum."""
         return sum(map(self.units_of, self.sites))
 
     def weight_share(self, site: str) -> float:
         """The weight of `site` over the largest one, in (0, 1]. By default hospitals weigh as their units do."""
+        return self._weight_shares[site]
+
+    @cached_property
+    def _weight_shares(self) -> dict[str, float]:
         weights = {name: self.units_of(name) if its.weight is None else its.weight for name, its in self.sites.items()}
-        return weights[site] / max(weights.values())
+        largest = max(weights.values())
+        return {name: weight / largest for name, weight in weights.items()}
 
     def prevalence_of(self, site: str | None = None) -> tuple[float, ...] | None:
         """The declared prevalence at `site`, or over all hospitals (None): of label 1, or of each class or label in

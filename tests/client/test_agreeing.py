@@ -10,6 +10,7 @@ from parties import NAMES, close_all, exchange, federation_of, parties, reopened
 from securepfl.client.agreeing import RECORD, Agreeing
 from securepfl.coordinator.answering import Answering
 from securepfl.errors import MessageError, StorageError
+from securepfl.protocol.companions import MOST, companions_of
 from securepfl.protocol.contradictions import Contradiction
 from securepfl.protocol.statements import make_statement
 
@@ -251,3 +252,89 @@ def test_evidence_of_nothing_and_of_strangers_is_refused(second_round, tmp_path)
         Contradiction.read(path)
     with pytest.raises(StorageError, match=r"nowhere\.json"):
         Contradiction.read(tmp_path / "nowhere.json")
+
+
+# Too many to compare all with all.
+
+MANY = tuple(f"h{number:02}" for number in range(24))
+
+
+@pytest.fixture
+def among_many(tmp_path):
+    coordinator, clients = parties(federation_of(MANY, **ALONE), tmp_path)
+    yield coordinator, clients
+    close_all(clients)
+
+
+def divided(coordinator, clients, receivers):
+    """The invitations of the round after one in which `receivers` were answered with another valid sum."""
+    with pytest.MonkeyPatch.context() as patch:
+        sums_apart(patch, coordinator, clients, MANY[:-1], receivers)
+        exchange(coordinator, clients)
+    return coordinator.invite()
+
+
+def who_stops(clients, invitations):
+    stopped = set()
+    for name, invitation in invitations.items():
+        try:
+            clients[name].contribute(invitation)
+        except MessageError as reason:
+            assert "hold another state" in str(reason)
+            stopped.add(name)
+    return stopped
+
+
+def test_an_invitation_carries_the_statements_of_its_companions_alone(among_many):
+    coordinator, clients = among_many
+    exchange(coordinator, clients)
+    for name, invitation in coordinator.invite().items():
+        _, body = opened_by_hospital(clients[name], invitation)
+        assert set(body.statements) == companions_of(coordinator.federation, name, 2) | {name}
+        assert len(body.statements) <= MOST + 1
+        clients[name].contribute(invitation)
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_a_group_of_up_to_eight_with_another_sum_stops_a_round_later(among_many, size):
+    coordinator, clients = among_many
+    receivers = set(MANY[::3][:size])
+    spent = {name: clients[name].ledger.spent() for name in MANY}
+    invitations = divided(coordinator, clients, receivers)
+    before = {name: clients[name].ledger.spent() for name in MANY}
+    assert who_stops(clients, invitations) >= receivers
+    for name in receivers:
+        assert clients[name].ledger.spent() == before[name] > spent[name]
+        assert {pair[0] for pair in checked(clients[name], coordinator)} == {name}
+    told = {name for name in MANY if name not in receivers and clients[name].evidence}
+    assert told == {n for n in MANY if n not in receivers and receivers & companions_of(coordinator.federation, n, 2)}
+
+
+def test_however_hospitals_are_divided_both_sides_have_evidence_a_round_later(among_many):
+    coordinator, clients = among_many
+    receivers = set(MANY[:12])
+    invitations = divided(coordinator, clients, receivers)
+    who_stops(clients, invitations)
+    pairs = [set(pair) for name in MANY for pair in checked(clients[name], coordinator)]
+    assert len({frozenset(pair) for pair in pairs}) >= MOST - 1
+    assert all(len(pair & receivers) == 1 for pair in pairs)
+
+
+def test_a_build_that_does_not_compare_goes_on_among_many_with_another_state(among_many, monkeypatch):
+    """The mutation that the tests above are for."""
+    coordinator, clients = among_many
+    invitations = divided(coordinator, clients, set(MANY[:8]))
+    monkeypatch.setattr(Agreeing, "check", lambda *_: None)
+    assert who_stops(clients, invitations) == set()
+
+
+def test_a_statement_of_somebody_else_than_companions_is_refused_and_nothing_is_spent(among_many):
+    coordinator, clients = among_many
+    exchange(coordinator, clients)
+    invitation, spent = coordinator.invite()["h00"], clients["h00"].ledger.spent()
+    _, body = opened_by_hospital(clients["h00"], invitation)
+    stranger = min(set(MANY) - set(body.statements))
+    more = body.statements | {stranger: stated_by(clients[stranger])}
+    with pytest.raises(MessageError, match=f"statement of {stranger}, with whom it does not compare before round 2"):
+        clients["h00"].contribute(to_hospital(coordinator, "h00", msgspec.structs.replace(body, statements=more)))
+    assert clients["h00"].ledger.spent() == spent

@@ -85,15 +85,15 @@ def _bodies() -> list[tuple[str, dict]]:
     masked |= {"masks": _body(_MASKS), "stands": b"", "evaluation": None}
     answer = {"survivors": ["alder"], "aggregate": b"agg", "products": {"birch": b"p" * 24}, "neighbourhood": None}
     answer |= {"neighbours": ["birch"], "consensus": b"con", "named": {"cedar": "a wrong tag"}}
-    invitation = {"round": 3, "roster": ["alder", "birch"], "nonces": {"alder": b"n" * 16}}
-    invitation |= {"salt": _SALT, "statements": {"alder": statement}, "held": ["birch"], "named": {"cedar": "silent"}}
+    invitation = {"round": 3, "nonces": {"alder": b"n" * 16}}
+    invitation |= {"salt": _SALT, "statements": {"alder": statement}, "held": True, "named": {"cedar": "silent"}}
     many = [f"hospital {number}" for number in range(16)]
     evidence = {"sender": "cedar", "salt": _SALT, "parts": {"update": b"u"}, "digests": _DIGESTS, "stands": b"st"}
     evidence |= {"commitments": b"c" * 32, "secrets": b"m" * 32, "evaluation": None}
     return [
         ("Invitation", invitation),
         *(("Invitation", _without_words(invitation, number)) for number in (127, 128, 70_000)),
-        ("Invitation", _without_words(invitation, 4) | {"roster": many, "nonces": dict.fromkeys(many, b"n" * 16)}),
+        ("Invitation", _without_words(invitation, 4) | {"nonces": dict.fromkeys(many, b"n" * 16)}),
         ("MaskShares", _MASKS),
         ("Contribution", contribution),
         ("Contribution", masked),
@@ -118,7 +118,7 @@ def _bodies() -> list[tuple[str, dict]]:
 
 
 def _without_words(invitation: dict, number: int) -> dict:
-    return invitation | {"round": number, "statements": {}, "held": [], "named": {}}
+    return invitation | {"round": number, "statements": {}, "held": False, "named": {}}
 
 
 def _body(fields: dict) -> dict:

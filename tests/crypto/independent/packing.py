@@ -42,9 +42,9 @@ def unpacked(slots: list[int], layout: Layout) -> list[int]:
 
 def tag(slots: list[int], layout: Layout, weights: dict[int, int], key: bytes, context: bytes) -> list[int]:
     """tag_j = sum_k alpha_jk m_k + sum_i w_i beta_ij modulo t."""
-    t, betas = layout.set.t, {}
-    for index in weights:
-        betas[index] = uniform_words(derive_key(key, "tag beta", context.hex(), t, index), layout.tag_slots, t)
+    t, slot = layout.set.t, layout.tag_slots
+    stream = uniform_words(derive_key(key, "tag betas", context.hex(), t), (max(weights, default=0) + 1) * slot, t)
+    betas = {index: stream[index * slot : (index + 1) * slot] for index in weights}
     words = []
     for place in range(layout.tag_slots):
         alphas = uniform_words(derive_key(key, "tag alpha", context.hex(), t, place), len(slots), t)
