@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from securepfl import Federation
+from securepfl.client import draft
 from securepfl.client import round as rounds
 from securepfl.errors import ModelError, SecurePFLError
 from securepfl.privacy.training import common_step, dpsgd
@@ -192,7 +193,7 @@ def without_rows(patch, turn):
     for module in (dpsgd, common_step):
         patch.setattr(module, "add_noise", noised)
     patch.setattr(IntegerSum, "noisy", noisy)
-    patch.setattr(rounds, "fresh_key", turn.key)
+    patch.setattr(draft, "fresh_key", turn.key)
 
 
 def seen(patch, folder, federation, rows, planted=lambda client: None, **options):

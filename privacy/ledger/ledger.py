@@ -245,6 +245,11 @@ class Ledger:
         """Whether this run has reserved this round and attempt before, settled or not."""
         return reservation_id(self._session.run, federation, round, attempt) in self._history.reserved
 
+    def unsettled(self, *, federation: str, round: int, attempt: int) -> str | None:  # noqa: A002
+        """The id of this run's reservation of this round and attempt while it is not settled, else None."""
+        id_ = reservation_id(self._session.run, federation, round, attempt)
+        return id_ if id_ in self._history.reserved and id_ not in self._history.settled else None
+
     def reserve(self, release: AnyRelease, *, federation: str, round: int, attempt: int) -> str:  # noqa: A002
         """Writes that `release` is about to happen; the reservation's id. Call it before training.
 

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,9 @@ from securepfl.client.answers import NOT_OPENED, REFUSED, Opener, check_answer
 from securepfl.client.applying import Step
 from securepfl.client.charging import Books
 from securepfl.client.comparing import compared_of
+from securepfl.client.contributing import Made
 from securepfl.client.disputing import averaged, check_further, expected_attempts, in_short, printable, why_stop
+from securepfl.client.draft import discard, discarded
 from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import check_run, open_state, reserve
@@ -189,27 +192,44 @@ class Client(Readings):
         if self._state.ended:
             raise MessageError(f"{self.name}: {self._state.ended}")
         if self._state.pending is not None and self._state.pending.message:
+            self._settle(round_)
             return self._state.pending.message
         self._check_invitation(round_, body)
         self._join(round_.session)
         self._agreeing.check(self.round, self.state_digest, self.ledger.head, body.statements)
-        release, state = self._parts.training.release(), self.state
+        reserved = reserve(self.ledger, round_, self._parts.training.release(), self.folder)
+        state = self.state
         state.named |= in_short(body.named, self.federation.roster)
-        reservation = reserve(self.ledger, round_, release)
         reply: Contribution | Decline = Decline()
-        if reservation is None:
+        if reserved is None:
             kept = Pending.nothing(state)
             state.sat_out.append(round_.number)
         else:
-            made = self._parts.contributor.make(round_, state, body, self.ledger.head)
+            made = self._made(replace(round_, fresh=reserved[1].key), state, body)
             reply, kept, self.last_training = made.body, made.pending, made.report
         message = round_.reply(reply)
         state.pending = msgspec.structs.replace(kept, message=message, salt=body.salt.hex())
-        self._commit(state)
-        if reservation is not None:
-            self.ledger.settle(reservation, release)
-            self._books.remember(self._charged)
+        with discarded(self.folder):
+            self._commit(state)
+        self._settle(round_)
         return message
+
+    def _made(self, round_: Round, state: ClientState, body: Invitation) -> Made:
+        """The contribution. What training raises may hang on the rows, and so must not be tried again: it ends the
+        draft. A process that ends in it leaves the draft.
+        """
+        with discarded(self.folder):
+            return self._parts.contributor.make(round_, state, body, self.ledger.head)
+
+    def _settle(self, round_: Round) -> None:
+        """Before a stored contribution leaves: its reservation is settled, and the key of its noise is gone."""
+        place = {"federation": self.session.digest.hex(), "round": round_.number, "attempt": round_.header.attempt}
+        if self._state.pending is not None and self._state.pending.trained:
+            reservation = self.ledger.unsettled(**place)
+            if reservation is not None:
+                self.ledger.settle(reservation, self._parts.training.release())
+                self._books.remember(self._charged)
+        discard(self.folder)
 
     @one_at_a_time
     def sign_survivors(self, survivors: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from securepfl.client.draft import Draft, discard
 from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation, kind_of
 from securepfl.client.state import ClientState, Floats
@@ -42,16 +43,22 @@ def check_run(ledger: Ledger, session: Session) -> None:
         )
 
 
-def reserve(ledger: Ledger, round_: Round, release: AnyRelease) -> str | None:
-    """The reservation of a round's release, or None where the hospital must sit the round out.
+def reserve(ledger: Ledger, round_: Round, release: AnyRelease, folder: Path) -> tuple[str, Draft] | None:
+    """The reservation of a round's release and the draft of what is to be drawn, or None where the hospital must sit
+    the round out.
 
-    It sits out where the budget would be exceeded, and where a killed process reserved this round and left no message:
-    what it spent stays counted, and no second noise is drawn for it. Raises LedgerError where a line can't be written.
+    It goes on where a killed process left its draft, which draws the same noise again. It sits out where the budget
+    would be exceeded, and where this round is reserved and there is no draft, or it is settled: what it spent stays
+    counted, and no second noise is drawn for it. Raises LedgerError or StorageError where it can't be written.
     """
     federation, number, attempt = round_.session.digest.hex(), round_.number, round_.header.attempt
     if ledger.has_reserved(federation=federation, round=number, attempt=attempt):
-        return None
+        open_ = ledger.unsettled(federation=federation, round=number, attempt=attempt)
+        draft = None if open_ is None else Draft.left(folder, round_.session, number)
+        return None if open_ is None or draft is None else (open_, draft)
+    draft = Draft.begun(folder, round_.session, number)
     try:
-        return ledger.reserve(release, federation=federation, round=number, attempt=attempt)
+        return ledger.reserve(release, federation=federation, round=number, attempt=attempt), draft
     except BudgetError:
+        discard(folder)
         return None

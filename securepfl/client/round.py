@@ -16,7 +16,7 @@ from securepfl.learning.sparse.support import choose_support
 from securepfl.protocol.bounds import Allowance, SumBound
 from securepfl.protocol.channels import Layouts, mask_context, round_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode
-from securepfl.randomness import RandomStream, derive_key, fresh_key
+from securepfl.randomness import RandomStream, derive_key
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import EXPLORATION
 
@@ -89,7 +89,9 @@ class Round:
     | `support` | the last aggregate, the round, a key of the hospitals | is the same at all of them |
     | `contexts` | settings, key, round, kind of sum | binds tags and pads to this round alone |
     | `mask_context` | the same, and the salt | masks never come twice |
-    | `streams` | the OS; in a seeded simulation a label and the round | noise is fresh, or repeats under a seed |
+    | `streams` | `fresh`; in a seeded simulation a label and the round | noise is fresh, or repeats under a seed |
+
+    `fresh` (32 bytes) is the key that the OS gave for this round's contribution, empty in all its other steps.
     """
 
     session: Session
@@ -98,6 +100,7 @@ class Round:
     aggregate: Doubles | None = field(repr=False)
     salt: bytes = b""
     largest: float = field(default=0.0, repr=False)
+    fresh: bytes = field(default=b"", repr=False)
 
     @classmethod
     def open(
@@ -189,10 +192,15 @@ class Round:
 
     @cached_property
     def streams(self) -> Mapping[str, RandomStream]:
-        """Random streams by what they are for, each used once: fresh from the OS; in a seeded simulation, repeating."""
+        """Random streams by what they are for, each used once; in a seeded simulation they repeat. Raises ValueError
+        where the round draws nothing.
+        """
         key, name = self.session.noise_key, self.session.name
-        keys = {use: fresh_key() if key is None else derive_key(key, name, use, self.number) for use in _USES}
-        return {use: RandomStream(its_key) for use, its_key in keys.items()}
+        if key is not None:
+            return {use: RandomStream(derive_key(key, name, use, self.number)) for use in _USES}
+        if not self.fresh:
+            raise ValueError(f"{name}: round {self.number} was given no key to draw from")
+        return {use: RandomStream(derive_key(self.fresh, "stream", use)) for use in _USES}
 
     def reply(self, body: Body) -> bytes:
         """A sealed reply to the message."""

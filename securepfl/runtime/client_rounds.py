@@ -173,4 +173,4 @@ class ClientRounds:
             sender=keyring.coordinator.fingerprint,
             receiver=keyring.identity.public.fingerprint,
         )
-        return _Rehearsed(self.session, header, state.shared.size, None, given=self.support)
+        return _Rehearsed(self.session, header, state.shared.size, None, fresh=fresh_key(), given=self.support)

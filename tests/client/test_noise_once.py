@@ -15,6 +15,7 @@ from forging import opened_by_coordinator, opened_by_hospital, to_hospital
 from parties import MODEL, close_all, exchange, federation_of, parties, reopened, rows_of
 
 from securepfl.client.client import Client
+from securepfl.client.draft import DRAFT, TRIES
 from securepfl.client.run_kind import Simulation
 from securepfl.errors import LedgerError, MessageError, ModelError, StorageError
 from securepfl.privacy.ledger.lines import Reservation, decode_line, split_lines
@@ -196,6 +197,86 @@ def test_a_training_that_failed_after_its_noise_leaves_noise_that_was_drawn_anew
     assert np.allclose(moved, settings.learning_rate * sent[-size:] / client.units, rtol=1e-4, atol=1e-6)
     assert not np.allclose(sent, thrown_away)
     assert client.contribute(invitation) == reply and len(draws) == 2 and reserved(client) == [1, 2]
+
+
+def stopping(times):
+    """A step during which the process ends so many times, once its noise is drawn."""
+    whole, left = dpsgd.descend, [times]
+
+    def descend(*arguments):
+        if left[0]:
+            left[0] -= 1
+            raise KeyboardInterrupt
+        whole(*arguments)
+
+    return descend
+
+
+def stopped(client, invitation):
+    """The client after its process ended over the invitation, and another opened its folder."""
+    with pytest.raises(KeyboardInterrupt):
+        client.contribute(invitation)
+    return reopened(client)
+
+
+def test_a_process_that_ended_before_it_stored_its_message_draws_the_same_noise_again(two, draws, monkeypatch):
+    coordinator, clients = two
+    invitation = coordinator.invite()[NAME]
+    with monkeypatch.context() as patch:
+        patch.setattr(dpsgd, "descend", stopping(1))
+        clients[NAME] = stopped(clients[NAME], invitation)
+        first = draws[0]
+    seen = len(draws)
+    reply = clients[NAME].contribute(invitation)
+    assert isinstance(opened_by_coordinator(coordinator, reply), Contribution)
+    assert draws[seen] == first and reserved(clients[NAME]) == [1, 2] and clients[NAME].sat_out == ()
+    assert not (clients[NAME].folder / DRAFT).exists(), "no key of noise that left may stay"
+
+
+def test_a_round_over_which_processes_always_end_is_sat_out(two, draws, monkeypatch):
+    coordinator, clients = two
+    invitation = coordinator.invite()[NAME]
+    with monkeypatch.context() as patch:
+        patch.setattr(dpsgd, "descend", stopping(TRIES))
+        for _ in range(TRIES):
+            clients[NAME] = stopped(clients[NAME], invitation)
+    seen = len(draws)
+    assert opened_by_coordinator(coordinator, clients[NAME].contribute(invitation)) == Decline()
+    assert len(draws) == seen and reserved(clients[NAME]) == [1, 2]
+
+
+@pytest.mark.parametrize("change", ["none", "altered", "of another hospital"])
+def test_without_the_draft_of_this_very_round_it_is_sat_out(two, draws, monkeypatch, change):
+    coordinator, clients = two
+    invitations = coordinator.invite()
+    with monkeypatch.context() as patch:
+        patch.setattr(dpsgd, "descend", stopping(2))
+        clients[NAME] = stopped(clients[NAME], invitations[NAME])
+        clients["birch"] = stopped(clients["birch"], invitations["birch"])
+    path = clients[NAME].folder / DRAFT
+    if change == "none":
+        path.unlink()
+    else:
+        other = (clients["birch"].folder / DRAFT).read_bytes()
+        path.write_bytes(other if change == "of another hospital" else path.read_bytes()[:-1] + b"x")
+    seen = len(draws)
+    assert opened_by_coordinator(coordinator, clients[NAME].contribute(invitations[NAME])) == Decline()
+    assert len(draws) == seen and reserved(clients[NAME]) == [1, 2]
+
+
+def test_state_and_draft_put_back_from_a_backup_draw_nothing_once_the_message_left(two, draws, monkeypatch, tmp_path):
+    coordinator, clients = two
+    invitation = coordinator.invite()[NAME]
+    with monkeypatch.context() as patch:
+        patch.setattr(dpsgd, "descend", stopping(1))
+        clients[NAME] = stopped(clients[NAME], invitation)
+    copy, draft = kept(clients[NAME], tmp_path / "backup"), (clients[NAME].folder / DRAFT).read_bytes()
+    clients[NAME].contribute(invitation)
+    (clients[NAME].folder / DRAFT).write_bytes(draft)
+    clients[NAME] = put_back(clients[NAME], copy)
+    seen = len(draws)
+    assert opened_by_coordinator(coordinator, clients[NAME].contribute(invitation)) == Decline()
+    assert len(draws) == seen and reserved(clients[NAME]) == [1, 2]
 
 
 def test_a_training_that_failed_to_the_end_is_not_repeated(two, draws, monkeypatch):

@@ -13,6 +13,7 @@ from securepfl.client.parts import Parts
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError
 from securepfl.protocol.messages import Decline
+from securepfl.randomness import fresh_key
 
 ROOT, NOISE = bytes(range(32)), bytes(range(32, 64))
 SPARSE = {"density": 0.5, "block": 1}
@@ -103,10 +104,13 @@ def test_seeded_streams_repeat_and_differ_by_use_round_and_hospital(tmp_path):
     close_all(clients)
 
 
-def test_unseeded_streams_never_repeat_and_one_round_goes_on_with_its_own(three_rounds):
-    round_ = three_rounds[0]["alder"]
-    runs = [drawn(reopened_round(round_)) for _ in range(3)] + [drawn(round_), drawn(round_)]
-    assert len({data for run in runs for data in run.values()}) == 5 * len(runs[0])
+def test_unseeded_streams_follow_from_the_rounds_fresh_key_alone(three_rounds):
+    rounds = [replace(three_rounds[0]["alder"], fresh=fresh_key()) for _ in range(3)]
+    runs = [drawn(round_) for round_ in rounds]
+    assert [drawn(reopened_round(round_)) for round_ in rounds] == runs
+    assert len({data for run in runs for data in run.values()}) == 3 * 5
+    with pytest.raises(ValueError, match="no key to draw from"):
+        drawn(replace(rounds[0], fresh=b""))
 
 
 def test_a_reply_reaches_the_coordinator_in_the_rounds_own_place(tmp_path):
@@ -156,6 +160,8 @@ def test_no_secret_shows_in_what_a_client_is_made_of(tmp_path):
     client = clients["alder"]
     session, secrets = client.session, secrets_of(client.session)
     round_, _ = opened_by_hospital(client, coordinator.invite()["alder"])
+    round_ = replace(round_, fresh=bytes(range(100, 132)))
+    secrets.append(round_.fresh)
     assert round_.support.any() and round_.streams and round_.contexts, "computed, so a field would show it"
     task, loss = task_and_loss(client.federation, None, None)
     parts = Parts.of(session, "alder", MODEL, rows_of("alder"), task, loss, "cpu", 256, {"train": 0.0, "encrypt": 0.0})
