@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from loopback.world import HUB, PROGRAM, World
 
+from loopback.world import HUB, PROGRAM, World
 from securepfl.storage.folder import read_arrays
 
 _OWN = frozenset({"run", "joined", "nonce", "pending"})

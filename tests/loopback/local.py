@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from loopback.world import HUB, World
-
 from securepfl import Client, Coordinator, Federation, load_coordinator, load_keyring
 from securepfl.client.run_kind import Simulation
 from securepfl.data.reading import read_columns, wanted_of

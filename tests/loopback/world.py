@@ -15,7 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from loopback.toml import dumped
-
 from securepfl.data.demo import _columns, simulated_hospitals
 
 HUB = "hub"
