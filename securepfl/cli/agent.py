@@ -72,4 +72,5 @@ def agent(
         ) as session,
         listening(path, group) as listener,
     ):
-        serve(session, listener, allowed, check=stop.check)
+        session.check = stop.check
+        serve(session, listener, allowed)

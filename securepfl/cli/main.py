@@ -16,7 +16,20 @@ from securepfl.cli.output import guarded, notes_in_lines, say
 from securepfl.cli.stopping import Stopped, exit_code, on_termination
 from securepfl.errors import SecurePFLError
 
-COMMANDS: Final = ("agent", "audit", "bench", "data", "join", "keys", "plan", "route", "run", "serve", "suggest")
+COMMANDS: Final = (
+    "agent",
+    "audit",
+    "bench",
+    "data",
+    "join",
+    "keys",
+    "plan",
+    "route",
+    "run",
+    "serve",
+    "status",
+    "suggest",
+)
 
 
 class LazyGroup(click.Group):

@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import MessageError, first_line
 from securepfl.protocol.loop import RoundLoop, Work
+from securepfl.report.status import HubStanding, NamedFor, Refused, Trouble, Visitor
 from securepfl.runtime.logs import Log, one_line
 from securepfl.runtime.status import now_text
 
@@ -43,8 +44,8 @@ class HubRecord:
     download: dict[str, int] = field(default_factory=dict)
     heard: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    refused: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    error: dict[str, str] | None = None
+    refused: deque[Refused] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    error: Trouble | None = None
     _step: tuple[int, Kind | None, float] = (0, None, math.inf)
     _since: tuple[float, str] = (0.0, "")
     _closed: int = 0
@@ -85,7 +86,7 @@ class HubRecord:
         """Hospital `name` replied nothing to what the step asks: it failed there."""
         what = "did not do what it was asked: its own log says why"
         self.log.warning(what, hospital=name, round=self.hub.number)
-        self._wrong(f"round {self.hub.number}: {name} {what}", "")
+        self._wrong(f"round {self.hub.number}: {name} {what}", "nothing here; the round goes on without it")
 
     def stopped(self, error: BaseException) -> None:
         """The hub itself cannot go on."""
@@ -122,7 +123,7 @@ class HubRecord:
         for refusal in self.loop.refused:
             name, reason = refusal.hospital or "", first_line(refusal.reason)
             self.log.warning("refused", round=self.hub.number, hospital=name or None, error=reason)
-            self.refused.append({"time": now_text(), "hospital": name, "error": one_line(reason)})
+            self.refused.append(Refused(time=now_text(), hospital=name, error=one_line(reason)))
             self._wrong(
                 f"round {self.hub.number}: refused what {name or 'hospitals'} sent: {reason}", "ask its operator"
             )
@@ -132,50 +133,47 @@ class HubRecord:
         self.loop.late.clear()
 
     def _wrong(self, line: str, mend: str) -> None:
-        self.error = {"time": now_text(), "line": one_line(line), "mend": mend}
+        self.error = Trouble(time=now_text(), line=one_line(line), mend=mend)
 
-    def status(self, state: str, now: float) -> dict[str, Any]:
-        """JSON-able, without a secret."""
+    def status(self, state: str, now: float) -> HubStanding:
+        """Where it stands, without a secret."""
         hub, loop, (number, kind, ends) = self.hub, self.loop, self._step
-        waits = [] if kind is None else list(loop.waiting)
-        return {
-            "role": "hub",
-            "party": hub.identity.name,
-            "state": state,
-            "started": self.started,
-            "run": hub.rules.run.hex(),
-            "federation": one_line(hub.federation.name),
-            "rounds": hub.rounds,
-            "round": number,
-            "closed": hub.closed,
-            "step": None if kind is None else STEPS[kind],
-            "since": self._since[1],
-            "deadline": None if kind is None or math.isinf(ends) else _later(ends - now),
-            "needs": hub.least,
-            "asked": sorted(loop.asked),
-            "answered": sorted(loop.replied),
-            "failed": sorted(loop.silent - loop.replied),
-            "waits_for": waits,
-            "hospitals": {name: self._hospital(name, loop.at[name]) for name in hub.roster},
-            "seconds": {name: round(value, 3) for name, value in self._seconds(now).items()},
-            "refused": list(self.refused),
-            "named": [
-                {"round": number, "hospital": name, "what": one_line(what)}
-                for (number, name), what in hub.named.items()
-            ],
-            "excluded": {name: one_line(why) for name, why in hub.excluded.items()},
-            "ended": one_line(hub.ended) or None,
-            "error": self.error,
-        }
+        open_, endless = kind is not None, kind is None or math.isinf(ends)
+        return HubStanding(
+            party=hub.identity.name,
+            state=state,
+            started=self.started,
+            updated=now_text(),
+            run=hub.rules.run.hex(),
+            federation=one_line(hub.federation.name),
+            rounds=hub.rounds,
+            round=number,
+            closed=hub.closed,
+            step=None if kind is None else STEPS[kind],
+            since=self._since[1],
+            deadline=None if endless else _later(ends - now),
+            needs=hub.least,
+            asked=sorted(loop.asked),
+            answered=sorted(loop.replied),
+            failed=sorted(loop.silent - loop.replied),
+            waits_for=list(loop.waiting) if open_ else [],
+            hospitals={name: self._hospital(name, loop.at[name]) for name in hub.roster},
+            seconds={name: round(value, 3) for name, value in self._seconds(now).items()},
+            refused=list(self.refused),
+            named=[NamedFor(round=at, hospital=who, what=one_line(what)) for (at, who), what in hub.named.items()],
+            excluded={name: one_line(why) for name, why in hub.excluded.items()},
+            ended=one_line(hub.ended) or None,
+            error=self.error,
+        )
 
-    def _hospital(self, name: str, at: int | None) -> dict[str, Any]:
-        return {
-            "here": at is not None,
-            "round": self.hub.latest(name) if at is None else at,
-            "heard": self.heard.get(name),
-            "upload_bytes": self.upload[name],
-            "download_bytes": self.download[name],
-        }
+    def _hospital(self, name: str, at: int | None) -> Visitor:
+        return Visitor(
+            here=at is not None,
+            round=self.hub.latest(name) if at is None else at,
+            heard=self.heard.get(name),
+            upload_bytes=self.upload[name],
+            download_bytes=self.download[name],
+        )
 
     def _seconds(self, now: float) -> Mapping[str, float]:
         """Of the steps so far, the one at hand included, and of the hub's own work."""

@@ -8,7 +8,7 @@ with HospitalSession.open(config, data, folder, passphrase, out) as session:
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import Any, Self, TextIO
 from securepfl.crypto.messages.envelope import Header
 from securepfl.errors import MessageError, SecurePFLError, StorageError, first_line
 from securepfl.protocol.hospital import Exchanged, exchange
+from securepfl.report.status import HospitalStanding, Trouble
 from securepfl.runtime.logs import Log, failed, one_line, open_log
 from securepfl.runtime.opening import Opened, open_client
 from securepfl.runtime.own_result import RESULT, write_own
@@ -27,7 +28,8 @@ class HospitalSession:
     """A run at one hospital. Any thread may call; one at a time is inside. `out` is held by this process until `stop`.
 
     `at` is the last round that the hospital has applied, `finished` whether nothing more is to come: all rounds are
-    applied, or the run is over for it (`client.ended`). Raises StorageError where `out` is in use.
+    applied, or the run is over for it (`client.ended`). `check` is called after each exchange, to raise a signal that a
+    library swallowed in it. Raises StorageError where `out` is in use.
     """
 
     def __init__(self, opened: Opened, out: Path, *, log: Log | None = None) -> None:
@@ -37,8 +39,9 @@ class HospitalSession:
         self.upload = self.download = 0
         self._turn, self._started = threading.RLock(), now_text()
         self._heard: str | None = None
-        self._error: dict[str, str] | None = None
+        self._error: Trouble | None = None
         self._stopped = False
+        self.check: Callable[[], None] = lambda: None
         self._status = StatusFile(out)
         for note in opened.notes:
             self.log.warning("note", error=note)
@@ -106,6 +109,7 @@ class HospitalSession:
             self.download += sum(map(len, messages))
             self.upload += sum(map(len, done.replies))
             self._heard = now_text()
+            self.check()
             if messages:
                 self._note(messages, done, before, seconds)
                 self._show("running")
@@ -163,37 +167,35 @@ class HospitalSession:
         self.log.info(event, round=self.at, rounds=self.client.federation.rounds, epsilon=spent, left=left, **fields)
 
     def _wrong(self, line: str) -> None:
-        self._error = {"time": now_text(), "line": one_line(line), "mend": ""}
+        self._error = Trouble(time=now_text(), line=one_line(line))
 
     def _show(self, state: str) -> None:
         client = self.client
         spent = client.ledger.spent()
-        self._status.put(
-            {
-                "role": "hospital",
-                "party": client.name,
-                "state": state,
-                "started": self._started,
-                "run": client.session.run.hex(),
-                "federation": one_line(client.federation.name),
-                "rounds": client.federation.rounds,
-                "round": client.round,
-                "heard": self._heard,
-                "epsilon": spent,
-                "budget": client.ledger.budget.epsilon,
-                "epsilon_left": max(0.0, client.ledger.budget.epsilon - spent),
-                "delta": client.federation.privacy.delta,
-                "sat_out": list(client.sat_out),
-                "upload_bytes": self.upload,
-                "download_bytes": self.download,
-                "seconds": {name: round(value, 3) for name, value in client.seconds.items()},
-                "named": {name: one_line(what) for name, what in client.named.items()},
-                "evidence": [str(path) for path in client.evidence],
-                "ended": one_line(client.ended) or None,
-                "error": self._error,
-            },
-            at_once=True,
+        standing = HospitalStanding(
+            party=client.name,
+            state=state,
+            started=self._started,
+            updated=now_text(),
+            run=client.session.run.hex(),
+            federation=one_line(client.federation.name),
+            rounds=client.federation.rounds,
+            round=client.round,
+            heard=self._heard,
+            epsilon=spent,
+            budget=client.ledger.budget.epsilon,
+            epsilon_left=max(0.0, client.ledger.budget.epsilon - spent),
+            delta=client.federation.privacy.delta,
+            sat_out=list(client.sat_out),
+            upload_bytes=self.upload,
+            download_bytes=self.download,
+            seconds={name: round(value, 3) for name, value in client.seconds.items()},
+            named={name: one_line(what) for name, what in client.named.items()},
+            evidence=[str(path) for path in client.evidence],
+            ended=one_line(client.ended) or None,
+            error=self._error,
         )
+        self._status.put(standing, at_once=True)
 
 
 def _place(message: bytes) -> tuple[str, int | None]:

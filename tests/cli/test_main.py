@@ -10,6 +10,8 @@ from securepfl.cli.main import COMMANDS, cli
 
 HEAVY = ("torch", "opacus", "tenseal", "numpy", "scipy", "pyarrow", "cryptography", "msgspec", "rich")
 USAGES = {
+    "agent": "--socket",
+    "status": "DIR",
     "plan": "CONFIG",
     "run": "[CONFIG]",
     "route": "RUN",

@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -69,19 +69,12 @@ def _bound(path: Path, number: int | None) -> socket.socket:
     return listener
 
 
-def serve(
-    session: HospitalSession,
-    listener: socket.socket,
-    users: Collection[int],
-    *,
-    check: Callable[[], None] = lambda: None,
-) -> None:
-    """Answer one connection after the other, of processes that run as one of `users` (their numbers), until `check`
-    raises: it is called before each and after. Whatever one connection does ends none after it.
+def serve(session: HospitalSession, listener: socket.socket, users: Collection[int]) -> None:
+    """Answer one connection after the other, of processes that run as one of `users` (their numbers), until a signal or
+    `session.check` raises. Whatever one connection does ends none after it.
     """
     session.log.info("agent serves", socket=str(listener.getsockname()), users=sorted(users))
     while True:
-        check()
         connection, _ = listener.accept()
         with connection:
             try:
@@ -91,7 +84,7 @@ def serve(
                 why = first_line(error) if isinstance(error, MessageError) else "its own log says why"
                 with suppress(OSError):
                     _send(connection, Reply(Outcome.REFUSED, text=why))
-        check()
+        session.check()
         if session.finished and not session.written:
             try:
                 session.finish()

@@ -1,0 +1,42 @@
+"""`securepfl status`."""
+
+from pathlib import Path
+
+import click
+
+from securepfl.cli.options import PATH
+from securepfl.cli.output import say_json
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+def status(folder: Path, as_json: bool) -> None:
+    """Where the run in DIR stands: at a hub, at a hospital, or of `securepfl run`.
+
+    DIR is a run's folder, or the party's own whose run/ it is. Whether the process lives, waits, was stopped or was
+    killed; for whom it waits and until when; bytes, seconds, epsilon; who was refused or named; the last error. Opens
+    no keys, and disturbs nobody.
+    """
+    from datetime import UTC, datetime
+
+    import msgspec
+
+    from securepfl.cli.consoles import tables
+    from securepfl.report.status import print_simulated, print_standing, seconds_left
+    from securepfl.runtime.status import STATUS, folder_of, read_status, simulated
+
+    found = folder_of(folder)
+    if not (found / STATUS).exists():
+        result = simulated(found)
+        told = {"role": "run", "state": "finished", "rounds": result["federation"]["rounds"], "sites": result["sites"]}
+        if as_json:
+            say_json(told)
+        else:
+            print_simulated(tables(80), told["rounds"], told["sites"])
+        return
+    standing, now = read_status(found), datetime.now(UTC)
+    if as_json:
+        say_json(msgspec.to_builtins(standing) | {"seconds_left": seconds_left(standing, now)})
+    else:
+        print_standing(tables(80), standing, now)
