@@ -58,7 +58,7 @@ def _exactly(link: socket.socket, size: int) -> bytes:
 
 def answer(coordinator: Coordinator, verb: str, body: bytes):
     if verb in STEPS:
-        return getattr(coordinator, verb)()
+        return dict(getattr(coordinator, verb)())
     if verb == "receive":
         return coordinator.receive(body)
     current = coordinator.open_round

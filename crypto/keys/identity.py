@@ -236,7 +236,7 @@ class Identity:
         """An Ed25519 signature alone, 64 bytes. The caller's message carries its own domain."""
         return self._ed25519.sign(message)
 
-    def open(self, sealed: bytes, info: bytes) -> bytes:
+    def open(self, sealed: bytes | memoryview, info: bytes) -> bytes:
         """Decrypt what was sealed to this party under `info`. Raises MessageError for anything else."""
         try:
             return _SUITE.decrypt(sealed, hpke.MLKEM768X25519PrivateKey(self._ml_kem, self._x25519), info=info)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from securepfl.client.state import ClientState, Doubles
 from securepfl.crypto.keys.keys import FederationKey, Keyring
-from securepfl.crypto.messages.envelope import Header, open_message, seal_message
+from securepfl.crypto.messages.envelope import Header, open_message, seal_pieces
 from securepfl.errors import MessageError
 from securepfl.learning.sparse.support import choose_support
 from securepfl.protocol.bounds import Allowance, SumBound
 from securepfl.protocol.channels import Layouts, mask_context, round_context, run_digest
-from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode
+from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode_pieces
 from securepfl.randomness import RandomStream, derive_key
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import EXPLORATION
@@ -61,7 +61,7 @@ class Session:
             sender=identity.public.fingerprint,
             receiver=coordinator.fingerprint,
         )
-        return seal_message(header, encode(body), identity, coordinator)
+        return seal_pieces(header, encode_pieces(body), identity, coordinator)
 
     @cached_property
     def digest(self) -> bytes:
@@ -205,7 +205,7 @@ class Round:
     def reply(self, body: Body) -> bytes:
         """A sealed reply to the message."""
         header = replace(self.header, kind=body.kind, sender=self.header.receiver, receiver=self.header.sender)
-        return seal_message(header, encode(body), self.session.keyring.identity, self.session.keyring.coordinator)
+        return seal_pieces(header, encode_pieces(body), self.session.keyring.identity, self.session.keyring.coordinator)
 
 
 _KINDS = ("update", "personal", "similarity")

@@ -5,8 +5,9 @@ parses nothing that hospitals send as they sent it.
 import hashlib
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from securepfl.coordinator.folder_store import FolderStore
 from securepfl.coordinator.naming import line
 from securepfl.coordinator.progress import STEPS, Progress, check_ground, check_in_time
 from securepfl.coordinator.round import AGREEING, ANSWERED, COLLECTING, REVEALING, OpenRound, Rules
+from securepfl.coordinator.sealing import Contents, Sealing, Share, messages
 from securepfl.coordinator.store import (
     Answered,
     Begun,
@@ -34,7 +36,7 @@ from securepfl.coordinator.store import (
 )
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
-from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
+from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message
 from securepfl.errors import ConfigError, LateError, MessageError, StorageError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
@@ -51,8 +53,8 @@ from securepfl.protocol.messages import (
     Survivors,
     Verdict,
     decode,
-    encode,
 )
+from securepfl.protocol.rounds import Messages
 from securepfl.protocol.statements import check_statement
 from securepfl.settings.federation import Federation
 
@@ -137,7 +139,7 @@ class Coordinator(Progress):
             self.store.close()
             raise
 
-    def invite(self) -> dict[str, bytes]:
+    def invite(self) -> Mapping[str, bytes]:
         """Open the next round: one sealed invitation for each hospital. While the round takes contributions, the same
         again; none once it takes no more. Raises
         MessageError where the last round is over.
@@ -160,7 +162,7 @@ class Coordinator(Progress):
         current = self._current()
         if current.expected != COLLECTING:
             return {}
-        return self._sealed({name: current.invitation_to(name) for name in self.invited})
+        return self._sealed(Kind.INVITATION, self.invited, current.invitation_to)
 
     def receive(self, message: bytes) -> str:
         """Take one hospital's message and add what it holds; return the hospital's name.
@@ -195,7 +197,7 @@ class Coordinator(Progress):
         if current is not None and name in self.hospitals:
             self._name(current, [name], f"what came from it was refused ({reason})")
 
-    def fix_survivors(self) -> dict[str, bytes]:
+    def fix_survivors(self) -> Mapping[str, bytes]:
         """Fix the survivors of a masked round: no contribution is taken any more. One sealed list for each hospital, to
         be signed; none where they are too few to hide each other, or where it takes no more signatures. Raises
         MessageError where the round is not at that step, ConfigError where updates are not masked.
@@ -204,9 +206,9 @@ class Coordinator(Progress):
         if current.expected != AGREEING or not current.hidden:
             return {}
         body = Survivors(survivors=self.survivors, salt=current.salt)
-        return self._sealed(dict.fromkeys(self.invited, body))
+        return self._sealed(Kind.SURVIVORS, self.invited, lambda _: body)
 
-    def unmask(self) -> dict[str, bytes]:
+    def unmask(self) -> Mapping[str, bytes]:
         """Ask those who signed the list for their shares: one sealed message each; none where they are too few. Raises
         MessageError where the round is not at that step, or what survivors sent cannot be unmasked; then close it.
         """
@@ -215,29 +217,28 @@ class Coordinator(Progress):
             self._name(current, set(current.survivors) - set(current.signatures), "contributed and signed no survivors")
         if not current.begin_unmasking():
             return {}
-        return self._sealed({name: current.request(name) for name in current.signatures})
+        return self._sealed(Kind.UNMASK, tuple(current.signatures), current.request)
 
-    def close(self) -> dict[str, bytes]:
+    def close(self) -> Mapping[str, bytes]:
         """End the round: one sealed answer for each hospital of the roster, also those that sent nothing.
 
         Where fewer than the federation's minimum contributed, or too few helped to unmask them, no sum leaves. Raises
         MessageError where no round is open.
         """
         current, started = self._current(), time.perf_counter()
-        answering = Answering(current)
-        answers = {name: answering.answer(name) for name in self.federation.roster}
+        answering, roster = Answering(current), self.federation.roster
         self._name_unmasking(current)
-        sealed = self._sealed(self._told(current, answers))
-        answered = Answered(heads=self.heads, parts=self.counted(answers.values()))
         with self._kept_whole():
-            self.store.append(*(Sent(receiver=name, message=message) for name, message in sealed.items()), answered)
+            parts = self._keep_answers(current, roster, answering.answer)
+            answered = Answered(heads=self.heads, parts=parts)
+            self.store.append(answered)
             self._end(answered)
         if self.dispute is not None:
             self.dispute.answering = answering
         self.seconds += time.perf_counter() - started
-        return sealed
+        return self.answers()
 
-    def settle(self) -> dict[str, bytes]:
+    def settle(self) -> Mapping[str, bytes]:
         """Where answers were refused, the next step to settle that: messages by hospital, whose replies are received
         before the next; none once nothing is left to settle, and always so after few steps (disputing.py). A
         coordinator that was started again first asks once more what it asked last.
@@ -253,18 +254,22 @@ class Coordinator(Progress):
             disputed, bodies = bool(self.dispute.refused), self._settle()
             self._take_findings(current, self.dispute)
             answers = {name: body for name, body in bodies.items() if isinstance(body, Answer)}
-            sealed = self._sealed(self._told(current, answers) if answers else bodies)
             if bodies or disputed:
-                sent = [Sent(receiver=name, message=sealed[name]) for name in answers]
-                self.parts = self.counted(answers.values())
-                self.store.append(*sent, Settling())
+                self.parts = self._keep_answers(current, answers, answers.__getitem__)
+                self.store.append(Settling())
         self.seconds += time.perf_counter() - started
-        return sealed
+        return self.answers().only(answers) if answers else self._asked(bodies)
 
-    def _left(self, dispute: Dispute) -> dict[str, bytes]:
+    def _left(self, dispute: Dispute) -> Mapping[str, bytes]:
         """What was asked last before a restart; answers are owed, and come again there."""
         asked = {name: body for name, body in dispute.last.items() if not isinstance(body, Answer)}
-        return self._sealed({name: body for name, body in asked.items() if not dispute.has_replied(name, body)})
+        return self._asked({name: body for name, body in asked.items() if not dispute.has_replied(name, body)})
+
+    def _asked(self, bodies: Mapping[str, Body]) -> Mapping[str, bytes]:
+        """The messages of a dispute's step, all of one kind."""
+        for body in bodies.values():
+            return self._sealed(body.kind, tuple(bodies), bodies.__getitem__)
+        return {}
 
     @property
     def named(self) -> Mapping[tuple[int, str], str]:
@@ -285,20 +290,22 @@ class Coordinator(Progress):
             self.store.append(readmitted)
             self._readmit(readmitted)
 
-    def answers(self, number: int | None = None) -> dict[str, bytes]:
+    def answers(self, number: int | None = None) -> Messages:
         """The answers to round `number` (default: the last that was closed) again: the same bytes, by hospital. Those
         of the last round are all there, of earlier ones those whose receivers have not stated to have applied them.
         """
         number = self.closed if number is None else number
-        return self.store.answers(number) if self.same_keys and number <= self.closed else {}
+        names = self.store.answered(number) if self.same_keys and number <= self.closed else ()
+        return Messages(Kind.ANSWER, names, partial(self.store.answer, number))
 
-    def owed(self) -> dict[str, bytes]:
+    def owed(self) -> Mapping[str, bytes]:
         """The last answers again, for those who have sent no receipt for them: after a kill, or to who was away."""
         if self.open_round is not None:
             return {}
         heard = {name for name, its in self.statements.items() if its.round == self.closed}
         heard |= set() if self.dispute is None else self.dispute.refused.keys()
-        return {name: message for name, message in self.answers().items() if name not in heard}
+        answers = self.answers()
+        return answers.only(answers.keys() - heard)
 
     def stop(self) -> None:
         """Give the folder back. The coordinator can't be used afterwards."""
@@ -351,9 +358,10 @@ class Coordinator(Progress):
         """What brings a hospital that has applied `at` rounds to the last one that is over: its answers. Empty where
         they are gone, or don't fit it (`anew`).
         """
-        answers = [self.answers(number).get(name) for number in range(at + 1, self.closed + 1)]
-        found = [(Kind.ANSWER, answer) for answer in answers if answer is not None]
-        return found if len(found) == len(answers) and not anew else []
+        answers = [self.answers(number) for number in range(at + 1, self.closed + 1)]
+        if anew or not all(name in kept for kept in answers):
+            return []
+        return [(Kind.ANSWER, kept[name]) for kept in answers]
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -521,10 +529,19 @@ class Coordinator(Progress):
             silent = set(self.answered.neighbours) - self.dispute.heard
             self._name(self.answered, silent, "contributed and sent no receipt for the answer")
 
-    def _told(self, current: OpenRound, answers: Mapping[str, Answer]) -> dict[str, Answer]:
-        """Answers with what is to be said of hospitals."""
-        said = self.names.said(current.number)
-        return {name: msgspec.structs.replace(answer, named=said) for name, answer in answers.items()}
+    def _keep_answers(
+        self, current: OpenRound, names: Iterable[str], answer: Callable[[str], Answer]
+    ) -> dict[str, int]:
+        """Seal and store the answers, with what is to be said of hospitals, one after the other: `parts` with them.
+        They count with the record that follows.
+        """
+        said, parts, sealing = self.names.said(current.number), self.parts, self._sealing(self.store.share)
+        for name in names:
+            body = msgspec.structs.replace(answer(name), named=said)
+            own, content = sealing.own(name, body)
+            self.store.append(Sent(receiver=name, message=own, content=b"" if content is None else content.digest))
+            parts = self.counted(parts, body)
+        return parts
 
     def contribution(self, name: str) -> Contribution | None:
         """What hospital `name` contributed to the open round, or to the one just answered; None where it did not."""
@@ -569,18 +586,23 @@ class Coordinator(Progress):
         """The open round, or the one that was answered last."""
         return self.answered or self._current()
 
-    def _sealed(self, bodies: Mapping[str, Body]) -> dict[str, bytes]:
+    def _sealed(self, kind: Kind, names: Collection[str], body_of: Callable[[str], Body]) -> Messages:
         """One sealed message of the round at hand for each receiver, in the attempt that it is at."""
-        return {name: self._seal(name, body) for name, body in bodies.items()}
+        contents = Contents()
+        return messages(kind, names, body_of, self._sealing(contents.share), contents)
 
-    def _seal(self, receiver: str, body: Body) -> bytes:
-        header = Header(
-            kind=body.kind,
-            federation_digest=self.rules.base,
-            run=self.rules.run,
-            round=self._at_hand().number,
-            attempt=0 if self.dispute is None else self.dispute.attempts[receiver],
-            sender=self.identity.public.fingerprint,
-            receiver=self.hospitals[receiver].fingerprint,
-        )
-        return seal_message(header, encode(body), self.identity, self.hospitals[receiver])
+    def _sealing(self, share: Share) -> Sealing:
+        number, attempts = self._at_hand().number, {} if self.dispute is None else dict(self.dispute.attempts)
+
+        def header(receiver: str, kind: Kind) -> Header:
+            return Header(
+                kind=kind,
+                federation_digest=self.rules.base,
+                run=self.rules.run,
+                round=number,
+                attempt=attempts.get(receiver, 0),
+                sender=self.identity.public.fingerprint,
+                receiver=self.hospitals[receiver].fingerprint,
+            )
+
+        return Sealing(self.identity, self.hospitals, header, share)

@@ -2,7 +2,8 @@
 
     lock                         one process at a time
     round-NUMBER.journal         the last round: its records in order (storage/journal.py)
-    answers-NUMBER.journal       of an earlier round, the answers that somebody missed
+    answers-NUMBER.journal       of an earlier round, the answers that somebody missed, without their content
+    content-NUMBER-DIGEST        what answers to a round have in common, sealed once
     evidence-NUMBER-DIGEST       a message that contradicted the one taken before
     evaluation-00000-DIGEST      a hospital's evaluation keys
 
@@ -11,19 +12,32 @@ Messages lie there sealed, as they came or as they go: who reads the folder open
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from securepfl.coordinator.store import SCHEMA, AnyRecord, Ground, Kept, Sent, Stated, Taken, missed
+from securepfl.coordinator.store import (
+    SCHEMA,
+    Answered,
+    AnyRecord,
+    Ground,
+    Kept,
+    Sent,
+    Settling,
+    Stated,
+    Taken,
+    missed,
+)
+from securepfl.crypto.messages.content import Buffer, Content, seal_content
 from securepfl.errors import StorageError
-from securepfl.storage.folder import lock_folder, storage_error
+from securepfl.storage.folder import lock_folder, read_behind, replacing, storage_error
 from securepfl.storage.journal import Journal
 
 _NUMBERED: Final = re.compile(r"(round|answers)-([0-9]{5,10})\.journal")
+_CONTENT: Final = re.compile(r"content-([0-9]{5,10})-[0-9a-f]{64}")
 
 
 class FolderStore:
@@ -39,7 +53,8 @@ class FolderStore:
         self.ground: Ground | None = None
         self._messages: dict[tuple[str, int], int] = {}
         self._sent: dict[str, int] = {}
-        self._owed: dict[int, dict[str, None]] = {}
+        self._unsent: dict[str, int] = {}
+        self._owed: dict[int, dict[str, int]] = {}
         try:
             self._open()
         except BaseException as error:
@@ -59,16 +74,17 @@ class FolderStore:
         self._keep_owed(ground)
         journal = Journal.create(self._round(ground.closed + 1), *map(_encoded, (ground, *records)))
         earlier, self._journal, self.ground = self._journal, journal, ground
-        self._messages, self._sent = {}, {}
+        self._messages, self._sent, self._unsent = {}, {}, {}
         self._note(journal)
         if earlier is not None:
             earlier.close()
             if earlier.path != journal.path:
                 self._drop(earlier.path)
+        self._drop_contents()
 
     def append(self, *records: AnyRecord) -> None:
         """As Store says."""
-        journal, sync = self._last(), not all(isinstance(record, Taken | Stated) for record in records)
+        journal, sync = self._last(), not all(isinstance(record, Taken | Stated | Sent) for record in records)
         for place, record in zip(journal.append(*map(_encoded, records), sync=sync), records, strict=True):
             self._place(place, record)
 
@@ -77,14 +93,30 @@ class FolderStore:
         place = self._messages.get((sender, kind))
         return None if place is None else self._at(place, Taken).message
 
-    def answers(self, number: int) -> dict[str, bytes]:
+    def share(self, pieces: Sequence[Buffer]) -> Content:
         """As Store says."""
-        if self.ground is not None and number == self.ground.closed + 1:
-            return {name: self._at(place, Sent).message for name, place in self._sent.items()}
-        if number not in self._owed:
-            return {}
-        with closing(Journal.open(self._answers(number))) as journal:
-            return {record.receiver: record.message for _, record in _records(journal) if isinstance(record, Sent)}
+        number, made = self._number, list[Content]()
+        with replacing(self.folder / "content", lambda: self._content(number, made[0].digest)) as file:
+            made.append(seal_content(pieces, file.write))
+        return made[0]
+
+    def answered(self, number: int) -> Collection[str]:
+        """As Store says."""
+        return self._sent.keys() if number == self._number else self._owed.get(number, {}).keys()
+
+    def answer(self, number: int, receiver: str) -> bytes:
+        """As Store says."""
+        sent = self._sent_to(number, receiver)
+        return read_behind(sent.message, self._content(number, sent.content)) if sent.content else sent.message
+
+    def _sent_to(self, number: int, receiver: str) -> Sent:
+        if number == self._number:
+            found: Sent = self._at(self._sent[receiver], Sent)
+            return found
+        path = self._answers(number)
+        with closing(Journal.open(path)) as journal:
+            older: Sent = _decoded(journal.read(self._owed[number][receiver]), Sent, path)
+            return older
 
     def keep(self, kept: Kept) -> None:
         """As Store says."""
@@ -123,11 +155,10 @@ class FolderStore:
                 raise StorageError(f"{self._journal.path}: not of a coordinator; restore its folder from a copy")
         for number in found["answers"]:
             with closing(Journal.open(self._answers(number))) as journal:
-                self._owed[number] = {
-                    record.receiver: None for _, record in _records(journal) if isinstance(record, Sent)
-                }
+                self._owed[number] = _places(journal)
         for number in rounds[:-1]:
             self._drop(self._round(number))
+        self._drop_contents()
 
     def _note(self, journal: Journal) -> None:
         """Remember where a journal's messages lie."""
@@ -140,26 +171,40 @@ class FolderStore:
         if isinstance(record, Taken):
             self._messages[record.sender, record.kind] = place
         elif isinstance(record, Sent):
-            self._sent[record.receiver] = place
+            self._unsent[record.receiver] = place
+        elif isinstance(record, Answered | Settling):
+            self._sent.update(self._unsent)
+            self._unsent = {}
 
     def _keep_owed(self, ground: Ground) -> None:
         """Before the last round's journal goes, move the answers that somebody missed; drop what nobody needs."""
         last, same = self.ground, self.ground is not None and self.ground.base == ground.base
-        for number, names in list(self._owed.items()):
-            self._owe(number, names if same else {}, ground)
+        for number, places in list(self._owed.items()):
+            self._owe(number, places if same else {}, ground)
         if last is not None and same:
-            self._owe(last.closed + 1, dict.fromkeys(self._sent), ground)
+            self._owe(last.closed + 1, self._sent, ground)
 
-    def _owe(self, number: int, names: dict[str, None], ground: Ground) -> None:
-        """Of a round's answers keep those to `names` that are still missing there."""
-        left, path = missed(names, number, ground), self._answers(number)
-        if left and left != self._owed.get(number):
-            messages = self.answers(number)
-            kept = [_encoded(Sent(receiver=name, message=messages[name])) for name in left]
-            Journal.create(path, *kept).close()
-            self._owed[number] = left
+    def _owe(self, number: int, places: dict[str, int], ground: Ground) -> None:
+        """Of a round's answers keep those that are still missing there."""
+        left, path = missed(places, number, ground), self._answers(number)
+        if left and left.keys() != self._owed.get(number, {}).keys():
+            kept = [_encoded(self._sent_to(number, name)) for name in left]
+            with closing(Journal.create(path, *kept)) as journal:
+                self._owed[number] = _places(journal)
         elif not left and self._owed.pop(number, None) is not None:
             self._drop(path)
+
+    def _drop_contents(self) -> None:
+        """Those of rounds of which no answer is kept."""
+        for path in self.folder.glob("content-*"):
+            match = _CONTENT.fullmatch(path.name)
+            if match and int(match[1]) not in {*self._owed, self._number}:
+                self._drop(path)
+
+    @property
+    def _number(self) -> int:
+        """The last round's; 0 before any."""
+        return 0 if self.ground is None else self.ground.closed + 1
 
     def _last(self) -> Journal:
         if self._journal is None:
@@ -183,6 +228,9 @@ class FolderStore:
     def _answers(self, number: int) -> Path:
         return self.folder / f"answers-{number:05}.journal"
 
+    def _content(self, number: int, digest: bytes) -> Path:
+        return self.folder / f"content-{number:05}-{digest.hex()}"
+
 
 def _records(journal: Journal) -> Iterator[tuple[int, AnyRecord]]:
     for place, data in journal.records():
@@ -190,6 +238,11 @@ def _records(journal: Journal) -> Iterator[tuple[int, AnyRecord]]:
         if isinstance(record, Ground) and record.schema != SCHEMA:
             raise StorageError(f"{journal.path}: schema {record.schema}, but this securepfl reads {SCHEMA}; upgrade it")
         yield place, record
+
+
+def _places(journal: Journal) -> dict[str, int]:
+    """Where the answers in a journal lie, by receiver."""
+    return {record.receiver: place for place, record in _records(journal) if isinstance(record, Sent)}
 
 
 def _encoded(record: AnyRecord) -> bytes:

@@ -188,14 +188,15 @@ class Progress(ABC):
             self.dispute.take_statement(stated.sender)
         self.statements[stated.sender], self.heads[stated.sender] = stated.statement, stated.statement.head
 
-    def counted(self, answers: Iterable[Answer]) -> dict[str, int]:
-        """`parts` with these answers."""
-        parts = dict(self.parts)
-        for answer in answers:
-            parts["updates"] += len(answer.aggregate or b"")
-            parts["personal"] += len(answer.neighbourhood or b"") + len(answer.consensus or b"")
-            parts["similarity"] += sum(map(len, answer.products.values()))
-        return parts
+    @staticmethod
+    def counted(parts: Mapping[str, int], answer: Answer) -> dict[str, int]:
+        """`parts` with this answer."""
+        more = {
+            "updates": len(answer.aggregate or b""),
+            "personal": len(answer.neighbourhood or b"") + len(answer.consensus or b""),
+            "similarity": sum(map(len, answer.products.values())),
+        }
+        return {part: count + more.get(part, 0) for part, count in parts.items()}
 
     def _current(self) -> OpenRound:
         if self.open_round is None:

@@ -4,14 +4,16 @@ A round is a list of records, in the order in which they changed it. Whoever tak
 the coordinator stood; sealed messages are kept as they came, so only the coordinator's identity opens them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
+from securepfl.coordinator.sealing import Contents
+from securepfl.crypto.messages.content import Buffer, Content
 from securepfl.protocol.messages import Statement
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="record"):
@@ -79,10 +81,15 @@ class Stepped(Record, frozen=True, kw_only=True, tag="stepped"):
 
 
 class Sent(Record, frozen=True, kw_only=True, tag="sent"):
-    """A hospital's sealed answer, before it is sent: hospitals take one answer a round, and know it by its bytes."""
+    """A hospital's sealed answer, before it is sent: hospitals take one answer a round, and know it by its bytes.
+
+    `message` is without its content, which others receive too; `content` is the digest of that. It counts once Answered
+    or Settling follows: further answers replace earlier ones all together.
+    """
 
     receiver: str
     message: bytes
+    content: bytes
 
 
 class Answered(Record, frozen=True, kw_only=True, tag="answered"):
@@ -139,11 +146,19 @@ class Store(Protocol):
         again.
         """
 
+    def share(self, pieces: Sequence[Buffer]) -> Content:
+        """Seal what answers to the last round have in common, the joined `pieces`, and keep it as long as one of them.
+        When this returns a power cut doesn't lose it.
+        """
+
     def message(self, sender: str, kind: int) -> bytes | None:
         """The sealed message of that kind that was taken from a hospital in the last round."""
 
-    def answers(self, number: int) -> dict[str, bytes]:
-        """The sealed answers to a round by receiver, as far as they are kept: those made last."""
+    def answered(self, number: int) -> Collection[str]:
+        """Whose sealed answers to a round are kept."""
+
+    def answer(self, number: int, receiver: str) -> bytes:
+        """One of them whole, of a hospital's the one made last. Raises KeyError where it is gone."""
 
     def keep(self, kept: Kept) -> None:
         """Keep something for good, in place of what was kept of its kind, round and sender."""
@@ -160,7 +175,9 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, int], bytes] = {}
-        self._answers: dict[int, dict[str, bytes]] = {}
+        self._answers: dict[int, dict[str, Sent]] = {}
+        self._unsent: dict[str, Sent] = {}
+        self._contents = Contents()
         self.ground: Ground | None = None
 
     def records(self) -> Iterator[AnyRecord]:
@@ -172,7 +189,8 @@ class MemoryStore:
         kept = self._answers if self.ground is not None and ground.base == self.ground.base else {}
         left = {number: missed(sealed, number, ground) for number, sealed in kept.items()}
         self._answers = {number: sealed for number, sealed in left.items() if sealed}
-        self._messages, self.ground = {}, ground
+        self._contents.only({sent.content for sealed in self._answers.values() for sent in sealed.values()})
+        self._messages, self._unsent, self.ground = {}, {}, ground
         self.append(*records)
 
     def append(self, *records: AnyRecord) -> None:
@@ -180,16 +198,28 @@ class MemoryStore:
         for record in records:
             if isinstance(record, Taken):
                 self._messages[record.sender, record.kind] = record.message
-            elif isinstance(record, Sent) and self.ground is not None:
-                self._answers.setdefault(self.ground.closed + 1, {})[record.receiver] = record.message
+            elif isinstance(record, Sent):
+                self._unsent[record.receiver] = record
+            elif isinstance(record, Answered | Settling) and self.ground is not None:
+                self._answers.setdefault(self.ground.closed + 1, {}).update(self._unsent)
+                self._unsent = {}
+
+    def share(self, pieces: Sequence[Buffer]) -> Content:
+        """As Store says."""
+        return self._contents.share(pieces)
 
     def message(self, sender: str, kind: int) -> bytes | None:
         """As Store says."""
         return self._messages.get((sender, kind))
 
-    def answers(self, number: int) -> dict[str, bytes]:
+    def answered(self, number: int) -> Collection[str]:
         """As Store says."""
-        return dict(self._answers.get(number, {}))
+        return self._answers.get(number, {}).keys()
+
+    def answer(self, number: int, receiver: str) -> bytes:
+        """As Store says."""
+        sent = self._answers[number][receiver]
+        return sent.message + self._contents[sent.content]
 
     def keep(self, kept: Kept) -> None:
         """The coordinator holds it already."""

@@ -13,13 +13,15 @@ from typing import Final, Protocol
 
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import MessageError
-from securepfl.protocol.rounds import Hub, Refusal, Steps, receive, steps
+from securepfl.protocol.rounds import Hub, Messages, Refusal, Steps, receive, steps
 
 Work = list[tuple[Kind, bytes]]
 """Messages to one hospital, in the order in which it takes them."""
 
 
 _CATCHING_UP: Final = (Kind.ANSWER,)
+_MARK: Final = 512
+"""Bytes by which messages are told apart: header and what is random in every sealing."""
 _TRIES: Final = 2
 """Ways to catch up that a hospital is offered: its answers, and the shared state."""
 
@@ -106,6 +108,7 @@ class RoundLoop:
     replied: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
     ends: float = math.inf
+    _given: dict[str, bytes] = field(default_factory=dict)
     _round: Steps | None = None
     _fell_short: dict[str, int] = field(default_factory=dict)
 
@@ -144,8 +147,10 @@ class RoundLoop:
         work: Work = []
         if at < self.hub.closed and self._can_catch_up(name) and not (message is None and self._refused_last(name, at)):
             work = self.hub.catch_up(name, at, anew=self._fell_short.get(name, 0) > 0)
-        if message is not None and self.kind is not None and (self.kind, message) not in work and self._fits(at, work):
-            work.append((self.kind, message))
+        if message is not None and self.kind is not None:
+            self._given[name] = message[:_MARK]
+            if not self._holds(name, work) and self._fits(at, work):
+                work.append((self.kind, message))
         return work
 
     def took(self, name: str, at: int, replies: Iterable[bytes], *, told: Work) -> None:
@@ -158,7 +163,7 @@ class RoundLoop:
                 self._take(name, reply)
         if at == before and any(kind in _CATCHING_UP for kind, _ in told):
             self._fell_short[name] = self._fell_short.get(name, 0) + 1
-        if self._open(name) and any(message == self.asked[name] for _, message in told):
+        if self._open(name) and self._holds(name, told):
             self.silent.add(name)
 
     def tick(self, now: float) -> bool:
@@ -184,6 +189,11 @@ class RoundLoop:
             self.refused.append(refusal)
         else:
             self.replied |= self.hub.heard & self.asked.keys()
+
+    def _holds(self, name: str, work: Work) -> bool:
+        """Whether what the step asks a hospital is among these messages."""
+        given = self._given.get(name)
+        return given is not None and any(message[:_MARK] == given for _, message in work)
 
     @property
     def _over(self) -> bool:
@@ -229,7 +239,14 @@ class RoundLoop:
         except StopIteration as over:
             self.refused += over.value
             self._round, self.asked = None, {}
-        message = next(iter(self.asked.values()), None)
-        self.kind = None if message is None else Header.from_bytes(message).kind
+        self.kind, self._given = _kind_of(self.asked), {}
         self.replied, self.silent = set(self.hub.heard & self.asked.keys()), set()
         self.ends = now + self.patience.seconds
+
+
+def _kind_of(asked: Mapping[str, bytes]) -> Kind | None:
+    """What a step asks; None where it asks nobody."""
+    if isinstance(asked, Messages):
+        return asked.kind if asked else None
+    message = next(iter(asked.values()), None)
+    return None if message is None else Header.from_bytes(message).kind

@@ -1,9 +1,11 @@
 """What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/messages/envelope.py)."""
 
-from typing import ClassVar, Literal, TypeVar
+from collections.abc import Iterable
+from typing import ClassVar, Final, Literal, TypeVar
 
 import msgspec
 
+from securepfl.crypto.messages.content import Buffer
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import MessageError
 
@@ -18,9 +20,11 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     A body travels as a MessagePack map by field name. Names, types and meaning may never change under one `SCHEMA`:
     whoever changes them raises it, and the other side refuses by name (tests/protocol/vectors holds today's bytes).
+    `common` names the fields that all receivers of a step get alike, or many: they are encoded last and sealed once.
     """
 
     kind: ClassVar[Kind]
+    common: ClassVar[tuple[str, ...]] = ()
 
     schema: int = SCHEMA
 
@@ -49,6 +53,7 @@ class Invitation(Body, frozen=True):
     """
 
     kind = Kind.INVITATION
+    common = ("nonces", "salt", "named")
 
     round: int
     nonces: dict[str, bytes]
@@ -104,6 +109,7 @@ class Survivors(Body, frozen=True):
     """
 
     kind = Kind.SURVIVORS
+    common = ("survivors", "salt")
 
     survivors: tuple[str, ...]
     salt: bytes
@@ -121,6 +127,7 @@ class Unmask(Body, frozen=True):
     """Coordinator to hospital: the signatures over the list by name, and the shares that survivors sealed to it."""
 
     kind = Kind.UNMASK
+    common = ("signatures",)
 
     signatures: dict[str, bytes]
     blobs: dict[str, bytes]
@@ -144,6 +151,7 @@ class Answer(Body, frozen=True):
     """
 
     kind = Kind.ANSWER
+    common = ("survivors", "aggregate", "consensus", "named")
 
     survivors: tuple[str, ...]
     aggregate: bytes | None
@@ -190,6 +198,7 @@ class Evidence(Body, frozen=True):
     """
 
     kind = Kind.EVIDENCE
+    common = ("sender", "salt", "parts", "digests", "stands", "commitments", "secrets", "evaluation")
 
     sender: str
     salt: bytes
@@ -253,7 +262,51 @@ def encode(body: Body) -> bytes:
     return msgspec.msgpack.encode(body)
 
 
-def decode(data: bytes, kind: type[AnyBody]) -> AnyBody:
+def encode_own(body: Body) -> bytes:
+    """The bytes of `body` without what is `common`: its beginning. What is common comes after it, and together they are
+    a MessagePack map by field name.
+
+    >>> body = Survivors(survivors=("north", "south"), salt=bytes(16))
+    >>> decode(encode_own(body) + b"".join(encode_common(body)), Survivors) == body
+    True
+    """
+    return b"".join((_head(body), *_pieces(body, [name for name in body.__struct_fields__ if name not in body.common])))
+
+
+def encode_common(body: Body) -> list[Buffer]:
+    """What receivers of `body` have in common, in pieces: no long bytes are copied."""
+    return _pieces(body, body.common)
+
+
+def encode_pieces(body: Body) -> list[Buffer]:
+    """The bytes of `body` in pieces: no long bytes are copied."""
+    return [_head(body), *_pieces(body, body.__struct_fields__)]
+
+
+_SHORT_MAP: Final = 16
+_LONG: Final = 1 << 16
+
+
+def _head(body: Body) -> bytes:
+    """Where a map of so many fields begins."""
+    fields = body.__struct_fields__
+    return msgspec.msgpack.encode(dict.fromkeys(fields))[: 1 if len(fields) < _SHORT_MAP else 3]
+
+
+def _pieces(body: Body, names: Iterable[str]) -> list[Buffer]:
+    """Names and values; long bytes as they lie, behind their length (bin 32)."""
+    pieces: list[Buffer] = []
+    for name in names:
+        value = getattr(body, name)
+        pieces.append(msgspec.msgpack.encode(name))
+        if isinstance(value, bytes) and len(value) >= _LONG:
+            pieces += [b"\xc6" + len(value).to_bytes(4, "big"), value]
+        else:
+            pieces.append(msgspec.msgpack.encode(value))
+    return pieces
+
+
+def decode(data: Buffer, kind: type[AnyBody]) -> AnyBody:
     """Read authenticated bytes as `kind`. Raises MessageError where they don't fit or are of another version."""
     try:
         body = msgspec.msgpack.decode(data, type=kind)

@@ -1,15 +1,47 @@
 """The order of a round, once: who is asked what, and when. It carries bytes and knows no method, key or socket."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import LateError, MessageError
 
 MOST_ATTEMPTS: Final = 4
 """Answers to one round that a hospital gets and decrypts: the first, one after an opening, and one less each small
 part that it alone refuses. So a round ends, and an active coordinator learns no more than so many times what failed.
 """
+
+
+class Messages(Mapping[str, bytes]):
+    """One message of a `kind` for each of some hospitals, made when it is asked for: a step's messages are never all
+    in memory. Asked again, the same again; equal to any mapping of the same.
+
+    >>> messages = Messages(Kind.ENDED, ("north", "south"), str.encode)
+    >>> messages["north"], len(messages), messages == {"north": b"north", "south": b"south"}
+    (b'north', 2, True)
+    """
+
+    def __init__(self, kind: Kind, names: Collection[str], made: Callable[[str], bytes]) -> None:
+        self.kind, self._names, self._made = kind, dict.fromkeys(names), made
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._made(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def only(self, names: Collection[str]) -> "Messages":
+        """Those to some of the hospitals."""
+        return Messages(self.kind, [name for name in self._names if name in names], self._made)
 
 
 class Carrier(Protocol):

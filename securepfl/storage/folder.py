@@ -1,14 +1,15 @@
 """A party's folder: safetensors and JSON, written to a temporary name, synced and renamed. No pickle."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,26 +21,52 @@ from securepfl.errors import StorageError
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_PART: Final = 1 << 20
+"""Bytes of a file read at once."""
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step, on disk (fsync) when this returns; readable by the owner only.
 
     Raises StorageError where the file cannot be written; an earlier file then still stands whole.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` in one step, on disk, when the block ends, and not where it raises;
+    readable by the owner only. `named` gives another name in that folder, once all is written. Raises StorageError
+    where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(path if named is None else named())
         sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
         raise storage_error(path, error) from None
+
+
+def read_behind(beginning: bytes, path: Path) -> bytes:
+    """`beginning` and the bytes of the file behind it, held once. Raises StorageError where that can't be read."""
+    whole = io.BytesIO()
+    whole.write(beginning)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while part := file.read(_PART):
+                whole.write(part)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror}); restore its folder from a copy") from None
+    return whole.getvalue()
 
 
 def sync_folder(folder: Path) -> None:

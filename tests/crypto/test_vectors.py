@@ -32,6 +32,7 @@ from securepfl.crypto.masks.graph import Masking, default_degree, mask_graph, th
 from securepfl.crypto.masks.masking import PairwiseMasker
 from securepfl.crypto.masks.shamir import PRIME, combine, split
 from securepfl.crypto.masks.unmasking import Unmasking
+from securepfl.crypto.messages import content as content_module
 from securepfl.crypto.messages.envelope import Header, Kind, open_message
 from securepfl.crypto.similarity import sealed_norms
 from securepfl.crypto.similarity.norms import encode_norm, travelled_norm
@@ -611,3 +612,31 @@ def test_headers_and_a_whole_message():
         max_bytes=100,
     )
     assert opened == (Header.from_bytes(raw(told["headers"]["CONTRIBUTION"])), raw(told["body"]))
+
+
+def test_messages_that_end_with_a_content(monkeypatch):
+    told = of("envelope")
+    sender, receiver = (
+        Identity.from_private_bytes(told[side]["name"], raw(told[side]["private"])) for side in ("sender", "receiver")
+    )
+    key, short, sealed = told["content_key"], told["short"], bytearray()
+    Drawn(tokens=[key, key, key]).instead_in(monkeypatch, content_module)
+    content = content_module.seal_content([raw(short["text"])], sealed.extend)
+    assert (sealed.hex(), content.digest.hex(), content.key.hex()) == (short["content"], short["digest"], key)
+    empty, long = bytearray(), bytearray()
+    content_module.seal_content([], empty.extend)
+    assert empty.hex() == told["empty"]
+    plain = bytes(2**20) + b"\1" * 2**20 + raw(short["text"])
+    content_module.seal_content([plain[:5], plain[5 : 2**20 + 7], plain[2**20 + 7 :]], long.extend)
+    assert hashlib.sha256(long).hexdigest() == told["long_sha256"]
+    _, body = open_message(
+        raw(told["with_content"]) + long,
+        receiver,
+        [sender.public],
+        kinds={Kind.CONTRIBUTION},
+        federation_digest=raw(told["digest"]),
+        run=raw(told["run"]),
+        round=told["round"],
+        max_bytes=3 * 2**20,
+    )
+    assert body == raw(told["body"]) + plain

@@ -4,6 +4,7 @@ import base64
 import hashlib
 
 from aes import gcm_seal
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from inputs import KEY, OTHER_KEY, named
 from layouts import STAMP
 from of_protocol import RUN
@@ -140,15 +141,16 @@ _KINDS += ("RECEIPT", "OPENING", "OPENED", "EVIDENCE", "VERDICT", "ENDED")
 
 
 def envelope(stored: dict) -> dict:
-    """A header of each kind, and a whole message: header, then signatures and body, sealed with the header as info."""
+    """A header of each kind, a whole message (header, then signatures and body, sealed with the header as info), and
+    two of which a content of three chunks is the end: 2^20 zeros, 2^20 ones, and some text.
+    """
     sender, receiver, body = person("alder"), person("server"), b"a body of bytes"
-    numbers = (3).to_bytes(4, "big") + (1).to_bytes(4, "big")
-    headers = {}
-    for number, name in enumerate(_KINDS, start=1):
-        places = _DIGEST + RUN + numbers + sender.fingerprint + receiver.fingerprint
-        headers[name] = b"SPFL" + bytes((2, number)) + places
-    head = headers["CONTRIBUTION"]
-    before = bytes.fromhex(stored.get("message", ""))
+    key, text = named("content key", 32), b"the end"
+    content = _content(key, [bytes(_CHUNK), bytes((1,)) * _CHUNK, text])
+    before, tied = bytes.fromhex(stored.get("message", "")), bytes.fromhex(stored.get("with_content", ""))
+    head, long = _header("CONTRIBUTION", sender, receiver), _header("CONTRIBUTION", sender, receiver, len(content))
+    beginning = key + hashlib.sha256(content).digest() + body
+    short = _content(key, [text])
     return {
         "sender": {"name": sender.name, "private": sender.private.hex()},
         "receiver": {"name": receiver.name, "private": receiver.private.hex()},
@@ -156,7 +158,35 @@ def envelope(stored: dict) -> dict:
         "run": RUN.hex(),
         "round": 3,
         "attempt": 1,
-        "headers": {name: header.hex() for name, header in headers.items()},
+        "headers": {name: _header(name, sender, receiver).hex() for name in _KINDS},
         "body": body.hex(),
         "message": _sealed(before, receiver, sender, head, body, (head + body, b"envelope")).hex(),
+        "content_key": key.hex(),
+        "short": {"text": text.hex(), "content": short.hex(), "digest": hashlib.sha256(short).hexdigest()},
+        "empty": _content(key, [b""]).hex(),
+        "long_sha256": hashlib.sha256(content).hexdigest(),
+        "with_content": _sealed(tied, receiver, sender, long, beginning, (long + beginning, b"envelope")).hex(),
     }
+
+
+def _header(kind: str, sender: Person, receiver: Person, content: int = 0) -> bytes:
+    """Magic, version, kind, settings and key, run, round 3, attempt 1, who to whom, and the content's length."""
+    numbers = (3).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    places = _DIGEST + RUN + numbers + sender.fingerprint + receiver.fingerprint + content.to_bytes(8, "big")
+    return b"SPFL" + bytes((3, _KINDS.index(kind) + 1)) + places
+
+
+_CHUNK = 1 << 20
+
+
+def _content(key: bytes, chunks: list[bytes]) -> bytes:
+    """Each chunk under AES-256-GCM; its nonce is its number and whether it is the last. The long ones by the library,
+    which gcm_seal agrees with on the short.
+    """
+    sealed = []
+    for number, chunk in enumerate(chunks):
+        nonce = bytes(3) + number.to_bytes(8, "big") + bytes((number == len(chunks) - 1,))
+        made = AESGCM(key).encrypt(nonce, chunk, b"securepfl content 1")
+        assert len(chunk) > 100 or made == gcm_seal(key, nonce, chunk, b"securepfl content 1")
+        sealed.append(made)
+    return b"".join(sealed)
