@@ -137,7 +137,7 @@ def keys(stored: dict) -> dict:
 
 
 _KINDS = ("INVITATION", "CONTRIBUTION", "DECLINE", "ANSWER", "SURVIVORS", "AGREEMENT", "UNMASK", "REVEAL")
-_KINDS += ("RECEIPT", "OPENING", "OPENED", "EVIDENCE", "VERDICT", "ENDED")
+_KINDS += ("RECEIPT", "OPENING", "OPENED", "EVIDENCE", "VERDICT", "ENDED", "SNAPSHOT_WANTED", "SNAPSHOT", "REJOIN")
 
 
 def envelope(stored: dict) -> dict:

@@ -178,7 +178,9 @@ def test_a_body_is_bounded_before_anything_is_opened(monkeypatch):
     nothing = SimpleNamespace(public=NORTH.public)  # it has no keys that could open anything
     with pytest.raises(MessageError, match="4721 bytes, at most 4720"):
         opened(OWN + DATA, nothing, most=len(whole) - 1)
-    for length in (len(DATA) + 1, len(OWN + DATA), 2**40, 2**64 - 1):
+    with pytest.raises(MessageError, match="does not open"):
+        opened(place().to_bytes(len(DATA) + 1) + (OWN + DATA)[len(place().to_bytes()) :])
+    for length in (len(DATA) + len(b"north: ") + 1, len(OWN + DATA), 2**40, 2**64 - 1):
         head = place().to_bytes(length)
         with pytest.raises(MessageError):
             opened(head + (OWN + DATA)[len(head) :], nothing)
