@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "data",
     "join",
     "keys",
+    "machines",
     "plan",
     "route",
     "run",

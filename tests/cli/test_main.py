@@ -32,6 +32,14 @@ USAGES = {
     "keys enrol": "CONFIG",
     "keys rotate": "CONFIG",
     "keys show": "--folder",
+    "machines": "COMMAND",
+    "machines nvflare": "COMMAND",
+    "machines nvflare approve": "--exchange",
+    "machines nvflare init": "--host",
+    "machines nvflare install": "--socket",
+    "machines nvflare request": "--exchange",
+    "machines nvflare run": "CONFIG",
+    "machines nvflare start": "--folder",
 }
 
 

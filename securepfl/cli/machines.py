@@ -1,0 +1,145 @@
+"""`securepfl machines`: other engines that carry a federation's messages. Their bodies are in runtime/."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.output import say
+from securepfl.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from securepfl.crypto.keys.holdings import Holdings
+
+_FOLDER = click.option("--folder", type=PATH, required=True, help="This party's own folder; secrets lie in keys/.")
+_EXCHANGE = click.option("--exchange", type=PATH, required=True, help="The folder that all parties read and write.")
+_PASSPHRASE = click.option(
+    "--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]"
+)
+
+
+@click.group()
+def machines() -> None:
+    """Run a federation over another engine."""
+
+
+@machines.group()
+def nvflare() -> None:
+    """NVIDIA FLARE carries the messages. Hub: init, approve, start, run. Hospital: request, install, start."""
+
+
+@nvflare.command()
+@_FOLDER
+@_EXCHANGE
+@click.option("--host", required=True, help="The hub's name, as hospitals reach it.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8443, show_default=True, help="The one open port.")
+@click.option("--scheme", type=click.Choice(["grpc", "tcp"]), default="grpc", show_default=True)
+@_PASSPHRASE
+def init(folder: Path, exchange: Path, host: str, port: int, scheme: str, passphrase_file: Path | None) -> None:
+    """Hub: make the root certificate, the server's kit and the account that may submit jobs."""
+    from securepfl.runtime.nvflare import ceremony
+    from securepfl.storage.ceremony_folder import reachable
+
+    with reachable(exchange):
+        _print(ceremony.init(_holdings(folder, passphrase_file), folder, exchange, host, port, scheme))
+
+
+@nvflare.command()
+@_FOLDER
+@_EXCHANGE
+@_PASSPHRASE
+def request(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
+    """Hospital: make a key that stays here, and ask the hub for a certificate."""
+    from securepfl.runtime.nvflare import ceremony
+    from securepfl.storage.ceremony_folder import reachable
+
+    with reachable(exchange):
+        _print(ceremony.request(_holdings(folder, passphrase_file), folder, exchange))
+
+
+@nvflare.command()
+@_FOLDER
+@_EXCHANGE
+@_PASSPHRASE
+def approve(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
+    """Hub: answer the hospitals' requests; run again until it says "complete"."""
+    from securepfl.runtime.nvflare import ceremony
+    from securepfl.storage.ceremony_folder import reachable
+
+    with reachable(exchange):
+        _print(ceremony.approve(_holdings(folder, passphrase_file), folder, exchange))
+
+
+@nvflare.command()
+@_FOLDER
+@_EXCHANGE
+@click.option("--socket", type=PATH, required=True, help="Where this hospital's `securepfl agent` listens.")
+@_PASSPHRASE
+def install(folder: Path, exchange: Path, socket: Path, passphrase_file: Path | None) -> None:
+    """Hospital: install the approved kit, with all that could run other code switched off."""
+    from securepfl.runtime.nvflare import ceremony
+    from securepfl.storage.ceremony_folder import reachable
+
+    with reachable(exchange):
+        _print(ceremony.install(_holdings(folder, passphrase_file), folder, exchange, socket))
+
+
+@nvflare.command()
+@_FOLDER
+def start(folder: Path) -> None:
+    """Run the hub's server or the hospital's site in the foreground, for systemd. It needs no passphrase."""
+    from securepfl.runtime.nvflare.kit import Kit
+    from securepfl.runtime.nvflare.tool import require_nvflare
+
+    require_nvflare()
+    Kit(folder).become()
+
+
+@nvflare.command()
+@click.argument("config", type=EXISTING)
+@_FOLDER
+@click.option("--out", type=PATH, help="The folder of this run; the same again goes on. [default: FOLDER/run]")
+@click.option("--passphrase-file", type=PATH, required=True, help="Its first line is the passphrase.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Seconds that a step of a round waits for hospitals.",
+)
+@click.option(
+    "--poll",
+    type=click.FloatRange(0.1, 5.0),
+    default=0.2,
+    show_default=True,
+    help="Seconds after which an idle site asks again.",
+)
+def run(config: Path, folder: Path, out: Path | None, passphrase_file: Path, deadline: float, poll: float) -> None:
+    """Hub: have the server carry the run, through restarts, until it is over."""
+    from securepfl.protocol.loop import Patience
+    from securepfl.runtime.nvflare.running import supervise
+
+    with stoppable("the job is ended; the same command goes on"):
+        supervise(
+            config,
+            folder,
+            out or folder / "run",
+            passphrase_file,
+            patience=Patience(deadline),
+            poll=poll,
+            console=sys.stderr,
+        )
+
+
+def _holdings(folder: Path, passphrase_file: Path | None) -> "Holdings":
+    from securepfl.cli.asking import ask_passphrase
+    from securepfl.storage.keys import load_holdings
+
+    return load_holdings(folder, ask_passphrase(passphrase_file, folder))
+
+
+def _print(lines: Iterable[str]) -> None:
+    say("\n".join(lines))
