@@ -44,9 +44,7 @@ def supervise(
     places = {name: str(path.resolve()) for name, path in paths.items()}
     kit.configure(deadline=patience.seconds, **places)
     log = open_log(out / "nvflare", keys.identity.name, console)
-    logging.getLogger("nvflare").setLevel(
-        logging.CRITICAL
-    )  # what fails is a line of ours
+    logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # what fails is a line of ours
     engine = FlareEngine(kit.supervisor)
     with lock_folder(out / "nvflare"):
         supervisor = Supervisor(
