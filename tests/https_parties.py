@@ -1,11 +1,15 @@
 """A hub and its hospitals over HTTPS, for tests: the real server in a thread, real TLS, a port that was free."""
 
+import json
 import queue
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+import httpx
+from parties import close_all, federation_of, parties
 
 from securepfl.crypto.keys.certificates import Holder, make_leaf, make_root, new_key, public_key_of
 from securepfl.crypto.keys.keystore import StoreKey
@@ -15,6 +19,7 @@ from securepfl.runtime.https.hospital import join
 from securepfl.runtime.https.limits import Limits
 from securepfl.runtime.https.serving import serve
 from securepfl.runtime.https.tls import client_context
+from securepfl.runtime.https.wire import HEADER, PROTOCOL, Standing, encode
 from securepfl.storage.certificates import CertificateFile, Certificates, Credentials
 
 HOSTS = ("localhost", "127.0.0.1")
@@ -129,5 +134,33 @@ def joined(client, url, credentials):
     return its
 
 
-def context_of(credentials):
-    return client_context(credentials)
+@contextmanager
+def called(url, credentials, **headers):
+    """An HTTP client with these credentials, as a hospital's own program would be."""
+    with httpx.Client(
+        base_url=url, verify=client_context(credentials), headers={HEADER: PROTOCOL, **headers}, timeout=30
+    ) as http:
+        yield http
+
+
+def standing(at=0, told=b"", replies=(), visit=bytes(16)):
+    return encode(Standing(visit, at, told, list(replies)))
+
+
+@contextmanager
+def run_of(folder, *, patience=60.0, limits=None, monitor=None, **tables):
+    """(hub that serves, its coordinator, clients, their credentials by name, the authority)."""
+    coordinator, clients = parties(federation_of(**tables), folder, noise_key=bytes(32))
+    authority = Authority(coordinator.identity)
+    shown = {name: authority.hospital(coordinator.hospitals[name]) for name in clients}
+    try:
+        with served(
+            coordinator, authority.hub(), folder / "hub", patience=patience, limits=limits, monitor=monitor
+        ) as hub:
+            yield hub, coordinator, clients, shown, authority
+    finally:
+        close_all(clients)
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "hub" / "log.jsonl").read_text().splitlines()]

@@ -5,7 +5,7 @@ import json
 import secrets
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +46,7 @@ _POLL: Final = 60.0
 _KEPT_ALIVE: Final = 50.0  # less than the hub keeps a connection that does nothing
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 30.0
+_BLOCK: Final = 2**17
 _MOST_ERROR: Final = 2**12
 _LOST: Final = frozenset({410, 422})
 """Of a piece or reply that the hub has not any more: the exchange begins anew."""
@@ -223,12 +224,14 @@ class Way:
     stop: threading.Event
     visit: bytes = field(default_factory=lambda: secrets.token_bytes(TOKEN_BYTES))
     http: httpx.Client = field(init=False)
+    answered: bool = False
 
     def __post_init__(self) -> None:
         holder = self.credentials.holder
         if holder.role != HOSPITAL or holder.name != self.name:
             path = self.credentials.file.path
             raise ConfigError(f"{path}: certificate of {holder.role} {holder.name}, not of {self.name}")
+        self._check_own()
         self.spool = Spool(self.folder, 4 * self.most_bytes)
         self.http = self._opened()
 
@@ -239,12 +242,13 @@ class Way:
         self.http.close()
 
     def renew(self) -> None:
-        """Use a renewed certificate, where there is one."""
+        """Use a renewed certificate, where there is one. Raises ConfigError where the one at hand has ended."""
         with suppress(SecurePFLError):
             if (renewed := self.credentials.renewed()) is not None:
                 self.credentials = renewed
                 self.http.close()
                 self.http = self._opened()
+        self._check_own()
 
     def exchange(self, at: int, token: bytes, replies: Sequence[bytes]) -> Told:
         """Say where one stands, and be told what to do next."""
@@ -282,8 +286,9 @@ class Way:
         path, view = path_of(self.name, "bodies", digest.hex()), memoryview(data)
         held = _held(self._call("GET", path, params={"sent": 1}), len(data))
         while held < len(data):
-            piece = bytes(view[held : held + PIECE])
-            held = _held(self._call("PUT", path, params={"from": held, "size": len(data)}, content=piece), len(data))
+            piece = view[held : held + PIECE]
+            parts = {"content": _blocks(piece), "headers": {"content-length": str(len(piece))}}
+            held = _held(self._call("PUT", path, params={"from": held, "size": len(data)}, **parts), len(data))
 
     def _call(self, method: str, path: str, **parts: Any) -> bytes:
         if self.stop.is_set():
@@ -298,6 +303,7 @@ class Way:
                         raise MessageError(f"an answer of more than {most} bytes")
         except httpx.HTTPError as error:
             raise self._told_of(error) from None
+        self.answered = True
         return self._checked(response, bytes(body))
 
     def _checked(self, response: httpx.Response, body: bytes) -> bytes:
@@ -315,30 +321,28 @@ class Way:
     def _told_of(self, error: httpx.HTTPError) -> Exception:
         """What went wrong on the way: ConfigError for what this hospital can mend, else _Later."""
         cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLError):
-                return self._tls_error(cause)
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
             cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            return self._not_the_hub(cause.verify_code, cause.verify_message)
         if isinstance(error, httpx.ProxyError):
             return _Later(f"{self.url}: the proxy lets nobody through ({first_line(error)}); see HTTPS_PROXY, NO_PROXY")
+        if not self.answered and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+            # With TLS 1.3 a server looks at the client's certificate when the client's handshake is over already.
+            return _Later(
+                f"{self.url}: ends each connection at once; it stops, or a clock is wrong, or it doesn't take this "
+                "hospital's certificate (then its log says so: run `securepfl keys certificate --renew` here)"
+            )
         return _Later(f"{self.url}: cannot be reached ({first_line(error)}); waits until it can")
 
-    def _tls_error(self, error: ssl.SSLError) -> Exception:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return self._not_the_hub(error.verify_code, error.verify_message)
+    def _check_own(self) -> None:
+        """Raise ConfigError for a certificate of this hospital's that is not valid now."""
         now, certificate = datetime.now(UTC), self.credentials.certificate
-        reason = str(error.reason or "cut off").lower().replace("_", " ")
         if not begins(certificate) <= now < ends(certificate):
-            return ConfigError(
+            raise ConfigError(
                 f"{self.credentials.file.path}: not valid now (until {ends(certificate):%Y-%m-%d}, the clock here says "
                 f"{now:%Y-%m-%d}); run `securepfl keys certificate`, or set the clock"
             )
-        if "alert" in reason:
-            return ConfigError(
-                f"{self.url}: does not take this hospital's certificate ({reason}); run `securepfl keys certificate "
-                "--renew`, or set a clock that is wrong"
-            )
-        return _Later(f"{self.url}: TLS failed ({reason})")
 
     def _not_the_hub(self, code: int, what: str) -> Exception:
         """What is wrong with the certificate that was shown, by OpenSSL's X509_V_ERR code."""
@@ -367,6 +371,12 @@ class Way:
             headers={HEADER: PROTOCOL, "accept-encoding": "identity", "user-agent": "securepfl"},
             follow_redirects=False,
         )
+
+
+def _blocks(piece: memoryview) -> Iterator[bytes]:
+    """A piece in blocks: what is copied on the way is one of them."""
+    for start in range(0, len(piece), _BLOCK):
+        yield bytes(piece[start : start + _BLOCK])
 
 
 def _held(body: bytes, size: int) -> int:

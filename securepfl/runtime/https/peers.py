@@ -192,7 +192,9 @@ class GuestServer(uvicorn.Server):
                 self.guests.refused(host, "too many connections without a certificate at once; turned away")
                 connection.close()
                 continue
+            self.guests.shaking[host] += 1
             self._start(self._let_in(connection, host))
+            await asyncio.sleep(0)  # those inside go on, however many come
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -201,7 +203,6 @@ class GuestServer(uvicorn.Server):
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
         guests = self.guests
-        guests.shaking[host] += 1
         try:
             with suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
