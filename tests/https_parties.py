@@ -3,6 +3,7 @@
 import json
 import queue
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -117,6 +118,14 @@ class Joined:
         self.thread.join(seconds)
         assert not self.thread.is_alive(), f"{self.name} still takes part: {self.said}"
         return self
+
+
+def until(condition, seconds=60):
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
 
 
 def joined(client, url, credentials):

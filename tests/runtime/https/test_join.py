@@ -4,11 +4,10 @@ import contextlib
 import hashlib
 import socket
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from https_parties import Authority, joined, log_of, run_of, served
+from https_parties import Authority, joined, log_of, run_of, served, until
 from parties import close_all, federation_of, parties
 
 from securepfl.coordinator.coordinator import Coordinator
@@ -61,7 +60,7 @@ def test_a_certificate_of_ones_own_that_ended_is_told_with_its_remedy(run):
 def test_a_certificate_that_the_hub_does_not_take_is_told_on_both_sides(run):
     other = Authority(run.coordinator.identity)
     part = joined(run.clients["alder"], run.url, other.credentials(run.shown["alder"].holder, root=run.authority.root))
-    time.sleep(2)
+    until(lambda: part.said)
     part.stop.set()
     assert part.wait().over is False and len(part.said) == 1
     assert "doesn't take this hospital's certificate" in part.said[0] and "--renew" in part.said[0]
@@ -90,7 +89,7 @@ def test_a_hub_whose_certificate_ended_is_waited_for(tmp_path):
     ended = authority.hub(now=datetime.now(UTC) - timedelta(days=400))
     with served(coordinator, ended, tmp_path / "hub") as its:
         part = joined(clients["alder"], its.url, authority.hospital(coordinator.hospitals["alder"]))
-        time.sleep(2)
+        until(lambda: part.said)
         part.stop.set()
         part.wait()
     assert part.over is False and part.error is None
@@ -110,7 +109,7 @@ def test_a_hub_that_is_not_there_yet_is_waited_for_and_said_once(tmp_path):
         port = free.getsockname()[1]
     url = f"https://127.0.0.1:{port}"
     parts = [joined(clients[name], url, authority.hospital(coordinator.hospitals[name])) for name in clients]
-    time.sleep(2)
+    until(lambda: all(part.said for part in parts))
     with served(coordinator, authority.hub(), tmp_path / "hub", port=port):
         assert [(part.wait(120).over, part.error) for part in parts] == [(True, None)] * 4
     for part in parts:
@@ -127,7 +126,7 @@ def test_a_hub_that_stops_and_comes_back_is_gone_on_with(tmp_path):
     names = sorted(clients)
     with served(coordinator, authority.hub(), tmp_path / "hub") as its:
         first = [joined(clients[n], its.url, authority.hospital(coordinator.hospitals[n])) for n in names[:2]]
-        time.sleep(1)
+        until(lambda: sum(line["event"] == "here" for line in log_of(tmp_path)) == 2)
     assert its.over is False and its.error is None
     again = _with_folder(coordinator, commitment, folder)
     with served(again, authority.hub(), tmp_path / "hub", port=its.port):
@@ -221,11 +220,12 @@ def test_no_proxy_is_honoured(tmp_path, proxy, monkeypatch):
     assert not through.asked
 
 
-def test_a_proxy_that_is_not_there_is_told_and_waited_for(run, proxy):
-    through = proxy()
-    through.close()
+def test_a_proxy_that_is_not_there_is_told_and_waited_for(run, proxy, monkeypatch):
+    proxy()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free.getsockname()[1]}")
     part = joined(run.clients["alder"], run.url, run.shown["alder"])
-    time.sleep(1)
+    until(lambda: part.said)
     part.stop.set()
     part.wait()
     assert part.over is False and len(part.said) == 1 and "waits for the hub" in part.said[0]
@@ -288,9 +288,9 @@ def test_certificates_renewed_at_the_hub_are_shown_without_a_restart(tmp_path, m
     answers = iter([new])
     monkeypatch.setattr(type(old), "renewed", lambda its: next(answers, None))
     with served(coordinator, old, tmp_path / "hub", limits=Limits(poll=0.5)) as its:
-        time.sleep(1)
+        until(lambda: any("renewed" in line["event"] for line in log_of(tmp_path)))
         part = joined(clients["alder"], its.url, authority.hospital(coordinator.hospitals["alder"]))
-        time.sleep(1)
+        until(lambda: any(line["event"] == "here" for line in log_of(tmp_path)))
         part.stop.set()
         assert part.wait().error is None and part.said == []
     close_all(clients)
