@@ -29,7 +29,7 @@ experts = true
 masking = "{masking}"
 [data]
 label = "ill"
-[data.ranges]
+{declared}[data.ranges]
 age = {{ centre = 50.0, spread = 20.0 }}
 dose = {{ centre = 1.0, spread = 0.5 }}
 [sites]
@@ -74,11 +74,14 @@ def write_table(path: Path, name: str, rows: int = 60) -> None:
     path.write_text("\n".join(["age,dose,ill", *lines]) + "\n")
 
 
-def enrol_all(root: Path, *, rounds: int = 2, masking: str = "none", names: tuple[str, ...] = NAMES) -> World:
+def enrol_all(
+    root: Path, *, rounds: int = 2, masking: str = "none", names: tuple[str, ...] = NAMES, declared: str = ""
+) -> World:
     """Files of a whole federation, keys as a ceremony leaves them; its hub is called hub."""
     world = World(root, names)
+    root.mkdir(exist_ok=True)
     sites = "".join(f"{name} = {{ units = 40 }}\n" for name in names)
-    world.config.write_text(SETTINGS.format(rounds=rounds, masking=masking) + sites)
+    world.config.write_text(SETTINGS.format(rounds=rounds, masking=masking, declared=declared) + sites)
     world.secret.write_bytes(PASSPHRASE + b"\n")
     world.secret.chmod(0o600)
     identities = {name: Identity.generate(name) for name in (*names, "hub")}

@@ -50,6 +50,7 @@ class HubRecord:
     _since: tuple[float, str] = (0.0, "")
     _closed: int = 0
     _named: int = 0
+    _fresh: bool = False
 
     def __post_init__(self) -> None:
         self.upload |= dict.fromkeys(self.hub.roster, 0)
@@ -94,7 +95,8 @@ class HubRecord:
 
     def changed(self, now: float) -> bool:
         """Log what is new since the last time; whether an operator should see it at once."""
-        news = bool(self.loop.refused or len(self.hub.named) > self._named)
+        news = self._fresh or bool(self.loop.refused or len(self.hub.named) > self._named)
+        self._fresh = False
         self._refusals()
         for (number, name), what in list(self.hub.named.items())[self._named :]:
             self.log.warning("named", round=number, hospital=name, error=what)
@@ -133,6 +135,7 @@ class HubRecord:
         self.loop.late.clear()
 
     def _wrong(self, line: str, mend: str) -> None:
+        self._fresh = True
         self.error = Trouble(time=now_text(), line=one_line(line), mend=mend)
 
     def status(self, state: str, now: float) -> HubStanding:

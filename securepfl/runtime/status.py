@@ -68,10 +68,10 @@ def read_status(folder: Path) -> AnyStanding:
     path = folder / STATUS
     runs = held(folder)  # first: a process that ends meanwhile has then written how
     try:
-        standing = msgspec.json.decode(read_bounded(path, MOST_BYTES), type=AnyStanding)
+        standing: AnyStanding = msgspec.json.decode(read_bounded(path, MOST_BYTES), type=AnyStanding)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise StorageError(f"{path}: not a file that securepfl wrote whole; its process writes it anew") from None
-    killed = standing.state == "running" and not runs
+    killed = standing.state == "running" and not runs and not held(folder)  # nor began meanwhile
     return msgspec.structs.replace(standing, state="killed") if killed else standing
 
 

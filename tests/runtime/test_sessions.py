@@ -1,13 +1,18 @@
 """A hub and its hospitals opened from files, with no engine between them: what both sides' operators see."""
 
 import json
+import os
+import subprocess
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from enrolled import PASSPHRASE, enrol_all
 
-from securepfl.errors import MessageError, StorageError
+from securepfl.errors import MessageError, SecurePFLError, StorageError
 from securepfl.protocol.loop import Patience
 from securepfl.runtime.hub import HubSession
 from securepfl.runtime.visits import HospitalSession
@@ -201,5 +206,138 @@ def test_a_hub_serves_on_for_those_who_were_away(tmp_path):
     visit(hub, hospitals[2])
     assert hospitals[2].at == 1 and hub.finished
     hub.stop()
+    for hospital in hospitals:
+        hospital.stop()
+
+
+@dataclass
+class Disk:
+    """A small disk of its own."""
+
+    path: Path
+
+    def fill(self):
+        """Leave no byte free."""
+        with (self.path / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def empty(self):
+        """Make room again."""
+        (self.path / "filler").unlink()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
+    if os.getuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("needs a small disk, which only root can mount")
+    yield Disk(path)
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def test_a_full_disk_at_the_hub_is_one_line_and_nothing_is_lost(tmp_path, disk):
+    world = enrol_all(tmp_path / "world")
+    world.out("hub").symlink_to(disk.path)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    hub = hub_of(world)
+    for hospital in hospitals:
+        hub.visit(hospital.name, 0)
+    visit(hub, hospitals[0])
+    told = hub.visit("birch", 0)
+    done = hospitals[1].exchange([message for _, message in told])
+    disk.fill()
+    with pytest.raises(StorageError, match="takes nothing more"):
+        hub.took("birch", done.at, done.replies, told=told)
+    assert hub.over and not hub.finished and isinstance(hub.failure, StorageError)
+    assert "No space left on device" in str(hub.failure) and len(str(hub.failure).splitlines()) == 1
+    with pytest.raises(StorageError, match="takes nothing more"):
+        hub.visit("cedar", 0)
+    assert hub.wait("cedar", 5.0)  # nobody waits for a hub that has failed
+    disk.empty()
+    hub.tick()
+    hub.stop()
+    status = status_of(world.out("hub"))
+    assert status["state"] == "failed" and "start the same command again" in status["error"]["mend"]
+    with hub_of(world) as again:
+        assert "alder" in again.hub.contributed
+        run(again, hospitals)
+        assert again.hub.closed == 2
+    for hospital in hospitals:
+        hospital.stop()
+
+
+def test_a_full_disk_at_a_hospital_is_its_own_alone(tmp_path, disk):
+    world = enrol_all(tmp_path / "world", rounds=1)
+    world.out("alder").symlink_to(disk.path)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    with hub_of(world) as hub:
+        for hospital in hospitals:
+            hub.visit(hospital.name, 0)
+        told = hub.visit("alder", 0)
+        disk.fill()
+        done = hospitals[0].exchange([message for _, message in told])
+        assert isinstance(done.failed, SecurePFLError) and "No space left" in str(done.failed) and not done.replies
+        hub.took("alder", done.at, done.replies, told=told)
+        assert hub.record.status("running", 0.0).failed == ["alder"]
+        hospitals[0].stop()
+        disk.empty()
+        hub.gone("alder")  # its operator made room and starts it again
+        hospitals[0] = hospital_of(world, "alder")
+        run(hub, hospitals)
+        assert hub.hub.closed == 1 and {hospital.at for hospital in hospitals} == {1}
+    for hospital in hospitals:
+        hospital.stop()
+
+
+def test_threads_of_all_hospitals_at_once_end_in_one_state(tmp_path):
+    world = enrol_all(tmp_path, masking="pairwise")
+    hospitals = [hospital_of(world, name) for name in world.names]
+    failures = []
+    with hub_of(world) as hub:
+
+        def travel(hospital):
+            try:
+                hub.visit(hospital.name, hospital.at)
+                while not hub.over:
+                    hub.wait(hospital.name, 1.0)
+                    visit(hub, hospital)
+            except Exception as error:  # noqa: BLE001
+                failures.append(error)
+
+        threads = [threading.Thread(target=travel, args=[hospital]) for hospital in hospitals]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert hub.finished and not failures
+    states = [hospital.client.state for hospital in hospitals]
+    assert all(np.array_equal(state.shared, states[0].shared) and state.round == 2 for state in states)
+    for hospital in hospitals:
+        hospital.stop()
+
+
+def test_a_defect_that_one_hospitals_message_meets_ends_nobody_elses_round(tmp_path, monkeypatch):
+    world = enrol_all(tmp_path, rounds=1)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    with hub_of(world) as hub:
+        for hospital in hospitals:
+            hub.visit(hospital.name, 0)
+        took = hub.loop.took
+
+        def broken(name, *arguments, **options):
+            if name == "alder":
+                raise ZeroDivisionError
+            took(name, *arguments, **options)
+
+        monkeypatch.setattr(hub.loop, "took", broken)
+        visit(hub, hospitals[0])
+        monkeypatch.undo()
+        (line,) = [line for line in lines_of(world.out("hub")) if line["level"] == "error"]
+        assert line["hospital"] == "alder" and "ZeroDivisionError" in line["error"] and "broken" in line["traceback"]
+        run(hub, hospitals)
+        assert hub.hub.closed == 1 and hub.failure is None
     for hospital in hospitals:
         hospital.stop()
