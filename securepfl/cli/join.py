@@ -7,7 +7,7 @@ import click
 
 from securepfl.cli.options import EXISTING, PATH, device
 from securepfl.cli.output import say
-from securepfl.cli.stopping import stoppable
+from securepfl.cli.stopping import serving
 
 
 @click.command()
@@ -54,11 +54,12 @@ def join(
     passphrase = ask_passphrase(passphrase_file, folder)
     credentials = load_credentials(folder, passphrase)
     with (
-        stoppable(f"{out} holds all that was done; the same command goes on"),
+        serving(f"{out} holds all that was done; the same command goes on") as stop,
         HospitalSession.open(
             config, data, folder, passphrase, out, ledgers=ledgers, device=device, seed=seed, console=sys.stderr
         ) as session,
     ):
+        session.check = stop.check
         most_bytes = most_bytes_of(session.client)
         travel(session, hub, credentials, out / "spool", most_bytes=most_bytes)
         session.finish()
