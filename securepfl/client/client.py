@@ -57,7 +57,10 @@ from securepfl.protocol.messages import (
     Opening,
     Part,
     Receipt,
+    Rejoin,
     Reveal,
+    SnapshotSent,
+    SnapshotWanted,
     Survivors,
     Unmask,
 )
@@ -172,11 +175,15 @@ class Client(Readings):
             Kind.OPENING: self.open_masks,
             Kind.EVIDENCE: self.judge,
             Kind.ENDED: self._take_end,
+            Kind.SNAPSHOT_WANTED: self.send_snapshot,
         }
         if header.kind in asked:
             return asked[header.kind](message)
-        with suppress(AggregateError):
-            self.apply(message)
+        if header.kind == Kind.REJOIN:
+            self.rejoin(message)
+        else:
+            with suppress(AggregateError):
+                self.apply(message)
         return self.receipt()
 
     @one_at_a_time
@@ -363,6 +370,41 @@ class Client(Readings):
         state = self.state
         state.round, state.shared, state.aggregate = opened.round, opened.shared, opened.aggregate
         self._commit(state)
+
+    @one_at_a_time
+    def rejoin(self, message: bytes) -> None:
+        """Go on from the shared state after a later round, where the answers until then are gone or cannot be taken.
+
+        What is this hospital's own stays: personal parameters, trajectory, neighbours, ledger. What it had left behind
+        for later rounds, and what it sent in a round that it has no answer to, goes. Rounds only go up, so no round
+        gets a second noise; what the ledger reserved stays counted. A state that it is past is not read. Raises
+        MessageError for bytes that are no such message, where not most others stated this state, or as few as form no
+        sum with this hospital, where the ledger knows this run from another folder, and where the run has ended here;
+        StorageError.
+        """
+        header = Header.from_bytes(message)
+        if header.kind == Kind.REJOIN and header.round <= self.round:
+            return
+        number = min(header.round, self.federation.rounds)
+        round_, body = Round.open(self.session, message, Rejoin, self._state, number=number)
+        if self._state.ended:
+            raise MessageError(f"{self.name}: {self._state.ended}")
+        size = self._state.shared.size
+        opened = Snapshot.attested(body.snapshot, round_.session, number, size, body.statements)
+        self._join(round_.session)
+        state = self.state
+        state.round, state.shared, state.aggregate, state.pending = number, opened.shared, opened.aggregate, None
+        state.residual = np.zeros_like(state.residual)
+        self._commit(state)
+
+    @one_at_a_time
+    def send_snapshot(self, wanted: bytes) -> bytes:
+        """The shared state, encrypted for hospitals, to the coordinator, who hands it to one that is behind.
+
+        Raises MessageError for bytes that don't ask for the state of the last round that this hospital applied.
+        """
+        round_, _ = Round.open(self.session, wanted, SnapshotWanted, self._state, number=self.round)
+        return round_.reply(SnapshotSent(snapshot=self.snapshot()))
 
     @property
     def gradient_mode(self) -> GradientMode:

@@ -15,7 +15,7 @@ from securepfl.errors import MessageError
 from securepfl.learning.sparse.support import choose_support
 from securepfl.protocol.bounds import Allowance, SumBound
 from securepfl.protocol.channels import Layouts, mask_context, round_context, run_digest
-from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, decode, encode_pieces
+from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, Rejoin, decode, encode_pieces
 from securepfl.randomness import RandomStream, derive_key
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import EXPLORATION
@@ -27,7 +27,7 @@ class Session:
 
     `base` (32 bytes) is what messages are bound to, `run` the identifier of the run that it has joined, empty before
     the first message. `noise_key` fixes the noise of a seeded simulation; None is a real hospital's, or an unseeded
-    one's. `most_bytes` bounds a message's body.
+    one's. `most_bytes` bounds a message's body, `most_snapshot_bytes` that of one that holds the shared state.
     """
 
     federation: Federation
@@ -35,6 +35,7 @@ class Session:
     noise_key: bytes | None = field(repr=False)
     base: bytes
     most_bytes: int
+    most_snapshot_bytes: int
     run: bytes = b""
 
     @classmethod
@@ -43,7 +44,9 @@ class Session:
         parameter set.
         """
         base = federation.session_digest(keyring.federation_key.commitment)
-        return cls(federation, keyring, noise_key, base, federation.once(Layouts.of).most_bytes(federation))
+        layouts = federation.once(Layouts.of)
+        most = layouts.most_bytes(federation), layouts.most_snapshot_bytes(federation)
+        return cls(federation, keyring, noise_key, base, *most)
 
     def joining(self, run: bytes) -> Self:
         """In the run of that identifier."""
@@ -110,12 +113,14 @@ class Round:
         form: type[AnyBody],
         state: ClientState,
         attempts: Collection[int] = (0,),
+        *,
+        number: int | None = None,
     ) -> tuple[Self, AnyBody]:
         """The round of a message to a hospital in `state`, and the message's body.
 
         A hospital that has joined no run is shown the message's. Raises MessageError for bytes that are not of this
-        form, from the coordinator, to this hospital, of its run, of the round after the last one applied and of one of
-        `attempts` to answer it, or have a salt of another length.
+        form, from the coordinator, to this hospital, of its run, of the round after the last one applied (or `number`)
+        and of one of `attempts` to answer it, or have a salt of another length.
         """
         header, data = open_message(
             message,
@@ -124,8 +129,8 @@ class Round:
             kinds=(form.kind,),
             federation_digest=session.base,
             run=session.run or None,
-            round=state.round + 1,
-            max_bytes=session.most_bytes,
+            round=state.round + 1 if number is None else number,
+            max_bytes=session.most_snapshot_bytes if form is Rejoin else session.most_bytes,
         )
         if header.attempt not in attempts:
             raise MessageError(

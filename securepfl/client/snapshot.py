@@ -7,7 +7,7 @@ sent with their contributions agrees with it. After a key rotation an enrolled h
 import hmac
 import secrets
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Self
@@ -21,6 +21,8 @@ from securepfl.client.round import Session
 from securepfl.client.state import ClientState
 from securepfl.crypto.messages.envelope import RUN_BYTES
 from securepfl.errors import MessageError
+from securepfl.protocol.messages import Statement
+from securepfl.protocol.statements import check_statement
 from securepfl.randomness import derive_key
 
 _MAGIC: Final = b"SPSN"
@@ -96,6 +98,32 @@ class Snapshot:
         key = session.key.snapshot_key
         opened = cls.open(data, key, session.digest, size)
         opened.check_agreement(digests, session.federation.minimum - 1, key, session.digest)
+        return opened
+
+    @classmethod
+    def attested(
+        cls, data: bytes, session: Session, number: int, size: int, statements: Mapping[str, Statement]
+    ) -> Self:
+        """What a hospital that is behind opens, if it is the state after round `number` on the signed word of others:
+        of as many as form a sum with it, and of most of those whose `statements` are shown. Raises MessageError
+        otherwise.
+        """
+        name, people, key = session.name, session.keyring.hospitals, session.key.snapshot_key
+        others = {other: its for other, its in statements.items() if other != name}
+        for other, its in others.items():
+            if other not in session.federation.roster or other not in people or its.round != number:
+                raise MessageError(
+                    f"{name}: a statement of {other!r} that says nothing of round {number}; nothing taken"
+                )
+            check_statement(people[other], session.digest, its)
+        opened = cls.open(data, key, session.digest, size)
+        own = opened.digest(key, session.digest).encode()
+        agreeing = sum(hmac.compare_digest(own, its.state.encode()) for its in others.values())
+        if opened.round != number or agreeing < session.federation.minimum - 1 or 2 * agreeing <= len(others):
+            raise MessageError(
+                f"{name}: the snapshot of round {number} is what {agreeing} of {len(others)} others stated, not most "
+                "or too few; nothing was taken; ask another hospital for its snapshot"
+            )
         return opened
 
     def check_agreement(self, digests: Collection[str], least: int, key: bytes, session: bytes) -> None:

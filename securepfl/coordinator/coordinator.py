@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from securepfl.coordinator.answering import Answering
+from securepfl.coordinator.catching_up import Snapshots
 from securepfl.coordinator.disputing import AWAY, Case, Dispute
 from securepfl.coordinator.folder_store import FolderStore
 from securepfl.coordinator.naming import line
@@ -36,7 +37,7 @@ from securepfl.coordinator.store import (
 )
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
-from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message
+from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
 from securepfl.errors import ConfigError, LateError, MessageError, StorageError
 from securepfl.protocol.channels import Layouts
 from securepfl.protocol.messages import (
@@ -49,10 +50,13 @@ from securepfl.protocol.messages import (
     Opened,
     Receipt,
     Reveal,
+    SnapshotSent,
+    SnapshotWanted,
     Statement,
     Survivors,
     Verdict,
     decode,
+    encode,
 )
 from securepfl.protocol.rounds import Messages
 from securepfl.protocol.statements import check_statement
@@ -113,6 +117,8 @@ class Coordinator(Progress):
         self.cases: dict[tuple[int, str], Case] = {}
         self._resettle = False
         self._kept_keys: set[str] = set()
+        self._rejoined: tuple[tuple[str, int, int], bytes] | None = None
+        self._asking: tuple[str, int, bytes] | None = None
         self._where, self._ahead = folder or "the coordinator's memory", False
         self.identity, self.hospitals = identity, dict(hospitals)
         base, layouts = federation.session_digest(key_commitment), federation.once(Layouts.of)
@@ -122,6 +128,7 @@ class Coordinator(Progress):
             found = secrets.token_bytes(RUN_BYTES) if ground is None else ground.run
             rules = Rules(federation, layouts, base, run or found)
             super().__init__(rules, identity.public.fingerprint, closed)
+            self.snapshots = Snapshots.opened(self.store, base, federation.minimum - 1)
             if ground is None:
                 self.store.begin(self.ground())
             else:
@@ -155,6 +162,7 @@ class Coordinator(Progress):
                 if self.closed >= self.federation.rounds:
                     raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
                 self._keep_evaluation()
+                self.snapshots.attest(self.statements)
                 begun = Begun(salt=secrets.token_bytes(NONCE_BYTES))
                 self.store.begin(self.ground(), begun)
                 self._begin(begun)
@@ -172,11 +180,13 @@ class Coordinator(Progress):
         LateError for what came after its step had ended, MessageError for anything else that is not a whole, authentic
         message of this round.
         """
-        current = self.open_round or self.answered
+        current, header = self.open_round or self.answered, Header.from_bytes(message)
+        if header.kind == Kind.SNAPSHOT:
+            return self._take_snapshot(message, header)
         if current is None:
             raise MessageError("no round is open: the message came before an invitation or after the close")
         started = time.perf_counter()
-        check_in_time(current, Header.from_bytes(message))
+        check_in_time(current, header)
         sender, header, data = self._opened(current, message, current.expected)
         try:
             with self._kept_whole():
@@ -332,6 +342,16 @@ class Coordinator(Progress):
         return self.federation.least_in_sum
 
     @property
+    def over(self) -> bool:
+        """Whether no further round can be opened: all are closed, or the run has ended."""
+        return self.open_round is None and (bool(self.ended) or self.closed >= self.federation.rounds)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody is to be asked anything more about the last answers."""
+        return self.dispute is None or not (self.dispute.refused or (self._resettle and self._left(self.dispute)))
+
+    @property
     def number(self) -> int:
         """The round whose messages are taken now; 0 before the first."""
         current = self.open_round or self.answered
@@ -354,14 +374,72 @@ class Coordinator(Progress):
         """The last round that a hospital stated to have applied; 0 before any."""
         return self.statements[name].round if name in self.statements else 0
 
+    def can_catch_up(self, name: str, at: int, *, anew: bool) -> bool:
+        """Whether `catch_up` has something."""
+        return self._from(name, at, anew=anew) is not None
+
     def catch_up(self, name: str, at: int, *, anew: bool) -> list[tuple[Kind, bytes]]:
-        """What brings a hospital that has applied `at` rounds to the last one that is over: its answers. Empty where
-        they are gone, or don't fit it (`anew`).
+        """What brings a hospital that has applied `at` rounds to the last one that is over: its answers. Where those
+        are gone, or don't fit it (`anew`), the shared state with the answers since. Empty where that is not there.
         """
-        answers = [self.answers(number) for number in range(at + 1, self.closed + 1)]
-        if anew or not all(name in kept for kept in answers):
+        begin = self._from(name, at, anew=anew)
+        if begin is None:
             return []
-        return [(Kind.ANSWER, kept[name]) for kept in answers]
+        work = [] if begin == at else [(Kind.REJOIN, self._rejoining(name, begin))]
+        return work + [(Kind.ANSWER, self.answers(number)[name]) for number in range(begin + 1, self.closed + 1)]
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether there is no snapshot of the last round that is over."""
+        return self.snapshots.wanted(self.closed)
+
+    def ask_snapshot(self, name: str) -> list[tuple[Kind, bytes]]:
+        """What asks a hospital that holds the last state for a snapshot of it; nothing where none is wanted of it."""
+        if not self.snapshots.may_ask(name, self.closed):
+            return []
+        if self._asking is None or self._asking[:2] != (name, self.closed):
+            self._asking = name, self.closed, self._seal(name, SnapshotWanted(), number=self.closed)
+        self.snapshots.asked[name] = self.closed
+        return [(Kind.SNAPSHOT_WANTED, self._asking[2])]
+
+    def doubt_snapshot(self) -> str:
+        """A hospital could not take the snapshot: another one's is wanted. Who had given it; empty for none."""
+        self._rejoined = None
+        return self.snapshots.doubt()
+
+    def _from(self, name: str, at: int, *, anew: bool) -> int | None:
+        """After which round the answers begin that bring a hospital up to date: `at`, or that of the snapshot."""
+        if not self.same_keys:
+            return None
+        if not anew and self._answered_since(name, at):
+            return at
+        number = self.snapshots.round_for(name, at, self.statements)
+        return number if number and self._answered_since(name, number) else None
+
+    def _answered_since(self, name: str, number: int) -> bool:
+        return all(name in self.store.answered(later) for later in range(number + 1, self.closed + 1))
+
+    def _rejoining(self, name: str, number: int) -> bytes:
+        """The sealed snapshot for a hospital: the same while it is asked for again."""
+        body_of = self.snapshots.stated(self.statements)
+        key = (name, number, len(body_of))
+        if self._rejoined is None or self._rejoined[0] != key:
+            self._rejoined = key, self._seal(name, self.snapshots.rejoin(name, self.statements), number=number)
+        return self._rejoined[1]
+
+    def _take_snapshot(self, message: bytes, header: Header) -> str:
+        """A snapshot that a hospital was asked for. Raises MessageError."""
+        sender, _, data = self._opened_at(header.round, message, (Kind.SNAPSHOT,), self.rules.most_snapshot_bytes)
+        try:
+            with self._kept_whole():
+                self.snapshots.take(sender, header.round, decode(data, SnapshotSent).snapshot, self.closed)
+                self.snapshots.attest(self.statements)
+        except LateError:
+            raise
+        except MessageError as reason:
+            self.refuse(sender, reason)
+            raise
+        return sender
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -385,6 +463,11 @@ class Coordinator(Progress):
 
     def _opened(self, current: OpenRound, message: bytes, kinds: tuple[Kind, ...]) -> tuple[str, Header, bytes]:
         """A message's sender, header and body."""
+        return self._opened_at(current.number, message, kinds, self.rules.most_bytes)
+
+    def _opened_at(
+        self, number: int, message: bytes, kinds: tuple[Kind, ...], most_bytes: int
+    ) -> tuple[str, Header, bytes]:
         header, data = open_message(
             message,
             self.identity,
@@ -392,8 +475,8 @@ class Coordinator(Progress):
             kinds=kinds,
             federation_digest=self.rules.base,
             run=self.rules.run,
-            round=current.number,
-            max_bytes=self.rules.most_bytes,
+            round=number,
+            max_bytes=most_bytes,
         )
         return self._by_key[header.sender], header, data
 
@@ -606,3 +689,16 @@ class Coordinator(Progress):
             )
 
         return Sealing(self.identity, self.hospitals, header, share)
+
+    def _seal(self, receiver: str, body: Body, number: int) -> bytes:
+        """Of round `number`, which is over and has no attempts."""
+        header = Header(
+            kind=body.kind,
+            federation_digest=self.rules.base,
+            run=self.rules.run,
+            round=number,
+            attempt=0,
+            sender=self.identity.public.fingerprint,
+            receiver=self.hospitals[receiver].fingerprint,
+        )
+        return seal_message(header, encode(body), self.identity, self.hospitals[receiver])

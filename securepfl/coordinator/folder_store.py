@@ -6,6 +6,7 @@
     content-NUMBER-DIGEST        what answers to a round have in common, sealed once
     evidence-NUMBER-DIGEST       a message that contradicted the one taken before
     evaluation-00000-DIGEST      a hospital's evaluation keys
+    snapshot-, attested-         the last snapshot of the shared state, sealed for hospitals; what they stated about it
 
 Messages lie there sealed, as they came or as they go: who reads the folder opens none. No key is stored.
 """

@@ -67,6 +67,11 @@ class Rules:
         """A bound on a message's body."""
         return self.layouts.most_bytes(self.federation)
 
+    @cached_property
+    def most_snapshot_bytes(self) -> int:
+        """A bound on the body of a message that holds the shared state."""
+        return self.layouts.most_snapshot_bytes(self.federation)
+
     @property
     def masking(self) -> Masking:
         """How updates are masked. Raises ConfigError where they are not."""

@@ -15,6 +15,13 @@ from securepfl.protocol.messages import Statement
 
 SCHEMA: Final = 3
 
+KEPT_ROUNDS: Final = 16
+"""For how many rounds the answers that somebody missed are kept. An answer at the usual density is a tenth of a model
+or less, and the shared state that is given in their place about three models (parameters, and the last sum in double
+precision): so up to here answers are the cheaper way, and they lose nothing of the hospital's own. It bounds the folder
+too: a hospital that never comes back costs sixteen answers, whatever the number of rounds.
+"""
+
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="record"):
     """Base of what is kept. A field of another name or meaning needs another SCHEMA."""
@@ -110,12 +117,12 @@ AnyValue = TypeVar("AnyValue")
 AnyRecord = Ground | Begun | Taken | Stepped | Sent | Answered | Stated | Named | Readmitted | Settling
 
 
-KeptKind = Literal["evidence", "case", "evaluation"]
+KeptKind = Literal["evidence", "case", "evaluation", "snapshot", "attested"]
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What outlives its round: a message as evidence against its sender, the verdicts about it (a Case), or a
-    hospital's evaluation keys, which serve one `base`.
+    """What outlives its round: a message as evidence against its sender, the verdicts about it (a Case), a hospital's
+    evaluation keys, which serve one `base`, or the last snapshot with what was stated about it (catching_up.py).
     """
 
     schema: int = SCHEMA
@@ -136,8 +143,8 @@ class Store(Protocol):
         """Those of the last round, in order."""
 
     def begin(self, ground: Ground, *records: AnyRecord) -> None:
-        """A round begins with these records. Of earlier rounds only answers are kept, and of those only what their
-        receivers have not stated to have applied; none where `ground` has another base.
+        """A round begins with these records. Of the last KEPT_ROUNDS only answers are kept, and of those only what
+        their receivers have not stated to have applied; none where `ground` has another base.
         """
 
     def append(self, *records: AnyRecord) -> None:
@@ -178,6 +185,7 @@ class MemoryStore:
         self._answers: dict[int, dict[str, Sent]] = {}
         self._unsent: dict[str, Sent] = {}
         self._contents = Contents()
+        self._kept: dict[str, Kept] = {}
         self.ground: Ground | None = None
 
     def records(self) -> Iterator[AnyRecord]:
@@ -222,17 +230,21 @@ class MemoryStore:
         return sent.message + self._contents[sent.content]
 
     def keep(self, kept: Kept) -> None:
-        """The coordinator holds it already."""
+        """The coordinator holds it already, but for a snapshot."""
+        if kept.kind in ("snapshot", "attested"):
+            self._kept[kept.kind] = kept
 
     def kept(self, kind: str) -> list[Kept]:
-        """None: there is nothing from before."""
-        return []
+        """The last snapshot: else there is nothing from before."""
+        return [kept for kept in self._kept.values() if kept.kind == kind]
 
     def close(self) -> None:
         """Nothing is held."""
 
 
 def missed(names: Mapping[str, AnyValue], number: int, ground: Ground) -> dict[str, AnyValue]:
-    """Of a round's answers by receiver, those that it has not stated to have applied."""
+    """Of a round's answers by receiver, those that it has not stated to have applied; none of a round long ago."""
+    if number <= ground.closed - KEPT_ROUNDS:
+        return {}
     applied = {name: statement.round for name, statement in ground.statements.items()}
     return {name: value for name, value in names.items() if applied.get(name, 0) < number}

@@ -35,6 +35,9 @@ _NAMES_BYTES = 2560
 _STATEMENT_BYTES = 512
 """Allowed for each hospital's statement, and for a line about it."""
 
+_SNAPSHOT_VALUE_BYTES = 12
+"""A shared parameter and the last sum's value of it, in single and double precision."""
+
 
 def run_digest(base: bytes, run: bytes) -> bytes:
     """What a run's tags, masks, pads and ledger lines are bound to: settings and key (`base`, 32 bytes, from
@@ -105,6 +108,12 @@ class Layouts:
         row = _comparison_bytes(federation) if federation.similarity.every > 0 else 0
         masks = 0 if self.masking is None else clients * (self.masking.most_bytes + SIGNATURE_BYTES)
         return sums + row + masks + (_NAMES_BYTES + _STATEMENT_BYTES) * (clients + 1)
+
+    def most_snapshot_bytes(self, federation: Federation) -> int:
+        """A bound on the body of a message that holds the shared state, with what hospitals stated about it."""
+        shared = 0 if federation.shape is None else federation.shape.shared
+        people = (_NAMES_BYTES + _STATEMENT_BYTES) * (len(federation.roster) + 1)
+        return shared * _SNAPSHOT_VALUE_BYTES + people
 
 
 def comparison_shape(federation: Federation) -> Shape:

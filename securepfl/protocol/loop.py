@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from securepfl.crypto.messages.envelope import Header, Kind
-from securepfl.errors import MessageError
+from securepfl.errors import LateError, MessageError
 from securepfl.protocol.rounds import Hub, Messages, Refusal, Steps, receive, steps
 
 Work = list[tuple[Kind, bytes]]
 """Messages to one hospital, in the order in which it takes them."""
 
 
-_CATCHING_UP: Final = (Kind.ANSWER,)
+_CATCHING_UP: Final = (Kind.ANSWER, Kind.REJOIN)
 _MARK: Final = 512
 """Bytes by which messages are told apart: header and what is random in every sealing."""
-_TRIES: Final = 2
-"""Ways to catch up that a hospital is offered: its answers, and the shared state."""
+_TRIES: Final = 3
+"""Ways to catch up that a hospital is offered in a round: its answers, the shared state, and that from another one."""
 
 
 @dataclass(frozen=True)
 class Patience:
     """How long a step of a round waits for hospitals, in seconds of the coordinator's own clock.
 
-    Raises ValueError for what is no positive number.
+    Raises ValueError for what is no number of 0 or more.
     """
 
     seconds: float = 3600.0
@@ -48,8 +48,8 @@ class LoopHub(Hub, Protocol):
         """All hospitals, by name."""
 
     @property
-    def rounds(self) -> int:
-        """How many rounds the run has."""
+    def invited(self) -> tuple[str, ...]:
+        """Those whom nothing excludes."""
 
     @property
     def number(self) -> int:
@@ -67,16 +67,27 @@ class LoopHub(Hub, Protocol):
     def least(self) -> int:
         """How many contributions a sum needs."""
 
-    @property
-    def ended(self) -> str:
-        """Why the run cannot go on; empty while it can."""
-
     def latest(self, name: str) -> int:
         """The last round that a hospital stated to have applied; 0 before any."""
+
+    def can_catch_up(self, name: str, at: int, *, anew: bool) -> bool:
+        """Whether `catch_up` has something. Costs little."""
 
     def catch_up(self, name: str, at: int, *, anew: bool) -> Work:
         """What brings a hospital that has applied `at` rounds to the last one that is over: its answers; or, where
         those are gone or `anew`, the shared state. Empty where that cannot be had, or not yet.
+        """
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether the shared state of the last round that is over is not there."""
+
+    def ask_snapshot(self, name: str) -> Work:
+        """What asks a hospital that holds that state for it; nothing where it is there, or nothing is asked of it."""
+
+    def doubt_snapshot(self) -> str:
+        """A hospital could not take the shared state: another one is to be asked for it. Who had given it; empty where
+        there is none.
         """
 
 
@@ -86,16 +97,19 @@ class RoundLoop:
 
     `hub` is the coordinator. `at` is the last round that each hospital said to have applied; None where it is not
     here: it was never heard of, or is `gone`. `refused` are replies that were not taken, `late` names whose came after
-    their round was over: an engine reads and empties both.
+    their step was over: an engine reads and empties both. `ahead`: who has applied rounds that this coordinator has not
+    closed, a line each.
 
     - A step of a round waits for those who are here, and for those who took part until they went, until all have
       replied or `patience.seconds` are over. Nobody is asked again for what the coordinator has.
     - A round is not closed without the contributions that a sum needs while somebody could still send one.
-    - Who missed answers is told them first, with what is asked now in the same exchange. Who cannot take them gets the
-      shared state instead, and who cannot take that either is left alone.
-    - A hospital that failed, and so replied nothing, is asked again once it was `gone`.
+    - Who missed answers is told them first, with what is asked now in the same exchange. Who cannot take them, or for
+      whom they are gone, gets the shared state instead, for which one of those who hold it is asked. Who cannot take
+      that from two others either is left alone until the next round.
+    - A hospital that failed, and so replied nothing, is asked again once it was `gone`, or in the next step.
+    - Who is `ahead` is told nothing: the coordinator's folder is an old copy. Its word alone stops nobody else's round.
 
-    Raises MessageError from `tick` where the coordinator cannot go on.
+    Raises MessageError from `tick` where the coordinator cannot go on, and from `here` for a name of no hospital.
     """
 
     hub: LoopHub
@@ -111,6 +125,8 @@ class RoundLoop:
     _given: dict[str, bytes] = field(default_factory=dict)
     _round: Steps | None = None
     _fell_short: dict[str, int] = field(default_factory=dict)
+    _furthest: dict[str, int] = field(default_factory=dict)
+    _gave_none: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.at = dict.fromkeys(self.hub.roster)
@@ -118,51 +134,69 @@ class RoundLoop:
     @property
     def finished(self) -> bool:
         """Whether all rounds are over and settled, and everybody who is here has applied the last one."""
-        behind = any(at is not None and at < self.hub.closed and self._can_catch_up(n) for n, at in self.at.items())
-        return self._over and self._round is None and not behind
+        return self.hub.over and self._round is None and self.hub.settled and not any(map(self._helped, self.at))
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Whose reply the step at hand still waits for."""
         return tuple(name for name in self.asked if self._awaited(name))
 
+    @property
+    def ahead(self) -> Mapping[str, str]:
+        """Who has applied rounds that the coordinator has not closed, and what its operator does."""
+        closed = self.hub.closed
+        return {
+            name: f"{name} has applied {at} rounds, and this folder has closed {closed}: an old copy, or {name} "
+            "is another run's; stop, and start again from the newest folder, or begin a new run; it was asked nothing"
+            for name, at in self.at.items()
+            if at is not None and at > closed
+        }
+
     def here(self, name: str, at: int) -> None:
-        """Hospital `name` is here, and has applied `at` rounds."""
+        """Hospital `name` is here, and has applied `at` rounds. Raises MessageError where there is no such hospital."""
+        if name not in self.at:
+            raise MessageError(f"{name!r} is no hospital of this federation; nothing was told to it")
         self.at[name] = at
+        self._furthest[name] = max(at, self._furthest.get(name, 0))
 
     def gone(self, name: str) -> None:
         """Hospital `name` is not here any more, or starts anew. What it was told may not have come."""
         self.at[name] = None
         self.silent.discard(name)
-        self._fell_short.pop(name, None)
+        self._gave_none.discard(name)
+        for known in (self._fell_short, self._furthest):
+            known.pop(name, None)
 
     def next(self, name: str) -> Work:
         """What hospital `name` is to be told now; nothing where that is nothing, or where it has not said yet how many
         rounds it has applied. Asked again, the same again: hospitals take each message once.
         """
         at = self.at[name]
-        if at is None:
+        if at is None or at > self.hub.closed:
             return []
         message = self.asked.get(name) if self._open(name) else None
         work: Work = []
-        if at < self.hub.closed and self._can_catch_up(name) and not (message is None and self._refused_last(name, at)):
+        if self._can_catch_up(name, at) and not (message is None and self._is_last(at)):
             work = self.hub.catch_up(name, at, anew=self._fell_short.get(name, 0) > 0)
         if message is not None and self.kind is not None:
             self._given[name] = message[:_MARK]
             if not self._holds(name, work) and self._fits(at, work):
                 work.append((self.kind, message))
+        if name == self._giver():
+            work += self.hub.ask_snapshot(name)
         return work
 
     def took(self, name: str, at: int, replies: Iterable[bytes], *, told: Work) -> None:
         """What hospital `name` replied to what it was `told`, and how many rounds it has applied now. No reply to what
-        the step asks it means that it failed: the step does not wait for it.
+        the step asks it means that it failed: the step does not wait for it. Of more replies than it was told messages
+        the rest is not read.
         """
-        before, self.at[name] = self.at[name], at
-        for reply in replies:
-            if reply:
-                self._take(name, reply)
-        if at == before and any(kind in _CATCHING_UP for kind, _ in told):
-            self._fell_short[name] = self._fell_short.get(name, 0) + 1
+        kinds = {kind for kind, _ in told}
+        for _, reply in zip(told, filter(None, replies), strict=False):
+            self._take(name, reply)
+        self._note_progress(name, at, kinds)
+        if Kind.SNAPSHOT_WANTED in kinds and self.hub.wants_snapshot:
+            self._gave_none.add(name)
         if self._open(name) and self._holds(name, told):
             self.silent.add(name)
 
@@ -177,42 +211,69 @@ class RoundLoop:
         return moved
 
     def _take(self, name: str, reply: bytes) -> None:
-        try:
-            header = Header.from_bytes(reply)
-        except MessageError as reason:
-            self.hub.refuse(name, reason)
-            self.refused.append(Refusal(name, reason))
-            return
-        if header.round < self.hub.number:
-            self.late.append((name, header.kind))
-        elif refusal := receive(self.hub, name, reply):
-            self.refused.append(refusal)
-        else:
+        refusal = receive(self.hub, name, reply)
+        if refusal is None:
             self.replied |= self.hub.heard & self.asked.keys()
+        elif isinstance(refusal.reason, LateError):
+            self.late.append((name, Header.from_bytes(reply).kind))
+        else:
+            self.refused.append(refusal)
 
     def _holds(self, name: str, work: Work) -> bool:
         """Whether what the step asks a hospital is among these messages."""
         given = self._given.get(name)
         return given is not None and any(message[:_MARK] == given for _, message in work)
 
-    @property
-    def _over(self) -> bool:
-        return bool(self.hub.ended) or self.hub.closed >= self.hub.rounds
+    def _note_progress(self, name: str, at: int, kinds: set[Kind]) -> None:
+        """Who was told how to catch up has fallen short unless it has applied more than ever before."""
+        if any(kind in _CATCHING_UP for kind in kinds) and at <= self._furthest.get(name, -1) and at < self.hub.closed:
+            self._fell_short[name] = self._fell_short.get(name, 0) + 1
+            if Kind.REJOIN in kinds:
+                self._gave_none.add(self.hub.doubt_snapshot())
+        self.here(name, at)
 
     def _open(self, name: str) -> bool:
         """Whether the step asks a hospital that has neither replied nor failed."""
         return name in self.asked and name not in self.replied and name not in self.silent
 
-    def _can_catch_up(self, name: str) -> bool:
-        return self._fell_short.get(name, 0) < _TRIES
+    def _behind(self, name: str) -> bool:
+        """Whether a hospital is here, misses answers, and has not been offered every way to catch up. Who refused the
+        last answer is not, until that is settled.
+        """
+        at, short = self.at[name], self._fell_short.get(name, 0)
+        if at is None or at >= self.hub.closed or short >= _TRIES:
+            return False
+        return not (short and self._is_last(at))
 
-    def _refused_last(self, name: str, at: int) -> bool:
-        """Whether a hospital is short of the last answer alone, which it has replied to: that is being settled."""
+    def _can_catch_up(self, name: str, at: int) -> bool:
+        """Whether it is behind, and what it needs is at hand."""
+        return self._behind(name) and self.hub.can_catch_up(name, at, anew=self._fell_short.get(name, 0) > 0)
+
+    def _helped(self, name: str) -> bool:
+        """Whether it is behind, and what it needs is at hand or can be had."""
+        at = self.at[name]
+        return at is not None and (self._can_catch_up(name, at) or (self._behind(name) and self._giver() is not None))
+
+    def _giver(self) -> str | None:
+        """Who is to give the shared state: the first who holds it, where somebody needs it and it is not at hand."""
+        if not self.hub.wants_snapshot:
+            return None
+        least = self.hub.closed - self._is_last(self.hub.closed - 1)  # who lacks the last answer alone is told that
+        behind = (name for name, at in self.at.items() if at is not None and at < least)
+        needed = any(self._behind(name) and not self._can_catch_up(name, self.at[name] or 0) for name in behind)
+        holders = (name for name, at in self.at.items() if at == self.hub.closed and name not in self._gave_none)
+        return next(holders, None) if needed else None
+
+    def _is_last(self, at: int) -> bool:
+        """Whether who has applied `at` rounds is short of the last answer alone, and hospitals are settling that."""
         return self._round is not None and at == self.hub.closed - 1 and self.hub.number == self.hub.closed
 
     def _fits(self, at: int, work: Work) -> bool:
-        """Whether a hospital that has applied `at` rounds, and is told `work` first, can take the step's message."""
-        return at == self.hub.number - 1 or (bool(work) and at < self.hub.number)
+        """Whether a hospital that has applied `at` rounds, and is told `work` first, can take the step's message. Who
+        has applied an answer, and whose receipt got lost, is told it again.
+        """
+        number = self.hub.number
+        return at == number - 1 or (at == number and self.kind == Kind.ANSWER) or (bool(work) and at < number)
 
     def _awaited(self, name: str) -> bool:
         """Whether the step waits for a hospital: it is here and able, or it took part until now."""
@@ -222,23 +283,35 @@ class RoundLoop:
         if at is None:
             first = self.kind == Kind.INVITATION
             return self.hub.latest(name) >= self.hub.number - 1 if first else name in self.hub.contributed
-        return at == self.hub.number - 1 or (at < self.hub.number and self._can_catch_up(name))
+        return self._fits(at, []) or (at < self.hub.number and self._can_catch_up(name, at))
 
     def _ready(self, now: float) -> bool:
         if self._round is None:
-            return not self._over and sum(at is not None for at in self.at.values()) >= self.hub.least
+            return not self.hub.settled if self.hub.over else self._able >= self.hub.least
         if self.kind == Kind.INVITATION and len(self.hub.contributed) < self.hub.least:
-            return now >= self.ends and not any(map(self._open, self.asked))
+            # Whoever failed may come back until the time is over; whoever declined won't.
+            return not any(map(self._open, self.asked)) and (now >= self.ends or not self.silent)
         return now >= self.ends or not any(map(self._awaited, self.asked))
+
+    @property
+    def _able(self) -> int:
+        """How many are here that could contribute to the next round."""
+        there = ((name, self.at[name]) for name in self.hub.invited)
+        return sum(at is not None and (at == self.hub.closed or self._can_catch_up(n, at)) for n, at in there)
 
     def _step(self, now: float) -> None:
         if self._round is None:
             self._round = steps(self.hub)
+            self._fell_short.clear()
+            self._gave_none.clear()
         try:
             self.asked = next(self._round)
         except StopIteration as over:
             self.refused += over.value
             self._round, self.asked = None, {}
+        except BaseException:
+            self._round, self.asked = None, {}
+            raise
         self.kind, self._given = _kind_of(self.asked), {}
         self.replied, self.silent = set(self.hub.heard & self.asked.keys()), set()
         self.ends = now + self.patience.seconds

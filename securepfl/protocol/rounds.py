@@ -59,6 +59,14 @@ class Hub(Protocol):
         """How many rounds are over."""
 
     @property
+    def over(self) -> bool:
+        """Whether no further round can be opened: all are closed, or the run has ended."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody is to be asked anything more about the last answers."""
+
+    @property
     def masked(self) -> bool:
         """Whether a round has the two further exchanges of masks."""
 
@@ -124,10 +132,12 @@ def steps(hub: Hub) -> Steps:
     | 7 | settle: another answer, then 5 to 7 again | apply, receipt | where somebody refuses a part of the answer |
 
     A coordinator that was killed and started again on its folder goes on where it was, whichever step that was. Raises
-    MessageError where the coordinator cannot begin a round.
+    MessageError where the coordinator cannot begin a round; after the last one, what is left of its answers is a round
+    of its own.
     """
-    yield hub.owed()
-    yield from _settling(hub)
+    unheard = yield from _answered(hub)
+    if hub.over and unheard:
+        return ()
     yield hub.invite()
     refused: tuple[Refusal, ...] = ()
     if hub.masked:
@@ -139,6 +149,14 @@ def steps(hub: Hub) -> Steps:
     yield hub.close()
     yield from _settling(hub)
     return refused
+
+
+def _answered(hub: Hub) -> Generator[Step, None, bool]:
+    """What is left of the round before, as after a kill; whether there was anything."""
+    owed, settled = hub.owed(), hub.settled
+    yield owed
+    yield from _settling(hub)
+    return bool(owed) or not settled
 
 
 def _settling(hub: Hub) -> Generator[Step, None, None]:
