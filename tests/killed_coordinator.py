@@ -65,6 +65,8 @@ def answer(coordinator: Coordinator, verb: str, body: bytes):
     return {
         "run": coordinator.rules.run,
         "closed": coordinator.closed,
+        "over": coordinator.over,
+        "settled": coordinator.settled,
         "open": None if current is None else current.number,
         "salt": None if current is None else current.salt,
         "evidence": len(coordinator.evidence),

@@ -129,6 +129,14 @@ class Mortal:
     def settle(self):
         return self._ask("settle")
 
+    @property
+    def over(self):
+        return self.report()["over"]
+
+    @property
+    def settled(self):
+        return self.report()["settled"]
+
     def receive(self, message):
         return self._ask("receive", message, RECEIVED[Header.from_bytes(message).kind])
 

@@ -72,6 +72,11 @@ class Session:
         return run_digest(self.base, self.run)
 
     @property
+    def longest_bytes(self) -> int:
+        """A bound on the body of any message, for whoever carries them."""
+        return max(self.most_bytes, self.most_snapshot_bytes)
+
+    @property
     def name(self) -> str:
         """The hospital's."""
         return self.keyring.identity.name

@@ -73,6 +73,11 @@ class Rules:
         return self.layouts.most_snapshot_bytes(self.federation)
 
     @property
+    def longest_bytes(self) -> int:
+        """A bound on the body of any message, for whoever carries them."""
+        return max(self.most_bytes, self.most_snapshot_bytes)
+
+    @property
     def masking(self) -> Masking:
         """How updates are masked. Raises ConfigError where they are not."""
         if self.layouts.masking is None:

@@ -118,7 +118,7 @@ def test_who_cannot_take_an_answer_goes_on_from_the_shared_state(tmp_path, monke
 
     def altered(number=None):
         found = honest(number)
-        return found if number != 2 else found | {"elm": found["elm"][:-1] + bytes([found["elm"][-1] ^ 1])}
+        return found if number != 2 else dict(found) | {"elm": found["elm"][:-1] + bytes([found["elm"][-1] ^ 1])}
 
     monkeypatch.setattr(world.hub, "answers", altered)
 

@@ -96,7 +96,7 @@ def _one(session: HospitalSession, connection: socket.socket, users: Collection[
     user = peer_of(connection)
     if user not in users:
         raise MessageError(f"user {user} may not ask; allow it with --user, or find out who asks")
-    most = _AT_ONCE * (session.client.session.most_bytes + OVERHEAD_BYTES)
+    most = _AT_ONCE * (session.client.session.longest_bytes + OVERHEAD_BYTES)
     connection.settimeout(_PATIENCE)
     late = threading.Timer(_PATIENCE + most / _SLOWEST, _cut, [connection])
     late.daemon = True

@@ -121,7 +121,7 @@ def join(
 
 def most_bytes_of(client: Client) -> int:
     """How long a message of its run can be."""
-    return client.session.most_bytes + OVERHEAD_BYTES
+    return client.session.longest_bytes + OVERHEAD_BYTES
 
 
 def travel(

@@ -87,7 +87,7 @@ class HubApplication:
 
     def __init__(self, session: HubSession, spool: Path, limits: Limits) -> None:
         self.session, self.limits = session, limits
-        self.most_bytes = session.hub.rules.most_bytes + OVERHEAD_BYTES
+        self.most_bytes = session.hub.rules.longest_bytes + OVERHEAD_BYTES
         self.stopping = False
         self.requests: dict[str, int] = defaultdict(int)
         quota = 2 * self.most_bytes
