@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -47,12 +47,15 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name must be 1 to {_MAX_NAME_BYTES} bytes, not {name!r}")
 
 
+# A message's header is read and written several times, always with the same few parties' fingerprints.
+@lru_cache(maxsize=4096)
 def fingerprint_text(digest: bytes) -> str:
     """20 bytes as 8 groups of 4 letters and digits, to be compared by phone."""
     letters = base64.b32encode(digest).decode()
     return "-".join(letters[start : start + 4] for start in range(0, len(letters), 4))
 
 
+@lru_cache(maxsize=4096)
 def fingerprint_bytes(text: str) -> bytes:
     """The 20 bytes of a fingerprint. Raises ValueError for text that is none.
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from securepfl.errors import ModelError
 
 _INTERNAL = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"})
+_ARRAYS = (np.ndarray, np.generic)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # Instances of these packages' own classes hold what the machine needs, not what a model keeps; but for some of torch's.
 _MACHINERY = frozenset({"torch", "opacus", "logging", "threading", "weakref", "builtins", "numpy", "securepfl"})
@@ -108,14 +109,13 @@ class _Walk:
                 yield f"{path}.grad", thing.grad if thing.is_leaf else None
             yield from _attributes(path, thing)
             return
-        if isinstance(thing, np.ndarray | np.generic) and thing.dtype != object:
+        if isinstance(thing, _ARRAYS) and thing.dtype != object:
             self.found[path] = (str(thing.dtype), thing.shape, hashlib.blake2b(thing.tobytes()).digest())
             yield from _attributes(path, thing)
             return
-        for applies, within in _WAYS:
-            if applies(thing):
-                yield from within(path, thing)
-                return
+        within = _way_into(type(thing))
+        if within is not None:
+            yield from within(path, thing)
 
 
 def _fingerprint(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
@@ -196,13 +196,18 @@ def _of_object(path: str, thing: Any) -> Iterator[Item]:
 
 
 def _attributes(path: str, thing: Any) -> Iterator[Item]:
-    for kind in type(thing).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(thing, name):
-                yield _under(path, name), getattr(thing, name)
+    for name in _slots_of(type(thing)):
+        if hasattr(thing, name):
+            yield _under(path, name), getattr(thing, name)
     for name, value in vars(thing).items() if hasattr(thing, "__dict__") else ():
         yield _under(path, name), value
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots_of(kind: type) -> tuple[str, ...]:
+    """What Python lays out in an instance beside its `__dict__`; a class is made with it, once."""
+    named = (vars(base).get("__slots__", ()) for base in kind.__mro__)
+    return tuple(name for slots in named for name in ((slots,) if isinstance(slots, str) else slots))
 
 
 def _of_reduction(path: str, thing: Any) -> Iterator[Item]:
@@ -215,9 +220,8 @@ def _of_reduction(path: str, thing: Any) -> Iterator[Item]:
         yield path, tuple(list(part) if isinstance(part, Iterator) else part for part in reduced[1:])
 
 
-def _is_kept_object(thing: Any) -> bool:
-    kind = type(thing)
-    if isinstance(thing, _NOT_KEPT):
+def _is_kept_object(kind: type) -> bool:
+    if issubclass(kind, _NOT_KEPT):
         return False
     return _package(kind) not in _MACHINERY or f"{kind.__module__}.".startswith(_KEEPING)
 
@@ -230,27 +234,33 @@ def _under(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-_WAYS: tuple[tuple[Callable[[Any], bool], Callable[[str, Any], Iterator[Item]]], ...] = (
-    (lambda thing: isinstance(thing, nn.Module), _of_module),
-    (lambda thing: isinstance(thing, dict | types.MappingProxyType), _of_mapping),
-    (lambda thing: isinstance(thing, list | tuple | deque), _of_sequence),
-    (lambda thing: isinstance(thing, np.ndarray), lambda path, thing: iter([(path, thing.tolist())])),
-    (lambda thing: isinstance(thing, set | frozenset), _of_set),
-    (lambda thing: isinstance(thing, itertools.count), lambda path, thing: iter([(path, repr(thing))])),
-    (lambda thing: isinstance(thing, bytearray), lambda path, thing: iter([(path, bytes(thing))])),
-    (lambda thing: isinstance(thing, torch.Generator), lambda path, thing: iter([(path, thing.get_state())])),
-    (lambda thing: isinstance(thing, random.Random), lambda path, thing: iter([(path, repr(thing.getstate()))])),
+_WAYS: tuple[tuple[tuple[type, ...], Callable[[str, Any], Iterator[Item]]], ...] = (
+    ((nn.Module,), _of_module),
+    ((dict, types.MappingProxyType), _of_mapping),
+    ((list, tuple, deque), _of_sequence),
+    ((np.ndarray,), lambda path, thing: iter([(path, thing.tolist())])),
+    ((set, frozenset), _of_set),
+    ((itertools.count,), lambda path, thing: iter([(path, repr(thing))])),
+    ((bytearray,), lambda path, thing: iter([(path, bytes(thing))])),
+    ((torch.Generator,), lambda path, thing: iter([(path, thing.get_state())])),
+    ((random.Random,), lambda path, thing: iter([(path, repr(thing.getstate()))])),
     (
-        lambda thing: isinstance(thing, np.random.Generator),
+        (np.random.Generator,),
         lambda path, thing: iter([(path, repr(thing.bit_generator.state))]),
     ),
     (
-        lambda thing: isinstance(thing, np.random.RandomState),
+        (np.random.RandomState,),
         lambda path, thing: iter([(path, repr(thing.get_state(legacy=False)))]),
     ),
-    (lambda thing: isinstance(thing, types.FunctionType), _of_function),
-    (lambda thing: isinstance(thing, types.MethodType), _of_method),
-    (lambda thing: isinstance(thing, functools.partial), _of_partial),
-    (lambda thing: isinstance(thing, type), _of_class),
-    (_is_kept_object, _of_object),
+    ((types.FunctionType,), _of_function),
+    ((types.MethodType,), _of_method),
+    ((functools.partial,), _of_partial),
+    ((type,), _of_class),
 )
+
+
+@functools.lru_cache(maxsize=4096)
+def _way_into(kind: type) -> Callable[[str, Any], Iterator[Item]] | None:
+    """How instances of a class are looked into; None where they hold nothing that a model keeps."""
+    known = next((within for kinds, within in _WAYS if issubclass(kind, kinds)), None)
+    return known or (_of_object if _is_kept_object(kind) else None)

@@ -1,6 +1,5 @@
 """What a hospital can read of its own state, for its own eyes."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +16,7 @@ class Readings:
     @property
     def state(self) -> ClientState:
         """A copy of all that this hospital carries from round to round. Private: for the hospital's own eyes."""
-        return copy.deepcopy(self._state)
+        return self._state.copied()
 
     @property
     def round(self) -> int:

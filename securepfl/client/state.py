@@ -114,6 +114,10 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             compared=np.zeros(compared),
         )
 
+    def copied(self) -> "ClientState":
+        """One of the same content. What a round changes in place is its own; `pending` is never changed."""
+        return ClientState(**{name: _own(getattr(self, name)) for name in self.__struct_fields__})
+
     def going_on_as(self, fresh: "ClientState", path: Path) -> "ClientState":
         """This stored state in a run that would begin as `fresh`. Raises StorageError where it can't go on as that."""
         if self.kind != fresh.kind:
@@ -158,6 +162,15 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             return msgspec.convert(fields, type=cls, dec_hook=_array)
         except (AttributeError, KeyError, TypeError, ValueError):
             raise StorageError(f"{path}: not a whole hospital state; restore it from a copy") from None
+
+
+def _own(value: Any) -> Any:
+    """`value` as an own copy where it can be changed in place."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: _own(part) for key, part in value.items()}
+    return list(value) if isinstance(value, list) else value
 
 
 def _split(state: ClientState) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
