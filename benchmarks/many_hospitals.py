@@ -4,9 +4,9 @@
         [--rounds 3] [--workers 2] [--scheme tenseal] [--masked] [--similarity K] [--out docs/scaling.json]
 
 Hospitals grow at the smallest of the parameters, parameters at the smallest of the hospitals. Every hospital has keys,
-a folder, a ledger and 8 rows of its own; the coordinator keeps its run in a folder too. Seconds are CPU seconds, by step
-of the last round: of all hospitals together and of the coordinator's process. Bytes are whole messages. The memory is
-the coordinator's process at its highest (VmHWM), from a fresh process for each case. One thread a process.
+a folder, a ledger and 8 rows of its own; the coordinator keeps its run in a folder too. Seconds are CPU seconds, by
+step of the last round: of all hospitals together and of the coordinator's process. Bytes are whole messages. The
+memory is the coordinator's process at its highest (VmHWM), from a fresh process a case. One thread a process.
 """
 
 import json
@@ -15,12 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
+
+from securepfl.coordinator.coordinator import Coordinator
+from securepfl.crypto.keys.identity import Identity
+from securepfl.crypto.keys.keys import FederationKey
+from securepfl.protocol.loop import RoundLoop
+from securepfl.runtime.pool import Keys, Pool, stages
+from securepfl.settings.federation import Federation
 
 FEATURES = 64
 ROWS = 8
@@ -40,14 +49,15 @@ class Asked:
     similarity: int
 
 
-def federation_for(asked: Asked) -> Any:
-    """An MLP of about so many parameters at hospitals of 40 declared rows each."""
-    from securepfl.settings.federation import Federation
-    from securepfl.tasks.models import build_model
+def builder(asked: Asked) -> Callable[[], Any]:
+    """What makes an MLP of about so many parameters."""
+    from securepfl.tasks.models import build_model  # noqa: PLC0415 (loads torch, as no coordinator does)
 
-    hidden = max(1, round((asked.parameters - 1) / (FEATURES + 2)))
-    build = partial(build_model, "mlp", FEATURES, hidden)
-    names = [f"h{number:04d}" for number in range(asked.hospitals)]
+    return partial(build_model, "mlp", FEATURES, max(1, round((asked.parameters - 1) / (FEATURES + 2))))
+
+
+def bound(asked: Asked) -> bytes:
+    """The federation, 40 declared rows a hospital, in JSON: made in a process that may load torch."""
     tables = {
         "rounds": asked.rounds,
         "model": {"kind": "own"},
@@ -55,15 +65,16 @@ def federation_for(asked: Asked) -> Any:
         "similarity": {"every": asked.similarity},
         "coupling": {"strength": 0.5 if asked.similarity else 0.0},
     }
-    return Federation.from_mapping(tables).bound(names, build, units=40), build
+    names = [f"h{number:04d}" for number in range(asked.hospitals)]
+    return msgspec.json.encode(Federation.from_mapping(tables).bound(names, builder(asked), units=40))
 
 
-def opened(federation: Any, build: Any, home: Path, keyring: Any) -> Any:
+def opened(federation: Any, asked: Asked, home: Path, keyring: Any) -> Any:
     """One hospital's client: 8 rows of its own noise around rows that all have."""
-    import torch
+    import torch  # noqa: PLC0415
 
-    from securepfl.client.client import Client
-    from securepfl.client.run_kind import Simulation
+    from securepfl.client.client import Client  # noqa: PLC0415
+    from securepfl.client.run_kind import Simulation  # noqa: PLC0415
 
     torch.set_num_threads(1)
     name = keyring.identity.name
@@ -71,20 +82,14 @@ def opened(federation: Any, build: Any, home: Path, keyring: Any) -> Any:
     x = torch.randn(ROWS, FEATURES, generator=common) + 0.3 * torch.randn(ROWS, FEATURES, generator=own)
     rows = torch.utils.data.TensorDataset(x, (torch.arange(ROWS) % 2).float())
     return Client(
-        federation, name, build, rows, keyring, home / name, ledgers=home / "ledgers", device="cpu",
+        federation, name, builder(asked), rows, keyring, home / name, ledgers=home / "ledgers", device="cpu",
         simulation=Simulation(None),
     )  # fmt: skip
 
 
 def measured(asked: Asked) -> dict[str, Any]:
     """All rounds of one case: the figures of the last, by step."""
-    from securepfl.coordinator.coordinator import Coordinator
-    from securepfl.crypto.keys.identity import Identity
-    from securepfl.crypto.keys.keys import FederationKey
-    from securepfl.protocol.loop import RoundLoop
-    from securepfl.runtime.pool import Keys, Pool, stages
-
-    federation, build = federation_for(asked)
+    federation = msgspec.json.decode(apart(asked, "--bind"), type=Federation)
     hub, key = Identity.generate("hub"), FederationKey.generate(encrypted=federation.scheme.encrypted)
     keys = Keys.draw(key, hub.public, federation.roster, masked=federation.masked)
     with tempfile.TemporaryDirectory() as home:
@@ -92,7 +97,7 @@ def measured(asked: Asked) -> dict[str, Any]:
             federation.without_budgets(), hub, keys.identities, key_commitment=key.commitment, folder=Path(home, "hub")
         )
         began, steps = time.monotonic(), []
-        with Pool.started(keys, partial(opened, federation, build, Path(home)), asked.workers) as pool:
+        with Pool.started(keys, partial(opened, federation, asked, Path(home)), asked.workers) as pool:
             opening = time.monotonic() - began
             for stage in stages(RoundLoop(coordinator), pool):
                 steps.append(asdict(stage) | {"kind": stage.kind.name.lower()})
@@ -117,17 +122,22 @@ def highest() -> int:
     raise SystemExit("this machine does not say how much memory a process had (no VmHWM in /proc/self/status)")
 
 
-def apart(asked: Asked) -> dict[str, Any]:
-    """The same in a process of its own, so that its memory is its own."""
+def apart(asked: Asked, how: str) -> bytes:
+    """What another process makes of the case: so that its memory is its own."""
+    command = [sys.executable, __file__, how, json.dumps(asdict(asked))]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--one", json.dumps(asdict(asked))]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout  # noqa: S603 (itself)
 
 
 def total(case: dict[str, Any], figure: str) -> float:
     """Over the round's steps."""
     return sum(step[figure] for step in case["steps"])
+
+
+def case(asked: Asked) -> dict[str, Any]:
+    """One measured case."""
+    found: dict[str, Any] = json.loads(apart(asked, "--one"))
+    return found
 
 
 def table(cases: list[dict[str, Any]], size: str) -> str:
@@ -159,6 +169,7 @@ def _numbers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
 @click.option("--similarity", default=0, show_default=True, help="Every how many rounds; 0 is never.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--one", hidden=True)
+@click.option("--bind", hidden=True)
 def main(
     hospitals: list[int],
     parameters: list[int],
@@ -169,14 +180,18 @@ def main(
     similarity: int,
     out: Path | None,
     one: str | None,
+    bind: str | None,
 ) -> None:
     """Measure all cases and print the tables."""
+    if bind is not None:
+        click.echo(bound(Asked(**json.loads(bind))))
+        return
     if one is not None:
         click.echo(json.dumps(measured(Asked(**json.loads(one)))))
         return
     rest = (rounds, workers, scheme, masked, similarity)
-    by_roster = [apart(Asked(count, parameters[0], *rest)) for count in hospitals]
-    by_size = [by_roster[0], *(apart(Asked(hospitals[0], count, *rest)) for count in parameters[1:])]
+    by_roster = [case(Asked(count, parameters[0], *rest)) for count in hospitals]
+    by_size = [by_roster[0], *(case(Asked(hospitals[0], count, *rest)) for count in parameters[1:])]
     for cases, size in ((by_roster, "hospitals"), (by_size, "parameters")):
         click.echo(table(cases, size) + "\n")
     if out is not None:

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
 from securepfl import errors
-from securepfl.client.client import Client
 from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring, PublicIdentity
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import ConfigError, SecurePFLError
@@ -30,7 +29,10 @@ from securepfl.protocol.hospital import exchange
 from securepfl.protocol.loop import RoundLoop, Work
 from securepfl.randomness import derive_key, fresh_key
 
-Make = Callable[[Keyring], Client]
+if TYPE_CHECKING:  # it loads torch, which the coordinator's process does without
+    from securepfl.client.client import Client
+
+Make = Callable[[Keyring], "Client"]
 """Opens one hospital's client, in a worker process."""
 
 _STARTED: Final = "spawn"
