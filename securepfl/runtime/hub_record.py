@@ -15,6 +15,8 @@ from securepfl.report.status import HubStanding, NamedFor, Refused, Trouble, Vis
 from securepfl.runtime.logs import Log, one_line
 from securepfl.runtime.status import now_text
 
+_KEPT: Final = 20
+"""Refused replies in the status, the last ones; the log has all."""
 STEPS: Final = {
     Kind.INVITATION: "contributions",
     Kind.SURVIVORS: "signatures",
@@ -25,8 +27,15 @@ STEPS: Final = {
     Kind.ENDED: "end",
 }
 """What a step waits for, by what it sends."""
-_KEPT: Final = 20
-"""Refused replies in the status, the last ones; the log has all."""
+
+
+def step_name(kind: Kind) -> str:
+    """What a step that sends messages of this kind waits for.
+
+    >>> step_name(Kind.ANSWER)
+    'receipts'
+    """
+    return STEPS.get(kind, f"replies to {kind.name.lower()}")
 
 
 @dataclass
@@ -112,13 +121,14 @@ class HubRecord:
             self._closed = self.hub.closed
         if step[1] is not None:
             asked, left = len(self.loop.asked), None if math.isinf(step[2]) else max(0.0, step[2] - now)
-            self.log.info(f"asks for {STEPS[step[1]]}", round=step[0], asked=asked, deadline_seconds=left)
+            self.log.info(f"asks for {step_name(step[1])}", round=step[0], asked=asked, deadline_seconds=left)
         return True
 
     def _spent(self, now: float) -> None:
         before = self._step[1]
-        if before is not None and before in STEPS:
-            self.seconds[STEPS[before]] = self.seconds.get(STEPS[before], 0.0) + now - self._since[0]
+        if before is not None:
+            spent = self.seconds.get(step_name(before), 0.0)
+            self.seconds[step_name(before)] = spent + now - self._since[0]
         self._since = (now, now_text())
 
     def _refusals(self) -> None:
@@ -152,7 +162,7 @@ class HubRecord:
             rounds=hub.rounds,
             round=number,
             closed=hub.closed,
-            step=None if kind is None else STEPS[kind],
+            step=None if kind is None else step_name(kind),
             since=self._since[1],
             deadline=None if endless else _later(ends - now),
             needs=hub.least,
@@ -182,7 +192,7 @@ class HubRecord:
         """Of the steps so far, the one at hand included, and of the hub's own work."""
         spent, kind = dict(self.seconds), self._step[1]
         if kind is not None:
-            spent[STEPS[kind]] = spent.get(STEPS[kind], 0.0) + now - self._since[0]
+            spent[step_name(kind)] = spent.get(step_name(kind), 0.0) + now - self._since[0]
         return spent | {"own work": self.hub.seconds}
 
 

@@ -24,8 +24,8 @@ from securepfl.storage.folder import storage_error
 
 _CREDENTIALS: Final = struct.Struct("iII")
 _LONGEST_PATH: Final = 107
-_AT_ONCE: Final = 8
-"""Messages of the largest size that one request may have."""
+_AT_ONCE: Final = 20
+"""Messages of the largest size that one request may have: as many answers as a hub keeps, and what it asks now."""
 _PATIENCE: Final = 60.0
 _SLOWEST: Final = 2**20
 """Bytes a second that a request must come at, after _PATIENCE seconds."""
