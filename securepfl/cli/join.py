@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH, device
+from securepfl.cli.options import EXISTING, PATH, device, extra
 from securepfl.cli.output import say
 from securepfl.cli.stopping import serving
 
@@ -45,7 +45,9 @@ def join(
     command goes on.
     """
     from securepfl.cli.asking import ask_passphrase
-    from securepfl.runtime.https.hospital import check_url, most_bytes_of, travel
+
+    with extra("https"):
+        from securepfl.runtime.https.hospital import check_url, most_bytes_of, travel
     from securepfl.runtime.visits import HospitalSession
     from securepfl.storage.certificates import load_credentials
 

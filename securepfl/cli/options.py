@@ -1,9 +1,13 @@
 """Options and arguments that several commands take."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
+
+from securepfl.errors import ConfigError
 
 EXISTING: Final = click.Path(exists=True, path_type=Path)
 PATH: Final = click.Path(path_type=Path)
@@ -15,3 +19,14 @@ def check_pair(config: Path | None, data: Path | None) -> None:
     """Raises UsageError for a CONFIG without --data, or the reverse."""
     if (config is None) != (data is None):
         raise click.UsageError("CONFIG and --data go together: the configuration declares what the data hold")
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """For imports that need packages of securepfl[`name`]. Raises ConfigError where they are not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("securepfl"):
+            raise
+        raise ConfigError(f"{error.name} is not installed; run: pip install 'securepfl[{name}]'") from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.options import EXISTING, PATH, extra
 from securepfl.cli.output import say
 
 
@@ -42,7 +42,9 @@ def serve(
     """
     from securepfl.cli.asking import ask_passphrase
     from securepfl.protocol.loop import Patience
-    from securepfl.runtime.https.serving import serve_session
+
+    with extra("https"):
+        from securepfl.runtime.https.serving import serve_session
     from securepfl.runtime.hub import HubSession
     from securepfl.storage.certificates import load_credentials
 

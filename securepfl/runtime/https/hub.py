@@ -279,7 +279,8 @@ class HubApplication:
         """What a hospital that has applied `at` rounds is told now, and whether nothing more will come."""
         session, hub = self.session, self.session.hub
         work = session.visit(name, at) if first or session.wait(name, 0.0) else []
-        return work, session.over or (hub.closed >= hub.rounds <= at and not session.loop.asked)
+        ended = bool(hub.ended) or hub.closed >= hub.rounds
+        return work, session.over or (ended and at >= hub.closed and not session.loop.asked)
 
     async def _work(self, guest: Guest, work: Work) -> Response:
         far = apart([len(message) for _, message in work])
