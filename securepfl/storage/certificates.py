@@ -97,20 +97,32 @@ class CertificateFile:
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
-    """What a party shows in TLS, and whom it believes: its certificate and key, and the hub's root (DER, PKCS #8)."""
+    """What a party shows in TLS, and whom it believes: its certificate and key, and the hub's root (DER, PKCS #8).
+
+    `file` is where they were read; None for those that were made in this process.
+    """
 
     holder: Holder
     root: bytes
     certificate: bytes
     key: Secret
-    file: CertificateFile
+    file: CertificateFile | None = None
 
     def __repr__(self) -> str:
         return f"Credentials({self.holder.name!r})"
 
+    @property
+    def place(self) -> str:
+        """Where they lie, for messages to people."""
+        return "the credentials" if self.file is None else f"{self.file.path}"
+
+    def expiry(self, now: datetime) -> list[str]:
+        """See `expiry`."""
+        return expiry(Certificates(root=self.root, certificate=self.certificate), now)
+
     def renewed(self) -> "Credentials | None":
         """Those that replaced them on disk since; None where nothing did. Raises StorageError."""
-        if not self.file.reread():
+        if self.file is None or not self.file.reread():
             return None
         return _credentials(self.file, self.holder)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -110,10 +110,8 @@ def join(
     the hub. Comes back when the run is over or `stop` is set; called again with the same client, or one on the same
     folder, it goes on. While the hub cannot be reached it waits and tries again; `say` is told that, once.
 
-    Raises ConfigError where this hospital must mend something first: url, certificate, or version.
-
-    >>> join.__name__
-    'join'
+    Raises ConfigError where this hospital must mend something first: url, certificate, or version. A whole run is in
+    examples/over_https.py.
     """
     spool = client.folder / "spool"
     return travel(_Plain(client, say), url, credentials, spool, most_bytes=most_bytes_of(client), stop=stop)
@@ -140,7 +138,11 @@ def travel(
 
 
 def check_url(url: str) -> str:
-    """The hub's address without a path. Raises ConfigError."""
+    """The hub's address without a path. Raises ConfigError.
+
+    >>> check_url("https://hub.example.org:8443/")
+    'https://hub.example.org:8443'
+    """
     try:
         parts = urlsplit(url)
         whole = parts.scheme == "https" and parts.hostname and parts.path in ("", "/") and parts.port != 0
@@ -173,10 +175,12 @@ class _Journey:
     replies: tuple[bytes, ...] = ()
     token: bytes = b""
     failures: int = 0
+    warned: date | None = None
 
     def go(self) -> bool:
         """Until the run is over (True) or `stop`."""
         while not self.stop.is_set():
+            self._warn()
             try:
                 told = self.way.exchange(self.visitor.at, self.token, self.replies)
                 messages = [self.way.fetched(item) for item in told.items]
@@ -197,6 +201,14 @@ class _Journey:
             if told.over:
                 return True
         return False
+
+    def _warn(self) -> None:
+        """Each day, where a certificate ends soon."""
+        now = datetime.now(UTC)
+        if now.date() != self.warned:
+            self.warned = now.date()
+            for line in self.way.credentials.expiry(now):
+                self.visitor.problem("certificate", ConfigError(line.removeprefix("note: ")))
 
     def _wait(self, later: _Later) -> None:
         """Longer each time, up to half a minute, and never two hospitals at the same moment."""
@@ -229,8 +241,9 @@ class Way:
     def __post_init__(self) -> None:
         holder = self.credentials.holder
         if holder.role != HOSPITAL or holder.name != self.name:
-            path = self.credentials.file.path
-            raise ConfigError(f"{path}: certificate of {holder.role} {holder.name}, not of {self.name}")
+            raise ConfigError(
+                f"{self.credentials.place}: certificate of {holder.role} {holder.name}, not of {self.name}"
+            )
         self._check_own()
         self.spool = Spool(self.folder, 4 * self.most_bytes)
         self.http = self._opened()
@@ -340,7 +353,7 @@ class Way:
         now, certificate = datetime.now(UTC), self.credentials.certificate
         if not begins(certificate) <= now < ends(certificate):
             raise ConfigError(
-                f"{self.credentials.file.path}: not valid now (until {ends(certificate):%Y-%m-%d}, the clock here says "
+                f"{self.credentials.place}: not valid now (until {ends(certificate):%Y-%m-%d}, the clock here says "
                 f"{now:%Y-%m-%d}); run `securepfl keys certificate`, or set the clock"
             )
 

@@ -20,7 +20,7 @@ from securepfl.runtime.https.monitor import monitor_server
 from securepfl.runtime.https.peers import Guests, GuestServer
 from securepfl.runtime.https.tls import server_context, show
 from securepfl.runtime.hub import HubSession
-from securepfl.storage.certificates import Credentials, expiry
+from securepfl.storage.certificates import Credentials
 
 _TICK: Final = 0.5
 _LOOKED: Final = 30.0
@@ -51,10 +51,7 @@ def serve(
     a step waits for hospitals. Called again with the same folders it goes on.
 
     Raises ConfigError where the port cannot be had, StorageError where the folder is in use or the hub could not
-    write: nothing is lost, and it goes on when called again.
-
-    >>> serve.__name__
-    'serve'
+    write: nothing is lost, and it goes on when called again. A whole run is in examples/over_https.py.
     """
     with HubSession(coordinator, out, patience=patience) as session:
         return serve_session(
@@ -75,7 +72,7 @@ def serve_session(
 ) -> bool:
     """As `serve`, for a session that stands. Raises the session's failure."""
     if credentials.holder.role != COORDINATOR:
-        raise ConfigError(f"{credentials.file.path}: a hospital's certificate; name the hub's folder")
+        raise ConfigError(f"{credentials.place}: a hospital's certificate; name the hub's folder")
     listener = listen(host, port)
     try:
         watching = None if monitor is None else listen("127.0.0.1", monitor)
@@ -158,7 +155,7 @@ async def _renewing(context: ssl.SSLContext, credentials: Credentials, session: 
     """Show renewed certificates without a restart, and warn each day before they end."""
     warned = ""
     while True:
-        for line in expiry(credentials.file.held, datetime.now(UTC)):
+        for line in credentials.expiry(datetime.now(UTC)):
             day = f"{datetime.now(UTC):%Y-%m-%d}{line}"
             if day != warned:
                 session.log.warning("certificate", error=line.removeprefix("note: "))
