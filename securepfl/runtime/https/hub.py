@@ -10,7 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from securepfl.runtime.https.wire import (
     PIECE,
     PROTOCOL,
     TOKEN_BYTES,
+    Standing,
     Told,
     apart,
     encode,
@@ -47,6 +48,11 @@ _Result = TypeVar("_Result")
 _BLOCK: Final = 2**20
 _QUIET: Final = 10.0
 """Seconds between two log lines of the same kind on the same hospital."""
+_SHORT: Final = 4
+"""Digits of the length of a body that costs no memory to speak of."""
+_BODIES: Final = 32
+"""Bodies of up to a piece that are in memory at once; of longer ones, _LONG_BODIES."""
+_LONG_BODIES: Final = 2
 _PAST_VISITS: Final = 16
 _AWAY: Final = 90.0
 """Seconds without a poll after which a hospital that was told nothing is gone."""
@@ -101,6 +107,7 @@ class HubApplication:
         self._fingerprints = {name: public.fingerprint for name, public in session.hub.hospitals.items()}
         self._one = ThreadPoolExecutor(1, thread_name_prefix="session")
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="spool")
+        self._bodies, self._reading = asyncio.Semaphore(_BODIES), asyncio.Semaphore(_LONG_BODIES)
         self._said: dict[tuple[str, str], float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._step: tuple[Any, ...] = ()
@@ -217,21 +224,31 @@ class HubApplication:
 
     async def _exchange(self, request: Request) -> Response:
         name, guest = self._admit(request)
-        standing = read_standing(await self._body(request, MOST_EXCHANGE), self.most_bytes)
         guest.poll += 1
         mine = guest.poll
         guest.woken.set()  # an earlier poll, whose other end may be gone, ends
         async with guest.turn:
-            await self._greet(name, guest, standing.visit)
-            known = bool(standing.told) and standing.told == guest.token
-            if standing.replies or known:
-                await self._take(name, guest, standing, guest.work if known else [])
-            guest.token, guest.work = b"", []
+            at = await self._heard(name, guest, request)
             guest.polling = True
             try:
-                return await self._told(name, guest, standing.at, mine)
+                return await self._told(name, guest, at, mine)
             finally:
                 guest.polling, guest.last = False, time.monotonic()
+
+    async def _heard(self, name: str, guest: Guest, request: Request) -> int:
+        """Take what a hospital replies: how many rounds it has applied. Of long bodies few are in memory at once."""
+        length = request.headers.get("content-length", "")
+        async with self._bodies if len(length) > _SHORT else nullcontext():
+            standing = read_standing(await self._body(request, MOST_EXCHANGE), self.most_bytes)
+            await self._greet(name, guest, standing.visit)
+            known = bool(standing.told) and standing.told == guest.token
+            told = guest.work if known else []
+            guest.token, guest.work = b"", []
+            if known or standing.replies:
+                far = any(item.apart for item in standing.replies)
+                async with self._reading if far else nullcontext():
+                    await self._take(name, guest, standing, told)
+            return standing.at
 
     async def _greet(self, name: str, guest: Guest, visit: bytes) -> None:
         """A process that comes for the first time: what an earlier one was told may not have come."""
@@ -244,7 +261,7 @@ class HubApplication:
             await self._in_session(partial(self.session.gone, name))
         guest.visit, guest.token, guest.work = visit, b"", []
 
-    async def _take(self, name: str, guest: Guest, standing: Any, told: Work) -> None:
+    async def _take(self, name: str, guest: Guest, standing: Standing, told: Work) -> None:
         """Hand the replies to the session. Those that came apart are read back, and go once they are taken."""
         replies, far = [], [item for item in standing.replies if item.apart]
         for item in standing.replies:
@@ -315,7 +332,7 @@ class HubApplication:
         start = _number(request, "from", size)
         guest.poll += 1
         guest.woken.set()
-        async with guest.turn:
+        async with guest.turn, self._bodies:
             if (held := guest.spool.held(digest)) != start:
                 return JSONResponse({"held": held}, 409)
             if start == 0:
