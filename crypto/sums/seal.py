@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
+from itertools import islice
 from typing import Any, Final, Self
 
 import numpy as np
@@ -34,7 +35,7 @@ from securepfl.crypto.sums.containers import (
 )
 from securepfl.crypto.sums.parameters import SETS, ParameterSet
 from securepfl.crypto.sums.ring import pack_key, unpack_key
-from securepfl.crypto.sums.words import Words
+from securepfl.crypto.sums.words import CHUNK, Words
 
 _COEFFICIENTS: Final = struct.Struct("<32xQd")
 """The fields of a plaintext that is not in NTT form: no parms_id, coefficient count, scale."""
@@ -153,10 +154,14 @@ class SecretContext:
         """SEAL's own fresh encryption of `slots`, shape (n,), each below the plain modulus: a seed of SEED_BYTES
         for each of as many ciphertexts as that takes, and the first polynomials' words, shape (n,), the last one cut.
         """
-        rows = _rows(slots, self.parameters.poly_modulus_degree)
-        fresh = [self._encryptor.encrypt_symmetric(self._context.plaintext(row)) for row in rows]
-        seeds, words = zip(*map(self._context.seed_and_words, fresh), strict=True)
-        return b"".join(seeds), np.concatenate(words)[: slots.size]
+        degree, seeds, words = self.parameters.poly_modulus_degree, list[bytes](), np.empty(slots.size, dtype=np.uint64)
+        for start in range(0, slots.size, degree):
+            (row,) = _rows(slots[start : start + degree], degree)
+            fresh = self._encryptor.encrypt_symmetric(self._context.plaintext(row))
+            seed, first = self._context.seed_and_words(fresh)
+            seeds.append(seed)
+            words[start : start + degree] = first[: slots.size - start]
+        return b"".join(seeds), words
 
     def times_secret(self, rows: Words) -> Words:
         """Each row, a polynomial modulo the prime, times the secret key."""
@@ -198,10 +203,12 @@ class CiphertextSum:
         found._sum = [self._context.ciphertext(self._context.words(ciphertext, 2)) for ciphertext in self._sum]
         return found
 
-    def add(self, seeds: bytes, words: Words, weight: int) -> None:
-        """Add one contribution's ciphertexts, `weight` times (at least 1)."""
-        rows = _rows(words, self._context.parameters.poly_modulus_degree)
-        for index, row in enumerate(rows):
+    def add(self, seeds: bytes, words: Words, weight: int, start: int = 0) -> None:
+        """Add words of one contribution's ciphertexts, `weight` times (at least 1), from slot `start` on, which is a
+        ciphertext's first. `seeds` are those of all.
+        """
+        degree = self._context.parameters.poly_modulus_degree
+        for index, row in enumerate(_rows(words, degree), start // degree):
             seed = seeds[SEED_BYTES * index : SEED_BYTES * (index + 1)]
             ciphertext = self._context.seeded_ciphertext(row, seed)
             if weight > 1:
@@ -216,9 +223,16 @@ class CiphertextSum:
         """The first polynomials' words, shape (slots,), and the uniform halves, shape (ciphertexts, degree), of the sum
         less plain slots, shape (slots,), each below the plain modulus.
         """
-        found = self._sum if mask is None else list(self._less(mask))
-        pairs = np.stack([self._context.words(ciphertext, 2) for ciphertext in found])
-        return pairs[:, 0].reshape(-1)[: self._slots], pairs[:, 1]
+        _, words, halves = zip(*self.chunks(mask), strict=True)
+        return np.concatenate(words), np.concatenate(halves).reshape(-1, self._context.parameters.poly_modulus_degree)
+
+    def chunks(self, mask: Words | None = None) -> Iterator[tuple[int, Words, Words]]:
+        """What `words` gives, by CHUNK words: (place, words, uniform halves)."""
+        found, place = iter(self._sum if mask is None else self._less(mask)), 0
+        while batch := list(islice(found, CHUNK // self._context.parameters.poly_modulus_degree)):
+            pairs = np.stack([self._context.words(ciphertext, 2) for ciphertext in batch])
+            yield place, pairs[:, 0].reshape(-1)[: self._slots - place], pairs[:, 1].reshape(-1)
+            place += CHUNK
 
     def _less(self, mask: Words) -> Iterator[Any]:
         for ciphertext, row in zip(self._sum, _rows(mask, self._context.parameters.poly_modulus_degree), strict=True):

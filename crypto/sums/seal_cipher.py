@@ -36,5 +36,9 @@ class SealCipher:
         layout of another parameter set.
         """
         wire = self._wire(layout)
-        weights, halves, words = wire.read_answer(answer)
-        return self._secret.decrypt(wire.with_middles(words, sum(weights)), wire.read_halves(halves))
+        weights, chunks = wire.answer_chunks(answer)
+        slots, degree = np.empty(layout.slots, dtype=np.uint64), layout.parameters.poly_modulus_degree
+        for start, halves, words in chunks:
+            opened = self._secret.decrypt(wire.with_middles(words, sum(weights)), halves.reshape(-1, degree))
+            slots[start : start + opened.size] = opened
+        return slots

@@ -8,7 +8,7 @@ import numpy as np
 
 from securepfl.crypto.sums.encoding import encoded
 from securepfl.crypto.sums.wire import Wire
-from securepfl.crypto.sums.words import Words, add, scale, subtract
+from securepfl.crypto.sums.words import Buffer, Words, add, scale, subtract
 
 
 class Aggregate:
@@ -34,7 +34,7 @@ class Aggregate:
         """How many have been added."""
         return len(self._weights)
 
-    def add(self, contribution: bytes, weight: int = 1) -> None:
+    def add(self, contribution: Buffer, weight: int = 1) -> None:
         """Add authenticated bytes, `weight` times.
 
         Raises MessageError for bytes that do not fit the layout, or were made with another SEAL; ValueError for a
@@ -45,12 +45,16 @@ class Aggregate:
             raise ValueError(f"weight {weight} must be at least 1 and the total at most {layout.total_weight}")
         if self.contributions == layout.clients:
             raise ValueError(f"contributions must be at most {layout.clients}")
-        self._take(*self._wire.read_contribution(contribution), weight)
+        self.check(contribution)
+        seeds, chunks = self._wire.contribution_chunks(contribution)
+        for start, words in chunks:
+            self._take(seeds, words, weight, start)
         self._weights.append(weight)
 
-    def check(self, contribution: bytes) -> None:
+    def check(self, contribution: Buffer) -> None:
         """Raises MessageError for what `add` would refuse, and adds nothing."""
-        self._wire.read_contribution(contribution)
+        for _ in self._wire.contribution_chunks(contribution)[1]:
+            pass
 
     def answer(self, mask: Words | None = None) -> bytes:
         """Stamp, count, weights, what decryption needs and the packed sum, less the sum of all masks, shape (slots,),
@@ -62,11 +66,12 @@ class Aggregate:
             raise ValueError("contributions must be at least 1 to form a sum, not 0")
         return self._wire.answer(self._weights, *self._summed(mask))
 
-    def _take(self, seeds: bytes, words: Words, weight: int) -> None:
-        """Add what a contribution holds, which was checked."""
-        modulus = self._wire.modulus
-        self._sum = add(self._sum, scale(words, weight, modulus), modulus)
-        self._seeds.append(seeds)
+    def _take(self, seeds: bytes, words: Words, weight: int, start: int = 0) -> None:
+        """Add words of a contribution that was checked, from slot `start` on. `seeds` are all of its."""
+        modulus, place = self._wire.modulus, self._sum[start : start + words.size]
+        place[:] = add(place, scale(words, weight, modulus), modulus)
+        if start == 0:
+            self._seeds.append(seeds)
 
     def _summed(self, mask: Words | None) -> tuple[bytes, Words]:
         """What an answer carries for decryption, and the sum's words."""

@@ -8,7 +8,9 @@ whole words, packed. A scheme says which, how long stamp and seeds are and modul
 they take no bytes. What may never change: this order, and how words.py packs.
 """
 
+import io
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -17,7 +19,16 @@ import numpy as np
 from securepfl.crypto.sums.containers import SEED_BYTES as SEAL_SEED_BYTES
 from securepfl.crypto.sums.parameters import SEED_BYTES, Layout, ParameterSet
 from securepfl.crypto.sums.versions import STAMP_BYTES, without_stamp
-from securepfl.crypto.sums.words import Words, add, pack_words, packed_bytes, unpack_words
+from securepfl.crypto.sums.words import (
+    CHUNK,
+    Buffer,
+    Words,
+    add,
+    pack_words,
+    packed_bytes,
+    unpack_words,
+    unpacked_chunks,
+)
 from securepfl.errors import MessageError
 
 _NUMBER: Final = struct.Struct(">I")
@@ -114,18 +125,31 @@ class Wire:
 
     def pack(self, words: Words) -> bytes:
         """Words, shape (slots,), to bytes, without their dropped bits."""
-        return pack_words(words >> np.uint64(self.dropped_bits), self.word_bits)
+        return b"".join(self._packed(words))
 
-    def unpack(self, data: bytes) -> Words:
+    def _packed(self, words: Words) -> Iterator[bytes]:
+        for start in range(0, words.size, CHUNK):
+            yield pack_words(words[start : start + CHUNK] >> np.uint64(self.dropped_bits), self.word_bits)
+
+    def unpack(self, data: Buffer) -> Words:
         """Bytes to words, dropped bits 0. Raises MessageError for a wrong length or words out of range."""
+        words = np.empty(self.layout.slots, dtype=np.uint64)
+        for start, chunk in self._unpacked(data):
+            words[start : start + chunk.size] = chunk
+        return words
+
+    def _unpacked(self, data: Buffer) -> Iterator[tuple[int, Words]]:
+        """(place, words), CHUNK words at a time."""
         largest = (self.modulus - 1) >> self.dropped_bits
-        return unpack_words(data, self.layout.slots, self.word_bits, largest + 1) << np.uint64(self.dropped_bits)
+        for start, words in unpacked_chunks(data, self.layout.slots, self.word_bits, largest + 1):
+            np.left_shift(words, np.uint64(self.dropped_bits), out=words)
+            yield start, words
 
     def pack_halves(self, halves: Words) -> bytes:
         """Summed uniform halves, shape (ciphertexts, degree), to bytes."""
         return pack_words(halves, self.modulus.bit_length())
 
-    def read_halves(self, data: bytes) -> Words:
+    def read_halves(self, data: Buffer) -> Words:
         """The inverse of `pack_halves`. Raises MessageError for a wrong length or words out of range."""
         found = unpack_words(data, self._half_words, self.modulus.bit_length(), self.modulus)
         return found.reshape(self.layout.ciphertexts, -1)
@@ -137,30 +161,68 @@ class Wire:
 
     def contribution(self, seeds: bytes, words: Words) -> bytes:
         """One contribution from its seeds and its words, shape (slots,)."""
-        return self.stamp + seeds + self.pack(words)
+        return _gathered((self.stamp, seeds), self._packed(words))
 
-    def read_contribution(self, data: bytes) -> tuple[bytes, Words]:
+    def read_contribution(self, data: Buffer) -> tuple[bytes, Words]:
         """The seeds and the words. Raises MessageError for a wrong length, another version or words out of range."""
+        seeds, packed = self._contributed(data)
+        return seeds, self.unpack(packed)
+
+    def contribution_chunks(self, data: Buffer) -> tuple[bytes, Iterator[tuple[int, Words]]]:
+        """The seeds, and (place, words) in chunks of CHUNK. Raises as `read_contribution`, for words out of range when
+        they are reached.
+        """
+        seeds, packed = self._contributed(data)
+        return seeds, self._unpacked(packed)
+
+    def _contributed(self, data: Buffer) -> tuple[bytes, memoryview]:
         if len(data) != self.contribution_bytes:
             raise MessageError(
                 f"contribution of {len(data)} bytes where {self.contribution_bytes} belong; "
                 "all parties must run the same settings"
             )
         body = self._unstamped(data, "contribution")
-        return body[: self.seed_bytes], self.unpack(body[self.seed_bytes :])
+        return bytes(body[: self.seed_bytes]), body[self.seed_bytes :]
 
     def answer(self, weights: list[int], carried: bytes, words: Words) -> bytes:
         """The answer with each contribution's weight, what it carries for decryption, and the sum's words, shape
         (slots,).
         """
-        numbers = b"".join(_NUMBER.pack(number) for number in (len(weights), *weights))
-        return self.stamp + numbers + carried + self.pack(words)
+        return _gathered((self.stamp, _numbers(weights), carried), self._packed(words))
 
-    def read_answer(self, data: bytes) -> tuple[list[int], bytes, Words]:
+    def answer_of_chunks(self, weights: list[int], chunks: Iterable[tuple[int, Words, Words]]) -> bytes:
+        """As `answer`, from (place, uniform halves, words) by CHUNK words: none is held longer than it takes."""
+        answer, bits = io.BytesIO(), self.modulus.bit_length()
+        answer.write(self.stamp + _numbers(weights))
+        halves_at = answer.tell()
+        words_at = halves_at + self._carried_bytes(len(weights))
+        for start, halves, words in chunks:
+            for at, packed in (
+                (halves_at + start * bits // 8, pack_words(halves, bits)),
+                (words_at + start * self.word_bits // 8, self.pack(words)),
+            ):
+                answer.seek(at)
+                answer.write(packed)
+        return answer.getvalue()
+
+    def read_answer(self, data: Buffer) -> tuple[list[int], bytes, Words]:
         """Weights, what it carries for decryption, and the summed words. The inverse of `answer`.
 
         Raises MessageError for a wrong length, version, weight or count.
         """
+        weights, carried, packed = self._answered(data)
+        return weights, bytes(carried), self.unpack(packed)
+
+    def answer_chunks(self, data: Buffer) -> tuple[list[int], Iterator[tuple[int, Words, Words]]]:
+        """Weights, and (place, uniform halves, words) by CHUNK words. Raises as `read_answer`, for words out of range
+        when they are reached.
+        """
+        weights, carried, packed = self._answered(data)
+        halves = unpacked_chunks(carried, self._half_words, self.modulus.bit_length(), self.modulus)
+        pairs = zip(halves, self._unpacked(packed), strict=True)
+        return weights, ((start, its, words) for (start, its), (_, words) in pairs)
+
+    def _answered(self, data: Buffer) -> tuple[list[int], memoryview, memoryview]:
         body, layout, size = self._unstamped(data, "answer"), self.layout, _NUMBER.size
         count = _NUMBER.unpack_from(body)[0] if len(body) >= size else 0
         if not 1 <= count <= layout.clients or len(data) != self.answer_bytes(count):
@@ -170,7 +232,23 @@ class Wire:
         if min(weights) < 1 or sum(weights) > layout.total_weight:
             raise MessageError(f"answer with total weight {sum(weights)}, at most {layout.total_weight} was agreed")
         words_at = carried_at + self._carried_bytes(count)
-        return weights, body[carried_at:words_at], self.unpack(body[words_at:])
+        return weights, body[carried_at:words_at], body[words_at:]
 
-    def _unstamped(self, data: bytes, what: str) -> bytes:
-        return without_stamp(data, self.stamp, what) if self.stamp else data
+    def _unstamped(self, data: Buffer, what: str) -> memoryview:
+        view = memoryview(data)
+        if not self.stamp:
+            return view
+        without_stamp(bytes(view[: len(self.stamp)]), self.stamp, what)
+        return view[len(self.stamp) :]
+
+
+def _numbers(weights: list[int]) -> bytes:
+    return b"".join(_NUMBER.pack(number) for number in (len(weights), *weights))
+
+
+def _gathered(beginning: Iterable[bytes], rest: Iterable[bytes]) -> bytes:
+    """All of it, held once."""
+    whole = io.BytesIO()
+    whole.writelines(beginning)
+    whole.writelines(rest)
+    return whole.getvalue()

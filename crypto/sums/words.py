@@ -1,5 +1,6 @@
 """Arithmetic and tight storage of unsigned words: numpy only, nothing secret."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 from securepfl.errors import MessageError
 
 Words = NDArray[np.uint64]
+Buffer = bytes | bytearray | memoryview
 
 _LANES: Final = 64
-_CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 16
 """Words handled at once: a multiple of 64 lanes, and small enough for the cache."""
 
 
@@ -35,14 +37,24 @@ def pack_words(words: Words, bits: int) -> bytes:
     >>> packed.hex(), unpack_words(packed, 3, bits=10, modulus=1000).tolist()
     ('01083000', [1, 2, 3])
     """
+    return b"".join(packed_chunks(words, bits))
+
+
+def packed_chunks(words: Words, bits: int) -> Iterator[bytes]:
+    """What `pack_words` joins, CHUNK words at a time. Raises as it does, before any is given."""
     _check_bits(bits)
     flat = words.reshape(-1)
     if flat.size and int(flat.max()) >> bits:
         raise ValueError(f"a word does not fit in {bits} bits")
+    return _packed(flat, bits)
+
+
+def _packed(flat: Words, bits: int) -> Iterator[bytes]:
     whole = flat.size - flat.size % _LANES
-    parts = [_pack_chunk(flat[start : min(start + _CHUNK, whole)], bits) for start in range(0, whole, _CHUNK)]
+    for start in range(0, whole, CHUNK):
+        yield _pack_chunk(flat[start : min(start + CHUNK, whole)], bits)
     tail = sum(word << index * bits for index, word in enumerate(flat[whole:].tolist()))
-    return b"".join((*parts, tail.to_bytes(packed_bytes(flat.size - whole, bits), "little")))
+    yield tail.to_bytes(packed_bytes(flat.size - whole, bits), "little")
 
 
 def _pack_chunk(words: Words, bits: int) -> bytes:
@@ -56,26 +68,36 @@ def _pack_chunk(words: Words, bits: int) -> bytes:
     return rows.astype("<u8", copy=False).tobytes()
 
 
-def unpack_words(data: bytes, count: int, bits: int, modulus: int) -> Words:
+def unpack_words(data: Buffer, count: int, bits: int, modulus: int) -> Words:
     """Read `count` words of `bits` bits. The inverse of `pack_words`.
 
     Raises MessageError where the length is wrong, a word is not below `modulus` or padding bits are set;
     ValueError for more than 64 bits.
     """
+    words = np.empty(count, dtype=np.uint64)
+    for start, chunk in unpacked_chunks(data, count, bits, modulus):
+        words[start : start + chunk.size] = chunk
+    return words
+
+
+def unpacked_chunks(data: Buffer, count: int, bits: int, modulus: int) -> Iterator[tuple[int, Words]]:
+    """(place, words) of what `unpack_words` reads, CHUNK words at a time. Raises as it does: what comes before words
+    that are out of range is given.
+    """
     _check_bits(bits)
     if len(data) != packed_bytes(count, bits):
         raise MessageError(f"{len(data)} bytes of packed words where {packed_bytes(count, bits)} belong; send again")
-    words = np.empty(count, dtype=np.uint64)
     whole = count - count % _LANES
-    for start in range(0, whole, _CHUNK):
-        chunk = words[start : min(start + _CHUNK, whole)]
-        rows = np.frombuffer(data, "<u8", chunk.size * bits // 64, start * bits // 8)
-        _unpack_chunk(rows.reshape(bits, -1), bits, chunk.reshape(_LANES, -1))
-    tail = int.from_bytes(data[whole * bits // 8 :], "little")
-    words[whole:] = [tail >> index * bits & ((1 << bits) - 1) for index in range(count - whole)]
-    if tail >> (count - whole) * bits or (count and int(words.max()) >= modulus):
-        raise MessageError("packed words out of range; the sender is damaged or dishonest")
-    return words
+    for start in range(0, count, CHUNK):
+        words = np.empty(min(CHUNK, count - start), dtype=np.uint64)
+        laned = words[: max(0, whole - start)]
+        rows = np.frombuffer(data, "<u8", laned.size * bits // 64, start * bits // 8) if laned.size else words[:0]
+        _unpack_chunk(rows.reshape(bits, -1), bits, laned.reshape(_LANES, -1))
+        tail = int.from_bytes(data[whole * bits // 8 :], "little") if laned.size < words.size else 0
+        words[laned.size :] = [tail >> index * bits & ((1 << bits) - 1) for index in range(words.size - laned.size)]
+        if tail >> (count - whole) * bits or int(words.max()) >= modulus:
+            raise MessageError("packed words out of range; the sender is damaged or dishonest")
+        yield start, words
 
 
 def _unpack_chunk(rows: Words, bits: int, lanes: Words) -> None:

@@ -37,6 +37,7 @@ from securepfl.coordinator.store import (
 )
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.masks.agreement import SIGNATURE_CONTEXT
+from securepfl.crypto.messages.content import Buffer
 from securepfl.crypto.messages.envelope import RUN_BYTES, Header, Kind, open_message, seal_message
 from securepfl.errors import ConfigError, LateError, MessageError, StorageError
 from securepfl.protocol.channels import Layouts
@@ -243,6 +244,7 @@ class Coordinator(Progress):
             answered = Answered(heads=self.heads, parts=parts)
             self.store.append(answered)
             self._end(answered)
+            current.total = self.rules.sum_of("update")  # its bytes are stored: the ciphertexts' memory goes
         if self.dispute is not None:
             self.dispute.answering = answering
         self.seconds += time.perf_counter() - started
@@ -452,7 +454,7 @@ class Coordinator(Progress):
         return self._record_of(current, sender, header, message, data)
 
     def _record_of(
-        self, current: OpenRound, sender: str, header: Header, message: bytes, data: bytes
+        self, current: OpenRound, sender: str, header: Header, message: bytes, data: Buffer
     ) -> Taken | Stated | None:
         taken = Taken(sender=sender, kind=header.kind, message=message)
         if header.kind in COLLECTING:
@@ -461,13 +463,13 @@ class Coordinator(Progress):
             return self._take_reply(current, sender, header, taken, data)
         return taken if self._take_unmasking(current, sender, header.kind, data) else None
 
-    def _opened(self, current: OpenRound, message: bytes, kinds: tuple[Kind, ...]) -> tuple[str, Header, bytes]:
+    def _opened(self, current: OpenRound, message: bytes, kinds: tuple[Kind, ...]) -> tuple[str, Header, Buffer]:
         """A message's sender, header and body."""
         return self._opened_at(current.number, message, kinds, self.rules.most_bytes)
 
     def _opened_at(
         self, number: int, message: bytes, kinds: tuple[Kind, ...], most_bytes: int
-    ) -> tuple[str, Header, bytes]:
+    ) -> tuple[str, Header, Buffer]:
         header, data = open_message(
             message,
             self.identity,
@@ -480,7 +482,7 @@ class Coordinator(Progress):
         )
         return self._by_key[header.sender], header, data
 
-    def _take(self, current: OpenRound, sender: str, kind: Kind, message: bytes, data: bytes) -> bool:
+    def _take(self, current: OpenRound, sender: str, kind: Kind, message: bytes, data: Buffer) -> bool:
         """A contribution or its refusal. Raises MessageError; other bytes than before are kept as evidence."""
         if sender in self.names.excluded:
             raise MessageError(f"{sender}: contributed to round {current.number}, to which it was not invited; refused")
@@ -524,7 +526,7 @@ class Coordinator(Progress):
     def _kept(self, kind: KeptKind, sender: str, data: bytes, number: int = 0) -> Kept:
         return Kept(kind=kind, base=self.rules.base, number=number, sender=sender, data=data)
 
-    def _take_unmasking(self, current: OpenRound, sender: str, kind: Kind, data: bytes) -> bool:
+    def _take_unmasking(self, current: OpenRound, sender: str, kind: Kind, data: Buffer) -> bool:
         """A signature or shares; the first of each hospital counts."""
         if kind == Kind.AGREEMENT:
             signature = decode(data, Agreement).signature
@@ -541,7 +543,7 @@ class Coordinator(Progress):
         return True
 
     def _take_reply(
-        self, current: OpenRound, sender: str, header: Header, taken: Taken, data: bytes
+        self, current: OpenRound, sender: str, header: Header, taken: Taken, data: Buffer
     ) -> Taken | Stated | None:
         """What comes after an answer. Raises MessageError."""
         dispute, attempt = self.dispute, header.attempt

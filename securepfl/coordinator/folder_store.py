@@ -39,6 +39,8 @@ from securepfl.storage.journal import Journal
 
 _NUMBERED: Final = re.compile(r"(round|answers)-([0-9]{5,10})\.journal")
 _CONTENT: Final = re.compile(r"content-([0-9]{5,10})-[0-9a-f]{64}")
+_LONG: Final = 1 << 16
+_EMPTY: Final = msgspec.msgpack.encode(b"")
 
 
 class FolderStore:
@@ -86,7 +88,7 @@ class FolderStore:
     def append(self, *records: AnyRecord) -> None:
         """As Store says."""
         journal, sync = self._last(), not all(isinstance(record, Taken | Stated | Sent) for record in records)
-        for place, record in zip(journal.append(*map(_encoded, records), sync=sync), records, strict=True):
+        for place, record in zip(journal.append(*map(_pieces, records), sync=sync), records, strict=True):
             self._place(place, record)
 
     def message(self, sender: str, kind: int) -> bytes | None:
@@ -244,6 +246,14 @@ def _records(journal: Journal) -> Iterator[tuple[int, AnyRecord]]:
 def _places(journal: Journal) -> dict[str, int]:
     """Where the answers in a journal lie, by receiver."""
     return {record.receiver: place for place, record in _records(journal) if isinstance(record, Sent)}
+
+
+def _pieces(record: AnyRecord) -> bytes | list[bytes]:
+    """The bytes of a record; a long message as it lies, behind its length (bin 32), where its field comes last."""
+    if not isinstance(record, Taken) or len(record.message) < _LONG:
+        return _encoded(record)
+    head = _encoded(msgspec.structs.replace(record, message=b""))
+    return [head[: -len(_EMPTY)] + b"\xc6" + len(record.message).to_bytes(4, "big"), record.message]
 
 
 def _encoded(record: AnyRecord) -> bytes:

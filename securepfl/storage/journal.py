@@ -9,7 +9,7 @@ damaged later, and is refused.
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
@@ -49,8 +49,8 @@ class Journal:
     @classmethod
     def create(cls, path: Path, *records: bytes) -> Self:
         """A new journal that appears whole, with these records, in place of an earlier one. Raises StorageError."""
-        frames = b"".join(map(_frame, records))
-        data = _MAGIC + _frame(_CREATED.pack(_HEAD + len(frames))) + frames
+        frames = b"".join(_joined(record) for record in records)
+        data = _MAGIC + _joined(_CREATED.pack(_HEAD + len(frames))) + frames
         write_bytes(path, data)
         return cls(path, _opened(path), len(data))
 
@@ -82,23 +82,26 @@ class Journal:
         """The record at a place that `append` or `records` gave. Raises StorageError where it was damaged since."""
         length, complement = _LENGTH.unpack(self._bytes(place, _LENGTH.size))
         frame = self._bytes(place + _LENGTH.size, length + _CHECK_BYTES) if length + complement == _MOST else b""
-        if len(frame) < _CHECK_BYTES or _check(frame[:length]) != frame[length:]:
+        if len(frame) < _CHECK_BYTES or _check(memoryview(frame)[:length]) != frame[length:]:
             raise self._damaged()
         return frame[:length]
 
-    def append(self, *records: bytes, sync: bool = True) -> list[int]:
-        """Add records: their places. A kill loses none of them when this returns; with `sync` a power cut doesn't
-        either, nor any that came before. Raises StorageError; then no more are taken.
+    def append(self, *records: bytes | Sequence[bytes], sync: bool = True) -> list[int]:
+        """Add records, whole or in pieces of which none is copied: their places. A kill loses none of them when this
+        returns; with `sync` a power cut doesn't either, nor any that came before. Raises StorageError; then no more are
+        taken.
         """
         if self._failed:
             raise StorageError(f"{self.path}: an earlier write failed; make room and start again from what lies there")
-        places, end, frames = [], self._size, list(map(_frame, records))
-        for frame in frames:
+        places, end, pieces = [], self._size, list[bytes]()
+        for record in records:
             places.append(end)
-            end += len(frame)
+            framed = _frame(record)
+            end += sum(map(len, framed))
+            pieces += framed
         self._failed = True  # until all of it is done, whatever ends it
         try:
-            _write(self._descriptor, b"".join(frames), self._size)
+            _write(self._descriptor, pieces, self._size)
             if sync:
                 os.fsync(self._descriptor)
         except OSError as error:
@@ -122,7 +125,7 @@ class Journal:
     def _cut_torn_tail(self) -> None:
         head = self._bytes(0, _HEAD)
         created = head[len(_MAGIC) + _LENGTH.size :][: _CREATED.size]
-        if head != _MAGIC + _frame(created):
+        if head != _MAGIC + _joined(created):
             raise self._damaged()
         place, (appeared,) = _HEAD, _CREATED.unpack(created)
         while place < max(self._size, appeared):
@@ -153,7 +156,7 @@ class Journal:
         if place + total > self._size:
             return None
         frame = self._bytes(place + _LENGTH.size, length + _CHECK_BYTES)
-        if _check(frame[:length]) == frame[length:]:
+        if _check(memoryview(frame)[:length]) == frame[length:]:
             return total
         if place + total == self._size and not any(frame[length:]):
             return None
@@ -167,12 +170,22 @@ class Journal:
         return StorageError(f"{self.path}: damaged, not as securepfl wrote it; restore its folder from a copy")
 
 
-def _frame(record: bytes) -> bytes:
-    return _LENGTH.pack(len(record), _MOST - len(record)) + record + _check(record)
+def _frame(record: bytes | Sequence[bytes]) -> list[bytes]:
+    """The pieces of a record's frame."""
+    pieces = [record] if isinstance(record, bytes) else list(record)
+    length = sum(map(len, pieces))
+    return [_LENGTH.pack(length, _MOST - length), *pieces, _check(*pieces)]
 
 
-def _check(record: bytes) -> bytes:
-    return hashlib.blake2b(record, digest_size=_CHECK_BYTES).digest()
+def _joined(record: bytes) -> bytes:
+    return b"".join(_frame(record))
+
+
+def _check(*pieces: bytes | memoryview) -> bytes:
+    found = hashlib.blake2b(digest_size=_CHECK_BYTES)
+    for piece in pieces:
+        found.update(piece)
+    return found.digest()
 
 
 def _opened(path: Path) -> int:
@@ -182,8 +195,22 @@ def _opened(path: Path) -> int:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); restore its folder from a copy") from None
 
 
-def _write(descriptor: int, data: bytes, place: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, place)
-        view, place = view[written:], place + written
+def _write(descriptor: int, pieces: Sequence[bytes], place: int) -> None:
+    """All pieces, one behind the other; small ones go together."""
+    for data in _lumps(pieces):
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(descriptor, view, place)
+            view, place = view[written:], place + written
+
+
+def _lumps(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < _CHUNK:
+            small.append(piece)
+            continue
+        yield b"".join(small)
+        yield piece
+        small = []
+    yield b"".join(small)

@@ -100,7 +100,7 @@ def test_every_step_gives_the_same_again_after_a_restart_and_messages_stay_taken
     assert bodies(durable, durable.again().unmask()) == requests and durable.hub.fix_survivors() == {}
     durable.take(durable.hub.unmask(), "reveal")
     durable.again()
-    answers = durable.hub.close()
+    answers = dict(durable.hub.close())
     assert durable.again().answers() == durable.hub.owed() == answers
     for name in NAMES[:3]:
         durable.hub.receive(durable.clients[name].handle(answers[name]))
@@ -135,7 +135,7 @@ def test_answers_of_earlier_rounds_stay_for_those_who_missed_them_and_no_longer(
         for name, invitation in durable.hub.invite().items():
             if name != "damson":
                 durable.hub.receive(durable.clients[name].contribute(invitation))
-        kept[number] = durable.hub.close()
+        kept[number] = dict(durable.hub.close())
         for name in NAMES[:3]:
             durable.hub.receive(durable.clients[name].handle(kept[number][name]))
         durable.again()

@@ -56,7 +56,8 @@ class Target:
     name: str = "alder"
 
     def __post_init__(self) -> None:
-        self.header, self.body = self.opener(self.message)
+        self.header, body = self.opener(self.message)
+        self.body = bytes(body)
 
     def sealed(self, body: bytes, **changes) -> bytes:
         """`body` signed and sealed by the genuine sender, who stands by the parts of a contribution as they are now."""

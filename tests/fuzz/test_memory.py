@@ -19,7 +19,7 @@ import pytest
 from fuzz.mutator import Mutator
 from fuzz.stage import Stage
 
-from securepfl.crypto.messages.envelope import OVERHEAD_BYTES, Kind
+from securepfl.crypto.messages.envelope import Kind, longest
 from securepfl.errors import SecurePFLError
 
 COPIES, EXPANSION, FIXED = 6, 26, 2**18
@@ -72,7 +72,7 @@ def peak(deliver, message):
 
 
 def test_bytes_beyond_the_bound_are_refused_without_a_copy(stage, targets):
-    most = stage.coordinator.rules.most_bytes + OVERHEAD_BYTES
+    most = longest(stage.coordinator.rules.most_bytes)
     target = targets[Kind.CONTRIBUTION]
     for size in (most + 1, 10 * most, 100 * most):
         for start in (target.message, b""):

@@ -54,8 +54,8 @@ OLD = unchecked(2**48 - 59, 2**60 - 16383)
 class Bare(SealAggregate):
     """SEAL's sum without a flood."""
 
-    def _flood(self):
-        return np.zeros(self._wire.layout.slots, dtype=np.uint64)
+    def _flood(self, count):
+        return np.zeros(count, dtype=np.uint64)
 
 
 @lru_cache
