@@ -173,9 +173,10 @@ def seal_pieces(header: Header, pieces: Sequence[Buffer], sender: Identity, rece
     """A whole message whose body are the joined `pieces`: a long one is all content, and never held twice. Raises as
     `seal_message` does.
     """
-    if sum(map(len, pieces)) < LONG:
+    size = sum(map(len, pieces))
+    if size < LONG:
         return seal_message(header, b"".join(pieces), sender, receiver)
-    message = io.BytesIO()
+    message = io.BytesIO(bytes(OVERHEAD_BYTES + CONTENT_BYTES + sealed_bytes(size)))  # so that it never grows
     message.seek(OVERHEAD_BYTES + CONTENT_BYTES)
     content = seal_content(pieces, message.write)
     message.seek(0)

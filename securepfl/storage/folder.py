@@ -58,10 +58,10 @@ def replacing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[I
 
 def read_behind(beginning: bytes, path: Path) -> bytes:
     """`beginning` and the bytes of the file behind it, held once. Raises StorageError where that can't be read."""
-    whole = io.BytesIO()
-    whole.write(beginning)
     try:
         with path.open("rb", buffering=0) as file:
+            whole = io.BytesIO(bytes(len(beginning) + os.fstat(file.fileno()).st_size))  # so that it never grows
+            whole.write(beginning)
             while part := file.read(_PART):
                 whole.write(part)
     except OSError as error:
