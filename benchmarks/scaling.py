@@ -144,8 +144,7 @@ def started(federation: Federation, build: Callable[[], torch.nn.Module], home: 
         )
         for number, (name, keyring) in enumerate(keyrings.items())
     }
-    nothing = dict.fromkeys(clients, 0)
-    return SimulatedRun(coordinator, clients, Traffic(dict(nothing), dict(nothing)), time.perf_counter())
+    return SimulatedRun(coordinator, clients, Traffic.of(clients), time.perf_counter())
 
 
 def rows_of(number: int) -> TensorDataset:

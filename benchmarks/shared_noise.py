@@ -79,7 +79,7 @@ def shared_model_of(
             for name, keyring in keyrings.items()
         }
         first = next(iter(clients.values()))
-        run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), 0.0)
+        run = SimulatedRun(coordinator, clients, Traffic.of(clients), 0.0)
         steps = []
         for _ in range(federation.rounds):
             before = _vector(first)

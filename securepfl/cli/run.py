@@ -1,15 +1,20 @@
 """`securepfl run`."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from securepfl.cli.options import EXISTING, PATH, check_pair, device
 from securepfl.cli.output import say, say_json
-from securepfl.cli.stopping import stoppable
+from securepfl.cli.stopping import Stopped, check_stopped, stoppable
+from securepfl.errors import SecurePFLError
 
 
 @click.command()
@@ -27,41 +32,76 @@ from securepfl.cli.stopping import stoppable
 @click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for simulation only, protects nobody.")
 @device
 @click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout in place of the tables.")
-def run(
-    config: Path | None,
-    data: Path | None,
-    rounds: int | None,
-    epsilon: float | None,
-    plaintext: bool,
-    out: Path | None,
-    ledgers: Path | None,
-    seed: int | None,
-    device: str,
-    as_json: bool,
-) -> None:
+@click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in DIR, which was stopped, as it began.")
+@click.pass_context
+def run(context: click.Context, out: Path | None, as_json: bool, resume: Path | None, **options: Any) -> None:
     """Train a federation, all parties in this process (a simulation).
 
-    Without CONFIG: nine simulated hospitals with simulated patients, and settings made for them.
+    Without CONFIG: nine simulated hospitals with simulated patients, and settings made for them. A run that was
+    stopped, killed or failed keeps its folder, and `securepfl run --resume DIR` goes on there.
     """
     from securepfl.cli.consoles import progress, tables
     from securepfl.report.console import closing_output, live_display
     from securepfl.runtime.execution import execute
-    from securepfl.runtime.planning import configured, plan_demo, plan_tables
+    from securepfl.runtime.resuming import Wanted
+    from securepfl.storage.unfinished import read_asked
 
-    check_pair(config, data)
-    federation = configured(config, rounds=rounds, epsilon=epsilon, plaintext=plaintext)
-    if data is None:
-        plan = plan_demo(federation, seed, ledgers)
+    if resume is None:
+        check_pair(options["config"], options["data"])
+        wanted = Wanted(**options)
     else:
-        plan = plan_tables(federation, data, seed, ledgers, config)
-    out = out or Path("runs") / f"{_plain(federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with stoppable("the run's folder is gone, what it spent stays in the ledgers"):
-        result = execute(plan, out, seed=seed, device=device, display=partial(live_display, progress()))
+        _check_alone(context)
+        wanted = Wanted.of(read_asked(resume))
+    plan = wanted.plan()
+    out = resume or out or Path("runs") / f"{_plain(plan.federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with _telling_how_to_go_on(out, resume is not None):
+        result = execute(
+            plan,
+            out,
+            seed=wanted.seed,
+            device=wanted.device,
+            display=partial(live_display, progress()),
+            asked=wanted.asked_for(plan),
+            resume=resume is not None,
+            check=check_stopped,
+        )
     if as_json:
         say_json(result)
     else:
         closing_output(tables(), result)
     say(f"wrote {out}", err=True)
+
+
+def _check_alone(context: click.Context) -> None:
+    """Raises UsageError where --resume comes with what would be another run."""
+    for name in context.params.keys() - {"resume", "as_json"}:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            named = "CONFIG" if name == "config" else f"--{name}"
+            raise click.UsageError(f"--resume goes on with a run as it began: leave out {named}")
+
+
+@contextmanager
+def _telling_how_to_go_on(out: Path, resume: bool) -> Iterator[None]:
+    """Whatever ends the run in `out` before its end, the last line names the command that goes on with it."""
+    from securepfl.storage.unfinished import command_for, is_unfinished
+
+    another = is_unfinished(out) and not resume
+    try:
+        with stoppable(""):
+            yield
+    except Stopped as stop:
+        remains = (
+            f"go on with `{command_for(out)}`" if is_unfinished(out) else "nothing was spent, and no folder is left"
+        )
+        raise Stopped(f"interrupted; {remains}", stop.code) from None
+    except SecurePFLError as error:
+        if not is_unfinished(out) or another or command_for(out) in str(error):
+            raise
+        raise type(error)(f"{error}; then go on with `{command_for(out)}`") from None
+    except Exception:
+        if is_unfinished(out):
+            say(f"securepfl: once the error below is mended, go on with `{command_for(out)}`", err=True)
+        raise
 
 
 def _plain(name: str) -> str:

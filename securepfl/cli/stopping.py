@@ -79,6 +79,12 @@ def _received() -> int | None:
     return next((its.received for its in handlers if isinstance(its, _Handler) and its.received is not None), None)
 
 
+def check_stopped() -> None:
+    """Raises KeyboardInterrupt where a signal came, also where a library has swallowed what its handler raised."""
+    if (number := _received()) is not None:
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
 def exit_code(stop: BaseException | None) -> int:
     """128 and the signal's number; Ctrl-C's for what is no Terminated."""
     return stop.code if isinstance(stop, Terminated) else _SIGINT

@@ -134,7 +134,6 @@ class Client(Readings):
         self.federation, self.name, self.folder, self.turn = federation, name, folder, Turn()
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self.last_training: TrainingReport | None = None
-        self.coupled_rounds = 0  # in this process, as the seconds: how often it was drawn to neighbours
         self._simulation = simulation
         self.session = Session.of(federation, keyring, None if simulation is None else simulation.noise_key)
         self.task, own_loss = task_and_loss(federation, task, loss)
@@ -214,6 +213,8 @@ class Client(Readings):
         else:
             made = self._made(replace(round_, fresh=reserved[1].key), state, body)
             reply, kept, self.last_training = made.body, made.pending, made.report
+            if made.report.shortened_fraction is not None:
+                state.shortened.append(made.report.shortened_fraction)
         message = round_.reply(reply)
         state.pending = msgspec.structs.replace(kept, message=message, salt=body.salt.hex())
         with discarded(self.folder):
@@ -295,8 +296,8 @@ class Client(Readings):
         step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared)
         step.take(state, pending, parts.training.noise_variance)
         state.named |= in_short(body.named, self.federation.roster)
+        state.coupled += opened.neighbourhood is not None
         self._commit(state)
-        self.coupled_rounds += opened.neighbourhood is not None
 
     @one_at_a_time
     def receipt(self) -> bytes:

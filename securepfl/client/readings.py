@@ -54,6 +54,18 @@ class Readings:
         return self._state.clipped
 
     @property
+    def shortened_fractions(self) -> tuple[float, ...]:
+        """For each round that it trained in, the fraction of its units that the clip shortened, where that was counted.
+        Exact and private.
+        """
+        return tuple(self._state.shortened)
+
+    @property
+    def coupled_rounds(self) -> int:
+        """In how many rounds it was drawn to neighbours."""
+        return self._state.coupled
+
+    @property
     def sat_out(self) -> tuple[int, ...]:
         """The rounds in which this hospital declined."""
         return tuple(self._state.sat_out)

@@ -66,6 +66,8 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     identifier of the federation's run that it takes part in, empty before the first message. `epoch` is that of the
     keys in use; `nonce` (hexadecimal) went out with the last contribution. `named` is what the coordinator last said of
     each hospital that did something wrong. `ended` says why the run is over before its last round, or is empty.
+    `shortened` has, for each round in which the clip counted, the fraction of units that it shortened: exact, and so
+    for the hospital's own eyes. In `coupled` rounds it was drawn to neighbours.
     """
 
     federation: str
@@ -92,6 +94,8 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     weight_unit: float = 1.0
     pull: float = 0.0
     clipped: int = 0
+    shortened: list[float] = []
+    coupled: int = 0
     sat_out: list[int] = []
     named: dict[str, str] = {}
     ended: str = ""

@@ -108,12 +108,14 @@ class RoundLoop:
       that from two others either is left alone until the next round.
     - A hospital that failed, and so replied nothing, is asked again once it was `gone`, or in the next step.
     - Who is `ahead` is told nothing: the coordinator's folder is an old copy. Its word alone stops nobody else's round.
+    - After round `until`, where that is given, no further one begins: for an engine that carries one round at a time.
 
     Raises MessageError from `tick` where the coordinator cannot go on, and from `here` for a name of no hospital.
     """
 
     hub: LoopHub
     patience: Patience = field(default_factory=Patience)
+    until: int | None = None
     at: dict[str, int | None] = field(init=False)
     refused: list[Refusal] = field(default_factory=list)
     late: list[tuple[str, Kind]] = field(default_factory=list)
@@ -135,6 +137,11 @@ class RoundLoop:
     def finished(self) -> bool:
         """Whether all rounds are over and settled, and everybody who is here has applied the last one."""
         return self.hub.over and self._round is None and self.hub.settled and not any(map(self._helped, self.at))
+
+    @property
+    def between(self) -> bool:
+        """Whether no round is under way: none has begun, or the last one is settled."""
+        return self._round is None
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -286,6 +293,8 @@ class RoundLoop:
         return self._fits(at, []) or (at < self.hub.number and self._can_catch_up(name, at))
 
     def _ready(self, now: float) -> bool:
+        if self._round is None and self.until is not None and self.hub.closed >= self.until:
+            return False
         if self._round is None:
             return not self.hub.settled if self.hub.over else self._able >= self.hub.least
         if self.kind == Kind.INVITATION and len(self.hub.contributed) < self.hub.least:

@@ -51,7 +51,8 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
     for heading in ("hospital", "", "epsilon spent", "budget", "bytes up", "bytes down"):
         table.add_column(heading, justify="left" if heading in ("hospital", "") else "right")
     for name, budget in budgets.items():
-        state = "" if not event.round else "trained" if name in event.trained else "sat out"
+        did = "failed" if name in event.failed else "trained" if name in event.trained else "sat out"
+        state = did if event.round else ""
         table.add_row(
             name,
             Text(state, style="green" if state == "trained" else "yellow"),

@@ -22,7 +22,7 @@ def signal_text(signal: float | None) -> str:
 @dataclass(frozen=True)
 class RoundEvent:
     """Before the first round (0), and after each. `epsilon`, `upload_bytes` and `download_bytes` are running totals by
-    hospital; `notes` is what must be known by now.
+    hospital; `failed` are those that failed in the round; `notes` is what must be known by now.
     """
 
     round: int
@@ -32,6 +32,7 @@ class RoundEvent:
     upload_bytes: Mapping[str, int]
     download_bytes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 Observer = Callable[[RoundEvent], None]

@@ -24,11 +24,14 @@ _MOST_CLIPPED: Final = 0.9
 
 def event_of(run: SimulatedRun, notes: Sequence[str] = ()) -> RoundEvent:
     """What to show before the first round and after each."""
-    clients = run.clients
+    clients, failed = run.clients, run.failed
     return RoundEvent(
         round=run.round,
         rounds=run.coordinator.federation.rounds,
-        trained=tuple(name for name, client in clients.items() if run.round not in client.sat_out),
+        trained=tuple(
+            name for name, client in clients.items() if run.round not in client.sat_out and name not in failed
+        ),
+        failed=failed,
         epsilon={name: client.ledger.spent() for name, client in clients.items()},
         upload_bytes=dict(run.traffic.upload),
         download_bytes=dict(run.traffic.download),
@@ -53,7 +56,7 @@ def outcome_of(
     scores, pooled = scores_of(task, judged)
     return Outcome(
         sites={
-            name: site_outcome(client, hospitals[name], judged[name], scores[name], run.clipped.get(name, []))
+            name: site_outcome(client, hospitals[name], judged[name], scores[name])
             for name, client in run.clients.items()
         },
         pooled=pooled,
@@ -82,10 +85,9 @@ def _communication(federation: Federation, run: SimulatedRun) -> Communication:
     )
 
 
-def site_outcome(
-    client: Client, hospital: Hospital, judged: Judged, scores: Mapping[str, Scored], clipped: Sequence[float] = ()
-) -> SiteOutcome:
-    """One hospital's own outcome; `clipped` has the fraction of its units that the clip shortened, by round."""
+def site_outcome(client: Client, hospital: Hospital, judged: Judged, scores: Mapping[str, Scored]) -> SiteOutcome:
+    """One hospital's own outcome."""
+    clipped = client.shortened_fractions
     return SiteOutcome(
         train=len(hospital.train),
         units=_units(client),

@@ -1,5 +1,6 @@
 """A plan carried out: all parties in one process, and the run's folder."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +19,16 @@ from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.runtime.evaluation import event_of, outcome_of
 from securepfl.runtime.hospital import dataset_of
-from securepfl.runtime.local import SimulatedRun, simulate
+from securepfl.runtime.local import SimulatedRun, root_key_of, simulate
 from securepfl.runtime.planning import Plan
+from securepfl.runtime.resuming import Wanted, check_same
+from securepfl.runtime.simulated_keys import SimulatedKeys
 from securepfl.runtime.spending import used_up, uses_up
+from securepfl.runtime.traffic import failed_notes
 from securepfl.settings.binding import initial_model
 from securepfl.settings.federation import Federation
-from securepfl.storage.folder import new_folder, storage_error, write_bytes, write_json
+from securepfl.storage.folder import storage_error, write_bytes, write_json
+from securepfl.storage.unfinished import Asked, RunFolder, command_for, is_unfinished
 
 LEDGERS: Final = "ledger"
 """Folder of a run: of the ledgers that it alone has, or of snapshots of the hospitals' own."""
@@ -31,33 +36,72 @@ LEDGERS: Final = "ledger"
 Display = Callable[[Mapping[str, float]], AbstractContextManager[Observer]]
 
 
-def execute(plan: Plan, out: Path, *, seed: int | None, device: str, display: Display) -> dict[str, Any]:
+def execute(
+    plan: Plan,
+    out: Path,
+    *,
+    seed: int | None,
+    device: str,
+    display: Display,
+    asked: Asked | None = None,
+    resume: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Run `plan` and write its folder `out`; returns result.json's content.
 
-    Before the last round is over, `out` appears not at all. From there on the budget is spent, so it appears whatever
-    else fails, with all that could be written. Raises what simulate raises, and StorageError where `out` holds
-    something or not all could be written.
+    `out` appears before the first round. Whatever ends the process from there on, it stays, and `resume` goes on with
+    the run there: `asked` must be what it began with. Where it fails before anything is spent, `out` is gone again.
+    `check` is called after each failure of a hospital, and may raise.
+
+    Raises what simulate raises, ConfigError and DataError where a run to be resumed began with something else, and
+    StorageError where `out` holds something, is none to be resumed or in use, or not all could be written.
     """
-    failures: list[Exception] = []
+    asked = asked or Wanted(seed=seed, device=device).asked_for(plan)
+    with _folder(plan, out, asked, seed, resume) as folder:
+        unseen: list[Exception] = []
+        failures: list[Exception] = []
+        with _rounds(plan, folder, seed, device, display, unseen, check) as run:
+            result = _written(plan, out, run, seed, failures)
+        if not failures:
+            folder.end()
+        if failures or unseen:
+            raise _incomplete([*failures, *unseen], out)
+    return result
+
+
+@contextmanager
+def _folder(plan: Plan, out: Path, asked: Asked, seed: int | None, resume: bool) -> Iterator[RunFolder]:
+    if resume:
+        with RunFolder.reopen(out) as folder:
+            check_same(folder.asked, asked, out)
+            yield folder
+    else:
+        keys = SimulatedKeys.generate(plan.federation, root_key_of(seed)).to_bytes()
+        with RunFolder.begin(out, asked, keys) as folder:
+            yield folder
+
+
+def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failures: list[Exception]) -> dict[str, Any]:
+    """Write all that a run leaves, after its last round; what cannot be written joins the `failures`."""
     result: dict[str, Any] = {}
-    with new_folder(out) as folder:
-        with _rounds(plan, folder, seed, device, display, failures) as run:
-            with _noted(failures):
-                outcome = outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
-                result = _result(plan, run, outcome, seed)
-                write_json(folder / "result.json", result)
-            with _noted(failures):
-                write_json(folder / "heads.json", dict(run.coordinator.heads))
-            with _noted(failures):
-                if plan.federation.release.experts and seed is None:
-                    _release(plan.federation, run, folder / "experts")
-        with _noted(failures):
-            _tell_ledgers(plan, run, folder / LEDGERS, seed)
-        with _noted(failures):
-            if result:
-                write_bytes(folder / "report.html", page_of(result).encode())
-    if failures:
-        raise _incomplete(failures, folder, out)
+    path = out / "result.json"
+    with _noted(failures):
+        if path.exists():  # an earlier process wrote it, and failed at something else
+            result = json.loads(path.read_bytes())
+        else:
+            outcome = outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
+            result = _result(plan, run, outcome, seed)
+            write_json(path, result)
+    with _noted(failures):
+        write_json(out / "heads.json", dict(run.coordinator.heads))
+    with _noted(failures):
+        if plan.federation.release.experts and seed is None:
+            _release(plan.federation, run, out / "experts")
+    with _noted(failures):
+        _tell_ledgers(plan, run, out / LEDGERS, seed)
+    with _noted(failures):
+        if result:
+            write_bytes(out / "report.html", page_of(result).encode())
     return result
 
 
@@ -70,13 +114,15 @@ def _noted(failures: list[Exception]) -> Iterator[None]:
         failures.append(error)
 
 
-def _incomplete(failures: Sequence[Exception], folder: Path, out: Path) -> Exception:
-    """What went wrong first, told of the folder as it is called now; a defect of ours stays as it was raised."""
+def _incomplete(failures: Sequence[Exception], out: Path) -> Exception:
+    """What went wrong first, and how to go on; a defect of ours stays as it was raised."""
     first = failures[0]
     if not isinstance(first, SecurePFLError | OSError):
         return first
-    said = str(first).replace(str(folder), str(out))
-    return StorageError(f"{said}; the rounds are over and their budget is spent: {out} holds all that could be written")
+    rest = f", and the rest comes with `{command_for(out)}`" if is_unfinished(out) else ""
+    return StorageError(
+        f"{first}; the rounds are over and their budget is spent: {out} holds all that could be written{rest}"
+    )
 
 
 def _tell_ledgers(plan: Plan, run: SimulatedRun, folder: Path, seed: int | None) -> None:
@@ -92,7 +138,7 @@ def _tell_ledgers(plan: Plan, run: SimulatedRun, folder: Path, seed: int | None)
         told += "".join(f"{name}: {client.ledger.path.absolute()}\n" for name, client in run.clients.items())
     try:
         if not plan.throwaway:
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             for name, client in run.clients.items():
                 shutil.copy2(client.ledger.path, folder / f"{name}{SNAPSHOT}")
     except OSError as error:
@@ -109,6 +155,7 @@ def _result(plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None) -
         for note in (*client.scan.warnings, *client.ledger_notes)
     ]
     told += [] if plan.throwaway else used_up(run.clients)
+    told += failed_notes(run.traffic.failures)
     return result_of(plan.federation, outcome) | {
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},
         "notes": notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told)),
@@ -124,44 +171,65 @@ def _partition_of(plan: Plan) -> Partition:
 @contextmanager
 def _rounds(
     plan: Plan,
-    folder: Path,
+    folder: RunFolder,
     seed: int | None,
     device: str,
     display: Display,
     failures: list[Exception],
+    check: Callable[[], None],
 ) -> Iterator[SimulatedRun]:
     """All rounds, shown as they go; yields the parties after the last. A display that fails stops no round."""
     federation, unit = plan.federation, plan.federation.privacy.unit
     training = {name: dataset_of(hospital.train, unit) for name, hospital in plan.hospitals.items()}
     with ExitStack() as stack:
         with display({name: federation.budget_of(name) for name in federation.roster}) as show:
+            told = _event_notes()
 
             def begin(run: SimulatedRun) -> None:
+                folder.spending()
+                told(run)  # an earlier process showed those
                 with _noted(failures):
                     show(event_of(run, [] if plan.throwaway else uses_up(run.clients)))
 
             def observe(run: SimulatedRun) -> None:
                 with _noted(failures):
-                    show(event_of(run))
+                    show(event_of(run, told(run)))
 
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", HospitalNote)  # they stand in the result
+            warnings.simplefilter("ignore", HospitalNote)  # they stand in the result, and on the display
             run = stack.enter_context(
                 simulate(
                     federation,
                     training,
                     plan.build_model,
-                    folder / "sites",
-                    ledgers=folder / LEDGERS if plan.throwaway else plan.ledgers,
+                    folder.path / "sites",
+                    ledgers=folder.path / LEDGERS if plan.throwaway else plan.ledgers,
                     data_sets=plan.data_sets,
-                    coordinator_folder=folder / "coordinator",
+                    coordinator_folder=folder.path / "coordinator",
                     seed=seed,
                     device=device,
+                    keys=SimulatedKeys.from_bytes(folder.keys),
+                    counts=folder.counts,
+                    check=check,
                     begin=begin,
                     observe=observe,
                 )
             )
         yield run
+
+
+def _event_notes() -> Callable[[SimulatedRun], list[str]]:
+    """What gives the failures that came since it was asked last, a line each."""
+    told = 0
+
+    def new(run: SimulatedRun) -> list[str]:
+        nonlocal told
+        failures, told = run.traffic.failures[told:], len(run.traffic.failures)
+        return [
+            f"round {its.round}: {its.hospital} failed and was left out of the step ({its.reason})" for its in failures
+        ]
+
+    return new
 
 
 def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
@@ -170,9 +238,13 @@ def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
     if spec is None:
         raise ValueError("a run's federation declares its data")
     for name, client in run.clients.items():
-        model, record = client.release("personal")
-        write_expert(folder / f"{name}.safetensors", model, record, federation.model, spec)
-    if all(client.shared_model() is not None for client in run.clients.values()):
+        path = folder / f"{name}.safetensors"
+        if not path.exists():  # an earlier process may have written it
+            model, record = client.release("personal")
+            write_expert(path, model, record, federation.model, spec)
+    if not (folder / f"{SHARED}.safetensors").exists() and all(
+        client.shared_model() is not None for client in run.clients.values()
+    ):
         released = [client.release("shared") for client in run.clients.values()]
         dearest = max((record for _, record in released), key=lambda record: float(record["epsilon"]))
         shared = {**dearest, "site": "all", "ledger_head": [record["ledger_head"] for _, record in released]}

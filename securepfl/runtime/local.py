@@ -1,11 +1,14 @@
 """All parties in one process: a simulation, and marked so. Still only bytes pass between them."""
 
+import itertools
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,56 +18,92 @@ from securepfl.client.parts import BuildModel
 from securepfl.client.records import Loss
 from securepfl.client.run_kind import Simulation
 from securepfl.coordinator.coordinator import Coordinator
-from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring
-from securepfl.errors import BudgetError, ConfigError
-from securepfl.protocol.rounds import drive
-from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
+from securepfl.crypto.keys.keys import Keyring
+from securepfl.crypto.messages.envelope import Kind
+from securepfl.errors import (
+    BudgetError,
+    ConfigError,
+    HospitalNote,
+    MessageError,
+    SecurePFLError,
+    StorageError,
+    first_line,
+)
+from securepfl.protocol.hospital import Exchanged
+from securepfl.protocol.hospital import exchange as exchanged
+from securepfl.protocol.loop import Patience, RoundLoop
+from securepfl.protocol.rounds import Refusal, receive
+from securepfl.randomness import KEY_BYTES, derive_key
+from securepfl.runtime.simulated_keys import SimulatedKeys
+from securepfl.runtime.traffic import Failure, Traffic
 from securepfl.settings.federation import Federation
+from securepfl.storage.folder import write_bytes
 from securepfl.tasks.task import Task
 
 TrainingSets = Mapping[str, DataLoader[Any] | Dataset[Any]]
 
+TRACEBACK: Final = "failure.txt"
+"""In a hospital's folder: the traceback of its last failure. It may hold private values."""
 
-@dataclass
-class Traffic:
-    """Bytes that each hospital sent and received so far, whole messages."""
-
-    upload: dict[str, int] = field(default_factory=dict)
-    download: dict[str, int] = field(default_factory=dict)
+_A_PASS: Final = Patience(1.0)
+"""A step waits one pass over all hospitals: the loop's clock counts passes."""
 
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A simulation's parties after (or between) rounds, what travelled, and the seconds since it began. `clipped` has,
-    for each hospital and round that it trained in, the fraction of its units that the clip shortened.
+    """A simulation's parties after (or between) rounds, what travelled, and the seconds since it began. `check` is
+    called after each failure of a hospital, and may raise.
     """
 
     coordinator: Coordinator
     clients: Mapping[str, Client]
     traffic: Traffic
     started: float
-    clipped: dict[str, list[float]] = field(default_factory=dict)
-
-    def note_clipped(self) -> None:
-        """After a round: what its training counted."""
-        for name, client in self.clients.items():
-            report = None if self.round in client.sat_out else client.last_training
-            if report is not None and report.shortened_fraction is not None:
-                self.clipped.setdefault(name, []).append(report.shortened_fraction)
+    check: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def round(self) -> int:
-        """The last round that everyone applied."""
-        return min(client.round for client in self.clients.values())
+        """The last round that is over."""
+        return self.coordinator.closed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The hospitals that failed in the last round that is over."""
+        return tuple({its.hospital: None for its in self.traffic.failures if its.round == self.round})
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of all hospitals' training, encryption and decryption, of the coordinator, and in total."""
+        """Seconds of all hospitals' training, encryption and decryption, of the coordinator, and in total; of earlier
+        processes too, where the run was resumed.
+        """
         steps = ("train", "encrypt", "decrypt")
         summed = {step: sum(client.seconds[step] for client in self.clients.values()) for step in steps}
         aggregate, total = self.coordinator.seconds, time.perf_counter() - self.started
         ordered = {"train": summed["train"], "encrypt": summed["encrypt"], "aggregate": aggregate}
-        return ordered | {"decrypt": summed["decrypt"], "total": total}
+        ordered |= {"decrypt": summed["decrypt"], "total": total}
+        return {step: spent + self.traffic.before.get(step, 0.0) for step, spent in ordered.items()}
+
+    def note(self, name: str, error: Exception) -> None:
+        """Tell that hospital `name` failed. Its traceback lies in its folder: what a model of one's own raises may
+        quote private values, which no note holds.
+        """
+        number = self.coordinator.number
+        self.traffic.fail(Failure(number, name, _reason(error)))
+        with suppress(StorageError):
+            write_bytes(self.clients[name].folder / TRACEBACK, "".join(traceback.format_exception(error)).encode())
+        warnings.warn(
+            f"round {number}: {name} failed and is left out until the next ({_reason(error)}; "
+            f"{self.clients[name].folder / TRACEBACK} has the traceback)",
+            HospitalNote,
+            stacklevel=2,
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Why a hospital failed, without anything of its data: only our own messages are known to hold none."""
+    if isinstance(error, SecurePFLError):
+        return first_line(error)
+    return f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
 
 
 def noise_key(seed: int | None) -> bytes | None:
@@ -76,14 +115,20 @@ def _seed_key(seed: int, purpose: str) -> bytes:
     return derive_key(bytes(KEY_BYTES), "simulation", seed, purpose)
 
 
+def root_key_of(seed: int | None) -> bytes | None:
+    """The key from which a seeded simulation derives its support and tags. No secret; None without a seed."""
+    return None if seed is None else _seed_key(seed, "federation")
+
+
 def local_parties(
-    federation: Federation, root_key: bytes | None = None, folder: Path | None = None
+    federation: Federation, root_key: bytes | None = None, folder: Path | None = None, keys: SimulatedKeys | None = None
 ) -> tuple[dict[str, Keyring], Coordinator]:
     """Every hospital's keyring and the coordinator of a bound federation, made in this process.
 
     For simulations, tests and examples: in the field each party makes its own identity, and keys travel sealed
     (`securepfl keys`). `root_key` fixes the support's and tags' seeds for a seeded simulation; encryption keys are
-    always the OS's. `folder` is the coordinator's; None keeps its state in memory.
+    always the OS's. `folder` is the coordinator's; None keeps its state in memory. `keys` are those of an earlier
+    process that used the folder; None makes new ones.
 
     >>> from torch import nn
     >>> settings = {"model": {"kind": "own"}, "encryption": {"scheme": "none"}}
@@ -92,22 +137,13 @@ def local_parties(
     >>> sorted(keyrings) == sorted(coordinator.hospitals)
     True
     """
-    identities = {name: Identity.generate(name) for name in federation.roster}
-    server = Identity.generate("coordinator")
-    public = {name: identity.public for name, identity in identities.items()}
-    key = FederationKey.generate(encrypted=federation.scheme.encrypted, root_key=root_key)
-    pairs = {frozenset((one, other)): fresh_key() for one in identities for other in identities}
-    keyrings = {
-        name: Keyring(
-            identity, key, server.public, public, {other: pairs[frozenset((name, other))] for other in identities}
-        )
-        for name, identity in identities.items()
-    }
+    keys = keys or SimulatedKeys.generate(federation, root_key)
+    keyrings = keys.keyrings()
     coordinator = Coordinator(
         federation.without_budgets(),
-        server,
-        public,
-        key_commitment=key.commitment,
+        keys.coordinator,
+        next(iter(keyrings.values())).hospitals,
+        key_commitment=keys.key.commitment,
         folder=folder,
     )
     return keyrings, coordinator
@@ -128,6 +164,9 @@ def simulate(
     loss: Loss | None = None,
     task: str | Task | None = None,
     physical_batch: int | None = None,
+    keys: SimulatedKeys | None = None,
+    counts: Path | None = None,
+    check: Callable[[], None] = lambda: None,
     begin: Callable[[SimulatedRun], None] = lambda run: None,
     observe: Callable[[SimulatedRun], None] = lambda run: None,
 ) -> Iterator[SimulatedRun]:
@@ -135,12 +174,17 @@ def simulate(
 
     `training` holds each hospital's DataLoader or Dataset. State lies in `folder`/NAME; `ledgers`/NAME.jsonl
     (default: `folder`/NAME/ledger.jsonl) outlive the run. The coordinator's state lies in `coordinator_folder`, None
-    keeps it in memory. `begin` is called before the first round, `observe` after every one. `loss`, `task` and
-    `physical_batch`: as in Client. With `seed`, noise, rounding and support repeat: for simulation only, since whoever
-    knows the seed can subtract the noise.
+    keeps it in memory. `begin` is called before the first round, `observe` after every one. A hospital that fails is
+    left out of the step, warned of (HospitalNote), and asked again in the next round; then `check` is called. `loss`,
+    `task` and `physical_batch`: as in Client. With `seed`, noise, rounding and support repeat: for simulation only,
+    since whoever knows the seed can subtract the noise.
+
+    To go on with a run whose process ended, hand in what it had: all folders, `coordinator_folder` and the `counts`
+    (a file, see Traffic.kept) included, the data, and its `keys`.
 
     Raises ConfigError where `training` doesn't fit the roster, and BudgetError, before anything is spent, where too
-    few hospitals have budget for all rounds.
+    few hospitals have budget for all rounds. Where more hospitals fail than a sum can miss, it raises what the first of
+    them did.
 
     >>> from tempfile import TemporaryDirectory
     >>> import torch
@@ -163,10 +207,11 @@ def simulate(
     if set(training) != set(federation.roster):
         raise ConfigError("the training sets are not those of the federation's roster; give one for each hospital")
     started = time.perf_counter()
-    root_key = None if seed is None else _seed_key(seed, "federation")
-    keyrings, coordinator = local_parties(federation, root_key, coordinator_folder)
+    keyrings, coordinator = local_parties(federation, root_key_of(seed), coordinator_folder, keys)
     clients: dict[str, Client] = {}
+    traffic = Traffic()
     try:
+        traffic = Traffic.of(keyrings) if counts is None else Traffic.kept(counts, keyrings)
         for name, keyring in keyrings.items():
             clients[name] = Client(
                 federation,
@@ -183,42 +228,96 @@ def simulate(
                 physical_batch=physical_batch,
                 simulation=Simulation(noise_key(seed)),
             )
-        run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), started)
+        run = SimulatedRun(coordinator, clients, traffic, started, check)
         _check_budgets(federation, clients)
         begin(run)
-        for _ in range(federation.rounds):
-            exchange(run)
-            run.note_clipped()
+        for _ in run_rounds(run):
             observe(run)
         yield run
     finally:
         for client in clients.values():
             client.close()
         coordinator.stop()
+        traffic.close()
+
+
+def run_rounds(run: SimulatedRun) -> Iterator[int]:
+    """Run the rounds that are left, one at a time, to the last: their numbers. Raises what `exchange` raises."""
+    if run.coordinator.closed:  # the process before may have ended while its last answers went out
+        _settle(run)
+    while run.round < run.coordinator.rounds:
+        exchange(run)
+        yield run.round
 
 
 def exchange(run: SimulatedRun) -> None:
     """One round. What passes between a client and the coordinator is bytes, counted here.
 
-    In one process nobody forges a reply: one that is refused is a fault of the program, so it is raised (MessageError),
-    once the round is over for all.
+    Whatever a hospital raises leaves it out of the step, and the round goes on for the others; the next round asks it
+    again. Where more fail than a sum can miss, what the first of them raised is raised, before more is spent. In one
+    process nobody forges a reply: one that the coordinator refuses is a fault of the program, so it is raised
+    (MessageError), once the round is over for all; and so is why a run has ended before its last round.
     """
-    for refusal in drive(run.coordinator, _InProcess(run.clients, run.traffic)):
+    if run.coordinator.ended:
+        raise MessageError(run.coordinator.ended)
+    hub, failed = run.coordinator, dict[str, Exception]()
+    loop = RoundLoop(hub, _A_PASS, until=hub.closed + 1)
+    for name, client in run.clients.items():
+        loop.here(name, client.round)
+    for passes in itertools.count():
+        run.traffic.sync()
+        loop.tick(passes)
+        if loop.between:
+            break
+        for name in run.clients:
+            _visit(run, loop, name, failed)
+    run.traffic.over(run.round, run.seconds)
+    for refusal in loop.refused:
         raise refusal.reason
 
 
-@dataclass(frozen=True)
-class _InProcess:
-    """Carries messages to clients in this process, and counts their bytes."""
+def _settle(run: SimulatedRun) -> None:
+    """Carry what is owed of the last round that is over, and begin no other."""
+    hub, refused = run.coordinator, list[Refusal]()
+    asked = hub.owed() or hub.settle()
+    while asked:
+        for name, message in asked.items():
+            done = _carry(run, name, [message])
+            refused += filter(None, (receive(hub, name, reply) for reply in done.replies))
+            if done.failed is not None:
+                run.note(name, done.failed)
+        asked = hub.settle()
+    for refusal in refused:
+        raise refusal.reason
 
-    clients: Mapping[str, Client]
-    traffic: Traffic
 
-    def ask(self, name: str, message: bytes) -> bytes:
-        reply = self.clients[name].handle(message)
-        self.traffic.download[name] += len(message)
-        self.traffic.upload[name] += len(reply)
-        return reply
+def _visit(run: SimulatedRun, loop: RoundLoop, name: str, failed: dict[str, Exception]) -> None:
+    """Carry to one hospital what it is to be told, and back what it replies. `failed` are those that failed so far."""
+    hub, told = run.coordinator, loop.next(name)
+    if not told:
+        return
+    done = _carry(run, name, [message for _, message in told])
+    loop.took(name, done.at, done.replies, told=told)
+    if done.failed is None:
+        return
+    failed.setdefault(name, done.failed)
+    left = len(hub.roster) - len(failed)
+    if loop.kind == Kind.INVITATION:
+        left = min(left, len(hub.contributed) + len(loop.waiting))
+    if left < hub.least:
+        raise next(iter(failed.values()))
+    run.note(name, done.failed)
+
+
+def _carry(run: SimulatedRun, name: str, messages: list[bytes]) -> Exchanged:
+    done = exchanged(run.clients[name], messages)
+    for message in messages:
+        run.traffic.count("download", name, message)
+    for reply in done.replies:
+        run.traffic.count("upload", name, reply)
+    if done.failed is not None:
+        run.check()
+    return done
 
 
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:

@@ -349,8 +349,9 @@ class Registry:
         return self.folder / f"{one.stem}{suffix}"
 
     def _exists(self) -> bool:
+        """A kill while the first one was made leaves a key, or half of one, and nothing that it protects."""
         try:
-            return self.folder.is_dir() and any(self.folder.iterdir())
+            return self.folder.is_dir() and ((self.folder / LISTING).exists() or bool(self._others()))
         except OSError as error:
             raise StorageError(f"{self.folder}: cannot be read ({error.strerror}); mend its rights") from None
 

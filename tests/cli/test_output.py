@@ -216,7 +216,7 @@ def test_a_suggestions_file_does_not_tell_when_the_answer_came(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_run_that_is_stopped_leaves_no_folder_and_its_spending(number, code, tmp_path):
+def test_a_run_that_is_stopped_keeps_its_folder_and_says_how_to_go_on(number, code, tmp_path):
     prepare(tmp_path, rounds=400)
     process = subprocess.Popen(
         [*PROGRAM, *RUN, "out", "--ledgers", "ledgers"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
@@ -229,6 +229,7 @@ def test_a_run_that_is_stopped_leaves_no_folder_and_its_spending(number, code, t
     out, err = process.communicate(timeout=60)
     assert process.returncode == code and out == b"", err
     last = err.decode().splitlines()[-1]
-    assert last == "securepfl: interrupted; the run's folder is gone, what it spent stays in the ledgers"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["federation.toml", "ledgers", "rows.csv"]
+    assert last == "securepfl: interrupted; go on with `securepfl run --resume out`"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["federation.toml", "ledgers", "out", "rows.csv"]
+    assert (tmp_path / "out" / "unfinished" / "asked.json").exists() and not (tmp_path / "out" / "result.json").exists()
     assert verify_ledger(ledger, ledger_verifier(None)).epsilon > 0

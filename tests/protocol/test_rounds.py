@@ -184,7 +184,7 @@ def test_a_round_goes_on_where_a_carrier_broke_off(five):
 
 def test_the_runtime_in_one_process_raises_what_was_refused_once_the_round_is_over(five, monkeypatch):
     coordinator, clients = five
-    run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(FIVE, 0), dict.fromkeys(FIVE, 0)), 0.0)
+    run = SimulatedRun(coordinator, clients, Traffic.of(FIVE), 0.0)
     contribute = clients["cedar"].contribute
     monkeypatch.setattr(clients["cedar"], "contribute", lambda message: contribute(message)[:-1])
     with pytest.raises(MessageError):

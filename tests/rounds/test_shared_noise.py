@@ -152,7 +152,7 @@ def test_a_run_of_the_local_runtime(tmp_path):
     coordinator, clients = parties(federation, tmp_path)
     from securepfl.runtime.local import Traffic
 
-    run = SimulatedRun(coordinator, clients, Traffic(dict.fromkeys(clients, 0), dict.fromkeys(clients, 0)), 0.0)
+    run = SimulatedRun(coordinator, clients, Traffic.of(clients), 0.0)
     for _ in range(ROUNDS):
         exchange(run)
     assert clients["alder"].round == ROUNDS

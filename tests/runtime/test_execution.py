@@ -1,4 +1,4 @@
-"""A run's folder when something fails: before its last round there is none, after it all that could be written."""
+"""A run's folder when something fails: from the first round on it stays, and the run goes on there."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from securepfl.errors import StorageError
 from securepfl.outside.experts import read_experts
 from securepfl.runtime.execution import execute
 from securepfl.runtime.planning import configured, plan_demo
+from securepfl.storage.unfinished import UNFINISHED
 
 WHOLE = {"coordinator", "experts", "heads.json", "ledger", "report.html", "result.json", "sites"}
 
@@ -42,25 +43,52 @@ def test_a_file_that_cannot_be_written_costs_no_other(lost, tmp_path, monkeypatc
     with pytest.raises(StorageError, match=r"No space left.* their budget is spent") as error:
         execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
     assert f"{tmp_path / 'run' / lost}" in str(error.value) and ".partial-" not in str(error.value)
-    assert {path.name for path in (tmp_path / "run").iterdir()} - {"experts"} == WHOLE - {lost, "experts"}
+    found = {path.name for path in (tmp_path / "run").iterdir()}
+    assert found - {"experts"} == (WHOLE | {UNFINISHED}) - {lost, "experts"}
     if lost != "experts":
         assert len(read_experts(tmp_path / "run" / "experts").models) == 10
     if lost != "result.json":
         assert len(json.loads((tmp_path / "run" / "result.json").read_text())["sites"]) == 9
 
 
-def test_before_the_last_round_nothing_stays(tmp_path, monkeypatch):
+def test_what_could_not_be_written_comes_when_the_run_is_resumed_and_all_else_stays(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"the rest comes with `.* --resume "):
+        refuse_to_write(patch, "heads.json")
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    ledgers = {path: path.read_bytes().count(b"expert-release") for path in (tmp_path / "run/ledger").glob("*/*.jsonl")}
+    again = execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet, resume=True)
+    assert (tmp_path / "run" / "result.json").read_bytes() == before and again == json.loads(before)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == WHOLE
+    assert all(path.read_bytes().count(b"expert-release") == count for path, count in ledgers.items())
+    with pytest.raises(StorageError, match="has ended"):
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet, resume=True)
+
+
+def test_before_anything_is_spent_nothing_stays(tmp_path, monkeypatch):
     refuse_to_write(monkeypatch, "state.safetensors")
     with pytest.raises(StorageError, match="No space left"):
         execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_failed_between_its_rounds_stays_and_goes_on(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        refuse_to_write(patch, "/round-00001.journal")
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
+    keys = tmp_path / "run" / UNFINISHED / "keys"
+    assert keys.stat().st_mode & 0o777 == 0o600 and b"simulation" in keys.read_bytes()
+    with pytest.raises(StorageError, match="holds a run that was stopped: go on with"):
+        execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
+    execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet, resume=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == WHOLE
+
+
 def test_a_page_that_cannot_be_made_is_a_defect_that_is_told_and_costs_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr("securepfl.runtime.execution.page_of", lambda result: result["no such name"])
     with pytest.raises(KeyError):
         execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == WHOLE - {"report.html"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == (WHOLE | {UNFINISHED}) - {"report.html"}
 
 
 def test_a_display_that_fails_stops_no_round(tmp_path):
