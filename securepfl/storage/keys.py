@@ -152,7 +152,7 @@ def read_passphrase(path: Path) -> Secret:
             line = Secret(file.readline(MAX_PASSPHRASE_BYTES + 1))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the file with the passphrase") from None
-    if stat.S_ISREG(mode) and mode & 0o077:
+    if stat.S_ISREG(mode) and mode & (0o007 if _is_credential(path) else 0o077):
         raise ConfigError(f"{path}: others may read it (mode {mode & 0o777:o}); run: chmod 600 {path}")
     if len(line) > MAX_PASSPHRASE_BYTES:
         raise ConfigError(f"{path}: first line longer than {MAX_PASSPHRASE_BYTES} bytes; name the right file")
@@ -162,6 +162,12 @@ def read_passphrase(path: Path) -> Secret:
     if not secret:
         raise ConfigError(f"{path}: first line is empty; write the passphrase there")
     return secret
+
+
+def _is_credential(path: Path) -> bool:
+    """Whether systemd made this file for this service alone: what stands for the group there may be its user's mask."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and path.parent == Path(folder)
 
 
 def _decoded(line: bytes) -> Secret | None:
