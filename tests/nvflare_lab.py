@@ -1,6 +1,7 @@
 """A hub and hospitals as processes of one machine over NVFlare: real kits, real agents, real kills."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -84,14 +85,34 @@ class Lab:
         return [pid for pid in children(parent) if b"nvflare" in command_of(pid)]
 
     def kill(self, what: str, number: int = signal.SIGKILL) -> None:
+        """End one process of ours. Job processes below it see that it went, and end by themselves."""
         process = self.running.pop(what)
-        below = children(process.pid)
         process.send_signal(number)
         process.wait(30)
-        if number == signal.SIGKILL and what not in self.running:
-            for pid in below if what.startswith("leave") else []:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+
+    def kill_job_process(self, name: str) -> None:
+        """The process of the running job below a server or a site."""
+        below = self.job_processes(name)
+        assert below, f"{name} runs no job process"
+        os.kill(below[-1], signal.SIGKILL)
+
+    def logged(self, event: str) -> list[dict]:
+        """What the hub logged under this name."""
+        path = self.world.out("hub") / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+    def closed(self) -> int:
+        """Rounds that are over."""
+        return max((entry["round"] for entry in self.logged("round over")), default=0)
+
+    def reach(self, closed: int, seconds: float = 180.0) -> float:
+        """Wait until so many rounds are over: the seconds that it took."""
+        began = time.monotonic()
+        reached = until(lambda: self.closed() >= closed, seconds)
+        said = self.logs / "supervisor.log"
+        assert reached, f"{self.closed()} of {closed} rounds; the supervisor: {said.read_text()[-2000:]}"
+        return time.monotonic() - began
 
 
 def children(pid: int) -> list[int]:

@@ -29,8 +29,10 @@ from securepfl.storage.keys import read_passphrase
 _TICK: Final = 0.5
 _AGAIN: Final = 2.0
 """Seconds until a hospital whose agent is down is asked again."""
-_SILENT: Final = 10.0
-"""Seconds after which a task that nobody fetched says that the hospital is not in this job."""
+_SILENT: Final = 15.0
+"""Seconds without a sign of life after which a hospital's job process is dead: it gives one each HEARTBEAT."""
+_BEGIN: Final = 60.0
+"""Seconds that a hospital's job process may take to begin."""
 
 
 class SecurepflController(Controller):  # type: ignore[misc]
@@ -44,7 +46,19 @@ class SecurepflController(Controller):  # type: ignore[misc]
         self._at: dict[str, int | None] = {}
         self._state: dict[str, str] = {}
         self._since: dict[str, float] = {}
+        self._heard: dict[str, float] = {}
         self._session: HubSession | None = None
+
+    def set_communicator(self, communicator: Any) -> None:
+        """Have NVFlare's signs of life noted here too: it forgets whose site was restarted under a job."""
+        super().set_communicator(communicator)
+        told = communicator.client_is_active
+
+        def heard(client_name: str, reason: str, fl_ctx: FLContext) -> None:
+            self._heard[client_name] = time.monotonic()
+            told(client_name, reason, fl_ctx)
+
+        communicator.client_is_active = heard
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Open the hub's folder. What is wrong with it ends the job, and the supervisor reads why."""
@@ -59,8 +73,11 @@ class SecurepflController(Controller):  # type: ignore[misc]
             self._tell(failure=first_line(error) if mendable else f"{type(error).__name__}: {first_line(error)}")
             raise
         self._session.moved = self._news.set
+        invited, now = {client.name for client in fl_ctx.get_engine().get_clients()}, time.monotonic()
         for name in self._session.roster:
-            self._at[name], self._state[name], self._since[name] = None, ASKED, time.monotonic()
+            self._at[name], self._since[name] = None, now
+            self._state[name] = ASKED if name in invited else SILENT
+            self._heard.setdefault(name, now + _BEGIN - _SILENT)
         self._tell()
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
@@ -96,10 +113,12 @@ class SecurepflController(Controller):  # type: ignore[misc]
         """See that a task stands for a hospital where there is something for it."""
         session = self._opened
         with self._turn:
-            standing, state, waited = name in self._tasks, self._state[name], now - self._since[name]
-            if standing and state == ASKED and waited > _SILENT:
+            if self._state[name] != SILENT and now - self._heard[name] > _SILENT:
+                if (task := self._tasks.pop(name, None)) is not None:
+                    self.cancel_task(task, fl_ctx=fl_ctx)
                 self._lost(name, SILENT)
-            due = self._at[name] is None and (state != AGENT or waited > _AGAIN)
+            standing, waited = name in self._tasks, now - self._since[name]
+            due = self._at[name] is None and (self._state[name] != AGENT or waited > _AGAIN)
         if standing or not (due or (self._at[name] is not None and session.wait(name, 0.0))):
             return
         task = Task(
@@ -111,7 +130,7 @@ class SecurepflController(Controller):  # type: ignore[misc]
         )
         with self._turn:
             self._tasks[name] = task
-            if state != SILENT:
+            if self._state[name] != SILENT:
                 self._now(name, ASKED)
         self.send(task, fl_ctx, targets=[name])
 

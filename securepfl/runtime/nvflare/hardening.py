@@ -16,6 +16,17 @@ CONTROLLER: Final = "securepfl.runtime.nvflare.controller.SecurepflController"
 EXECUTOR: Final = "securepfl.runtime.nvflare.executor.SecurepflExecutor"
 
 _LOG_COMPONENTS: Final = ("site_log_streamer", "log_receiver")
+_TALKATIVE: Final = (
+    "nvflare.apis.impl.wf_comm_server",
+    "nvflare.fuel.f3",
+    "nvflare.private.aux_runner",
+    "nvflare.private.fed.client.client_runner",
+    "nvflare.private.fed.client.communicator",
+    "nvflare.private.fed.client.fed_client_base",
+    "nvflare.private.fed.server.server_commands",
+    "nvflare.private.fed.server.server_runner",
+)
+"""Say a dozen lines for each task that goes well."""
 _LOG_BYTES: Final = 20 * 2**20
 
 
@@ -51,7 +62,10 @@ def logging() -> dict[str, Any]:
             "out": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"},
             "file": {**file, "formatter": "line", "maxBytes": _LOG_BYTES, "backupCount": 3},
         },
-        "loggers": {"root": {"level": "INFO", "handlers": ["out", "file"]}},
+        "loggers": {
+            "root": {"level": "INFO", "handlers": ["out", "file"]},
+            **{name: {"level": "WARNING"} for name in _TALKATIVE},
+        },
     }
 
 

@@ -11,6 +11,8 @@ TASK: Final = "exchange"
 """The one kind of task: messages there, replies back."""
 POLL: Final = 0.2
 """Seconds after which a hospital's job process asks again for something to do."""
+HEARTBEAT: Final = 3.0
+"""Seconds between a hospital's job process's signs of life."""
 
 
 def write_job(folder: Path, *, poll: float = POLL) -> Path:
@@ -31,14 +33,15 @@ def write_job(folder: Path, *, poll: float = POLL) -> Path:
         # Seconds after which a site that got nothing asks again: 2 unless told.
         "server": {"heart_beat_timeout": 600, "task_request_interval": poll},
         "workflows": [{"id": "rounds", "path": CONTROLLER, "args": {}}],
-        # Seconds that a hospital's job may be dead before its task is given up.
-        "dead_client_grace_period": 5.0,
-        "dead_client_check_lead_time": 5.0,
+        # Seconds that a hospital's job may be dead before NVFlare itself gives its task up.
+        "dead_client_grace_period": 10.0,
+        "dead_client_check_lead_time": 10.0,
         **nothing,
     }
     client = {
         "format_version": 2,
         "default_task_fetch_interval": poll,
+        "job_heartbeat_interval": HEARTBEAT,
         "executors": [{"tasks": [TASK], "executor": {"path": EXECUTOR, "args": {}}}],
         **nothing,
     }
