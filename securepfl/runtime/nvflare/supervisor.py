@@ -129,8 +129,6 @@ class Supervisor:
             return
         self._asked = now
         status = self.engine.running().get(self.current)
-        if self._server_forgot(status):
-            status = None
         started = session is not None and session.job == self.current
         if status is not None and not started and now - self._since < _START:
             return
@@ -138,12 +136,6 @@ class Supervisor:
         why = failure or status or "over"
         self.log.warning("job ended", job=self.current, failures=self._failures, error=why)
         self._over()
-
-    def _server_forgot(self, status: str | None) -> bool:
-        """Whether the server was killed under a job that it says to run: its controller is gone, so it never will."""
-        session = JobSession.read(self.out)
-        began = session is not None and session.job == self.current
-        return status is not None and began and not held(self.out) and not self.engine.abort(self.current)
 
     def _over(self) -> None:
         self.current, self._gathered, self._asked = "", None, -_ASK
@@ -176,7 +168,7 @@ class Supervisor:
         """End jobs: whether any of them ran."""
         for job in jobs:
             if self.engine.abort(job):
-                self.log.info("job ended: it was left by another supervisor, or this one stops", job=job)
+                self._say("NVFlare still has a job: ended", job=job)
             else:
                 self._forgotten.add(job)
         return not self._forgotten.issuperset(jobs)

@@ -68,7 +68,7 @@ def test_four_steps_lead_to_a_kit_that_allows_one_class_and_no_other_account(wor
 
 
 def test_no_private_key_leaves_a_party_or_lies_open(world):
-    keys = [path for path in world.root.rglob("*.key")]
+    keys = list(world.root.rglob("*.key"))
     assert {path.relative_to(world.root).parts[0] for path in keys} == {"hub", "alder", "birch"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in keys)
     for path in exchange(world).rglob("*"):
