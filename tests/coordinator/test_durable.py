@@ -367,6 +367,6 @@ def test_memory_holds_no_message_where_there_is_a_folder(durable):
         durable.hub.receive(message)
     held = bytes_of(durable.hub)
     assert not any(message in held for message in messages)
-    answers = durable.hub.close()
+    answers = dict(durable.hub.close())
     held = bytes_of(durable.hub)
     assert not any(message in held for message in [*messages, *answers.values()])
