@@ -243,6 +243,8 @@ class HubApplication:
             await self._greet(name, guest, standing.visit)
             known = bool(standing.told) and standing.told == guest.token
             told = guest.work if known else []
+            if standing.replies and not known:  # to a process before this one, which told it the same
+                told = await self._in_session(partial(self.session.visit, name, standing.at))
             guest.token, guest.work = b"", []
             if known or standing.replies:
                 far = any(item.apart for item in standing.replies)

@@ -13,7 +13,7 @@ from securepfl.crypto.keys.certificates import Holder, make_leaf, new_key, publi
 from securepfl.crypto.keys.identity import Identity
 from securepfl.runtime.https.limits import Limits
 from securepfl.runtime.https.tls import client_context, show
-from securepfl.runtime.https.wire import MOST_EXCHANGE, Item, path_of
+from securepfl.runtime.https.wire import MOST_EXCHANGE, Item, Told, path_of, read_told
 
 QUICK = Limits(poll=0.5, shake=1.0, body=1.0, least_rate=2**24)
 
@@ -116,10 +116,18 @@ def test_garbage_is_refused(run, body):
     assert answer.status_code == 400 and "malformed" in answer.json()["error"]
 
 
-def test_garbage_replies_cost_their_sender_alone(run):
-    answer = exchanged(run, run.shown["birch"], body=standing(replies=[Item(0, 9, b"", b"not a msg")]))
-    assert answer.status_code == 200
-    assert any(line["event"] == "refused" and line["hospital"] == "birch" for line in log_of(run.folder))
+def test_garbage_replies_cost_their_sender_alone(tmp_path):
+    with run_of(tmp_path, rounds=1, patience=8.0, limits=Limits(poll=0.5)) as (its, _, clients, shown, _):
+        bad, *good = sorted(clients)
+        parts = [joined(clients[name], its.url, shown[name]) for name in good]
+        told, reply = Told(b"", [], False), Item(0, 9, b"", b"not a msg")
+        with called(its.url, shown[bad]) as http:
+            while not told.items:
+                told = read_told(http.post(path_of(bad, "exchange"), content=standing()).content, 10**7)
+            answer = http.post(path_of(bad, "exchange"), content=standing(told=told.token, replies=[reply]))
+        assert answer.status_code == 200
+        assert [(part.wait(180).over, part.error) for part in parts] == [(True, None)] * 3
+    assert [line["hospital"] for line in log_of(tmp_path) if line["event"] == "refused"] == [bad]
 
 
 def test_a_round_that_cannot_be_is_refused(run):
