@@ -45,7 +45,7 @@ _POLL: Final = 60.0
 """Seconds without a byte of an answer after which a call is given up: more than a poll of the hub's takes."""
 _KEPT_ALIVE: Final = 50.0  # less than the hub keeps a connection that does nothing
 _FIRST_WAIT: Final = 0.25
-_LONGEST_WAIT: Final = 30.0
+_LONGEST_WAIT: Final = 10.0
 _BLOCK: Final = 2**17
 _MOST_ERROR: Final = 2**12
 _LOST: Final = frozenset({410, 422})
@@ -211,7 +211,7 @@ class _Journey:
                 self.visitor.problem("certificate", ConfigError(line.removeprefix("note: ")))
 
     def _wait(self, later: _Later) -> None:
-        """Longer each time, up to half a minute, and never two hospitals at the same moment."""
+        """Longer each time, up to some seconds, and never two hospitals at the same moment."""
         if self.failures == 0:
             self.visitor.problem("waits for the hub", later)
         usual = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(self.failures, 10))
