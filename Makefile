@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check machines clean
 
 demo: .venv/installed
 	$(BIN)/securepfl run
 
 test: demo .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
+
+# The demo's federation among real processes over HTTPS: seconds, bytes, and whether states are equal.
+machines: .venv/installed-dev
+	$(BIN)/python benchmarks/machines.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ def differences(world: World, other: World) -> list[str]:
     found = []
     for name in world.hospitals:
         (arrays, told), (wanted, expected) = (
-            read_arrays(place.run(name) / "state.safetensors") for place in (world, other)
+            read_arrays(place.state(name) / "state.safetensors") for place in (world, other)
         )
         kept = {key for key in arrays | wanted if not key.startswith("pending.")}
         for key in sorted(kept):
@@ -47,16 +47,16 @@ def sat_out(world: World) -> dict[str, list[int]]:
 
 
 def _told(world: World, name: str) -> dict:
-    return read_arrays(world.run(name) / "state.safetensors")[1]
+    return read_arrays(world.state(name) / "state.safetensors")[1]
 
 
 def ledger_of(world: World, name: str) -> Path:
     """The ledger that a hospital's run is charged to."""
-    return Path(json.loads((world.run(name) / "ledger.json").read_text())["ledger"])
+    return Path(json.loads((world.state(name) / "ledger.json").read_text())["ledger"])
 
 
 def wrong_budgets(world: World, rounds: int) -> list[str]:
-    """Ledgers that `securepfl audit verify` refuses, or that count another number of rounds than were run."""
+    """Ledgers that `securepfl audit verify` refuses, or in which not each round was reserved once and settled."""
     found = []
     for name in world.hospitals:
         ledger = ledger_of(world, name)
@@ -64,10 +64,10 @@ def wrong_budgets(world: World, rounds: int) -> list[str]:
         if verified.returncode:
             found.append(f"{name}: {verified.stderr}")
             continue
-        budget = json.loads(_call("audit", "budget", ledger, "--json").stdout)
-        counted = sum(entry["rounds"] if isinstance(entry.get("rounds"), int) else 1 for entry in budget["rounds"])
-        if counted != rounds:
-            found.append(f"{name}: {counted} rounds in its ledger, {rounds} run")
+        counted = json.loads(_call("audit", "budget", ledger, "--json").stdout)["rounds"]
+        numbers = sorted(entry["round"] for entry in counted)
+        if numbers != list(range(1, rounds + 1)) or not all(entry["settled"] for entry in counted):
+            found.append(f"{name}: rounds {numbers} in its ledger, {rounds} were run")
     return found
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loopback.nursery import Life, Nursery
+from loopback.world import PROGRAM
+
 _MARK = "SECUREPFL_TEST_PROCESSES"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -56,25 +59,34 @@ def usage(process: int) -> Usage:
 
 @dataclass
 class Processes:
-    """Processes by name. All carry a mark in their environment, by which those that they start are found too."""
+    """Processes by name, started anew or, after `hurry`, forked. All have a mark in their environment, by which those
+    that they start are found too.
+    """
 
     logs: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    running: dict[str, subprocess.Popen] = field(default_factory=dict)
+    running: dict[str, subprocess.Popen | Life] = field(default_factory=dict)
+    nursery: Nursery | None = None
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, name: str, words: list[object], *, prefix: tuple[str, ...] = (), **environment: str) -> int:
         """Start a command under `name`, its output appended to that log; its process id."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        told, own = list(map(str, words)), {**self.environment, **environment}
         with self.log(name).open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                [*prefix, *map(str, words)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1", _MARK: self.mark, **self.environment, **environment},
-            )
+            if self.nursery is not None and not prefix and tuple(told[: len(PROGRAM)]) == PROGRAM:
+                self.running[name] = self.nursery.bear(told[len(PROGRAM) :], own, log.fileno())
+            else:
+                streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+                self.running[name] = subprocess.Popen([*prefix, *told], env=self._around(own), **streams)
         return self.running[name].pid
+
+    def _around(self, own: Mapping[str, str]) -> dict[str, str]:
+        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", _MARK: self.mark, **own}
+
+    def hurry(self) -> None:
+        """Fork commands from a process that has imported all, from now on: a start costs no import then."""
+        self.nursery = Nursery(self._around({}))
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -117,9 +129,11 @@ class Processes:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             for process in self.running.values():
-                with suppress(subprocess.TimeoutExpired):
+                with suppress(subprocess.TimeoutExpired, RuntimeError, OSError):
                     process.wait(0.2)
             if not self.everybody():
+                if self.nursery is not None:
+                    self.nursery.close()
                 return
         raise NotReachedError(f"processes that cannot be killed: {self.everybody()}")
 

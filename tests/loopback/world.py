@@ -3,10 +3,11 @@
 A ceremony takes seconds, so a world is made once and copied: the same keys serve any number of runs.
 """
 
+import contextlib
 import csv
+import io
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from loopback.toml import dumped
+from securepfl.cli.main import cli
 from securepfl.data.demo import _columns, simulated_hospitals
+from securepfl.errors import SecurePFLError
 
 HUB = "hub"
 SEED = 7
@@ -60,6 +63,10 @@ class World:
         """The folder of a party's run."""
         return self.folder(name) / "run"
 
+    def state(self, name: str) -> Path:
+        """The folder of a hospital's client."""
+        return self.run(name) / "state"
+
     def data(self, name: str) -> Path:
         return self.folder(name) / "rows.csv"
 
@@ -78,11 +85,14 @@ class World:
         return World(root, self.hospitals)
 
     def call(self, *words: object) -> str:
-        """What a command prints; CeremonyError where it fails."""
-        done = subprocess.run([*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
-        if done.returncode:
-            raise CeremonyError(f"{' '.join(map(str, words))}: {done.stderr}")
-        return done.stdout
+        """What a command prints; it runs in this process. CeremonyError where it fails."""
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said):
+                cli.main(list(map(str, words)), standalone_mode=False)
+        except SecurePFLError as error:
+            raise CeremonyError(f"{' '.join(map(str, words))}: {error}") from None
+        return said.getvalue()
 
     def keys(self, command: str, name: str, *options: object, arguments: Sequence[object] = ()) -> str:
         place = ("--folder", self.folder(name), "--exchange", self.exchange)
@@ -137,6 +147,17 @@ def hold_ceremony(world: World) -> None:
         waiting = [name for name in waiting if not _enrolled(world, name)]
     if waiting:
         raise CeremonyError(f"not complete: {', '.join(waiting)}")
+    certify(world)
+
+
+def certify(world: World) -> None:
+    """TLS certificates: each hospital asks, the hub approves, each hospital takes its own."""
+    for name in world.hospitals:
+        world.keys("certificate", name)
+    world.keys("certificate", HUB, "--host", "127.0.0.1", "--host", "localhost")
+    for name in world.hospitals:
+        if "valid until" not in (said := world.keys("certificate", name)):
+            raise CeremonyError(said)
 
 
 def _enrolled(world: World, name: str) -> bool:
