@@ -173,27 +173,35 @@ class Pool:
             raise
         return pool
 
-    def exchange(self, work: Mapping[str, Work]) -> Iterator[Visit]:
-        """Tell hospitals their messages, as many at once as there are workers: each visit as it ends, in no order."""
-        waiting = {
-            connection: [name for name in reversed(share) if name in work]
-            for connection, (_, share) in self._workers.items()
-        }
-        busy = {connection for connection, names in waiting.items() if self._tell(connection, names, work)}
+    def exchange(self, next_for: Callable[[str], Work]) -> Iterator[tuple[Visit, Work]]:
+        """Tell every hospital what `next_for` gives for it, if anything, as many at once as there are workers: each
+        visit as it ends, in no order, with what was told.
+        """
+        waiting = {connection: list(reversed(share)) for connection, (_, share) in self._workers.items()}
+        busy: dict[Connection, Work] = {}
+        for connection, names in waiting.items():
+            self._tell(connection, names, next_for, busy)
         while busy:
             for connection in wait(list(busy)):
-                came = self._received(connection)  # type: ignore[arg-type]
-                if not self._tell(connection, waiting[connection], work):  # type: ignore[arg-type,index]
-                    busy.discard(connection)  # type: ignore[arg-type]
-                yield self._noted(came)
+                if isinstance(connection, Connection):
+                    came, told = self._received(connection), busy.pop(connection)
+                    yield self._noted(came), told
+                    self._tell(connection, waiting[connection], next_for, busy)
 
-    def _tell(self, connection: Connection, names: list[str], work: Mapping[str, Work]) -> bool:
-        """Whether there was a next hospital to tell something."""
-        if not names:
-            return False
-        name = names.pop()
-        connection.send_bytes(msgspec.msgpack.encode(_Told(name, [message for _, message in work[name]])))
-        return True
+    def _tell(
+        self,
+        connection: Connection,
+        names: list[str],
+        next_for: Callable[[str], Work],
+        busy: dict[Connection, Work],
+    ) -> None:
+        """Tell the worker's next hospital something, if there is one to be told anything."""
+        while names:
+            name = names.pop()
+            if told := next_for(name):
+                busy[connection] = told
+                connection.send_bytes(msgspec.msgpack.encode(_Told(name, [message for _, message in told])))
+                return
 
     def _received(self, connection: Connection) -> _Came:
         try:
@@ -238,17 +246,17 @@ def stages(loop: RoundLoop, pool: Pool, clock: Callable[[], float] = time.monoto
     while True:
         began = time.process_time()
         loop.tick(clock())
-        work = {name: told for name in pool.at if (told := loop.next(name))}
-        if not work:
-            break
-        (kind, _), number = next(iter(work.values()))[-1], loop.hub.number
-        hospitals, up, failed = 0.0, 0, list[str]()
-        for visit in pool.exchange(work):
-            loop.took(visit.name, visit.at, visit.replies, told=work[visit.name])
+        number, asked, kind = loop.hub.number, 0, Kind.INVITATION
+        hospitals, down, up, failed = 0.0, 0, 0, list[str]()
+        for visit, told in pool.exchange(loop.next):
+            loop.took(visit.name, visit.at, visit.replies, told=told)
+            asked, (kind, _) = asked + 1, told[-1]
             hospitals, up = hospitals + visit.seconds, up + sum(map(len, visit.replies))
+            down += sum(len(message) for _, message in told)
             failed += [f"{visit.name}: {visit.failed}"] if visit.failed else []
-        down = sum(len(message) for told in work.values() for _, message in told)
-        yield Stage(number, kind, len(work), time.process_time() - began, hospitals, down, up, tuple(failed))
+        if not asked:
+            break
+        yield Stage(number, kind, asked, time.process_time() - began, hospitals, down, up, tuple(failed))
     if not loop.finished:
         raise errors.MessageError(
             f"round {loop.hub.number}: {len(loop.waiting)} hospitals answer nothing and too few are left to go on; see "
@@ -270,16 +278,21 @@ def _work(connection: Connection, make: Make) -> None:
             told = msgspec.msgpack.decode(connection.recv_bytes(), type=_Told)
             began = time.process_time()
             done = exchange(clients[told.name], told.messages)
-            seconds, why = time.process_time() - began, "" if done.failed is None else str(done.failed)
+            seconds, why = time.process_time() - began, "" if done.failed is None else _reason(done.failed)
             _reply(connection, _Came(told.name, done.at, list(done.replies), seconds, why))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass
     except Exception as failed:  # noqa: BLE001 - whatever a model raises is told to who started the pool
         kind = type(failed).__name__ if isinstance(failed, SecurePFLError) else "SecurePFLError"
-        _reply(connection, _Came("", 0, [], 0.0, str(failed), kind))
+        _reply(connection, _Came("", 0, [], 0.0, _reason(failed), kind))
     finally:
         for client in clients.values():
             client.close()
+
+
+def _reason(failed: Exception) -> str:
+    """Our own messages hold nothing of a hospital's data; what a model of one's own raises may."""
+    return str(failed) if isinstance(failed, SecurePFLError) else type(failed).__name__
 
 
 def _reply(connection: Connection, came: _Came) -> None:
