@@ -42,6 +42,10 @@ class Answering:
             consensus=self._consensus if formed and personal else None,
         )
 
+    def form(self) -> None:
+        """Form the sum now: then it is known whose masks kept it from that (OpenRound.unmasking)."""
+        _ = self._total
+
     @property
     def survivors(self) -> tuple[str, ...]:
         """The hospitals whose updates are in the sum."""

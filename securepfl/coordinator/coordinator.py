@@ -238,6 +238,7 @@ class Coordinator(Progress):
         """
         current, started = self._current(), time.perf_counter()
         answering, roster = Answering(current), self.federation.roster
+        answering.form()
         self._name_unmasking(current)
         with self._kept_whole():
             parts = self._keep_answers(current, roster, answering.answer)
