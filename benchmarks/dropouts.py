@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 import numpy as np
 from heart_disease import CONFIG, interval
 
@@ -88,7 +87,7 @@ def run_seed(federation: Federation, data: Path, seed: int, rate: float) -> tupl
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=CONFIG)
 def main(data: Path, seeds: int, rounds: int, rate: float, config: Path) -> None:
     """Run both arms over the seeds and print the figures."""
-    federation = msgspec.structs.replace(Federation.read(config).changed("encryption", scheme="none"), rounds=rounds)
+    federation = Federation.read(config).changed("encryption", scheme="none").replace(rounds=rounds)
     arms: dict[float, list[dict[str, float]]] = {0.0: [], rate: []}
     for seed in range(seeds):
         for arm, found in arms.items():
