@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused_in_a_line(plain):
 
     def refused(*words):
         code, _, said = plain.call(*words)
-        assert code == 2 and len(said.splitlines()) == 1, said
+        assert code == 2 and len(said.strip().splitlines()) == 1, said
         return said
 
     assert "this run has ended" in refused("run", "--resume", "whole")
@@ -160,8 +160,8 @@ def test_what_does_not_fit_is_refused_in_a_line(plain):
     assert "leave out CONFIG" in refused("run", "federation.toml", "--resume", "out")
     assert "go on with `securepfl run --resume out`" in refused(*RUN, "--out", "out")
     config, rows = (folder / "federation.toml").read_text(), (folder / "rows.csv").read_text()
-    (folder / "federation.toml").write_text(config.replace("epsilon = 2.0", "epsilon = 1.5"))
-    assert "federation.toml: [privacy] epsilon" in refused("run", "--resume", "out")
+    (folder / "federation.toml").write_text(config.replace("budget = 100.0", "budget = 90.0"))
+    assert "federation.toml: [privacy] budget changed" in refused("run", "--resume", "out")
     (folder / "federation.toml").write_text(config)
     (folder / "rows.csv").write_text(rows.rsplit("\n", 2)[0] + "\n")
     assert "the rows of Mainz changed" in refused("run", "--resume", "out")
