@@ -87,7 +87,8 @@ def run_seed(federation: Federation, data: Path, seed: int, rate: float) -> tupl
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=CONFIG)
 def main(data: Path, seeds: int, rounds: int, rate: float, config: Path) -> None:
     """Run both arms over the seeds and print the figures."""
-    federation = Federation.read(config).changed("encryption", scheme="none").replace(rounds=rounds)
+    federation = Federation.read(config).changed("encryption", scheme="none")
+    federation = federation.replace(rounds=rounds, auto=tuple(key for key in federation.auto if key != "rounds"))
     arms: dict[float, list[dict[str, float]]] = {0.0: [], rate: []}
     for seed in range(seeds):
         for arm, found in arms.items():
