@@ -12,7 +12,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class _Walk:
             self.found[path] = (str(thing.dtype), thing.shape, hashlib.blake2b(thing.tobytes()).digest())
             yield from _attributes(path, thing)
             return
-        within = _way_into(type(thing))
+        within = _way_into(cast("Any", type(thing)))
         if within is not None:
             yield from within(path, thing)
 
@@ -196,7 +196,7 @@ def _of_object(path: str, thing: Any) -> Iterator[Item]:
 
 
 def _attributes(path: str, thing: Any) -> Iterator[Item]:
-    for name in _slots_of(type(thing)):
+    for name in _slots_of(cast("Any", type(thing))):
         if hasattr(thing, name):
             yield _under(path, name), getattr(thing, name)
     for name, value in vars(thing).items() if hasattr(thing, "__dict__") else ():

@@ -34,7 +34,7 @@ from securepfl.errors import SecurePFLError
 @click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout in place of the tables.")
 @click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in DIR, which was stopped, as it began.")
 @click.pass_context
-def run(context: click.Context, out: Path | None, as_json: bool, resume: Path | None, **options: Any) -> None:
+def run(context: click.Context, /, out: Path | None, as_json: bool, resume: Path | None, **options: Any) -> None:
     """Train a federation, all parties in this process (a simulation).
 
     Without CONFIG: nine simulated hospitals with simulated patients, and settings made for them. A run that was

@@ -231,9 +231,10 @@ class Client(Readings):
 
     def _settle(self, round_: Round) -> None:
         """Before a stored contribution leaves: its reservation is settled, and the key of its noise is gone."""
-        place = {"federation": self.session.digest.hex(), "round": round_.number, "attempt": round_.header.attempt}
         if self._state.pending is not None and self._state.pending.trained:
-            reservation = self.ledger.unsettled(**place)
+            reservation = self.ledger.unsettled(
+                federation=self.session.digest.hex(), round=round_.number, attempt=round_.header.attempt
+            )
             if reservation is not None:
                 self.ledger.settle(reservation, self._parts.training.release())
                 self._books.remember(self._charged)

@@ -182,11 +182,11 @@ class Pool:
         for connection, names in waiting.items():
             self._tell(connection, names, next_for, busy)
         while busy:
-            for connection in wait(list(busy)):
-                if isinstance(connection, Connection):
-                    came, told = self._received(connection), busy.pop(connection)
+            for ready in wait(list(busy)):
+                if isinstance(ready, Connection):
+                    came, told = self._received(ready), busy.pop(ready)
                     yield self._noted(came), told
-                    self._tell(connection, waiting[connection], next_for, busy)
+                    self._tell(ready, waiting[ready], next_for, busy)
 
     def _tell(
         self,
