@@ -20,7 +20,7 @@ from securepfl.errors import MessageError, SecurePFLError, StorageError
 from securepfl.protocol.loop import Patience, RoundLoop, Work
 from securepfl.runtime.hub_record import HubRecord
 from securepfl.runtime.logs import Log, failed, open_log
-from securepfl.runtime.opening import open_coordinator
+from securepfl.runtime.opening_hub import open_coordinator
 from securepfl.runtime.status import StatusFile, hold
 from securepfl.storage.folder import storage_error
 
@@ -72,7 +72,7 @@ class HubSession:
         console: TextIO | None = None,
         linger: float = LINGER,
     ) -> Self:
-        """From files: see opening.open_coordinator. Short log lines go to `console`."""
+        """From files: see opening_hub.open_coordinator. Short log lines go to `console`."""
         hub = open_coordinator(config, folder, passphrase, out)
         try:
             log = open_log(out, hub.identity.name, console)

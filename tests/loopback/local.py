@@ -16,7 +16,8 @@ from pathlib import Path
 from loopback.world import HUB, SEED, World
 from securepfl import Client, Coordinator
 from securepfl.protocol.rounds import drive
-from securepfl.runtime.opening import open_client, open_coordinator
+from securepfl.runtime.opening import open_client
+from securepfl.runtime.opening_hub import open_coordinator
 
 
 class Carrier:

@@ -11,7 +11,8 @@ from enrolled import PASSPHRASE, enrol_all, write_table
 
 from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, StorageError
-from securepfl.runtime.opening import open_client, open_coordinator
+from securepfl.runtime.opening import open_client
+from securepfl.runtime.opening_hub import open_coordinator
 
 
 @pytest.fixture(scope="module")

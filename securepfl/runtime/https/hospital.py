@@ -10,12 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
-from securepfl.client.client import Client
 from securepfl.crypto.keys.certificates import HOSPITAL, begins, ends
 from securepfl.crypto.messages.envelope import OVERHEAD_BYTES
 from securepfl.errors import ConfigError, MessageError, SecurePFLError, first_line
@@ -38,6 +37,9 @@ from securepfl.runtime.https.wire import (
     read_told,
 )
 from securepfl.storage.certificates import Credentials
+
+if TYPE_CHECKING:
+    from securepfl.client.client import Client  # a hub loads this module too, and no torch
 
 _CONNECT: Final = 15.0
 _SEND: Final = 60.0
@@ -75,7 +77,7 @@ class Visitor(Protocol):
 class _Plain:
     """A client without a log."""
 
-    client: Client
+    client: "Client"
     say: Callable[[str], None]
 
     @property
@@ -97,7 +99,7 @@ class _Plain:
 
 
 def join(
-    client: Client,
+    client: "Client",
     url: str,
     credentials: Credentials,
     *,
@@ -117,7 +119,7 @@ def join(
     return travel(_Plain(client, say), url, credentials, spool, most_bytes=most_bytes_of(client), stop=stop)
 
 
-def most_bytes_of(client: Client) -> int:
+def most_bytes_of(client: "Client") -> int:
     """How long a message of its run can be."""
     return client.session.longest_bytes + OVERHEAD_BYTES
 

@@ -14,7 +14,8 @@ from securepfl.protocol.loop import RoundLoop
 from securepfl.runtime.nvflare.engine import FlareEngine, UnreachableError
 from securepfl.runtime.nvflare.job import write_job
 from securepfl.runtime.nvflare.kit import Kit
-from securepfl.runtime.opening import STATE, open_client, open_coordinator
+from securepfl.runtime.opening import STATE, open_client
+from securepfl.runtime.opening_hub import open_coordinator
 from securepfl.storage.folder import read_arrays
 
 pytestmark = pytest.mark.machines
