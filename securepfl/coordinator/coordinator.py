@@ -396,6 +396,10 @@ class Coordinator(Progress):
         """Whether there is no snapshot of the last round that is over."""
         return self.snapshots.wanted(self.closed)
 
+    def may_ask_snapshot(self, name: str) -> bool:
+        """Whether a snapshot is wanted of a hospital that holds the last state."""
+        return self.snapshots.may_ask(name, self.closed)
+
     def ask_snapshot(self, name: str) -> list[tuple[Kind, bytes]]:
         """What asks a hospital that holds the last state for a snapshot of it; nothing where none is wanted of it."""
         if not self.snapshots.may_ask(name, self.closed):

@@ -73,6 +73,9 @@ class LoopHub(Hub, Protocol):
     def can_catch_up(self, name: str, at: int, *, anew: bool) -> bool:
         """Whether `catch_up` has something. Costs little."""
 
+    def may_ask_snapshot(self, name: str) -> bool:
+        """Whether `ask_snapshot` has something. Costs little."""
+
     def catch_up(self, name: str, at: int, *, anew: bool) -> Work:
         """What brings a hospital that has applied `at` rounds to the last one that is over: its answers; or, where
         those are gone or `anew`, the shared state. Empty where that cannot be had, or not yet.
@@ -107,6 +110,8 @@ class RoundLoop:
       whom they are gone, gets the shared state instead, for which one of those who hold it is asked. Who cannot take
       that from two others either is left alone until the next round.
     - A hospital that failed, and so replied nothing, is asked again once it was `gone`, or in the next step.
+    - Who has applied the last answer of the run, and has not stated so, is told it again, once a stay: its receipt got
+      lost, in a kill say.
     - Who is `ahead` is told nothing: the coordinator's folder is an old copy. Its word alone stops nobody else's round.
     - After round `until`, where that is given, no further one begins: for an engine that carries one round at a time.
 
@@ -129,14 +134,16 @@ class RoundLoop:
     _fell_short: dict[str, int] = field(default_factory=dict)
     _furthest: dict[str, int] = field(default_factory=dict)
     _gave_none: set[str] = field(default_factory=set)
+    _reminded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.at = dict.fromkeys(self.hub.roster)
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds are over and settled, and everybody who is here has applied the last one."""
-        return self.hub.over and self._round is None and self.hub.settled and not any(map(self._helped, self.at))
+        """Whether all rounds are over and settled, and everybody who is here has applied the last one and stated it."""
+        over = self.hub.over and self._round is None and self.hub.settled
+        return over and not any(self._helped(name) or self._owes(name) for name in self.at)
 
     @property
     def between(self) -> bool:
@@ -171,8 +178,17 @@ class RoundLoop:
         self.at[name] = None
         self.silent.discard(name)
         self._gave_none.discard(name)
+        self._reminded.discard(name)
         for known in (self._fell_short, self._furthest):
             known.pop(name, None)
+
+    def has_work(self, name: str) -> bool:
+        """Whether `next` has something for hospital `name`. Makes no message."""
+        at = self.at[name]
+        if at is None or at > self.hub.closed:
+            return False
+        behind, asked = self._told_answers(name, at), self._open(name) and self.kind is not None
+        return behind or (asked and self._fits(at, behind)) or self._asked_snapshot(name) or self._owes(name)
 
     def next(self, name: str) -> Work:
         """What hospital `name` is to be told now; nothing where that is nothing, or where it has not said yet how many
@@ -181,16 +197,18 @@ class RoundLoop:
         at = self.at[name]
         if at is None or at > self.hub.closed:
             return []
-        message = self.asked.get(name) if self._open(name) else None
         work: Work = []
-        if self._can_catch_up(name, at) and not (message is None and self._is_last(at)):
+        if self._told_answers(name, at):
             work = self.hub.catch_up(name, at, anew=self._fell_short.get(name, 0) > 0)
-        if message is not None and self.kind is not None:
+        if self._open(name) and self.kind is not None:
+            message = self.asked[name]
             self._given[name] = message[:_MARK]
-            if not self._holds(name, work) and self._fits(at, work):
+            if not self._holds(name, work) and self._fits(at, bool(work)):
                 work.append((self.kind, message))
-        if name == self._giver():
+        if self._asked_snapshot(name):
             work += self.hub.ask_snapshot(name)
+        if self._owes(name):
+            work.append((Kind.ANSWER, self.hub.owed()[name]))
         return work
 
     def took(self, name: str, at: int, replies: Iterable[bytes], *, told: Work) -> None:
@@ -206,6 +224,8 @@ class RoundLoop:
             self._gave_none.add(name)
         if self._open(name) and self._holds(name, told):
             self.silent.add(name)
+        if Kind.ANSWER in kinds and self._owes(name):
+            self._reminded.add(name)
 
     def tick(self, now: float) -> bool:
         """Go on as far as can be at the time `now`, in seconds of a clock that never goes back: whether anything moved.
@@ -261,6 +281,20 @@ class RoundLoop:
         at = self.at[name]
         return at is not None and (self._can_catch_up(name, at) or (self._behind(name) and self._giver() is not None))
 
+    def _told_answers(self, name: str, at: int) -> bool:
+        """Whether it is told now what it missed. Who is short of the last answer alone is told that by its step."""
+        return self._can_catch_up(name, at) and (self._open(name) or not self._is_last(at))
+
+    def _asked_snapshot(self, name: str) -> bool:
+        return name == self._giver() and self.hub.may_ask_snapshot(name)
+
+    def _owes(self, name: str) -> bool:
+        """Whether it has applied the last answer of the run without having stated it, and was not reminded yet."""
+        closed = self.hub.closed
+        if self._round is not None or self.at[name] != closed or self.hub.latest(name) >= closed:
+            return False
+        return self.hub.over and name not in self._reminded and name in self.hub.owed()
+
     def _giver(self) -> str | None:
         """Who is to give the shared state: the first who holds it, where somebody needs it and it is not at hand."""
         if not self.hub.wants_snapshot:
@@ -275,12 +309,12 @@ class RoundLoop:
         """Whether who has applied `at` rounds is short of the last answer alone, and hospitals are settling that."""
         return self._round is not None and at == self.hub.closed - 1 and self.hub.number == self.hub.closed
 
-    def _fits(self, at: int, work: Work) -> bool:
-        """Whether a hospital that has applied `at` rounds, and is told `work` first, can take the step's message. Who
-        has applied an answer, and whose receipt got lost, is told it again.
+    def _fits(self, at: int, helped: bool) -> bool:
+        """Whether a hospital that has applied `at` rounds, and is `helped` to catch up first, can take the step's
+        message. Who has applied an answer, and whose receipt got lost, is told it again.
         """
         number = self.hub.number
-        return at == number - 1 or (at == number and self.kind == Kind.ANSWER) or (bool(work) and at < number)
+        return at == number - 1 or (at == number and self.kind == Kind.ANSWER) or (helped and at < number)
 
     def _awaited(self, name: str) -> bool:
         """Whether the step waits for a hospital: it is here and able, or it took part until now."""
@@ -290,7 +324,7 @@ class RoundLoop:
         if at is None:
             first = self.kind == Kind.INVITATION
             return self.hub.latest(name) >= self.hub.number - 1 if first else name in self.hub.contributed
-        return self._fits(at, []) or (at < self.hub.number and self._can_catch_up(name, at))
+        return self._fits(at, False) or (at < self.hub.number and self._can_catch_up(name, at))
 
     def _ready(self, now: float) -> bool:
         if self._round is None and self.until is not None and self.hub.closed >= self.until:

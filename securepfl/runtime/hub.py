@@ -156,7 +156,7 @@ class HubSession:
         """
         until = self._clock() + seconds
         with self._turn:
-            while not (self.over or self._has_work(name)):
+            while not (self.over or self.loop.has_work(name)):
                 now = self._clock()
                 if now >= until:
                     return False
@@ -183,13 +183,6 @@ class HubSession:
             self._held.close()
             self._turn.notify_all()
         self.moved()
-
-    def _has_work(self, name: str) -> bool:
-        found = False
-        if self.loop.at.get(name) is not None:
-            with self._kept():
-                found = bool(self.loop.next(name))
-        return found
 
     @contextmanager
     def _inside(self, name: str, at: int) -> Iterator[None]:

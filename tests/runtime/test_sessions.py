@@ -210,6 +210,28 @@ def test_a_hub_serves_on_for_those_who_were_away(tmp_path):
         hospital.stop()
 
 
+def test_a_hub_killed_before_the_last_receipts_asks_for_them_and_ends_with_them(tmp_path):
+    world = enrol_all(tmp_path, rounds=1)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    hub = hub_of(world)
+    for hospital in hospitals:
+        hub.visit(hospital.name, 0)
+    for hospital in hospitals:
+        visit(hub, hospital)
+    visit(hub, hospitals[0])
+    for hospital in hospitals[1:]:  # what they reply is lost
+        assert hospital.exchange([message for _, message in hub.visit(hospital.name, 0)]).replies
+    hub.stop()
+    with hub_of(world) as again:
+        assert not again.finished
+        for hospital in hospitals:
+            assert hospital.at == 1 and not again.finished
+            visit(again, hospital)
+        assert again.finished and lines_of(world.out("hub"))[-1].get("without") is None
+    for hospital in hospitals:
+        hospital.stop()
+
+
 @dataclass
 class Disk:
     """A small disk of its own."""

@@ -155,7 +155,7 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-class _Later(Exception):  # noqa: N818 - no fault of anybody's
+class _Later(SecurePFLError):  # noqa: N818 - no fault of anybody's; its line is all that a log shows
     """Try again: after `seconds`, or as is usual. `line` is for the operator."""
 
     def __init__(self, line: str, seconds: float | None = None) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import json
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from https_parties import Authority, joined, log_of, run_of, served, until
@@ -13,9 +15,10 @@ from parties import close_all, federation_of, parties
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import ConfigError
-from securepfl.runtime.https.hospital import Way, check_url
+from securepfl.runtime.https.hospital import Way, _Journey, _Later, check_url
 from securepfl.runtime.https.limits import Limits
 from securepfl.runtime.https.wire import Item
+from securepfl.runtime.logs import failed, open_log
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,17 @@ def test_a_hub_that_is_not_there_yet_is_waited_for_and_said_once(tmp_path):
     for part in parts:
         assert [("cannot be reached" in line) for line in part.said] == [True]
     close_all(clients)
+
+
+def test_waiting_for_the_hub_is_a_line_without_a_name_of_ours(tmp_path):
+    session = SimpleNamespace(name="alder", problem=lambda what, error: failed(log, what, error))
+    log = open_log(tmp_path, "alder")
+    stop = threading.Event()
+    stop.set()
+    way = SimpleNamespace(renew=lambda: None)
+    _Journey(session, way, stop)._wait(_Later("https://hub:1: cannot be reached"))
+    line = json.loads((tmp_path / "log.jsonl").read_text())
+    assert line["error"] == "https://hub:1: cannot be reached" and "traceback" not in line
 
 
 def test_a_hub_that_stops_and_comes_back_is_gone_on_with(tmp_path):
