@@ -34,7 +34,7 @@ from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import ConfigError, MessageError, SecurePFLError, StorageError
 from securepfl.storage.ceremony_folder import naming, reachable
 from securepfl.storage.certificates import Approved, CertificateFile, Certificates, expiry, holder_of
-from securepfl.storage.keys import KeyFolder, publish, read_bounded
+from securepfl.storage.keys import KeyFolder, publish, read_bounded, withdraw
 
 
 def certificate(
@@ -130,8 +130,8 @@ def _hospital(
         )
         file.save(held)
         installed = True
-        with suppress(OSError):  # it is answered, and would be approved again
-            request_file(exchange, holder.name).unlink()
+        with suppress(StorageError):  # it is answered, and would be approved again
+            withdraw(request_file(exchange, holder.name))
     wanted = not held.certificate or held.issuer != hub.fingerprint or ends(held.certificate) - now <= WARNED
     if (renew and not installed) or wanted:
         _ask(exchange, holdings, hub, file, now)
@@ -191,8 +191,5 @@ def _replace(path: Path, data: bytes) -> None:
     with suppress(FileNotFoundError, SecurePFLError):
         if read_bounded(path, max(MAX_REQUEST_BYTES, MAX_APPROVAL_BYTES)) == data:
             return
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be replaced ({error.strerror}); remove it") from None
+    withdraw(path)
     publish(path, data)

@@ -22,6 +22,7 @@ from securepfl.storage.folder import lock_folder, storage_error, sync_folder, wr
 
 MAX_PRIVATE_BYTES: Final = 2**24
 MAX_PASSPHRASE_BYTES: Final = 4096
+_PASSED: Final = ("certificates", "nvflare")  # beside the epochs' folders
 
 
 @dataclass
@@ -225,7 +226,17 @@ def publish(path: Path, data: bytes) -> None:
             temporary.unlink()
 
 
+def withdraw(path: Path) -> None:
+    """Remove a file that others read, where there is one. Raises StorageError; nothing behind a link is removed."""
+    _refuse_linked_folder(path)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be replaced ({error.strerror}); remove it") from None
+
+
 def _refuse_linked_folder(path: Path) -> None:
-    # An epoch's folder that is a link would lead files elsewhere on this party's disk.
-    if path.parent.name.startswith("epoch-") and path.parent.is_symlink():
+    # A folder of the exchange folder that is a link would lead files elsewhere on this party's disk.
+    name = path.parent.name
+    if (name.startswith("epoch-") or name in _PASSED) and path.parent.is_symlink():
         raise StorageError(f"{path.parent}: is a link; remove it, and copy the folder itself there")

@@ -1,5 +1,6 @@
 """`securepfl keys certificate`: what passes through the exchange folder is checked, and each key stays where it is."""
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -239,3 +240,36 @@ def test_a_request_for_another_hub_is_refused():
     data = CertificateRequest.make(new_key(), 1).to_bytes(alder, hub.public)
     with pytest.raises(MessageError, match="does not verify"):
         CertificateRequest.from_bytes(data, alder.public, other.public)
+
+
+def test_a_folder_that_is_a_link_leads_nobody_elsewhere(world):
+    elsewhere = world.root / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("alder.request", "alder.certificate"):
+        (elsewhere / name).write_text("another's")
+    (world.root / "exchange" / "certificates").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="is a link"):
+        run(world, "alder")
+    assert any("alder" in line and "is a link" in line for line in run(world, "hub", "hub.example.org"))
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["another's"] * 2
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "folder", "huge", "empty"])
+def test_what_is_no_request_is_named_and_the_others_are_approved(world, what):
+    run(world, "birch")
+    path = request_of(world, "alder")
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(world.secret)
+        case "folder":
+            path.mkdir()
+        case "huge":
+            with path.open("wb") as file:
+                file.truncate(2**40)
+        case "empty":
+            path.touch()
+    lines = run(world, "hub", "hub.example.org")
+    assert any(line.startswith("note: alder: no certificate") for line in lines)
+    assert any(line.startswith("birch: approved") for line in lines)

@@ -8,9 +8,9 @@ import json
 import secrets
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from securepfl.crypto.keys.certificates import HOSPITAL
 from securepfl.crypto.messages.envelope import OVERHEAD_BYTES
@@ -81,6 +82,7 @@ class Guest:
     polling: bool = False
     last: float = field(default_factory=time.monotonic)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    queued: int = 0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -108,6 +110,7 @@ class HubApplication:
         self._one = ThreadPoolExecutor(1, thread_name_prefix="session")
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="spool")
         self._bodies, self._reading = asyncio.Semaphore(_BODIES), asyncio.Semaphore(_LONG_BODIES)
+        self._outsiders = Bucket(limits.rate, limits.burst)
         self._said: dict[tuple[str, str], float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._step: tuple[Any, ...] = ()
@@ -117,7 +120,26 @@ class HubApplication:
             Route("/v1/{name}/bodies/{digest}", self._answered(self._put_piece), methods=["PUT"]),
             Route("/healthz", self._answered(self._health), methods=["GET"]),
         ]
-        self.application = Starlette(routes=routes)
+        self._routes = Starlette(routes=routes)
+
+    async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (ASGI), whatever it asks for, unless its sender asks too much. Whoever has a certificate and
+        is no hospital of the roster (any more) shares one measure with all others of that kind.
+        """
+        name, guest = self._sender(scope)
+        wait = (guest.bucket if guest else self._outsiders).wait()
+        if not wait:
+            return await self._routes(scope, receive, send)
+        line = f"more than {self.limits.rate:g} requests a second"
+        self.refused(name, line)
+        self.requests["429"] += 1
+        return await _line(429, line, wait)(scope, receive, send)
+
+    def _sender(self, scope: Scope) -> tuple[str, Guest | None]:
+        """Whose certificate a request came with, and what is kept of it where a hospital of the roster has it."""
+        shown = peer_of(scope)
+        ours = shown.role == HOSPITAL and self._fingerprints.get(shown.name) == shown.fingerprint
+        return shown.name, self.guests[shown.name] if ours else None
 
     def open(self) -> None:
         """Begin to listen to the session."""
@@ -146,14 +168,16 @@ class HubApplication:
         self._one.shutdown()
         self._disk.shutdown()
 
-    def refused(self, who: str, why: str) -> None:
-        """Log who was turned away, but not each time."""
-        now = time.monotonic()
-        if now - self._said.get((who, why), -_QUIET) < _QUIET:
+    def refused(self, who: str, why: str, kind: str = "") -> None:
+        """Log who was turned away, but not each time. `kind` is said where `why` holds words of theirs, which could
+        be others each time.
+        """
+        now, kind = time.monotonic(), kind or why
+        if now - self._said.get((who, kind), -_QUIET) < _QUIET:
             return
         if len(self._said) > 4096:
             self._said.clear()
-        self._said[who, why] = now
+        self._said[who, kind] = now
         known = who if who in self.guests else None
         self.session.log.warning("turned away", hospital=known, address=None if known else who or None, error=why)
 
@@ -182,7 +206,7 @@ class HubApplication:
         """Answers with a line in place of what a handler raises."""
 
         async def answer(request: Request) -> Response:
-            name = str(request.path_params.get("name", ""))
+            name, _ = self._sender(request.scope)
             try:
                 return await handler(request)
             except _Refused as refused:
@@ -193,7 +217,7 @@ class HubApplication:
                 status, line, wait = 400, first_line(error), None
             except ClientDisconnect:
                 return Response(status_code=400)
-            self.refused(name, line)
+            self.refused(name, line, str(status))
             self.requests[str(status)] += 1
             return _line(status, line, wait)
 
@@ -216,24 +240,36 @@ class HubApplication:
             raise _Refused(
                 426, f"speaks version {theirs!r:.20} of the protocol, the hub {PROTOCOL}; install the same securepfl"
             )
-        if wait := guest.bucket.wait():
-            raise _Refused(429, f"more than {self.limits.rate:g} requests a second", wait=wait)
         if self.stopping:
             raise _Refused(503, "the hub is stopping; try again when it is back", wait=2.0)
         return name, guest
 
     async def _exchange(self, request: Request) -> Response:
         name, guest = self._admit(request)
-        guest.poll += 1
-        mine = guest.poll
-        guest.woken.set()  # an earlier poll, whose other end may be gone, ends
-        async with guest.turn:
+        async with self._turn(guest) as mine:
             at = await self._heard(name, guest, request)
             guest.polling = True
             try:
                 return await self._told(name, guest, at, mine)
             finally:
                 guest.polling, guest.last = False, time.monotonic()
+
+    @asynccontextmanager
+    async def _turn(self, guest: Guest) -> AsyncIterator[int]:
+        """A hospital's requests, one after the other: the number of this one. Few wait: those whose connection is gone
+        wait too, and a slow body would gather them.
+        """
+        if guest.queued >= self.limits.connections:
+            raise _Refused(429, f"more than {self.limits.connections} requests wait for an earlier one", wait=1.0)
+        guest.queued += 1
+        guest.poll += 1
+        mine = guest.poll
+        guest.woken.set()  # an earlier poll, whose other end may be gone, ends
+        try:
+            async with guest.turn:
+                yield mine
+        finally:
+            guest.queued -= 1
 
     async def _heard(self, name: str, guest: Guest, request: Request) -> int:
         """Take what a hospital replies: how many rounds it has applied. Of long bodies few are in memory at once."""
@@ -332,13 +368,10 @@ class HubApplication:
         _, guest = self._admit(request)
         digest, size = _digest(request), _number(request, "size", self.most_bytes)
         start = _number(request, "from", size)
-        guest.poll += 1
-        guest.woken.set()
-        async with guest.turn, self._bodies:
+        async with self._turn(guest), self._bodies:
             if (held := guest.spool.held(digest)) != start:
                 return JSONResponse({"held": held}, 409)
-            if start == 0:
-                await self._on_disk(partial(guest.spool.make_room, digest, size))
+            await self._on_disk(partial(guest.spool.make_room, digest, size))
             data = await self._body(request, min(PIECE, size - start))
             if guest.spool.held(digest) == start:
                 await self._on_disk(partial(guest.spool.add, digest, start, data))

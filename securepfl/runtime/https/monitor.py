@@ -64,7 +64,13 @@ def monitor_server(application: HubApplication, server: GuestServer) -> uvicorn.
 
     routes = [Route("/healthz", health), Route("/metrics", metrics)]
     config = uvicorn.Config(
-        Starlette(routes=routes), ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+        Starlette(routes=routes),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
     )
     return _Quiet(config)
 

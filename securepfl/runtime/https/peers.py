@@ -6,6 +6,7 @@ requests carry whose it is in their scope (`peer_of`).
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import ssl
@@ -43,33 +44,50 @@ def peer_of(scope: Mapping[str, Any]) -> Holder:
 
 @dataclass
 class Guests:
-    """The connections of one server, by hospital."""
+    """The connections of one server, by whose certificate they showed: role, name and identity, so that a certificate
+    of an earlier identity, which may be why there is a new one, closes no connection of the hospital itself.
+    """
 
     limits: Limits
     refused: Refused
-    of: dict[str, list["GuestProtocol"]] = field(default_factory=lambda: defaultdict(list))
+    of: dict[Holder, list["GuestProtocol"]] = field(default_factory=lambda: defaultdict(list))
     shaking: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, guest: "GuestProtocol", name: str) -> None:
-        """One more connection of hospital `name`. The oldest gives way: it may be one whose other end is long gone."""
-        self.of[name].append(guest)
-        if len(self.of[name]) > self.limits.connections:
-            self.refused(name, f"more than {self.limits.connections} connections; closed its oldest")
-            self.of[name].pop(0).transport.abort()
+    def enter(self, guest: "GuestProtocol", holder: Holder) -> None:
+        """One more connection of `holder`. The oldest gives way: it may be one whose other end is long gone."""
+        self.of[holder].append(guest)
+        if len(self.of[holder]) > self.limits.connections:
+            self.refused(holder.name, f"more than {self.limits.connections} connections; closed its oldest")
+            self.of[holder].pop(0).transport.abort()
 
-    def leave(self, guest: "GuestProtocol", name: str) -> None:
+    def leave(self, guest: "GuestProtocol", holder: Holder) -> None:
         """It is closed."""
-        if guest in self.of[name]:
-            self.of[name].remove(guest)
-        if not self.of[name]:
-            del self.of[name]
+        if guest in self.of[holder]:
+            self.of[holder].remove(guest)
+        if not self.of[holder]:
+            del self.of[holder]
+
+
+class _Words(logging.Logger):
+    """Where uvicorn's words on a hospital's requests go: a line in the hub's own log, and not one for each request."""
+
+    def __init__(self, guests: Guests, name: str) -> None:
+        super().__init__("securepfl.guest", logging.WARNING)
+        self._guests, self._name = guests, name
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """A fault of ours goes on to uvicorn's own log, with its traceback."""
+        if record.exc_info:
+            logging.getLogger("uvicorn.error").handle(record)
+        else:
+            self._guests.refused(self._name, record.getMessage())
 
 
 class GuestProtocol(H11Protocol):
     """HTTP for somebody whose certificate was looked at. A header that does not come in time ends the connection."""
 
     guests: Guests
-    guest: str | None = None
+    guest: Holder | None = None
     late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -88,8 +106,8 @@ class GuestProtocol(H11Protocol):
             await application(scope, receive, send)
 
         self.app = with_peer
-        self.guest = holder.name
-        self.guests.enter(self, holder.name)
+        self.guest, self.logger = holder, _Words(self.guests, holder.name)
+        self.guests.enter(self, holder)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -119,7 +137,8 @@ class GuestProtocol(H11Protocol):
     def _too_late(self) -> None:
         self.late = None
         if not self.transport.is_closing():
-            self.guests.refused(self.guest or "", f"no whole request header within {self.guests.limits.shake:g} s")
+            name = self.guest.name if self.guest else ""
+            self.guests.refused(name, f"no whole request header within {self.guests.limits.shake:g} s")
             self.transport.abort()
 
 
@@ -131,6 +150,7 @@ class GuestServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                interface="asgi3",
                 http=protocol,
                 ws="none",
                 lifespan="off",

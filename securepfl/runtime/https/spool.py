@@ -14,6 +14,8 @@ from securepfl.storage.folder import storage_error
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _BLOCK: Final = 1 << 20
+_MOST_FILES: Final = 64
+"""Bodies at once: as many as one exchange may name. A file costs the disk something however short it is."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,19 @@ class Spool:
     def make_room(self, digest: bytes, size: int) -> None:
         """For a body of `size` bytes: others go, the oldest first, where they would not fit beside it.
 
-        Raises MessageError where it alone would not.
+        Before each piece: a body may be said to be longer than its first piece told. Raises MessageError where it
+        alone would not fit.
         """
         if size > self.quota:
             raise MessageError(f"a body of {size} bytes, at most {self.quota} can be; check the settings")
-        others = sorted(self._files(), key=lambda file: file[1])
-        left = sum(length for path, _, length in others if path != self._path(digest))
+        own = self._path(digest)
+        others = sorted((file for file in self._files() if file[0] != own), key=lambda file: file[1])
+        left, count = sum(length for _, _, length in others), len(others)
         for path, _, length in others:
-            if left + size <= self.quota:
+            if left + size <= self.quota and count < _MOST_FILES:
                 return
-            if path != self._path(digest):
-                path.unlink(missing_ok=True)
-                left -= length
+            path.unlink(missing_ok=True)
+            left, count = left - length, count - 1
 
     def add(self, digest: bytes, at: int, data: bytes) -> None:
         """Put `data` at the place `at`, which must be no further than what lies here."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from securepfl.crypto.keys.identity import SIGNATURE_BYTES, Identity, PublicIdentity
 from securepfl.errors import MessageError
-from securepfl.storage.keys import publish, read_bounded
+from securepfl.storage.keys import publish, read_bounded, withdraw
 
 MAX_BYTES: Final = 2**20
 _DOMAIN: Final = b"securepfl nvflare file 1"
@@ -16,7 +16,7 @@ _DOMAIN: Final = b"securepfl nvflare file 1"
 
 def write_vouched(path: Path, payload: bytes, signer: Identity, *use: bytes) -> None:
     """Publish `payload` for others, signed for this `use`, in place of an earlier one. Raises StorageError."""
-    path.unlink(missing_ok=True)
+    withdraw(path)
     publish(path, signer.sign(payload, _context(use)) + payload)
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -164,6 +165,85 @@ def test_a_hospital_cannot_fill_the_disk(run):
                 assert http.put(path, params={"from": start, "size": size}, content=piece).status_code == 200
     held = sum(path.stat().st_size for path in (run.folder / "hub" / "spool").glob("*/*"))
     assert 0 < held <= 2 * (run.coordinator.rules.most_bytes + 10_000)
+
+
+def test_a_body_that_grows_beyond_what_its_first_piece_told_still_fills_no_disk(run):
+    size, paths = run.coordinator.rules.most_bytes, [path_of("cedar", "bodies", f"{n + 99:064x}") for n in range(5)]
+    with called(run.url, run.shown["cedar"]) as http:
+        for path in paths:
+            assert http.put(path, params={"from": 0, "size": 1}, content=b"x").status_code == 200
+        for path in paths:
+            http.put(path, params={"from": 1, "size": size}, content=bytes(size - 1))
+        empty = [
+            http.put(path_of("cedar", "bodies", f"{n:064x}"), params={"from": 0, "size": 0}, content=b"")
+            for n in range(100)
+        ]
+    files = [path.stat().st_size for path in (run.folder / "hub" / "spool").glob("*/*")]
+    assert {answer.status_code for answer in empty} == {200}
+    assert sum(files) <= 2 * (run.coordinator.rules.most_bytes + 10_000) and len(files) <= 64
+
+
+def earlier(run, name):
+    """A certificate that this root issued for an identity that the hospital has no more."""
+    return run.authority.credentials(Holder("hospital", name, "A" * 4 + "-AAAA" * 7))
+
+
+def test_a_certificate_of_an_earlier_identity_closes_no_connection_of_the_hospital(run):
+    head = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
+    with raw(run, run.shown["birch"]) as connection:
+        others = [raw(run, earlier(run, "birch")) for _ in range(QUICK.connections)]
+        connection.sendall(head + b"\r\n")
+        assert b" 200 " in connection.recv(2**16)
+        for other in others:
+            other.close()
+
+
+def test_who_is_turned_away_is_named_by_certificate_and_cannot_fill_the_log(run):
+    excluded = run.authority.credentials(Holder("hospital", "hawthorn", "A" * 4 + "-AAAA" * 7))
+    with called(run.url, excluded) as http:
+        for number in range(50):
+            http.post(f"/v1/birch{number}/exchange", content=b"")
+    with called(run.url, run.shown["damson"]) as http:
+        for number in range(50):
+            http.post("/v1/birch/exchange", content=b"", headers={"securepfl-protocol": str(number)})
+            http.post("/v1/damson/exchange", content=b"", headers={"securepfl-protocol": str(number)})
+    said = [line for line in log_of(run.folder) if line["event"] == "turned away"]
+    assert sum("hawthorn" in str(line) for line in said) == 1
+    assert not [line for line in said if str(line.get("address", line.get("hospital"))).startswith("birch")]
+    assert len([line for line in said if "protocol" in line["error"] and line["hospital"] == "damson"]) == 1
+
+
+def test_what_is_no_http_is_a_line_of_the_hubs_log_and_not_one_each(run, capfd):
+    for _ in range(5):
+        with raw(run, run.shown["birch"]) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: \0\r\n\r\n")
+            assert closed(connection)
+    lines = [line for line in log_of(run.folder) if "Invalid HTTP" in line.get("error", "")]
+    assert [line["hospital"] for line in lines if line["hospital"] == "birch"] == ["birch"]
+    assert "Invalid HTTP" not in capfd.readouterr().err
+
+
+def test_requests_that_wait_for_a_slow_one_are_few(tmp_path):
+    head = b"POST /v1/alder/exchange HTTP/1.1\r\nhost: x\r\nsecurepfl-protocol: 1\r\ncontent-length: "
+    limits = Limits(poll=0.2, body=3.0)
+    with run_of(tmp_path, limits=limits) as (its, _, _, shown, _), raw(its, shown["alder"]) as slow:
+        slow.sendall(head + b"9000\r\n\r\n")
+        for _ in range(limits.connections + 4):  # each goes, and its request waits on
+            with raw(its, shown["alder"]) as gone:
+                gone.sendall(head + b"9\r\n\r\n")
+                time.sleep(0.05)
+        with called(its.url, shown["alder"]) as http:
+            answer = http.post(path_of("alder", "exchange"), content=standing())
+    assert answer.status_code == 429 and "wait for an earlier one" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nothing/here"])
+def test_no_path_is_free_of_the_measure_and_outsiders_share_one(tmp_path, path):
+    limits = Limits(poll=0.1, rate=0.5, burst=3)
+    with run_of(tmp_path, limits=limits) as (its, _, _, shown, authority):
+        for who in (shown["alder"], authority.credentials(Holder("hospital", "elm", "A" * 4 + "-AAAA" * 7))):
+            with called(its.url, who) as http:
+                assert [http.get(path).status_code for _ in range(4)][-1] == 429
 
 
 def test_a_body_that_is_not_what_was_announced_is_refused_and_gone(run):

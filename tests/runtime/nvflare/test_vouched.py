@@ -52,3 +52,14 @@ def test_a_huge_file_is_not_read(path):
 def test_a_newer_file_takes_the_place_of_an_older_one(path):
     write_vouched(path, b"newer", HUB, b"root", b"1")
     assert read_vouched(path, HUB.public, b"root", b"1") == b"newer"
+
+
+def test_a_folder_that_is_a_link_leads_nobody_elsewhere(tmp_path):
+    elsewhere, exchange = tmp_path / "elsewhere", tmp_path / "exchange"
+    elsewhere.mkdir()
+    exchange.mkdir()
+    (elsewhere / "root").write_bytes(b"another's")
+    (exchange / "nvflare").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="is a link"):
+        write_vouched(exchange / "nvflare" / "root", b"certificate", Identity.generate("hub"), b"root")
+    assert (elsewhere / "root").read_bytes() == b"another's"
