@@ -63,9 +63,9 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             if statement.head not in self.heads.setdefault(name, []):
                 self.heads[name].append(statement.head)
 
-    def save(self, path: Path) -> None:
-        """On disk when this returns. Raises StorageError."""
-        write_bytes(path, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+    def save(self, path: Path, *, lasting: bool = True) -> None:
+        """On disk when this returns; `lasting`: see write_bytes. Raises StorageError."""
+        write_bytes(path, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n", lasting=lasting)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ class Agreeing:
                     f"{name}: a statement of {other}, with whom it does not compare before round {round_ + 1}; nothing "
                     "was sent"
                 )
-            check_statement(people[other], self.session.digest, its)
+            if its != self._record.statements.get(other):  # what is kept was checked when it came
+                check_statement(people[other], self.session.digest, its)
             if its.round > round_:
                 raise MessageError(f"{name}: {other} states round {its.round}, before its end; nothing was sent")
         own = stated.get(name)
@@ -154,11 +155,11 @@ class Agreeing:
         return found
 
     def _remember(self, others: Mapping[str, Statement]) -> None:
-        """On disk, before anything else is done."""
+        """On disk, before anything else is done; it lasts once evidence, the round's draft or its refusal does."""
         for name, its in others.items():
             self._record.keep(name, its)
         if others:
-            self._record.save(self.folder / RECORD)
+            self._record.save(self.folder / RECORD, lasting=False)
 
     def _accuse(self, found: Contradiction) -> None:
         """Keep evidence, once."""

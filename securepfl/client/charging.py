@@ -50,9 +50,10 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             head=ledger.head,
         )
 
-    def save(self, folder: Path) -> None:
-        """On disk when this returns. Raises StorageError."""
-        write_bytes(folder / POINTER, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+    def save(self, folder: Path, *, lasting: bool) -> None:
+        """On disk when this returns; `lasting`: see write_bytes. Raises StorageError."""
+        data = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        write_bytes(folder / POINTER, data, lasting=lasting)
 
     @classmethod
     def load(cls, folder: Path) -> "Pointer | None":
@@ -153,11 +154,13 @@ class Books:
         self.remember(charged)
         return charged
 
-    def remember(self, charged: Charged) -> None:
-        """Note the ledger's last line in the registry and in the run's folder: an older copy shows from now on."""
-        self.registry.remember(charged.data_set, self.kind, charged.ledger)
+    def remember(self, charged: Charged, *, lasting: bool = True) -> None:
+        """Note the ledger's last line in the registry and in the run's folder: an older copy shows from now on. Notes
+        that are not `lasting` may be the earlier ones after a power cut: they name an earlier line of the same ledger.
+        """
+        self.registry.remember(charged.data_set, self.kind, charged.ledger, lasting=lasting)
         if self.folder is not None:
-            Pointer.to(charged).save(self.folder)
+            Pointer.to(charged).save(self.folder, lasting=lasting)
 
     def _check_same(self, session: Session, data_set: str) -> None:
         """Raises LedgerError where the run began with another ledger than `data_set`'s, or that one is older now."""

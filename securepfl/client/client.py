@@ -32,6 +32,7 @@ from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import check_run, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
+from securepfl.client.pinning import Pin, pinned
 from securepfl.client.readings import Readings
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.releasing import check_release, recorded
@@ -237,7 +238,7 @@ class Client(Readings):
             )
             if reservation is not None:
                 self.ledger.settle(reservation, self._parts.training.release())
-                self._books.remember(self._charged)
+                self._books.remember(self._charged, lasting=False)
         discard(self.folder)
 
     @one_at_a_time
@@ -298,7 +299,8 @@ class Client(Readings):
         step.take(state, pending, parts.training.noise_variance)
         state.named |= in_short(body.named, self.federation.roster)
         state.coupled += opened.neighbourhood is not None
-        self._commit(state)
+        # Nothing tells of this step before the receipt does, which lasts; until then the answer may come again.
+        self._commit(state, lasting=False)
 
     @one_at_a_time
     def receipt(self) -> bytes:
@@ -477,8 +479,8 @@ class Client(Readings):
     def _agreeing(self) -> Agreeing:
         return Agreeing(self.folder, self.session)
 
-    def _commit(self, state: ClientState) -> None:
-        state.save(self._path)
+    def _commit(self, state: ClientState, *, lasting: bool = True) -> None:
+        state.save(self._path, lasting=lasting)
         self._state = state
 
     def _opened(self, message: bytes, form: type[AnyBody], attempts: Collection[int] = (0,)) -> tuple[Round, AnyBody]:
@@ -503,14 +505,12 @@ class Client(Readings):
 
     def _pinned(self, answer: bytes, attempt: int) -> Pending:
         """Bind the round to this answer before any of it is decrypted: a hospital decrypts one answer an attempt."""
-        state, fingerprint = self.state, hashlib.sha256(answer).hexdigest()
+        state, fingerprint = self._state, hashlib.sha256(answer).hexdigest()
         pending = state.pending or Pending.nothing(state)
-        if attempt > pending.attempt:
-            pending = msgspec.structs.replace(pending, attempt=attempt, answer="", refused=())
-        if pending.answer not in ("", fingerprint):
+        if attempt == pending.attempt and pending.answer not in ("", fingerprint):
             raise MessageError(f"{self.name}: another answer to this round came before; refused")
-        state.pending = msgspec.structs.replace(pending, answer=fingerprint)
-        self._commit(state)
+        Pin(run=state.run, round=state.round + 1, attempt=attempt, answer=fingerprint).save(self.folder)
+        state.pending = pinned(pending, attempt, fingerprint)
         return state.pending
 
     def _refusal(self, body: Answer, failed: tuple[Part, ...]) -> AggregateError:

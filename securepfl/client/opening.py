@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from securepfl.client.draft import Draft, discard
+from securepfl.client.pinning import with_pin
 from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation, kind_of
 from securepfl.client.state import ClientState, Floats
@@ -27,7 +28,7 @@ def open_state(
         compared=personal.size + (shared.size if federation.compares == "updates" else 0),
     )
     if path.exists():
-        return ClientState.load(path, fresh.federation).going_on_as(fresh, path)
+        return with_pin(ClientState.load(path, fresh.federation), path.parent).going_on_as(fresh, path)
     fresh.save(path)
     return fresh
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from securepfl.client.pinning import with_pin
 from securepfl.client.state import ClientState
 from securepfl.errors import ConfigError, StorageError
 from securepfl.settings.federation import Federation
@@ -30,7 +31,7 @@ def move_to(folder: Path, before: Federation, after: Federation) -> None:
     with lock_folder(folder):
         if ClientState.belongs_to(path, after.digest.hex()):
             return
-        state = ClientState.load(path, before.digest.hex())
+        state = with_pin(ClientState.load(path, before.digest.hex()), folder)
         if state.pending is not None:
             raise StorageError(f"{path}: round {state.round + 1} is open; finish it with the old keys first")
         state.federation = after.digest.hex()

@@ -141,10 +141,10 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         self.epoch = fresh.epoch
         return self
 
-    def save(self, path: Path) -> None:
-        """Write all of it to `path`, on disk when this returns. Raises StorageError."""
+    def save(self, path: Path, *, lasting: bool = True) -> None:
+        """Write all of it to `path`, on disk when this returns; `lasting`: see write_bytes. Raises StorageError."""
         arrays, meta = _split(self)
-        write_arrays(path, arrays, {"schema": SCHEMA, **meta})
+        write_arrays(path, arrays, {"schema": SCHEMA, **meta}, lasting=lasting)
 
     @staticmethod
     def belongs_to(path: Path, federation: str) -> bool:

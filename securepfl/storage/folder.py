@@ -25,20 +25,22 @@ _PART: Final = 1 << 20
 """Bytes of a file read at once."""
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Replace `path` by `data` in one step, on disk (fsync) when this returns; readable by the owner only.
 
-    Raises StorageError where the file cannot be written; an earlier file then still stands whole.
+    Where it is not `lasting`, a power cut may bring the earlier file back, whole, until the next lasting write in that
+    folder: for what is written again before anything rests on it. Raises StorageError where the file cannot be written;
+    an earlier file then still stands whole.
     """
-    with replacing(path) as file:
+    with replacing(path, lasting=lasting) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[IO[bytes]]:
+def replacing(path: Path, named: Callable[[], Path] | None = None, *, lasting: bool = True) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` in one step, on disk, when the block ends, and not where it raises;
-    readable by the owner only. `named` gives another name in that folder, once all is written. Raises StorageError
-    where it cannot be written.
+    readable by the owner only. `named` gives another name in that folder, once all is written. `lasting`: see
+    write_bytes. Raises StorageError where it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
@@ -49,7 +51,8 @@ def replacing(path: Path, named: Callable[[], Path] | None = None) -> Iterator[I
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path if named is None else named())
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
@@ -88,10 +91,11 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_arrays(path: Path, arrays: Arrays, meta: object = None) -> None:
+def write_arrays(path: Path, arrays: Arrays, meta: object = None, *, lasting: bool = True) -> None:
     """Write arrays and JSON-able `meta` as one safetensors file. See write_bytes."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save_safetensors(contiguous, metadata={"meta": json.dumps(meta, allow_nan=False)}))
+    data = save_safetensors(contiguous, metadata={"meta": json.dumps(meta, allow_nan=False)})
+    write_bytes(path, data, lasting=lasting)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], Any]:

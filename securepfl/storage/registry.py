@@ -212,14 +212,17 @@ class Registry:
                 raise
         return Charged(ledger, claim.id, listing.registry, claim.notes + elsewhere)
 
-    def remember(self, data_set: str, kind: Kind, ledger: Ledger) -> None:
-        """Note the ledger's last line: an older copy in its place is refused from now on. Raises StorageError."""
+    def remember(self, data_set: str, kind: Kind, ledger: Ledger, *, lasting: bool = True) -> None:
+        """Note the ledger's last line: an older copy in its place is refused from now on. Where that is not `lasting`,
+        a power cut may leave the note of an earlier line (see write_bytes). Raises StorageError.
+        """
         with self._locked():
             listing = self._listing()
             held = _entry(listing, data_set, kind)
             if held is None:
                 raise LedgerError(f"{self.folder / LISTING}: lists no data set {data_set} any more; {_RESTORE}")
-            self._write(listing.with_data_set(msgspec.structs.replace(held, head=ledger.head, lines=ledger.lines)))
+            noted = listing.with_data_set(msgspec.structs.replace(held, head=ledger.head, lines=ledger.lines))
+            self._write(noted, lasting=lasting)
 
     def take_in(self, old: Path, declared: str | None, kind: Kind) -> str | None:
         """Take over a ledger that an earlier version kept at `old`: its data set's id, under which its records must now
@@ -425,8 +428,9 @@ class Registry:
             )
         return key
 
-    def _write(self, listing: Listing) -> None:
-        write_bytes(self.folder / LISTING, msgspec.json.format(msgspec.json.encode(listing), indent=2) + b"\n")
+    def _write(self, listing: Listing, *, lasting: bool = True) -> None:
+        data = msgspec.json.format(msgspec.json.encode(listing), indent=2) + b"\n"
+        write_bytes(self.folder / LISTING, data, lasting=lasting)
 
     @contextmanager
     def _locked(self, *, create: bool = False) -> Iterator[None]:

@@ -294,7 +294,9 @@ def test_a_message_that_could_not_be_stored_never_leaves_and_is_not_made_again(t
     coordinator, clients = two
     invitation, client = coordinator.invite()[NAME], clients[NAME]
     with monkeypatch.context() as patch:
-        patch.setattr("securepfl.client.state.write_arrays", lambda *a: (_ for _ in ()).throw(StorageError("full")))
+        patch.setattr(
+            "securepfl.client.state.write_arrays", lambda *_, **__: (_ for _ in ()).throw(StorageError("full"))
+        )
         with pytest.raises(StorageError):
             client.contribute(invitation)
     seen = len(draws)

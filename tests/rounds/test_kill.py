@@ -28,6 +28,7 @@ from killed_party import DONE, FRAME, NUMBER, READY, REFUSED, VERBS, receive, se
 from parties import MODEL, NAMES, federation_of, rows_of
 
 from securepfl.client.client import Client
+from securepfl.client.pinning import with_pin
 from securepfl.client.state import ClientState
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.holdings import Epoch, Holdings
@@ -324,7 +325,7 @@ class Victim:
 
     def state(self) -> ClientState:
         """Raises StorageError where it is torn."""
-        return ClientState.load(self.state_file, self.federation.digest.hex())
+        return with_pin(ClientState.load(self.state_file, self.federation.digest.hex()), self.folder)
 
     def _phase(self, life: Life, left: bool) -> str:
         """Where the life ended, as its folder tells."""

@@ -11,6 +11,7 @@ from forging import falsify_answers, opened_by_coordinator, sum_of
 from parties import MODEL, NAMES, Carried, close_all, exchange, federation_of, parties, reopened, rows_of
 
 from securepfl.client.client import Client
+from securepfl.client.pinning import PIN
 from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
 from securepfl.client.scanning import scan_units
@@ -377,6 +378,7 @@ def test_a_hospital_decrypts_one_answer_a_round_and_fails_always_alike(tmp_path)
         with pytest.raises(MessageError, match="another answer"):
             client.apply(forged(coordinator))
         unpinned = msgspec.structs.replace(state(client).pending, answer="")
+        (client.folder / PIN).unlink()
         client = reopened(client, pending=unpinned)  # the next case starts unpinned
     assert len(texts) == 1
     close_all(clients | {"alder": client})
@@ -397,7 +399,7 @@ def test_a_failed_save_changes_nothing_and_sends_nothing(tmp_path, monkeypatch):
     invitations, client = coordinator.invite(), clients["alder"]
     before = msgspec.structs.asdict(state(client))
 
-    def full(*_):
+    def full(*_, **__):
         raise StorageError("no space")
 
     monkeypatch.setattr("securepfl.client.state.write_arrays", full)
