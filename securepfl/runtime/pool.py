@@ -27,7 +27,8 @@ from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import ConfigError, SecurePFLError
 from securepfl.protocol.hospital import exchange
 from securepfl.protocol.loop import RoundLoop, Work
-from securepfl.randomness import derive_key, fresh_key
+from securepfl.randomness import fresh_key
+from securepfl.runtime.simulated_keys import pair_secrets
 
 if TYPE_CHECKING:  # it loads torch, which the coordinator's process does without
     from securepfl.client.client import Client
@@ -86,12 +87,9 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     def keyring(self, name: str, known: Mapping[str, PublicIdentity] | None = None) -> Keyring:
         """One hospital's. `known` are all public identities, where they have been read already."""
         identity = Identity.from_private_bytes(name, self.private[name])
-        pairs = {other: self._pair(name, other) for other in self.public} if self.pairs else {}
+        pairs = pair_secrets(self.pairs, name, self.public)
         key, hub = FederationKey.from_bytes(self.federation), PublicIdentity.from_bytes(self.coordinator)
         return Keyring(identity, key, hub, known or self.identities, pairs)
-
-    def _pair(self, one: str, other: str) -> bytes:
-        return derive_key(self.pairs, "pair secret of a simulation", *sorted((one, other)))
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The keys of a simulation: every party's, in one place, so that they protect nobody from whoever runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -10,17 +10,17 @@ from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.keys import FederationKey, Keyring
 from securepfl.crypto.keys.secret import Secret
 from securepfl.errors import MessageError, StorageError
-from securepfl.randomness import KEY_BYTES, fresh_key
+from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 from securepfl.settings.federation import Federation
 
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 _MARK: Final = "keys of a simulation: all parties' in one file; never to be used between real hospitals"
 
 
 @dataclass(frozen=True, repr=False)
 class SimulatedKeys:
-    """Identities of all hospitals and the coordinator, the federation's key, and each pair's secret (32 bytes), a
-    hospital's own under its name twice.
+    """Identities of all hospitals and the coordinator, the federation's key, and `pairs`: the root (32 bytes) of each
+    pair's secret and of each hospital's own, empty where updates are not masked.
 
     >>> from securepfl.settings.tables import SiteSettings
     >>> sites = dict.fromkeys(("north", "south", "west"), SiteSettings())
@@ -32,7 +32,7 @@ class SimulatedKeys:
     hospitals: Mapping[str, Identity]
     coordinator: Identity
     key: FederationKey
-    pairs: Mapping[frozenset[str], bytes]
+    pairs: bytes
 
     def __repr__(self) -> str:
         return f"SimulatedKeys({len(self.hospitals)} hospitals)"
@@ -44,7 +44,7 @@ class SimulatedKeys:
         """
         identities = {name: Identity.generate(name) for name in federation.roster}
         key = FederationKey.generate(encrypted=federation.scheme.encrypted, root_key=root_key)
-        pairs = {frozenset((one, other)): Secret(fresh_key()) for one in identities for other in identities}
+        pairs = Secret(fresh_key() if federation.masked else b"")
         return cls(identities, Identity.generate("coordinator"), key, pairs)
 
     def keyrings(self) -> dict[str, Keyring]:
@@ -52,13 +52,7 @@ class SimulatedKeys:
         public = {name: identity.public for name, identity in self.hospitals.items()}
         coordinator = self.coordinator.public
         return {
-            name: Keyring(
-                identity,
-                self.key,
-                coordinator,
-                public,
-                {other: self.pairs[frozenset((name, other))] for other in self.hospitals},
-            )
+            name: Keyring(identity, self.key, coordinator, public, pair_secrets(self.pairs, name, public))
             for name, identity in self.hospitals.items()
         }
 
@@ -71,9 +65,7 @@ class SimulatedKeys:
             coordinator=self.coordinator.to_private_bytes(),
             hospitals={name: self.hospitals[name].to_private_bytes() for name in names},
             key=self.key.to_bytes(),
-            pairs=b"".join(
-                self.pairs[frozenset((one, other))] for index, one in enumerate(names) for other in names[index:]
-            ),
+            pairs=self.pairs,
         )
         return Secret(msgspec.msgpack.encode(stored, enc_hook=bytes))
 
@@ -85,21 +77,29 @@ class SimulatedKeys:
             if (stored.schema, stored.mark) != (_SCHEMA, _MARK):
                 raise StorageError("not the keys of a simulation; restore the file from a copy")
             names = sorted(stored.hospitals)
-            ends = [frozenset((one, other)) for index, one in enumerate(names) for other in names[index:]]
-            if len(stored.pairs) != KEY_BYTES * len(ends):
+            if len(stored.pairs) not in (0, KEY_BYTES):
                 raise StorageError("malformed keys of a simulation; restore the file from a copy")
-            pairs = {
-                both: Secret(stored.pairs[KEY_BYTES * place : KEY_BYTES * (place + 1)])
-                for place, both in enumerate(ends)
-            }
             return cls(
                 {name: Identity.from_private_bytes(name, Secret(stored.hospitals[name])) for name in names},
                 Identity.from_private_bytes("coordinator", Secret(stored.coordinator)),
                 FederationKey.from_bytes(Secret(stored.key)),
-                pairs,
+                Secret(stored.pairs),
             )
         except (msgspec.MsgspecError, ValueError, RecursionError, MessageError):
             raise StorageError("malformed keys of a simulation; restore the file from a copy") from None
+
+
+def pair_secrets(root: bytes, name: str, hospitals: Iterable[str]) -> dict[str, bytes]:
+    """The secrets (32 bytes) that hospital `name` of a simulation shares with each of `hospitals`, its own under its
+    name; none without a root.
+
+    >>> one, other = (pair_secrets(bytes(32), name, ("north", "south")) for name in ("north", "south"))
+    >>> one["south"] == other["north"], one["north"] == other["south"], pair_secrets(b"", "north", ("south",))
+    (True, False, {})
+    """
+    if not root:
+        return {}
+    return {other: derive_key(root, "pair secret of a simulation", *sorted((name, other))) for other in hospitals}
 
 
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
