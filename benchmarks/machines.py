@@ -1,6 +1,6 @@
 """A round of the demo's federation among four hospitals: in one process, and among real processes over each engine.
 
-    python benchmarks/machines.py [--engine https] [--plaintext]
+    python benchmarks/machines.py [--engine https] [--engine nvflare] [--plaintext]
 
 All runs have the same keys and seed, one after the other on the same machine; the states of each are compared with the
 local run's, bit for bit. Seconds of a round are medians with quartiles, the first round left out; CPU seconds are of
@@ -22,10 +22,11 @@ from loopback.comparing import differences
 from loopback.https import Https
 from loopback.local import run_locally
 from loopback.measuring import Measured, measured
+from loopback.nvflare import Nvflare
 from loopback.processes import processes
 from loopback.world import World, make_world
 
-ENGINES: dict[str, Callable[..., Https]] = {"https": Https}
+ENGINES: dict[str, Callable[..., Https | Nvflare]] = {"https": Https, "nvflare": Nvflare}
 PATIENCE = 600.0
 
 

@@ -57,6 +57,15 @@ def usage(process: int) -> Usage:
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, resident, len(list((place / "fd").iterdir())))
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found: list[int] = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
 @dataclass
 class Processes:
     """Processes by name, started anew or, after `hurry`, forked. All have a mark in their environment, by which those
