@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check machines clean
+.PHONY: demo test check machines machines-long clean
 
 demo: .venv/installed
 	$(BIN)/securepfl run
@@ -14,6 +14,9 @@ test: demo .venv/installed-dev
 # The demo's federation among real processes over HTTPS: seconds, bytes, and whether states are equal.
 machines: .venv/installed-dev
 	$(BIN)/python benchmarks/machines.py
+
+machines-long: .venv/installed-dev
+	SECUREPFL_LONG=1 $(BIN)/python -m pytest -n 0 -m machines
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

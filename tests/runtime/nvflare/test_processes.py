@@ -164,6 +164,7 @@ def another_root(folder: Path) -> None:
     (startup / "client.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
 
 
+@pytest.mark.long
 def test_a_run_goes_on_through_the_death_of_each_part(world, capsys):
     took = {}
     with Lab(world, world.root / "logs", seed=SEED) as lab:
