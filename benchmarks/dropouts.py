@@ -88,7 +88,7 @@ def run_seed(federation: Federation, data: Path, seed: int, rate: float) -> tupl
 def main(data: Path, seeds: int, rounds: int, rate: float, config: Path) -> None:
     """Run both arms over the seeds and print the figures."""
     federation = Federation.read(config).changed("encryption", scheme="none")
-    federation = federation.replace(rounds=rounds, auto=tuple(key for key in federation.auto if key != "rounds"))
+    federation = federation.replace(rounds=rounds)
     arms: dict[float, list[dict[str, float]]] = {0.0: [], rate: []}
     for seed in range(seeds):
         for arm, found in arms.items():

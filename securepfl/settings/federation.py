@@ -182,16 +182,20 @@ class Federation(Settings, frozen=True, dict=True):
         return msgspec.structs.replace(federation, data=spec.to_mapping())
 
     def replace(self, **changes: Any) -> Self:
-        """A checked copy with some settings changed. Raises ConfigError where a value is out of range."""
+        """A checked copy with some settings changed: what is given is not to be chosen any more. Raises ConfigError where
+        a value is out of range.
+        """
+        left = tuple(key for key in self.auto if key not in changes)
         try:
-            return msgspec.structs.replace(self, **changes)
+            return msgspec.structs.replace(self, **({"auto": left} | changes))
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
     def changed(self, table: str, **changes: Any) -> Self:
         """A checked copy with some settings of one table changed. Raises ConfigError where one is out of range."""
+        left = tuple(key for key in self.auto if key not in {f"{table}.{name}" for name in changes})
         try:
-            return self.replace(**{table: msgspec.structs.replace(getattr(self, table), **changes)})
+            return self.replace(auto=left, **{table: msgspec.structs.replace(getattr(self, table), **changes)})
         except ValueError as error:
             raise ConfigError(f"[{table}] {error}") from None
 

@@ -214,9 +214,7 @@ def _changes(federation: Federation, facts: Facts, choice: Choice, auroc: float 
             f"noise in the mean would be {times:.2f} times less; epsilon then holds against who sees the sums, and not "
             'against who sees a hospital\'s own update (preset = "shared-noise")',
         )
-    more = choice_of(
-        federation.replace(rounds=choice.rounds + 1, auto=tuple(k for k in federation.auto if k != "rounds"))
-    )
+    more = choice_of(federation.replace(rounds=choice.rounds + 1))
     further = more.travel / choice.travel - 1
     yield Change(
         "another round",

@@ -116,3 +116,11 @@ def test_what_needs_several_rounds_gets_ten(tables):
     few = {name: {"units": 20} for name in SITES}
     assert chosen(federation(sites=few)).rounds == 5
     assert chosen(federation(sites=few, **tables)).rounds == 10
+
+
+def test_what_is_given_later_is_not_chosen_any_more():
+    """`--rounds 50` stands, whatever the file leaves open."""
+    federation = Federation(auto=("rounds", "training.learning_rate", "privacy.clip"))
+    assert federation.replace(rounds=50).auto == ("training.learning_rate", "privacy.clip")
+    assert federation.changed("privacy", clip=2.0).auto == ("rounds", "training.learning_rate")
+    assert federation.changed("privacy", epsilon=2.0).auto == federation.auto
