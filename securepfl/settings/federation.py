@@ -182,8 +182,8 @@ class Federation(Settings, frozen=True, dict=True):
         return msgspec.structs.replace(federation, data=spec.to_mapping())
 
     def replace(self, **changes: Any) -> Self:
-        """A checked copy with some settings changed: what is given is not to be chosen any more. Raises ConfigError where
-        a value is out of range.
+        """A checked copy with some settings changed: what is given is not to be chosen any more. Raises ConfigError
+        where a value is out of range.
         """
         left = tuple(key for key in self.auto if key not in changes)
         try:
