@@ -174,7 +174,7 @@ def test_who_is_wrong_is_told_in_one_line_and_the_others_go_on(world, started):
     assert refusals.check() == []
     for name in FOUR[1:-1]:
         engine.start(name)
-    for name in (*FOUR[:-1], HUB):
+    for name in FOUR[:-1]:  # the hub serves on for a while: the one that never came may want the last answer
         assert started.wait(name, 240) == 0, started.said(name)[-2000:]
     assert rounds_of(World(world.root, FOUR[:-1])) == dict.fromkeys(FOUR[:-1], 12)
 
@@ -191,8 +191,9 @@ def test_rows_that_may_not_be_read(world, started):
             parent.chmod(parent.stat().st_mode | 0o055)
     refusals = Refusals(Https(world, started), started)
     as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    expected = (str(world.data(WRONG)), "cannot be read", "let the user who runs this read the file")
-    refusals.start(WRONG, refusals.engine.words(WRONG), *expected, prefix=as_nobody)
+    refusals.start(
+        WRONG, refusals.engine.words(WRONG), str(world.data(WRONG)), "is not readable", "--data", prefix=as_nobody
+    )
     assert refusals.check() == []
 
 
