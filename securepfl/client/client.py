@@ -27,7 +27,7 @@ from securepfl.client.charging import Books
 from securepfl.client.comparing import compared_of
 from securepfl.client.contributing import Made
 from securepfl.client.disputing import averaged, check_further, expected_attempts, in_short, printable, why_stop
-from securepfl.client.draft import discard, discarded
+from securepfl.client.draft import discard, discarded, inputs_of
 from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import check_run, open_state, reserve
@@ -204,8 +204,9 @@ class Client(Readings):
         self._check_invitation(round_, body)
         self._join(round_.session)
         self._agreeing.check(self.round, self.state_digest, self.ledger.head, body.statements)
-        reserved = reserve(self.ledger, round_, self._parts.training.release(), self.folder)
         state = self.state
+        inputs = inputs_of(state, self._parts.scanned.contents)
+        reserved = reserve(self.ledger, round_, self._parts.training.release(), self.folder, inputs)
         state.named |= in_short(body.named, self.federation.roster)
         reply: Contribution | Decline = Decline()
         if reserved is None:
@@ -301,6 +302,7 @@ class Client(Readings):
         state.coupled += opened.neighbourhood is not None
         # Nothing tells of this step before the receipt does, which lasts; until then the answer may come again.
         self._commit(state, lasting=False)
+        self._forget_draft()
 
     @one_at_a_time
     def receipt(self) -> bytes:
@@ -400,6 +402,7 @@ class Client(Readings):
         state.round, state.shared, state.aggregate, state.pending = number, opened.shared, opened.aggregate, None
         state.residual = np.zeros_like(state.residual)
         self._commit(state)
+        self._forget_draft()
 
     @one_at_a_time
     def send_snapshot(self, wanted: bytes) -> bytes:
@@ -474,6 +477,11 @@ class Client(Readings):
         self._lock.close()
 
     # Below: steps that need the state or the ledger. A changed copy of the state counts once it is on disk.
+
+    def _forget_draft(self) -> None:
+        """A round is over in which this hospital's process ended, or which it was not asked about again."""
+        with suppress(StorageError):
+            discard(self.folder)
 
     @property
     def _agreeing(self) -> Agreeing:

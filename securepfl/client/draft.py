@@ -2,9 +2,12 @@
 other. Once the message is stored the key is gone.
 
 It is on disk before the round is reserved in the ledger, sealed under a secret that this hospital alone holds. It
-serves a reservation that is not settled: a message leaves only once it is, so that no noise comes twice.
+serves a reservation that is not settled: a message leaves only once it is, so that no noise comes twice. And it opens
+over the state and the records alone for which it was drawn: a whole machine put back to a copy, ledger and all, could
+else lay one noise over two sums, whose difference shows the record between them.
 """
 
+import hashlib
 import secrets
 import struct
 from collections.abc import Iterator
@@ -13,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from securepfl.client.contents import Contents
 from securepfl.client.round import Session
+from securepfl.client.state import ClientState
 from securepfl.errors import StorageError
 from securepfl.randomness import KEY_BYTES, derive_key, fresh_key
 from securepfl.storage.folder import storage_error, write_bytes
@@ -42,16 +48,19 @@ class Draft:
     tries: int = 1
 
     @classmethod
-    def begun(cls, folder: Path, session: Session, number: int) -> Self:
-        """A fresh key for round `number`, on disk when this returns. Raises StorageError."""
+    def begun(cls, folder: Path, session: Session, number: int, inputs: bytes) -> Self:
+        """A fresh key for round `number` from `inputs`, a digest of what trains, on disk when this returns. Raises
+        StorageError.
+        """
         draft = cls(fresh_key())
-        draft._write(folder, session, number)
+        draft._write(folder, session, number, inputs)
         return draft
 
     @classmethod
-    def left(cls, folder: Path, session: Session, number: int) -> "Draft | None":
+    def left(cls, folder: Path, session: Session, number: int, inputs: bytes) -> "Draft | None":
         """What a process that was killed left of round `number`, counted as tried once more; None where it left
-        nothing, or what it left is of another round, damaged, or was tried often enough. Raises StorageError.
+        nothing, or what it left is of another round or `inputs`, damaged, or was tried often enough. Raises
+        StorageError.
         """
         try:
             data = (folder / DRAFT).read_bytes()
@@ -66,16 +75,30 @@ class Draft:
         if head != _HEAD.pack(_MAGIC, _VERSION, tries, number) or tries >= TRIES:
             return None
         try:
-            key = _cipher(session).decrypt(nonce, data[_HEAD.size + _NONCE_BYTES :], head + session.digest)
+            key = _cipher(session).decrypt(nonce, data[_HEAD.size + _NONCE_BYTES :], head + session.digest + inputs)
         except InvalidTag:
             return None
         draft = cls(key, tries + 1)
-        draft._write(folder, session, number)
+        draft._write(folder, session, number, inputs)
         return draft
 
-    def _write(self, folder: Path, session: Session, number: int) -> None:
+    def _write(self, folder: Path, session: Session, number: int, inputs: bytes) -> None:
         head, nonce = _HEAD.pack(_MAGIC, _VERSION, self.tries, number), secrets.token_bytes(_NONCE_BYTES)
-        write_bytes(folder / DRAFT, head + nonce + _cipher(session).encrypt(nonce, self.key, head + session.digest))
+        bound = head + session.digest + inputs
+        write_bytes(folder / DRAFT, head + nonce + _cipher(session).encrypt(nonce, self.key, bound))
+
+
+def inputs_of(state: ClientState, contents: Contents) -> bytes:
+    """A digest (32 bytes) of what trains in a round: parameters, what earlier rounds left behind, and all that the
+    records hold.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    for array in (state.shared, state.personal, state.residual):
+        digest.update(array.size.to_bytes(8, "big") + str(array.dtype).encode())
+        digest.update(np.ascontiguousarray(array))
+    for place, unit in sorted(contents.units.items()):
+        digest.update(place.to_bytes(8, "big") + unit)
+    return digest.digest()
 
 
 def discard(folder: Path) -> None:

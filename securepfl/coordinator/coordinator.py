@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -63,6 +64,9 @@ from securepfl.protocol.rounds import Messages
 from securepfl.protocol.statements import check_statement
 from securepfl.settings.federation import Federation
 
+MOST_EVIDENCE: Final = 3
+"""Rounds of which a hospital's contradicting message is kept: one that contradicts itself in all fills no disk."""
+
 
 class Coordinator(Progress):
     """The coordinator as a state machine over bytes: invite() -> messages, receive(message), close() -> answers; where
@@ -74,9 +78,9 @@ class Coordinator(Progress):
     before, where it goes on after a rotation. It reads no clock: who calls decides when a step ends. `heads` keeps each
     hospital's latest ledger hash; `states` the keyed digests of the shared state from the open round's contributions;
     `statements` what hospitals stated last; `evaluation` the keys that they sent to multiply sketches with; `evidence`,
-    by round and hospital, the first message that contradicted the contribution taken, or a contribution that broke the
-    rules; `cases` the verdicts on those; `ended` why the run cannot go on, empty while it can; `parts` counts bytes by
-    purpose.
+    by round and hospital, the first message that contradicted the contribution taken, of a hospital's first few such
+    rounds, or a contribution that broke the rules; `cases` the verdicts on those; `ended` why the run cannot go on,
+    empty while it can; `parts` counts bytes by purpose.
 
     All that decides lies in `folder` before anything leaves: killed at any moment and made again with the same folder,
     a coordinator goes on with the same round, run, salt, messages and answers. Each step can be asked for again and
@@ -494,8 +498,11 @@ class Coordinator(Progress):
         fingerprint = hashlib.sha256(message).digest()
         earlier = current.replied.get(sender)
         if earlier is not None and earlier != fingerprint:
-            self._keep_evidence(current, sender, message)
-            raise MessageError(f"{sender}: sent other bytes for round {current.number} before; refused and kept")
+            keep = sum(name == sender for _, name in self.evidence) < MOST_EVIDENCE
+            if keep:
+                self._keep_evidence(current, sender, message)
+            said = f"{sender}: sent other bytes for round {current.number} before; refused"
+            raise MessageError(f"{said} and kept" if keep else said)
         if earlier is None:
             if kind == Kind.CONTRIBUTION:
                 self._add(current, sender, decode(data, Contribution))
@@ -570,8 +577,11 @@ class Coordinator(Progress):
         check_statement(self.hospitals[sender], self.rules.session, statement)
         if statement.round != current.number:
             raise MessageError(f"{sender}: states round {statement.round} in a receipt for round {current.number}")
-        if statement == self.statements.get(sender):
+        known = self.statements.get(sender)
+        if statement == known:
             return None
+        if known is not None and known.round == statement.round:
+            raise MessageError(f"{sender}: stated two things about round {statement.round}; the first one counts")
         stated = Stated(sender=sender, statement=statement)
         self._state(stated)
         return stated

@@ -24,6 +24,10 @@ _MARK: Final = 512
 """Bytes by which messages are told apart: header and what is random in every sealing."""
 _TRIES: Final = 3
 """Ways to catch up that a hospital is offered in a round: its answers, the shared state, and that from another one."""
+_DOUBTS: Final = _TRIES - 1
+"""Hospitals' snapshots that one hospital's word puts aside in a round, however often it goes and comes back."""
+_SPARED: Final = 6
+"""A hospital that lets step after step run out of time is not waited for in up to 2 to the power of this rounds."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,13 @@ class RoundLoop:
 
     - A step of a round waits for those who are here, and for those who took part until they went, until all have
       replied or `patience.seconds` are over. Nobody is asked again for what the coordinator has.
+    - Who is here, and lets the time of a step run out, is told on, and not waited for in this round and the next; the
+      second time in two more, and so on, doubling, until a round goes by in which it was waited for in vain no more.
     - A round is not closed without the contributions that a sum needs while somebody could still send one.
     - Who missed answers is told them first, with what is asked now in the same exchange. Who cannot take them, or for
-      whom they are gone, gets the shared state instead, for which one of those who hold it is asked. Who cannot take
-      that from two others either is left alone until the next round.
+      whom they are gone, gets the shared state instead, for which one of those who hold it is asked, and another
+      where `patience.seconds` went by. Who cannot take that from two others either is left alone until the next round,
+      and its word puts aside no more of them.
     - A hospital that failed, and so replied nothing, is asked again once it was `gone`, or in the next step.
     - Who has applied the last answer of the run, and has not stated so, is told it again, once a stay: its receipt got
       lost, in a kill say.
@@ -135,6 +142,9 @@ class RoundLoop:
     _furthest: dict[str, int] = field(default_factory=dict)
     _gave_none: set[str] = field(default_factory=set)
     _reminded: set[str] = field(default_factory=set)
+    _doubts: dict[str, int] = field(default_factory=dict)
+    _giving: tuple[str | None, float] = (None, math.inf)
+    _stalls: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.at = dict.fromkeys(self.hub.roster)
@@ -177,7 +187,6 @@ class RoundLoop:
         """Hospital `name` is not here any more, or starts anew. What it was told may not have come."""
         self.at[name] = None
         self.silent.discard(name)
-        self._gave_none.discard(name)
         self._reminded.discard(name)
         for known in (self._fell_short, self._furthest):
             known.pop(name, None)
@@ -232,6 +241,7 @@ class RoundLoop:
         Raises MessageError.
         """
         moved = False
+        self._mind_giver(now)
         while self._ready(now):
             self._step(now)
             moved = True
@@ -255,7 +265,8 @@ class RoundLoop:
         """Who was told how to catch up has fallen short unless it has applied more than ever before."""
         if any(kind in _CATCHING_UP for kind in kinds) and at <= self._furthest.get(name, -1) and at < self.hub.closed:
             self._fell_short[name] = self._fell_short.get(name, 0) + 1
-            if Kind.REJOIN in kinds:
+            if Kind.REJOIN in kinds and self._doubts.get(name, 0) < _DOUBTS:
+                self._doubts[name] = self._doubts.get(name, 0) + 1
                 self._gave_none.add(self.hub.doubt_snapshot())
         self.here(name, at)
 
@@ -305,6 +316,21 @@ class RoundLoop:
         holders = (name for name, at in self.at.items() if at == self.hub.closed and name not in self._gave_none)
         return next(holders, None) if needed else None
 
+    def _mind_giver(self, now: float) -> None:
+        """Who is asked for the shared state, and gives none for as long as a step may take, is asked no more."""
+        giver, since = self._giver(), self._giving[1]
+        if giver is None or giver != self._giving[0]:
+            self._giving = giver, now
+        elif now >= since + self.patience.seconds:
+            self._gave_none.add(giver)
+
+    def _note_stalls(self) -> None:
+        """The time of a step is over: who was here and waited for in vain."""
+        for name in self.waiting:
+            if self.at[name] is not None:
+                times = self._stalls.get(name, (0, 0))[0]
+                self._stalls[name] = times + 1, self.hub.number + 2 ** min(times, _SPARED)
+
     def _is_last(self, at: int) -> bool:
         """Whether who has applied `at` rounds is short of the last answer alone, and hospitals are settling that."""
         return self._round is not None and at == self.hub.closed - 1 and self.hub.number == self.hub.closed
@@ -318,7 +344,7 @@ class RoundLoop:
 
     def _awaited(self, name: str) -> bool:
         """Whether the step waits for a hospital: it is here and able, or it took part until now."""
-        if not self._open(name):
+        if not self._open(name) or self.hub.number <= self._stalls.get(name, (0, -1))[1]:
             return False
         at = self.at[name]
         if at is None:
@@ -345,12 +371,15 @@ class RoundLoop:
     def _step(self, now: float) -> None:
         if self._round is None:
             self._round = steps(self.hub)
-            self._fell_short.clear()
-            self._gave_none.clear()
+            for known in (self._fell_short, self._gave_none, self._doubts):
+                known.clear()
+        elif now >= self.ends:
+            self._note_stalls()
         try:
             self.asked = next(self._round)
         except StopIteration as over:
             self.refused += over.value
+            self._stalls = {name: its for name, its in self._stalls.items() if its[1] >= self.hub.number}
             self._round, self.asked = None, {}
         except BaseException:
             self._round, self.asked = None, {}

@@ -1,7 +1,7 @@
 """What travels: typed, versioned bodies. The envelope around them signs and seals (crypto/messages/envelope.py)."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Final, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 
@@ -13,6 +13,11 @@ SCHEMA = 7
 
 NONCE_BYTES = 16
 """Of the nonces that make a hospital's next pads and a round's masks fresh."""
+
+MANY: Final = msgspec.Meta(max_length=1 << 16)
+"""Entries of a map or list, more than a roster has names: a few bytes of a long message would each take 25 times that
+in memory.
+"""
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,17 +61,17 @@ class Invitation(Body, frozen=True):
     common = ("nonces", "salt", "named")
 
     round: int
-    nonces: dict[str, bytes]
+    nonces: Annotated[dict[str, bytes], MANY]
     salt: bytes
-    statements: dict[str, Statement] = {}
+    statements: Annotated[dict[str, Statement], MANY] = {}
     held: bool = False
-    named: dict[str, str] = {}
+    named: Annotated[dict[str, str], MANY] = {}
 
 
 class MaskShares(Body, frozen=True):
     """What goes with a masked update: sealed shares for each hospital in the roster's order, and commitments."""
 
-    blobs: tuple[bytes, ...]
+    blobs: Annotated[tuple[bytes, ...], MANY]
     commitments: bytes
 
 
@@ -87,7 +92,7 @@ class Contribution(Body, frozen=True):
     update: bytes
     personal: bytes | None
     sketch: bytes | None
-    neighbours: dict[str, int]
+    neighbours: Annotated[dict[str, int], MANY]
     head: str
     nonce: bytes
     state: str
@@ -111,7 +116,7 @@ class Survivors(Body, frozen=True):
     kind = Kind.SURVIVORS
     common = ("survivors", "salt")
 
-    survivors: tuple[str, ...]
+    survivors: Annotated[tuple[str, ...], MANY]
     salt: bytes
 
 
@@ -129,8 +134,8 @@ class Unmask(Body, frozen=True):
     kind = Kind.UNMASK
     common = ("signatures",)
 
-    signatures: dict[str, bytes]
-    blobs: dict[str, bytes]
+    signatures: Annotated[dict[str, bytes], MANY]
+    blobs: Annotated[dict[str, bytes], MANY]
 
 
 class Reveal(Body, frozen=True):
@@ -153,13 +158,13 @@ class Answer(Body, frozen=True):
     kind = Kind.ANSWER
     common = ("survivors", "aggregate", "consensus", "named")
 
-    survivors: tuple[str, ...]
+    survivors: Annotated[tuple[str, ...], MANY]
     aggregate: bytes | None
-    products: dict[str, bytes]
+    products: Annotated[dict[str, bytes], MANY]
     neighbourhood: bytes | None
-    neighbours: tuple[str, ...]
+    neighbours: Annotated[tuple[str, ...], MANY]
     consensus: bytes | None
-    named: dict[str, str] = {}
+    named: Annotated[dict[str, str], MANY] = {}
 
 
 Part = Literal["update", "personal", "sketch"]
@@ -172,7 +177,7 @@ class Receipt(Body, frozen=True):
     kind = Kind.RECEIPT
 
     statement: Statement | None
-    refused: tuple[Part, ...]
+    refused: Annotated[tuple[Part, ...], MANY]
 
 
 class Opening(Body, frozen=True):
@@ -202,8 +207,8 @@ class Evidence(Body, frozen=True):
 
     sender: str
     salt: bytes
-    parts: dict[Part, bytes]
-    digests: dict[str, bytes]
+    parts: Annotated[dict[Part, bytes], MANY]
+    digests: Annotated[dict[str, bytes], MANY]
     stands: bytes
     commitments: bytes = b""
     secrets: bytes = b""
@@ -216,7 +221,7 @@ class Verdict(Body, frozen=True):
     kind = Kind.VERDICT
 
     sender: str
-    broken: tuple[Part, ...]
+    broken: Annotated[tuple[Part, ...], MANY]
     signature: bytes
 
 
@@ -251,7 +256,7 @@ class Rejoin(Body, frozen=True):
     kind = Kind.REJOIN
 
     snapshot: bytes
-    statements: dict[str, Statement]
+    statements: Annotated[dict[str, Statement], MANY]
 
 
 AnyBody = TypeVar("AnyBody", bound=Body)

@@ -348,3 +348,51 @@ def test_a_second_folder_of_a_hospital_draws_nothing_in_one_run(draws, tmp_path)
         other.contribute(invitation)
     assert len(draws) == tried_out and reserved(other) == [1]
     close_all(clients)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_one_noise_never_meets_other_records_where_a_whole_machine_is_put_back(
+    two, draws, monkeypatch, tmp_path, changed
+):
+    """State, draft, ledger and registry alike: then no settled line says that the message left."""
+    coordinator, clients = two
+    invitation, client = coordinator.invite()[NAME], clients[NAME]
+    ledgers = client.ledger.path.parent.parent
+    with monkeypatch.context() as patch:
+        patch.setattr(dpsgd, "descend", stopping(1))
+        clients[NAME] = stopped(client, invitation)
+    clients[NAME].close()
+    for place in (client.folder, ledgers):
+        shutil.copytree(place, tmp_path / "image" / place.name)
+    clients[NAME] = reopened(clients[NAME])
+    seen = len(draws)
+    first = opened_by_coordinator(coordinator, clients[NAME].contribute(invitation))
+    left = draws[seen]
+    clients[NAME].close()
+    for place in (client.folder, ledgers):
+        shutil.rmtree(place)
+        shutil.copytree(tmp_path / "image" / place.name, place)
+    rows = rows_of(NAME)
+    if changed:
+        rows.tensors[0][0] += 1.0
+    clients[NAME] = reopened(clients[NAME], rows)
+    seen = len(draws)
+    again = opened_by_coordinator(coordinator, clients[NAME].contribute(invitation))
+    if changed:
+        assert again == Decline() and len(draws) == seen
+    else:
+        assert draws[seen] == left and again.update is not None and again.head == first.head
+    assert reserved(clients[NAME]) == [1, 2]
+
+
+def test_a_draft_of_a_round_that_went_on_without_it_does_not_stay(two, monkeypatch):
+    coordinator, clients = two
+    invitations = coordinator.invite()
+    with monkeypatch.context() as patch:
+        patch.setattr(dpsgd, "descend", stopping(1))
+        clients[NAME] = stopped(clients[NAME], invitations[NAME])
+    assert (clients[NAME].folder / DRAFT).exists()
+    for name in clients.keys() - {NAME}:
+        coordinator.receive(clients[name].contribute(invitations[name]))
+    clients[NAME].apply(coordinator.close()[NAME])
+    assert clients[NAME].round == 2 and not (clients[NAME].folder / DRAFT).exists()

@@ -1,11 +1,14 @@
 """What the coordinator's memory holds, and what it refuses."""
 
+import tracemalloc
+
 import msgspec
 import pytest
 from forging import opened_by_coordinator, opened_by_hospital, to_coordinator
 from parties import NAMES, channels_of, close_all, exchange, federation_of, parties, support_of
 from views import bytes_of, pieces
 
+from securepfl.coordinator.coordinator import MOST_EVIDENCE
 from securepfl.crypto.messages.envelope import Header, Kind, seal_message
 from securepfl.crypto.sums.packing import pack, quantise
 from securepfl.crypto.sums.ring import stamp
@@ -13,7 +16,8 @@ from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.crypto.sums.versions import STAMP_BYTES, make_stamp
 from securepfl.errors import ConfigError, MessageError
 from securepfl.protocol.channels import Layouts
-from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, decode, encode
+from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Receipt, decode, encode
+from securepfl.protocol.statements import make_statement
 from securepfl.randomness import RandomStream
 
 
@@ -233,3 +237,55 @@ def test_ledger_heads_reach_the_coordinator(tmp_path):
     assert all(len(bytes.fromhex(head)) == 32 for head in coordinator.heads.values())
     assert len(set(coordinator.heads.values())) == len(NAMES)
     close_all(clients)
+
+
+def contradicting(client, hub):
+    """Another contribution to the round that a hospital contributed to."""
+    body = opened_by_coordinator(hub, client.state.pending.message)
+    return client.session.message(client.round + 1, msgspec.structs.replace(body, head="ab" * 32))
+
+
+def test_one_that_contradicts_itself_in_every_round_fills_no_folder(tmp_path):
+    coordinator, clients = parties(
+        federation_of(rounds=6, similarity={"every": 0}, coupling={"strength": 0.0}), tmp_path
+    )
+    for _ in range(6):
+        invitations = coordinator.invite()
+        for name, client in clients.items():
+            coordinator.receive(client.contribute(invitations[name]))
+        with pytest.raises(MessageError, match="sent other bytes for round"):
+            coordinator.receive(contradicting(clients["alder"], coordinator))
+        for name, answer in coordinator.close().items():
+            clients[name].apply(answer)
+    assert sorted(coordinator.evidence) == [(number, "alder") for number in range(1, MOST_EVIDENCE + 1)]
+    assert {number for number, name in coordinator.named if name == "alder"} == {1, 2, 3, 4, 5, 6}
+    close_all(clients)
+
+
+def test_of_statements_about_one_round_the_first_counts_and_no_other_is_kept(tmp_path):
+    coordinator, clients = parties(federation_of(similarity={"every": 0}, coupling={"strength": 0.0}), tmp_path)
+    exchange(coordinator, clients)
+    alder = clients["alder"]
+    coordinator.receive(alder.receipt())
+    first = coordinator.statements["alder"]
+    for digit in "0123":
+        made = make_statement(alder.session.keyring.identity, alder.session.digest, 1, digit * 64, first.head)
+        with pytest.raises(MessageError, match="stated two things about round 1"):
+            coordinator.receive(alder.session.message(1, Receipt(statement=made, refused=())))
+    assert coordinator.statements["alder"] == first and "two things" in coordinator.named[1, "alder"]
+    close_all(clients)
+
+
+def test_a_map_of_more_names_than_any_roster_has_is_refused_before_it_takes_memory():
+    many = {f"{number:x}": 1 for number in range((1 << 16) + 1)}
+    fields = {"update": b"", "personal": None, "sketch": None, "neighbours": many, "head": "", "nonce": b""}
+    body = Contribution(**fields, state="", masks=None, stands=b"")
+    data = encode(body)
+    tracemalloc.start()
+    with pytest.raises(MessageError, match="malformed body"):
+        decode(data, Contribution)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100_000
+    many.popitem()
+    assert decode(encode(body), Contribution).neighbours == many

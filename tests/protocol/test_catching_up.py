@@ -301,3 +301,45 @@ def test_a_snapshot_is_given_to_the_coordinator_alone_and_of_the_last_round_alon
     with pytest.raises(MessageError, match="nobody asked for"):
         world.hub.receive(session.message(4, SnapshotSent(snapshot=birch.snapshot())))
     assert world.hub.snapshots.held is None
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_one_who_is_asked_for_the_state_and_says_nothing_keeps_nobody_behind(tmp_path, few_kept, goes):
+    """It is here, and the first who holds it; also where it goes and comes back."""
+    world = world_of(tmp_path, rounds=8)
+    world.closes(1)
+    world.loop.gone("elm")
+    world.closes(5, FOUR)
+    while world.clients["elm"].round < 5:
+        if goes:
+            world.loop.gone("alder")
+        world.loop.here("alder", world.hub.closed)
+        world.loop.next("alder")
+        for name in ("birch", "cedar", "damson", "elm"):
+            world.visit(name)
+        world.now += 1.0
+        world.loop.tick(world.now)
+        assert world.now < 60.0
+    world.close()
+
+
+def test_one_liar_s_word_puts_aside_two_snapshots_a_round_and_no_more(tmp_path, few_kept):
+    """It takes the state, says that it fell short, goes, and comes back."""
+    world = world_of(tmp_path, rounds=8)
+    world.closes(1)
+    world.loop.gone("elm")
+    world.closes(5, FOUR)
+    given = 0
+    for _ in range(20):
+        world.loop.gone("elm")
+        world.loop.here("elm", 0)
+        for _ in range(4):
+            world.loop.took("elm", 0, [], told=world.loop.next("elm"))
+        for name in FOUR:
+            world.loop.here(name, world.clients[name].round)
+            wanted = [its for its in world.loop.next(name) if its[0] == Kind.SNAPSHOT_WANTED]
+            given += len(wanted)
+            world.loop.took(name, 5, [world.clients[name].handle(message) for _, message in wanted], told=wanted)
+    assert given == 3 and len(world.hub.snapshots.doubted) == 2
+    assert world.hub.can_catch_up("elm", 1, anew=True), "who is behind in truth still gets one"
+    world.close()

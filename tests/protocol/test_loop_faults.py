@@ -257,3 +257,37 @@ def test_kills_of_hub_and_hospitals_at_random_change_no_bit(tmp_path, masking):
         assert calm.clients[name].ledger.spent() == hurt.clients[name].ledger.spent()
     calm.close()
     hurt.close()
+
+
+def test_who_is_always_here_and_never_replies_costs_ever_fewer_deadlines(tmp_path):
+    world = World.of(tmp_path, rounds=4)
+    others = [name for name in FIVE if name != "alder"]
+    while not (world.hub.closed >= 4 and all(world.clients[name].round >= 4 for name in others)):
+        world.loop.here("alder", world.clients["birch"].round)
+        world.loop.next("alder")
+        for name in others:
+            world.visit(name)
+        world.now += 1.0
+        world.loop.tick(world.now)
+        assert world.now < 50.0, "it was waited for in more than two rounds of four"
+    assert world.now > 20.0, "it is waited for again after a while"
+    world.loop.gone("alder")
+    world.close()
+
+
+def test_who_ran_out_of_time_once_is_told_on_and_waited_for_again_once_it_replies(tmp_path):
+    world = World.of(tmp_path, rounds=6)
+    others = [name for name in FIVE if name != "alder"]
+    world.loop.here("alder", 0)
+    world.closes(1, others)
+    world.closes(3)
+    assert world.clients["alder"].round == 3
+    for name in FIVE:
+        world.loop.here(name, world.clients[name].round)
+    world.loop.tick(world.now)
+    for name in others:
+        world.visit(name)
+    world.loop.tick(world.now)
+    assert world.loop.waiting == ("alder",)
+    world.finish()
+    world.close()
