@@ -62,7 +62,7 @@ def join(
         ) as session,
     ):
         session.check = stop.check
-        most_bytes = most_bytes_of(session.client)
-        travel(session, hub, credentials, out / "spool", most_bytes=most_bytes)
-        session.finish()
+        if not (session.finished and session.written):  # else the hub may be away for good
+            travel(session, hub, credentials, out / "spool", most_bytes=most_bytes_of(session.client))
+            session.finish()
     say(f"wrote {out}", err=True)

@@ -225,14 +225,14 @@ class RoundLoop:
         the step asks it means that it failed: the step does not wait for it. Of more replies than it was told messages
         the rest is not read.
         """
-        kinds = {kind for kind, _ in told}
+        kinds, late = {kind for kind, _ in told}, len(self.late)
         for _, reply in zip(told, filter(None, replies), strict=False):
             self._take(name, reply)
         self._note_progress(name, at, kinds)
         if Kind.SNAPSHOT_WANTED in kinds and self.hub.wants_snapshot:
             self._gave_none.add(name)
-        if self._open(name) and self._holds(name, told):
-            self.silent.add(name)
+        if self._open(name) and self._holds(name, told) and len(self.late) == late:
+            self.silent.add(name)  # not for a late reply: that was to an earlier step, told before the hub was killed
         if Kind.ANSWER in kinds and self._owes(name):
             self._reminded.add(name)
 

@@ -90,6 +90,8 @@ def test_hospitals_join_a_hub_and_the_run_ends_everywhere(machines):
         assert json.loads((its.world.out(name) / "result.json").read_text())
     code, errors = ended(hub)
     assert code == 0 and "all rounds are over (2 of 2)" in errors, errors
+    code, errors = ended(its.join(NAMES[0], url))  # as after a reboot: nothing is left to do, and no hub to ask
+    assert code == 0 and "cannot be reached" not in errors, errors
 
 
 def test_a_hub_that_sigterm_stopped_goes_on_with_the_same_command(machines):

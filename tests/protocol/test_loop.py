@@ -112,3 +112,26 @@ def test_a_restarted_hospital_is_asked_again_and_sends_the_same(tmp_path):
     run(loop, clients)
     assert hub.closed == 3
     close_all(clients)
+
+
+def test_who_hands_in_a_late_reply_is_still_asked_for_this_step(tmp_path):
+    """As after the hub was killed: what a hospital replied to that process comes once the next round has begun."""
+    hub, clients = five_hospitals(tmp_path)
+    loop = RoundLoop(hub)
+    for name in FIVE:
+        loop.here(name, 0)
+    loop.tick(0.0)
+    everybody_visits(loop, clients, 0.0)
+    assert loop.kind == Kind.ANSWER
+    told = loop.next("elm")
+    receipt = exchange(clients["elm"], [message for _, message in told]).replies
+    for name in FIVE[:4]:
+        visit(loop, clients, name)
+    loop.tick(4000.0)  # the deadline; what is left of the answer is asked once more, then the next round begins
+    loop.tick(8000.0)
+    assert loop.kind == Kind.INVITATION and hub.number == 2
+    loop.took("elm", 1, receipt, told=loop.next("elm"))
+    assert "elm" in loop.waiting and not loop.refused
+    assert visit(loop, clients, "elm") == [Kind.INVITATION]
+    assert "elm" in loop.replied
+    close_all(clients)
