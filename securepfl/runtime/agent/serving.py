@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,8 @@ _AT_ONCE: Final = 20
 _PATIENCE: Final = 60.0
 _SLOWEST: Final = 2**20
 """Bytes a second that a request must come at, after _PATIENCE seconds."""
+_QUIET: Final = 10.0
+"""Seconds between two log lines on the same user who may not ask."""
 FAILED: Final = "the agent could not do what it was told; its own log says why"
 
 
@@ -74,11 +77,14 @@ def serve(session: HospitalSession, listener: socket.socket, users: Collection[i
     `session.check` raises. Whatever one connection does ends none after it.
     """
     session.log.info("agent serves", socket=str(listener.getsockname()), users=sorted(users))
+    said: dict[int, float] = {}
     while True:
         connection, _ = listener.accept()
         with connection:
+            if _stranger(session, connection, users, said):
+                continue
             try:
-                _one(session, connection, users)
+                _one(session, connection)
             except Exception as error:  # noqa: BLE001 - one question's fault is no reason not to answer the next
                 session.problem("a question was not answered", error)
                 why = first_line(error) if isinstance(error, MessageError) else "its own log says why"
@@ -92,10 +98,26 @@ def serve(session: HospitalSession, listener: socket.socket, users: Collection[i
                 session.problem("its result could not be written", error)
 
 
-def _one(session: HospitalSession, connection: socket.socket, users: Collection[int]) -> None:
-    user = peer_of(connection)
-    if user not in users:
-        raise MessageError(f"user {user} may not ask; allow it with --user, or find out who asks")
+def _stranger(
+    session: HospitalSession, connection: socket.socket, users: Collection[int], said: dict[int, float]
+) -> bool:
+    """Whether a user asks who may not. It is told so; log and status are once in a while, since they cost the disk's
+    time, which would otherwise be taken from those who may.
+    """
+    user, now = peer_of(connection), time.monotonic()
+    if user in users:
+        return False
+    why = f"user {user} may not ask; allow it with --user, or find out who asks"
+    if now - said.get(user, -_QUIET) >= _QUIET:
+        said[user] = now
+        session.problem("a question was not answered", MessageError(why))
+    with suppress(OSError):
+        _send(connection, Reply(Outcome.REFUSED, text=why))
+    session.check()
+    return True
+
+
+def _one(session: HospitalSession, connection: socket.socket) -> None:
     most = _AT_ONCE * (session.client.session.longest_bytes + OVERHEAD_BYTES)
     connection.settimeout(_PATIENCE)
     late = threading.Timer(_PATIENCE + most / _SLOWEST, _cut, [connection])

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,17 @@ def test_the_kernel_tells_who_asks(world):
             path.chmod(0o666)
             assert asked_by(other, path) == "0"
             assert "user 0 may not ask" in asked_by(0, path)
+
+
+def test_a_user_who_may_not_ask_takes_neither_time_nor_the_log(world):
+    other = str(os.getuid() + 1)
+    with agent_of(world, "alder", "--user", other):
+        path, started = world.root / "alder.sock", time.monotonic()
+        for _ in range(500):
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.settimeout(20)
+                stranger.connect(str(path))
+                assert stranger.recv(4) == b"SPAR"
+        took = time.monotonic() - started
+    lines = (world.out("alder") / "log.jsonl").read_text().splitlines()
+    assert sum("may not ask" in line for line in lines) <= 1 + took / 10
