@@ -17,6 +17,7 @@ from securepfl.crypto.similarity.scheme import Similarity
 from securepfl.errors import AggregateError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.protocol.channels import SumChannel, Vector
+from securepfl.protocol.groups import group_of
 from securepfl.protocol.messages import Answer, Part
 from securepfl.settings.federation import Federation
 
@@ -66,7 +67,8 @@ def check_answer(body: Answer, round_: int, name: str, federation: Federation, s
         bool(body.neighbours) and len(body.neighbours) < LEAST_NEIGHBOURS,
         body.neighbours != tuple(sorted(asked & set(body.neighbours) & set(survivors))),
         bool(body.products) and not (name in survivors and federation.schedule.similarity_due(round_)),
-        not set(body.products) <= set(survivors),
+        bool(body.products)
+        and not set(body.products) <= set(survivors) & group_of(federation, name, round_).places.keys(),
     )
     if any(wrong):
         raise MessageError(f"{name}: the answer to round {round_} does not fit what was asked; nothing was applied")

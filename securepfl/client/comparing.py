@@ -16,6 +16,7 @@ from securepfl.crypto.similarity.sketches import sketch
 from securepfl.errors import MessageError
 from securepfl.learning.personal.signal import KnownNoise, Signal, largest_excess
 from securepfl.protocol.channels import comparison_shape
+from securepfl.protocol.groups import Group, group_of
 from securepfl.randomness import derive_key
 from securepfl.settings.federation import Federation
 
@@ -130,45 +131,58 @@ class Comparison:
         due = self.federation.schedule.similarity_due(round_.number) and bool(own) and nonces.get(self.name) == own
         if self.cipher is None or not due:
             return None
-        values, index = self._sketch(compared, round_.number), self.federation.places[self.name]
-        context = round_.contexts["similarity"]
-        return self.cipher.encrypt(values, compared.norm, index, context, self._by_index(nonces))
+        values, group = self._sketch(compared, round_.number), self._group(round_)
+        place, context = group.places[self.name], group.context(round_.contexts["similarity"])
+        return self.cipher.encrypt(values, compared.norm, place, context, _by_place(group, nonces))
 
     def open_row(
         self, round_: Round, compared: Compared, pending: Pending, row: Mapping[str, bytes]
     ) -> dict[str, Similarity]:
         """What this hospital's row says of each other hospital, given what it uploaded, of which the sketch is made
-        anew. Raises MessageError for what does not fit, AggregateError where anything was altered.
+        anew. Raises MessageError for what does not fit, or speaks of a hospital outside this one's group,
+        AggregateError where anything was altered.
         """
         if not row:
             return {}
         if self.cipher is None:
             raise MessageError("similarities in a federation that compares nobody; refused")
-        roster, places, own = self.federation.roster, self.federation.places, self._sketch(compared, round_.number)
-        nonces = self._by_index({other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()})
-        answers = {places[other]: answer for other, answer in row.items()}
-        index, context = places[self.name], round_.contexts["similarity"]
-        opened = self.cipher.open_row(answers, own, index, context, nonces)
-        return {roster[other]: compared.opened(found) for other, found in opened.items()}
+        group, own = self._group(round_), self._sketch(compared, round_.number)
+        if not row.keys() <= group.places.keys():
+            raise MessageError("similarities to hospitals outside the round's group; refused")
+        nonces = _by_place(group, {other: bytes.fromhex(nonce) for other, nonce in pending.nonces.items()})
+        answers = {group.places[other]: answer for other, answer in row.items()}
+        place, context = group.places[self.name], group.context(round_.contexts["similarity"])
+        opened = self.cipher.open_row(answers, own, place, context, nonces)
+        return {group.members[other]: compared.opened(found) for other, found in opened.items()}
 
     def sound(
         self, round_: Round, sender: str, sketch: bytes, evaluation: bytes | None, nonces: Mapping[str, str]
     ) -> bool:
         """Whether another hospital's sketch in the round, and its evaluation keys, are by the rules. `nonces` are those
-        of the invitation (hexadecimal); a hospital that was told none cannot tell, and lets them pass.
+        of the invitation (hexadecimal); a hospital that was told none, or is in another group, cannot tell, and lets
+        them pass.
         """
         if self.cipher is None:
             return False
-        known = self._by_index({name: bytes.fromhex(nonce) for name, nonce in nonces.items()})
-        index = self.federation.places[sender]
-        if index not in known:
+        group = self._group(round_)
+        known = _by_place(group, {name: bytes.fromhex(nonce) for name, nonce in nonces.items()})
+        place = group.places.get(sender)
+        if place is None or place not in known:
             return True
-        keys_hold = evaluation is None or self.cipher.check_keys(evaluation)
-        return keys_hold and self.cipher.check_upload(sketch, index, round_.contexts["similarity"], known)
+        keys_hold, context = evaluation is None or self.cipher.check_keys(evaluation), round_.contexts["similarity"]
+        return keys_hold and self.cipher.check_upload(sketch, place, group.context(context), known)
+
+    def meets(self, round_: Round, other: str) -> bool:
+        """Whether the round multiplies this hospital's sketch with that of hospital `other`."""
+        return other in self._group(round_).places
 
     def _sketch(self, compared: Compared, round_: int) -> NDArray[np.int64]:
         key = derive_key(self.sketch_key, "sketch", round_)
         return compared.sketch(self.shape, key, derive_key(key, "sketch rounding", self.name))
 
-    def _by_index(self, nonces: Nonces) -> dict[int, bytes]:
-        return {index: nonces[name] for index, name in enumerate(self.federation.roster) if name in nonces}
+    def _group(self, round_: Round) -> Group:
+        return group_of(self.federation, self.name, round_.number)
+
+
+def _by_place(group: Group, nonces: Nonces) -> dict[int, bytes]:
+    return {place: nonces[name] for name, place in group.places.items() if name in nonces}

@@ -58,6 +58,8 @@ class Disputing:
             raise MessageError(f"{session.name}: shown a contribution to a round that it did not refuse; refused")
         if sender not in pending.survivors or sender == session.name or not set(body.parts) <= self._parts:
             raise MessageError(f"{session.name}: shown a contribution that it has nothing to do with; refused")
+        if "sketch" in body.parts and not self.judge.comparison.meets(round_, sender):
+            raise MessageError(f"{session.name}: shown a sketch of {sender}, which is not in its group; refused")
         if body.salt.hex() not in ("", pending.salt) and pending.salt:
             raise MessageError(f"{session.name}: shown a contribution under another salt; refused")
         check_evidence(session.keyring.hospitals[sender], session.digest, round_.number, body)

@@ -1,4 +1,9 @@
-"""From a hospital's row of similarities to its graph: whom it is drawn to, how strongly, with which weights."""
+"""From a hospital's row of similarities to its graph: whom it is drawn to, how strongly, with which weights.
+
+Where hospitals are compared in groups that rotate (protocol/groups.py), the row grows over rounds. Cosine and distance
+of an entry are both of the round in which they were computed, from both hospitals' norms of that round, each less its
+noise: so an older one needs nothing more to be read, and stays as it was until a newer one comes.
+"""
 
 from collections.abc import Mapping
 
@@ -8,6 +13,7 @@ from securepfl.learning.personal.coupling import pull_towards
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.learning.personal.graph import choose_neighbours as most_similar
 from securepfl.learning.personal.lasso import edge_weights, floor_at, weight_unit
+from securepfl.protocol.groups import rotates
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GRAPH_ROUNDS, WEIGHT_BITS
 from securepfl.settings.tables import LassoSettings
@@ -19,16 +25,24 @@ def choose_neighbours(
     """Keep in `state` the row as this hospital sees it, and from it the graph, its weights and the pull.
 
     `own` is the norm of this hospital's own signal. Who is not visible over the noise, or sees nobody, is coupled to
-    nobody.
+    nobody, and forgets what it saw before.
     """
     seen = {name: found for name, found in similar.items() if own > 0 and found.norm > 0}
-    row = state.similarity = {name: found.cosine for name, found in seen.items()}
-    state.distances = {name: distance(own, found) for name, found in seen.items()}
+    older = [name for name in state.similarity if name not in similar] if rotates(federation) and own > 0 else []
+    cosines = {name: state.similarity[name] for name in older} | {name: found.cosine for name, found in seen.items()}
+    apart = {name: state.distances[name] for name in older} | {n: distance(own, found) for n, found in seen.items()}
+    # In the roster's order, whenever each was met. With one group they are in it as they come.
+    row = state.similarity = _ordered(cosines) if older else cosines
+    state.distances = _ordered(apart) if older else apart
     kept = _graph(federation.coupling.neighbours, state, row)
     state.pull = pull_towards(row, kept, federation.coupling.strength)
     weights = _edge_weights(federation.lasso, state, {name: state.distances[name] for name in kept})
     # Sorted: their order would tell the coordinator who is nearest.
     state.neighbours = dict(sorted(weights.items())) if len(weights) >= LEAST_NEIGHBOURS else {}
+
+
+def _ordered(row: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(row.items()))
 
 
 def _graph(most: int, state: ClientState, row: Mapping[str, float]) -> list[str]:

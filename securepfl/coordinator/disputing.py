@@ -3,6 +3,11 @@
     answers -> receipts -> [masks opened] -> one contribution after the other judged by all -> answers again -> ...
 
 The coordinator reads nothing here either: hospitals judge, each by itself, and it counts. It carries no key of theirs.
+
+Where hospitals are compared in groups (protocol/groups.py), a sketch is its group's affair: a wrong one spoils the rows
+of its group alone, so those of the group refuse them, by most of the group, judge its sketches, and see no others. That
+ends no run: a group that refuses its rows and finds nobody guilty goes without them in the round, as a few who refuse
+do, and so does one that refuses them after the opening.
 """
 
 from collections import Counter
@@ -17,6 +22,7 @@ from securepfl.coordinator.opening import mask_of, total_of
 from securepfl.coordinator.round import OpenRound
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.errors import LateError, MessageError
+from securepfl.protocol.groups import rotates
 from securepfl.protocol.messages import (
     Answer,
     Body,
@@ -43,7 +49,7 @@ Steps = Iterator[Bodies]
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Why a hospital was found guilty: what it signed (`digests`, `stands`), which `broken` parts, and the signed
-    verdicts of the others about it.
+    verdicts of the others about it. Those of another group of the round were shown no sketch.
     """
 
     digests: dict[str, bytes]
@@ -167,7 +173,8 @@ class Dispute:
         if self.shown is None or attempt != self.attempts[sender] or sender == self.shown.sender:
             raise MessageError(f"{sender}: a verdict that nobody asked for; refused")
         round_ = self.round_
-        check_verdict(self.hospitals[sender], round_.rules.session, round_.number, self.shown, verdict)
+        seen = self._view(sender, self.shown)
+        check_verdict(self.hospitals[sender], round_.rules.session, round_.number, seen, verdict)
         self.verdicts.setdefault(sender, verdict)
 
     def has_replied(self, name: str, asked: Body) -> bool:
@@ -176,7 +183,8 @@ class Dispute:
 
     def _settled(self) -> Steps:
         while self.refused and not self.ended:
-            parts = self._refused_by_most()
+            concerned = self._refused_by_most()
+            parts = tuple(concerned)
             if not parts:
                 yield from self._complaints()
             elif self.round_.rules.federation.shares_noise:
@@ -185,9 +193,11 @@ class Dispute:
                 yield self._end(f"{self._failed(parts)}, although all that is in it was judged before")
             else:
                 self.opened = True
-                yield from self._opening(parts)
+                yield from self._opening(concerned)
                 if self.guilty:
                     yield from self._after_opening()
+                elif parts == ("sketch",) and self._grouped:
+                    yield from self._complaints()
                 else:
                     yield self._end(f"{self._failed(parts)}, and {self._nobody}")
 
@@ -198,15 +208,34 @@ class Dispute:
             return "too few of them judged the contributions"
         return "the opening found nobody guilty: what the coordinator made of the contributions was wrong"
 
-    def _refused_by_most(self) -> tuple[Part, ...]:
-        """The parts that more than half of all who replied refuse, and at least as many as form a sum: so that two
-        liars open nobody's update.
+    @property
+    def _grouped(self) -> bool:
+        """Whether a row of similarities, and a sketch, concern a part of the roster only."""
+        return rotates(self.round_.rules.federation)
+
+    def _refused_by_most(self) -> dict[Part, frozenset[str]]:
+        """The parts that are to be opened, with those whose part it is: of all, or of the groups whose rows fail."""
+        federation = self.round_.rules.federation
+        everybody = frozenset(federation.roster)
+        found = {part: everybody for part in PARTS if self._most_refuse(part, everybody)}
+        if self._grouped:
+            found.pop("sketch", None)
+            groups = () if self.opened else self.round_.groups
+            failing = frozenset[str]().union(*(group for group in groups if self._most_refuse("sketch", group)))
+            found |= {"sketch": failing} if failing else {}
+        return found
+
+    def _most_refuse(self, part: Part, group: frozenset[str]) -> bool:
+        """Whether more than half of those of a group who replied refuse a part, and at least as many as form a sum, or
+        most of the group if that is fewer: so that two liars open nobody's update.
         """
-        refused = {name: parts for name, parts in self.refused.items() if name in self.jurors}
-        replied = len(refused.keys() | self.stated & self.jurors)
-        needed = max(self.round_.rules.federation.minimum, replied // 2 + 1)
-        counted = Counter(part for parts in refused.values() for part in parts)
-        return tuple(part for part in PARTS if counted[part] >= needed)
+        federation, jurors = self.round_.rules.federation, self.jurors & group
+        refused = {name for name in self.refused if name in jurors}
+        replied = len(refused | self.stated & jurors)
+        # Where a sum takes more hospitals than most of a group, no group of theirs could ever open a sketch.
+        whole = len(group) == len(federation.roster)
+        least = federation.minimum if whole else min(federation.minimum, len(group) // 2 + 1)
+        return sum(part in self.refused[name] for name in refused) >= max(least, replied // 2 + 1)
 
     def _failed(self, parts: Collection[Part]) -> str:
         """What failed, and at how many."""
@@ -227,41 +256,61 @@ class Dispute:
         for sender, case in self.guilty.items() if late else ():
             yield from self._shown_to(late, self._evidence(sender, case.broken))
         self._put_off()
-        mended = self._mended if late else frozenset()
-        yield from self._again({name: frozenset(parts) - mended for name, parts in self.refused.items()})
+        yield from self._again(
+            {name: frozenset(parts) - (self._mended(name) if late else set()) for name, parts in self.refused.items()}
+        )
 
-    @property
-    def _mended(self) -> frozenset[Part]:
-        """The parts in which somebody was found guilty."""
-        return frozenset(part for case in self.guilty.values() for part in case.broken)
+    def _mended(self, name: str) -> frozenset[Part]:
+        """The parts of hospital `name`'s answer in which somebody was found guilty."""
+        cases = self.guilty.items()
+        return frozenset(part for sender, case in cases for part in case.broken if self._sees(name, sender, part))
 
-    def _opening(self, parts: Collection[Part]) -> Steps:
-        """Every contribution to the round is judged, one at a time, by those who refused."""
+    def _sees(self, name: str, sender: str, part: Part) -> bool:
+        """Whether what hospital `name` is answered depends on that part of another's contribution."""
+        return part != "sketch" or not self._grouped or sender in self.round_.compared_with(name)
+
+    def _opening(self, parts: Mapping[Part, frozenset[str]]) -> Steps:
+        """Every contribution to the round is judged, one at a time, by those who refused: of each the `parts` that
+        concern its sender.
+        """
         if "update" in parts and self.round_.rules.layouts.masking is not None:
             asked = set(self.answering.survivors) & set(self.refused)
             self.away = set(self.answering.survivors) - self.heard
             yield dict.fromkeys(sorted(asked), Opening())
         for sender in self.answering.survivors:
-            shown = self._evidence(sender, parts)
+            shown = self._evidence(sender, [part for part, senders in parts.items() if sender in senders])
             if shown.parts:
                 yield from self._shown_to(sorted(self.refused), shown)
                 self._find(shown)
 
     def _shown_to(self, names: Iterable[str], shown: Evidence) -> Steps:
         """One contribution is shown to hospitals, but to its sender, and their verdicts taken."""
-        asked = {name: shown for name in names if name != shown.sender}
+        views = {name: self._view(name, shown) for name in names if name != shown.sender}
+        asked = {name: view for name, view in views.items() if view.parts}
         if asked:
             self.shown, self.verdicts = shown, {}
             yield asked
             self.judged.setdefault(shown.sender, set()).update(self.verdicts)
             self.shown = None
 
+    def _view(self, name: str, shown: Evidence) -> Evidence:
+        """What hospital `name` sees of a contribution that is shown: sketches of its group alone."""
+        if "sketch" not in shown.parts or self._sees(name, shown.sender, "sketch"):
+            return shown
+        parts = {part: data for part, data in shown.parts.items() if part != "sketch"}
+        return msgspec.structs.replace(shown, parts=parts, evaluation=None)
+
     def _put_off(self) -> None:
         """Who refused and has not judged all whom it must, as no verdict came, would take no further answer: it is owed
         the one that it refused, and shown them when it refuses that again.
         """
         for name in list(self.refused):
-            if any(name != sender and name not in self.judged.get(sender, ()) for sender in self.guilty):
+            if any(
+                name != sender
+                and name not in self.judged.get(sender, ())
+                and any(self._sees(name, sender, part) for part in case.broken)
+                for sender, case in self.guilty.items()
+            ):
                 del self.refused[name]
 
     def _evidence(self, sender: str, parts: Collection[Part]) -> Evidence:
@@ -282,15 +331,18 @@ class Dispute:
 
     def _find(self, shown: Evidence) -> None:
         """Guilty is of whom more than half of those who refused, itself excepted, say that it broke the rules."""
-        judges = (self.refused.keys() & self.jurors) - {shown.sender}
-        said = {name: verdict for name, verdict in self.verdicts.items() if name in judges}
+        others = (self.refused.keys() & self.jurors) - {shown.sender}
+        views = {name: self._view(name, shown).parts for name in others}
+        judges = Counter({part: sum(part in view for view in views.values()) for part in PARTS})
+        said = {name: verdict for name, verdict in self.verdicts.items() if views.get(name)}
         votes = Counter(part for verdict in said.values() for part in verdict.broken)
-        broken = tuple(part for part in PARTS if 2 * votes[part] > len(judges) or self._closed(shown, part))
-        self.unjudged |= 2 * len(said) <= len(judges)
+        broken = tuple(part for part in PARTS if 2 * votes[part] > judges[part] or self._closed(shown, part))
+        self.unjudged |= 2 * len(said) <= sum(map(bool, views.values()))
         if not broken:
             return
         self.guilty[shown.sender] = Case(digests=shown.digests, stands=shown.stands, broken=broken, verdicts=said)
-        self.named[shown.sender] = self._why(shown, broken, votes, len(judges))
+        most = max(broken, key=lambda part: votes[part])
+        self.named[shown.sender] = self._why(shown, broken, votes[most], judges[most])
 
     def _closed(self, shown: Evidence, part: Part) -> bool:
         """Whether a masked update can't be told, as its masks were not opened or are not those committed to."""
@@ -302,14 +354,14 @@ class Dispute:
             return True
         return False
 
-    def _why(self, shown: Evidence, broken: Collection[Part], votes: Mapping[Part, int], judges: int) -> str:
+    def _why(self, shown: Evidence, broken: Collection[Part], votes: int, judges: int) -> str:
         """What a guilty hospital did, in a line."""
         if self._closed(shown, "update"):
             if shown.sender in self.away:
                 return AWAY
             return "it did not open the masks that it committed to, when the sum failed its check"
-        words, most = " and ".join(_WORDS[part] for part in broken), max(votes[part] for part in broken)
-        return f"its {words} broke the rules, as {most} of {judges} hospitals found by opening it"
+        words = " and ".join(_WORDS[part] for part in broken)
+        return f"its {words} broke the rules, as {votes} of {judges} hospitals found by opening it"
 
     def _after_opening(self) -> Steps:
         """All who refused are answered again: without the broken parts, and without what nobody was found to have
@@ -323,7 +375,7 @@ class Dispute:
         total = total_of(round_, self.contributed, self.secrets) if broken["update"] else None
         self.answering = Answering(round_, broken, total, self.answering.formed)
         self._put_off()
-        yield from self._again({name: frozenset(parts) - self._mended for name, parts in self.refused.items()})
+        yield from self._again({name: frozenset(parts) - self._mended(name) for name, parts in self.refused.items()})
 
     def _again(self, without: Mapping[str, frozenset[Part]]) -> Steps:
         """Further answers, without some parts; receipts for them are still to come.

@@ -9,6 +9,7 @@ from typing import Self
 
 import msgspec
 
+from securepfl.coordinator.comparing import GroupTables
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.masks.agreement import survivor_statement
 from securepfl.crypto.masks.graph import Masking
@@ -19,8 +20,9 @@ from securepfl.crypto.sums.scheme import RunningSum
 from securepfl.crypto.sums.words import Words
 from securepfl.errors import ConfigError, MessageError
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
-from securepfl.protocol.channels import Layouts, comparison_shape, mask_context, run_digest
+from securepfl.protocol.channels import Layouts, mask_context, run_digest
 from securepfl.protocol.companions import companions_of
+from securepfl.protocol.groups import group_of, groups_of
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares, Statement, Unmask
 from securepfl.protocol.standing import check_parts, digests_of, parts_of
 from securepfl.settings.federation import Federation, SumKind
@@ -118,22 +120,35 @@ class OpenRound:
     def begin(
         cls, rules: Rules, invitation: Invitation, evaluation: Mapping[str, bytes], stated: Mapping[str, Statement]
     ) -> Self:
-        """The invitation's round, empty, with a table of similarities where sketches travel, multiplied by the
+        """The invitation's round, empty, with tables of similarities where sketches travel, multiplied by the
         `evaluation` keys that hospitals have sent and those that they will.
         """
         federation, table = rules.federation, None
         keys = {federation.places[name]: sent for name, sent in evaluation.items()}
         if federation.schedule.similarity_due(invitation.round):
-            table = rules.comparing.table(comparison_shape(federation), keys)
+            table = GroupTables.of(rules.comparing, federation, invitation.round, keys)
         return cls(rules, invitation, rules.sum_of("update"), table, dict(stated), frozenset(evaluation), keys)
 
     def invitation_to(self, name: str) -> Invitation:
         """The invitation as hospital `name` gets it: with what concerns it of what others stated and sent."""
         whose = {name} | companions_of(self.rules.federation, name, self.number)
         statements = {other: self.stated[other] for other in sorted(whose) if other in self.stated}
-        due = self.rules.federation.schedule.similarity_due(self.number)
-        nonces = self.invitation.nonces if due else {}
+        group = self.compared_with(name)
+        nonces = {other: nonce for other, nonce in self.invitation.nonces.items() if other in group}
         return msgspec.structs.replace(self.invitation, statements=statements, nonces=nonces, held=name in self.held)
+
+    def compared_with(self, name: str) -> Collection[str]:
+        """The hospitals whose sketches this round multiplies with that of hospital `name`, itself included."""
+        federation = self.rules.federation
+        due = federation.schedule.similarity_due(self.number)
+        return group_of(federation, name, self.number).places if due else ()
+
+    @property
+    def groups(self) -> tuple[frozenset[str], ...]:
+        """The hospitals who are compared with each other in this round; none where none are."""
+        due = self.rules.federation.schedule.similarity_due(self.number)
+        groups = groups_of(self.rules.federation, self.number) if due else ()
+        return tuple(frozenset(group.members) for group in groups)
 
     @property
     def number(self) -> int:

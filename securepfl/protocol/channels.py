@@ -24,6 +24,7 @@ from securepfl.crypto.sums.scheme import SumCipher
 from securepfl.errors import ConfigError
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.protocol.bounds import SumBound
+from securepfl.protocol.groups import largest_group
 from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation, SumKind
 from securepfl.settings.fixed import SKETCH_DIMENSIONS
@@ -117,9 +118,11 @@ class Layouts:
 
 
 def comparison_shape(federation: Federation) -> Shape:
-    """How hospitals are compared: the network lasso needs distances of personal parameters as they are."""
+    """How the hospitals of a group are compared: the network lasso needs distances of personal parameters as they
+    are.
+    """
     precision = FINE if federation.compares == "personal" else COARSE
-    return Shape(len(federation.roster), SKETCH_DIMENSIONS, precision)
+    return Shape(largest_group(len(federation.roster)), SKETCH_DIMENSIONS, precision)
 
 
 def _comparison_bytes(federation: Federation) -> int:
