@@ -222,7 +222,8 @@ class Dispute:
             found.pop("sketch", None)
             groups = () if self.opened else self.round_.groups
             failing = frozenset[str]().union(*(group for group in groups if self._most_refuse("sketch", group)))
-            found |= {"sketch": failing} if failing else {}
+            if failing:
+                found["sketch"] = failing
         return found
 
     def _most_refuse(self, part: Part, group: frozenset[str]) -> bool:
@@ -256,9 +257,8 @@ class Dispute:
         for sender, case in self.guilty.items() if late else ():
             yield from self._shown_to(late, self._evidence(sender, case.broken))
         self._put_off()
-        yield from self._again(
-            {name: frozenset(parts) - (self._mended(name) if late else set()) for name, parts in self.refused.items()}
-        )
+        mended = {name: self._mended(name) if late else frozenset() for name in self.refused}
+        yield from self._again({name: frozenset(parts) - mended[name] for name, parts in self.refused.items()})
 
     def _mended(self, name: str) -> frozenset[Part]:
         """The parts of hospital `name`'s answer in which somebody was found guilty."""
