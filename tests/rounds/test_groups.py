@@ -1,6 +1,6 @@
 """Hospitals that are compared in groups that rotate: sketches meet within a group, rows grow, disputes stay in a group.
 
-Groups are of at most 6 in place of 64, so that 13 hospitals are three groups in a round.
+But for one test, groups are of at most 6 in place of 64, so that 13 hospitals are three groups in a round.
 """
 
 from itertools import combinations
@@ -243,6 +243,17 @@ def test_a_hospital_judges_no_sketch_of_another_group(tmp_path, small):
     with pytest.raises(MessageError, match="which is not in its group; refused"):
         stranger.judge(to_hospital(hub, judge, evidence, number=2))
     assert stranger.state.pending.judged == {}
+    close_all(clients)
+
+
+def test_66_hospitals_are_two_groups_with_the_bound_as_it_is(tmp_path):
+    names = tuple(f"h{number:02}" for number in range(66))
+    hub, clients = setting(tmp_path, names=names)
+    for _ in range(2):
+        assert drive(hub, Carried(clients)) == ()
+    assert {len(its.members) for its in groups_of(hub.federation, 2)} == {33}
+    for name, client in clients.items():
+        assert set(client.similarity) == group(client, 2) - {name} and len(client.similarity) == 32
     close_all(clients)
 
 
