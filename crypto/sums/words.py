@@ -15,6 +15,9 @@ _LANES: Final = 64
 CHUNK: Final = 1 << 16
 """Words handled at once: a multiple of 64 lanes, and small enough for the cache."""
 
+_NARROW: Final = 128
+"""Words in a lane up to which numpy's calls cost more than their work, so that all lanes are handled in one step."""
+
 
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes that `count` words of `bits` bits take."""
@@ -59,6 +62,8 @@ def _packed(flat: Words, bits: int) -> Iterator[bytes]:
 
 def _pack_chunk(words: Words, bits: int) -> bytes:
     lanes = words.reshape(_LANES, -1)
+    if lanes.shape[1] <= _NARROW:
+        return _pack_narrow(lanes, bits)
     rows = np.zeros((bits, lanes.shape[1]), dtype=np.uint64)
     for index, lane in enumerate(lanes):
         row, shift = divmod(index * bits, 64)
@@ -66,6 +71,23 @@ def _pack_chunk(words: Words, bits: int) -> bytes:
         if shift + bits > 64:
             rows[row + 1] |= lane >> np.uint64(64 - shift)
     return rows.astype("<u8", copy=False).tobytes()
+
+
+def _pack_narrow(lanes: Words, bits: int) -> bytes:
+    """All lanes in one step. Words are at most as long as rows, so in each row one begins, and one at most ends that
+    began in the row before.
+    """
+    row, shift = _places(bits)
+    rows: Words = np.bitwise_or.reduceat(lanes << shift, np.searchsorted(row, np.arange(bits)), axis=0)
+    over = shift[:, 0] > 64 - bits
+    rows[row[over] + 1] |= lanes[over] >> (np.uint64(64) - shift[over])
+    return rows.astype("<u8", copy=False).tobytes()
+
+
+def _places(bits: int) -> tuple[NDArray[np.intp], Words]:
+    """In which row each lane begins, shape (64,), and at which bit of it, shape (64, 1)."""
+    row, shift = np.divmod(np.arange(_LANES) * bits, 64)
+    return row, shift.astype(np.uint64)[:, np.newaxis]
 
 
 def unpack_words(data: Buffer, count: int, bits: int, modulus: int) -> Words:
@@ -102,12 +124,23 @@ def unpacked_chunks(data: Buffer, count: int, bits: int, modulus: int) -> Iterat
 
 def _unpack_chunk(rows: Words, bits: int, lanes: Words) -> None:
     mask = np.uint64((1 << bits) - 1)
-    for index in range(_LANES):
-        row, shift = divmod(index * bits, 64)
-        np.right_shift(rows[row], np.uint64(shift), out=lanes[index])
-        if shift + bits > 64:
-            lanes[index] |= rows[row + 1] << np.uint64(64 - shift)
+    if lanes.shape[1] <= _NARROW:
+        _unpack_narrow(rows, bits, lanes)
+    else:
+        for index in range(_LANES):
+            row, shift = divmod(index * bits, 64)
+            np.right_shift(rows[row], np.uint64(shift), out=lanes[index])
+            if shift + bits > 64:
+                lanes[index] |= rows[row + 1] << np.uint64(64 - shift)
     lanes &= mask
+
+
+def _unpack_narrow(rows: Words, bits: int, lanes: Words) -> None:
+    """All lanes in one step; what lies above a lane's `bits` bits is not cleared."""
+    row, shift = _places(bits)
+    np.right_shift(rows[row], shift, out=lanes)
+    over = shift[:, 0] > 64 - bits
+    lanes[over] |= rows[row[over] + 1] << (np.uint64(64) - shift[over])
 
 
 def scale(words: Words, factor: int, modulus: int) -> Words:

@@ -26,6 +26,21 @@ def test_packing_is_exact_across_chunks():
     assert (unpack_words(pack_words(words, 14), words.size, 14, 12289) == words).all()
 
 
+@pytest.mark.parametrize("count", [64, 64 * 128, 64 * 129, 64 * 128 + 5])
+@pytest.mark.parametrize("bits", range(1, 65))
+def test_few_and_many_words_lie_where_the_format_says(bits, count):
+    """Few words are packed in one step, many lane by lane: both are whole numbers' shifts, row by row."""
+    words = np.random.default_rng(bits).integers(0, 2**64 - 1, count, dtype=np.uint64, endpoint=True)
+    words &= np.uint64(2**bits - 1)
+    packed, width = pack_words(words, bits), count // 64
+    lanes = words[: 64 * width].reshape(64, width)
+    for column in (0, width - 1):
+        whole = sum(int(word) << index * bits for index, word in enumerate(lanes[:, column]))
+        rows = np.frombuffer(packed, "<u8", bits * width).reshape(bits, width)[:, column]
+        assert [int(row) for row in rows] == [whole >> 64 * row & (2**64 - 1) for row in range(bits)]
+    assert (unpack_words(packed, count, bits, 2**bits) == words).all()
+
+
 def test_words_out_of_range_or_of_a_wrong_length_are_refused():
     packed = pack_words(np.array([5, 12289], dtype=np.uint64), 14)
     with pytest.raises(MessageError, match="out of range"):
