@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from loopback.comparing import differences, rounds_of
+from loopback.comparing import differences, rounds_of, wrong_budgets
 from loopback.https import START, Https
 from loopback.processes import until
 from loopback.world import FOUR, HUB, World
@@ -224,25 +224,28 @@ def fill(place):
 
 @AS_ROOT
 @pytest.mark.long
-def test_full_disks_stop_whom_they_concern_and_with_room_the_run_is_the_unharmed_one(
-    world, unharmed, started, small_disks
-):
+def test_full_disks_are_named_and_with_room_the_run_ends_everywhere(world, started, small_disks):
+    """A hospital without room sits out, and is asked again; a hub without room stops, and is started again."""
     started.hurry()
-    engine = Https(world, started)
+    engine, (at_hub, at_hospital) = Https(world, started), small_disks
     engine.start_all()
-    for name, place in zip((WRONG, HUB), reversed(small_disks), strict=True):
-        before = engine.closed()
-        until(lambda least=before + 2: engine.closed() >= least, 120, "two more rounds")
-        fill(place)
-        code = started.wait(name, LONE)
-        line = started.said(name).strip().splitlines()[-1]
-        assert code == 2 and line.startswith("securepfl: ") and str(place) in line, started.said(name)[-2000:]
-        assert "No space left" in line or "no space left" in line, line
-        assert all(started.alive(other) for other in FOUR if other != name)
-        (place / "ballast").unlink()
-        engine.start(name)
+    until(lambda: engine.closed() >= 2, 120, "two rounds")
+    fill(at_hospital)
+    full = rf"could not do what it was told: {at_hospital}/.*No space left on device.*; make room"
+    until(lambda: re.search(full, started.said(WRONG)), LONE, "the hospital says that its disk is full")
+    assert started.alive(WRONG)
+    (at_hospital / "ballast").unlink()
+    before = engine.closed()
+    until(lambda: engine.closed() > before, LONE, "the others go on")
+    fill(at_hub)
+    code, line = started.wait(HUB, LONE), started.said(HUB).strip().splitlines()[-1]
+    assert code == 2 and line.startswith(f"securepfl: {at_hub}") and "No space left" in line, started.said(HUB)[-2000:]
+    assert all(map(started.alive, FOUR))
+    (at_hub / "ballast").unlink()
+    engine.start(HUB)
     engine.finish(240)
-    assert differences(world, unharmed) == []
+    assert rounds_of(world) == dict.fromkeys(FOUR, 12)
+    assert wrong_budgets(World(world.root, FOUR[:-1]), 12) == []
 
 
 @pytest.mark.long
@@ -251,8 +254,8 @@ def test_clocks_hours_apart_change_nothing(world, unharmed, started):
     """The hub's clock is right, one hospital's is five hours ahead and another's five behind."""
     engine, apart = Https(world, started), {FOUR[0]: "+5h", WRONG: "-5h"}
     for name in world.parties:
-        clock = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": apart[name], "DONT_FAKE_MONOTONIC": "1"}
-        engine.start(name, **(clock if name in apart else {}))
+        lib = {"LD_PRELOAD": str(FAKETIME), "DONT_FAKE_MONOTONIC": "1"}
+        engine.start(name, **(lib | {"FAKETIME": apart[name]} if name in apart else {}))
     engine.finish(240)
     assert differences(world, unharmed) == []
     logged = [(world.run(name) / "log.jsonl").read_text()[:40] for name in (FOUR[0], WRONG)]

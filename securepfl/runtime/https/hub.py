@@ -279,13 +279,16 @@ class HubApplication:
             await self._greet(name, guest, standing.visit)
             known = bool(standing.told) and standing.told == guest.token
             told = guest.work if known else []
-            if standing.replies and not known:  # to a process before this one, which told it the same
+            elsewhere = bool(standing.replies) and not known
+            if elsewhere:  # to a process before this one, which may have told it the same
                 told = await self._in_session(partial(self.session.visit, name, standing.at))
             guest.token, guest.work = b"", []
             if known or standing.replies:
                 far = any(item.apart for item in standing.replies)
                 async with self._reading if far else nullcontext():
                     await self._take(name, guest, standing, told)
+            if elsewhere:  # what is asked by now it was never told, and so has not failed at
+                await self._in_session(partial(self.session.gone, name))
             return standing.at
 
     async def _greet(self, name: str, guest: Guest, visit: bytes) -> None:
