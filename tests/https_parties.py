@@ -66,7 +66,7 @@ class Served:
 
 
 @contextmanager
-def served(coordinator, credentials, out, *, patience=60.0, limits=None, port=0, monitor=None, session=None):
+def served(coordinator, credentials, out, *, patience=60.0, away=600.0, limits=None, port=0, monitor=None):
     """The hub serves in a thread until the block ends; its folder is given back then."""
     ready, hub = queue.Queue(), Served()
     stop = threading.Event()
@@ -80,7 +80,7 @@ def served(coordinator, credentials, out, *, patience=60.0, limits=None, port=0,
                 host="127.0.0.1",
                 port=port,
                 monitor=monitor,
-                patience=Patience(patience),
+                patience=Patience(patience, away),
                 limits=limits or Limits(),
                 ready=ready.put,
                 stop=stop,
@@ -157,14 +157,20 @@ def standing(at=0, told=b"", replies=(), visit=bytes(16)):
 
 
 @contextmanager
-def run_of(folder, *, patience=60.0, limits=None, monitor=None, **tables):
+def run_of(folder, *, patience=60.0, away=600.0, limits=None, monitor=None, **tables):
     """(hub that serves, its coordinator, clients, their credentials by name, the authority)."""
     coordinator, clients = parties(federation_of(**tables), folder, noise_key=bytes(32))
     authority = Authority(coordinator.identity)
     shown = {name: authority.hospital(coordinator.hospitals[name]) for name in clients}
     try:
         with served(
-            coordinator, authority.hub(), folder / "hub", patience=patience, limits=limits, monitor=monitor
+            coordinator,
+            authority.hub(),
+            folder / "hub",
+            patience=patience,
+            away=away,
+            limits=limits,
+            monitor=monitor,
         ) as hub:
             yield hub, coordinator, clients, shown, authority
     finally:

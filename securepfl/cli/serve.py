@@ -26,6 +26,13 @@ from securepfl.cli.output import say
     show_default=True,
     help="Seconds that a step of a round waits for hospitals.",
 )
+@click.option(
+    "--away",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    help="Seconds that it waits, at most, for one that gives no sign of life any more.",
+)
 def serve(
     config: Path,
     folder: Path,
@@ -35,6 +42,7 @@ def serve(
     monitor: int | None,
     passphrase_file: Path | None,
     deadline: float,
+    away: float,
 ) -> None:
     """Serve the federation in CONFIG to its hospitals over HTTPS, until its last round is over.
 
@@ -51,7 +59,8 @@ def serve(
     out = out or folder / "run"
     passphrase = ask_passphrase(passphrase_file, folder)
     credentials = load_credentials(folder, passphrase)
-    with HubSession.open(config, folder, passphrase, out, patience=Patience(deadline), console=sys.stderr) as session:
+    patience = Patience(deadline, away)
+    with HubSession.open(config, folder, passphrase, out, patience=patience, console=sys.stderr) as session:
         over = serve_session(session, credentials, host=host, port=port, monitor=monitor)
         closed, rounds = session.hub.closed, session.hub.rounds
     if over:

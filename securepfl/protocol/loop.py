@@ -32,16 +32,19 @@ _SPARED: Final = 6
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a step of a round waits for hospitals, in seconds of the coordinator's own clock.
+    """How long a step of a round waits for hospitals, in seconds of the coordinator's own clock; and how long, at most,
+    for one that is `gone` and not back: enough to start a machine again.
 
     Raises ValueError for what is no number of 0 or more.
     """
 
     seconds: float = 3600.0
+    away: float = 600.0
 
     def __post_init__(self) -> None:
-        if not self.seconds >= 0 or math.isnan(self.seconds):
-            raise ValueError(f"seconds must be 0 or more, not {self.seconds}")
+        for name in self.__dataclass_fields__:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 class LoopHub(Hub, Protocol):
@@ -111,6 +114,8 @@ class RoundLoop:
       replied or `patience.seconds` are over. Nobody is asked again for what the coordinator has.
     - Who is here, and lets the time of a step run out, is told on, and not waited for in this round and the next; the
       second time in two more, and so on, doubling, until a round goes by in which it was waited for in vain no more.
+    - Who is gone is waited for `patience.away` seconds from then on. The first round waits until its deadline for those
+      who never came: nobody knows whether they are on their way.
     - A round is not closed without the contributions that a sum needs while somebody could still send one.
     - Who missed answers is told them first, with what is asked now in the same exchange. Who cannot take them, or for
       whom they are gone, gets the shared state instead, for which one of those who hold it is asked, and another
@@ -145,6 +150,8 @@ class RoundLoop:
     _doubts: dict[str, int] = field(default_factory=dict)
     _giving: tuple[str | None, float] = (None, math.inf)
     _stalls: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _away: dict[str, float] = field(default_factory=dict)
+    _now: float = -math.inf
 
     def __post_init__(self) -> None:
         self.at = dict.fromkeys(self.hub.roster)
@@ -181,11 +188,13 @@ class RoundLoop:
         if name not in self.at:
             raise MessageError(f"{name!r} is no hospital of this federation; nothing was told to it")
         self.at[name] = at
+        self._away.pop(name, None)
         self._furthest[name] = max(at, self._furthest.get(name, 0))
 
     def gone(self, name: str) -> None:
         """Hospital `name` is not here any more, or starts anew. What it was told may not have come."""
         self.at[name] = None
+        self._away.setdefault(name, math.inf)
         self.silent.discard(name)
         self._reminded.discard(name)
         for known in (self._fell_short, self._furthest):
@@ -240,7 +249,8 @@ class RoundLoop:
         """Go on as far as can be at the time `now`, in seconds of a clock that never goes back: whether anything moved.
         Raises MessageError.
         """
-        moved = False
+        moved, self._now = False, now
+        self._away = {name: min(since, now) for name, since in self._away.items()}
         self._mind_giver(now)
         while self._ready(now):
             self._step(now)
@@ -348,6 +358,8 @@ class RoundLoop:
             return False
         at = self.at[name]
         if at is None:
+            if self._now - self._away.get(name, math.inf) >= self.patience.away:
+                return False
             first = self.kind == Kind.INVITATION
             return self.hub.latest(name) >= self.hub.number - 1 if first else name in self.hub.contributed
         return self._fits(at, False) or (at < self.hub.number and self._can_catch_up(name, at))

@@ -166,12 +166,20 @@ def _head(its: AnyStanding, now: datetime) -> Iterator[Text]:
 def _hub(its: HubStanding, now: datetime) -> Iterator[Text]:
     yield Text(f"{its.closed} of {its.rounds} rounds are over{_step(its, now)}")
     if its.state == "running" and its.step is not None:
-        yield Text(f"answered: {len(its.answered)} of {len(its.asked)}; waits for: {_names(its.waits_for)}")
+        yield Text(f"answered: {len(its.answered)} of {len(its.asked)}; waits for: {_names(_waited(its))}")
         if its.failed:
             yield Text(f"failed at the hospital, its own log says why: {_names(its.failed)}", "yellow")
     elif its.state == "running" and its.closed < its.rounds and not its.ended:
         here = sum(visitor.here for visitor in its.hospitals.values())
         yield Text(f"waits for hospitals: {here} of {len(its.hospitals)} are here, a round needs {its.needs}")
+
+
+def _waited(its: HubStanding) -> Iterator[str]:
+    """Whom it waits for, and which of them are not here."""
+    for name in its.waits_for:
+        visitor = its.hospitals[name]
+        never = visitor.heard is None and not visitor.round
+        yield name if visitor.here else f"{name} ({'never seen' if never else 'away'})"
 
 
 def _step(its: HubStanding, now: datetime) -> str:

@@ -118,6 +118,13 @@ class HubSession:
             self.record.told(name, work)
         return work
 
+    def alive(self, name: str, at: int) -> None:
+        """Hospital `name` works on what it was told, by this process or the one before. Raises as `visit`."""
+        with self._inside(name, at):
+            self.record.here(name, at)
+            self.loop.here(name, at)
+            self._go_on()
+
     def took(self, name: str, at: int, replies: Sequence[bytes], *, told: Work) -> None:
         """What hospital `name` replied to what it was `told`; it has applied `at` rounds now. Raises as `visit`."""
         with self._inside(name, at):

@@ -121,7 +121,9 @@ class HubRecord:
             self._closed = self.hub.closed
         if step[1] is not None:
             asked, left = len(self.loop.asked), None if math.isinf(step[2]) else max(0.0, step[2] - now)
-            self.log.info(f"asks for {step_name(step[1])}", round=step[0], asked=asked, deadline_seconds=left)
+            never = [n for n in self.loop.waiting if n not in self.heard and not self.hub.latest(n)] or None
+            what = f"asks for {step_name(step[1])}"
+            self.log.info(what, round=step[0], asked=asked, deadline_seconds=left, never_seen=never)
         return True
 
     def _spent(self, now: float) -> None:

@@ -102,6 +102,13 @@ def test_a_running_hub_says_what_it_waits_for_and_until_when():
     assert seconds_left(hub(), NOW) == 3475
 
 
+def test_who_is_waited_for_and_not_here_is_away_or_was_never_seen():
+    away = msgspec.structs.replace(hub().hospitals["west"], here=False, heard=before(900), round=3)
+    hospitals = hub().hospitals | {"west": away, "south": msgspec.structs.replace(away, heard=None, round=0)}
+    said = shown(hub(hospitals=hospitals, waits_for=["north", "west", "south"]))
+    assert "waits for: north, west (away), south (never seen)" in said
+
+
 def test_who_is_waited_for_stands_first_and_a_thousand_hospitals_fit_a_screen():
     rows = [line.split()[0] for line in shown(hub()).splitlines() if "1,000,000,000" in line]
     assert rows[1] == "west" and rows[2:] == ["north", "south"]

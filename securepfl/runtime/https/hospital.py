@@ -26,6 +26,7 @@ from securepfl.runtime.https.wire import (
     MOST_EXCHANGE,
     PIECE,
     PROTOCOL,
+    SIGN,
     TOKEN_BYTES,
     Item,
     Standing,
@@ -47,6 +48,8 @@ _POLL: Final = 60.0
 """Seconds without a byte of an answer after which a call is given up: more than a poll of the hub's takes."""
 _KEPT_ALIVE: Final = 50.0  # less than the hub keeps a connection that does nothing
 _FIRST_WAIT: Final = 0.25
+_ALIVE: Final = 10.0
+"""Seconds that a sign of life may take."""
 _LONGEST_WAIT: Final = 10.0
 _BLOCK: Final = 2**17
 _MOST_ERROR: Final = 2**12
@@ -177,10 +180,27 @@ class _Journey:
     replies: tuple[bytes, ...] = ()
     token: bytes = b""
     failures: int = 0
+    busy: bool = False
     warned: date | None = None
 
     def go(self) -> bool:
         """Until the run is over (True) or `stop`."""
+        ended = threading.Event()
+        signs = threading.Thread(target=self._give_signs, args=[ended], name="signs of life", daemon=True)
+        signs.start()
+        try:
+            return self._travel()
+        finally:
+            ended.set()
+            signs.join(1.0)
+
+    def _give_signs(self, ended: threading.Event) -> None:
+        """While the hospital works on what it was told, so that the hub does not take it for gone."""
+        while not ended.wait(SIGN):
+            if self.busy:
+                self.way.alive(self.visitor.at)
+
+    def _travel(self) -> bool:
         while not self.stop.is_set():
             self._warn()
             try:
@@ -196,13 +216,20 @@ class _Journey:
                 continue
             if self.failures:
                 self.failures = 0
-            done = self.visitor.exchange(messages) if messages else Exchanged(self.visitor.at, ())
+            done = self._worked(messages) if messages else Exchanged(self.visitor.at, ())
             del messages
             self.way.forget(told.items)
             self.replies, self.token = done.replies, told.token
             if told.over:
                 return True
         return False
+
+    def _worked(self, messages: Sequence[bytes]) -> Exchanged:
+        self.busy = True
+        try:
+            return self.visitor.exchange(messages)
+        finally:
+            self.busy = False
 
     def _warn(self) -> None:
         """Each day, where a certificate ends soon."""
@@ -276,6 +303,12 @@ class Way:
         body = encode(Standing(self.visit, at, token, items))
         answer = self._call("POST", path_of(self.name, "exchange"), content=body)
         return read_told(answer, self.most_bytes)
+
+    def alive(self, at: int) -> None:
+        """A sign of life. One that is lost matters to nobody."""
+        body = encode(Standing(self.visit, at, b"", []))
+        with suppress(httpx.HTTPError, RuntimeError):  # RuntimeError: closed meanwhile, for a renewed certificate
+            self.http.post(path_of(self.name, "alive"), content=body, timeout=_ALIVE)
 
     def fetched(self, item: Item) -> bytes:
         """A message that was told: one that travels apart comes in pieces, and what came before is not asked again."""

@@ -30,6 +30,7 @@ from securepfl.runtime.https.limits import Bucket, Limits
 from securepfl.runtime.https.peers import peer_of
 from securepfl.runtime.https.spool import Spool
 from securepfl.runtime.https.wire import (
+    AWAY,
     DIGEST_BYTES,
     HEADER,
     MOST_EXCHANGE,
@@ -55,8 +56,7 @@ _BODIES: Final = 32
 """Bodies of up to a piece that are in memory at once; of longer ones, _LONG_BODIES."""
 _LONG_BODIES: Final = 2
 _PAST_VISITS: Final = 16
-_AWAY: Final = 90.0
-"""Seconds without a poll after which a hospital that was told nothing is gone."""
+_MOST_SIGN: Final = 2**10
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a fault
@@ -80,6 +80,7 @@ class Guest:
     digests: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     poll: int = 0
     polling: bool = False
+    away: bool = False
     last: float = field(default_factory=time.monotonic)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     queued: int = 0
@@ -116,6 +117,7 @@ class HubApplication:
         self._step: tuple[Any, ...] = ()
         routes = [
             Route("/v1/{name}/exchange", self._answered(self._exchange), methods=["POST"]),
+            Route("/v1/{name}/alive", self._answered(self._alive), methods=["POST"]),
             Route("/v1/{name}/bodies/{digest}", self._answered(self._get_piece), methods=["GET"]),
             Route("/v1/{name}/bodies/{digest}", self._answered(self._put_piece), methods=["PUT"]),
             Route("/healthz", self._answered(self._health), methods=["GET"]),
@@ -151,11 +153,12 @@ class HubApplication:
         await self._in_session(self.session.tick)
         now = time.monotonic()
         for name, guest in self.guests.items():
-            if guest.visit and not guest.polling and not guest.work and now - guest.last > _AWAY:
-                guest.past.append(guest.visit)
-                guest.visit, guest.token = b"", b""
-                with suppress(SecurePFLError):
-                    await self._in_session(partial(self.session.gone, name))
+            if not guest.away and not guest.turn.locked() and now - guest.last > AWAY:
+                # It may be cut off alone: comes the same process back, it goes on, and is told the same again.
+                guest.away, guest.token, guest.work, guest.digests = True, b"", [], {}
+                if guest.visit or self.session.hub.latest(name):
+                    with suppress(SecurePFLError):
+                        await self._in_session(partial(self.session.gone, name))
 
     def wake(self) -> None:
         """Have every poll look again."""
@@ -271,6 +274,18 @@ class HubApplication:
         finally:
             guest.queued -= 1
 
+    async def _alive(self, request: Request) -> Response:
+        """A sign of life. Of a process that this one does not know, or has given up, the session hears too."""
+        name, guest = self._admit(request)
+        standing = read_standing(await self._body(request, _MOST_SIGN), 0)
+        if (standing.visit != guest.visit or guest.away) and not guest.turn.locked():  # else it asks just now
+            async with guest.turn:
+                await self._greet(name, guest, standing.visit)
+                await self._in_session(partial(self.session.alive, name, standing.at))
+        guest.last = time.monotonic()
+        self.requests["200"] += 1
+        return JSONResponse({})
+
     async def _heard(self, name: str, guest: Guest, request: Request) -> int:
         """Take what a hospital replies: how many rounds it has applied. Of long bodies few are in memory at once."""
         length = request.headers.get("content-length", "")
@@ -293,10 +308,11 @@ class HubApplication:
 
     async def _greet(self, name: str, guest: Guest, visit: bytes) -> None:
         """A process that comes for the first time: what an earlier one was told may not have come."""
-        if visit == guest.visit:
-            return
         if visit in guest.past:
             raise _Refused(409, f"another process of {name} came since; stop one of the two")
+        guest.away, guest.last = False, time.monotonic()
+        if visit == guest.visit:
+            return
         if guest.visit:
             guest.past.append(guest.visit)
             await self._in_session(partial(self.session.gone, name))
@@ -363,7 +379,7 @@ class HubApplication:
         message = guest.digests.get(digest)
         if message is None:
             raise _Refused(410, "that is not told any more; ask again")
-        start = _number(request, "from", len(message))
+        start, guest.last = _number(request, "from", len(message)), time.monotonic()
         self.requests["200"] += 1
         return Response(message[start : start + PIECE], media_type="application/octet-stream")
 

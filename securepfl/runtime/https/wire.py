@@ -5,6 +5,7 @@
 | POST /v1/NAME/exchange | where the hospital stands, with its replies; answered with what it is told next (long poll) |
 | GET /v1/NAME/bodies/DIGEST | a piece of what it is told, from `?from=` on; or how much of a reply came: `?sent` |
 | PUT /v1/NAME/bodies/DIGEST | a piece of a reply, from `?from=` on, of `?size=` bytes in all |
+| POST /v1/NAME/alive | where a hospital stands that works on what it was told: a sign of life each SIGN seconds |
 | GET /healthz | whether the hub serves |
 
 What fits into one piece travels within the exchange; the rest of it by digest, in pieces. Messages are signed and
@@ -26,6 +27,10 @@ HEADER: Final = "securepfl-protocol"
 PIECE: Final = 8 * 2**20
 """Bytes of a piece, and of all that travels within one exchange."""
 MOST_EXCHANGE: Final = PIECE + 2**16
+SIGN: Final = 30.0
+"""Seconds between two signs of life of a hospital that trains, and so doesn't ask."""
+AWAY: Final = 3 * SIGN
+"""Seconds without a request after which a hospital is gone, for the hub."""
 MOST_ITEMS: Final = 64
 DIGEST_BYTES: Final = 32
 TOKEN_BYTES: Final = 16
