@@ -131,7 +131,7 @@ def test_who_hands_in_a_late_reply_is_still_asked_for_this_step(tmp_path):
     loop.tick(8000.0)
     assert loop.kind == Kind.INVITATION and hub.number == 2
     loop.took("elm", 1, receipt, told=loop.next("elm"))
-    assert "elm" in loop.waiting and not loop.refused
+    assert "elm" not in loop.silent and not loop.refused
     assert visit(loop, clients, "elm") == [Kind.INVITATION]
     assert "elm" in loop.replied
     close_all(clients)
