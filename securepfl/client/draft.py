@@ -95,7 +95,7 @@ def inputs_of(state: ClientState, contents: Contents) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     for array in (state.shared, state.personal, state.residual):
         digest.update(array.size.to_bytes(8, "big") + str(array.dtype).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     for place, unit in sorted(contents.units.items()):
         digest.update(place.to_bytes(8, "big") + unit)
     return digest.digest()
