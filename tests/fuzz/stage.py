@@ -11,6 +11,7 @@ from forging import to_coordinator
 from fuzz.mutator import Mutator, fingerprint
 from parties import federation_of, parties
 
+from securepfl.client.pinning import PIN
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.crypto.messages.envelope import Header, Kind, open_message, seal_message
 from securepfl.errors import MessageError, SecurePFLError
@@ -95,7 +96,13 @@ class Target:
         other = mutator.file(body or b"\0", [body])[1] if random.random() < 0.5 else body
         return head + self.receiver.seal(random.choice(signatures)() + other, info=head)
 
+    def unread(self, message: bytes) -> bool:
+        """Whether it says that it is the answer to a round before: a hospital leaves that unread, without an error."""
+        header = Header.from_bytes(message)
+        return self.kind == header.kind == Kind.ANSWER and header.round < self.header.round
 
+
+UNREAD = "left unread"
 STRANGER = Identity.generate("stranger")
 
 
@@ -138,18 +145,27 @@ class Stage:
         return copy.deepcopy(kept, {id(rules): rules})
 
     def _hold_client(self, name):
-        """A client replaces its state as a whole, in memory and on disk."""
-        client, path = self.clients[name], self.state_file(name)
-        held, stored = dict(vars(client)), path.read_bytes()
+        """A client replaces its state as a whole, in memory and on disk, but for which answer it began to decrypt: that
+        is noted in the state that it has, and in a file beside the stored one.
+        """
+        client, path, pin = self.clients[name], self.state_file(name), self.pin_file(name)
+        held, state, stored, noted = dict(vars(client)), client.state, path.read_bytes(), content(pin)
 
         def rewind():
-            vars(client).update(held)
+            vars(client).update(held | {"_state": state.copied()})
             path.write_bytes(stored)
+            if noted is None:
+                pin.unlink(missing_ok=True)
+            else:
+                pin.write_bytes(noted)
 
         return rewind
 
     def state_file(self, name):
         return self.clients[name].folder / "state.safetensors"
+
+    def pin_file(self, name):
+        return self.clients[name].folder / PIN
 
     def coordinator_state(self) -> bytes:
         """All that a refused message must not change."""
@@ -159,7 +175,8 @@ class Stage:
 
     def client_state(self, name: str) -> bytes:
         client = self.clients[name]
-        return fingerprint(client.state, self.state_file(name), client.ledger.path, client.ledger.head)
+        files = self.state_file(name), client.ledger.path, content(self.pin_file(name))
+        return fingerprint(client.state, *files, client.ledger.head)
 
     def _down(self, kind, messages, deliver) -> Target:
         """The coordinator's message to alder."""
@@ -254,6 +271,11 @@ class Stage:
             assert self.coordinator_state() == before, "a replay changed the coordinator"
 
 
+def content(path):
+    """None where there is no such file."""
+    return path.read_bytes() if path.exists() else None
+
+
 def replayed(deliver, message):
     """Deliver what was delivered before: taken without effect, or refused."""
     try:
@@ -276,10 +298,14 @@ class Tally:
         return sum(self.outcomes.values())
 
     def try_one(self, target: Target, before: bytes, operation: str, message: bytes) -> object | None:
-        """Deliver a mutated message; it must be refused by a typed error and leave no trace, or is noted."""
+        """Deliver a mutated message; it must be refused by a typed error or left unread, and leave no trace; or it is
+        noted.
+        """
         outcome, result = "accepted", None
         try:
             result = target.deliver(message)
+            if target.unread(message):
+                outcome = UNREAD
         except SecurePFLError as error:
             outcome = type(error).__name__
         except Exception as error:  # noqa: BLE001 (finding these is what a fuzzer is for)
