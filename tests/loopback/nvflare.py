@@ -1,8 +1,11 @@
 """A world's federation over NVFlare: server, sites, agents and supervisor, each a process of its own."""
 
 import re
+import shutil
 import signal
-from dataclasses import dataclass
+import tempfile
+import weakref
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loopback.processes import Processes, children, free_port, until
@@ -20,8 +23,12 @@ class Nvflare:
     processes: Processes
     seed: int | None = SEED
     deadline: float = 600.0
+    sockets: Path = field(init=False)
+    """Short wherever the world is: a socket's path has 107 bytes at most."""
 
     def __post_init__(self) -> None:
+        self.sockets = Path(tempfile.mkdtemp(prefix="agents-"))
+        weakref.finalize(self, shutil.rmtree, self.sockets, ignore_errors=True)
         world, exchange = self.world, ("--exchange", self.world.exchange)
         self._kit("init", HUB, *exchange, "--host", "localhost", "--port", free_port(), "--scheme", "tcp")
         for name in world.hospitals:
@@ -35,7 +42,7 @@ class Nvflare:
         self.world.call("machines", "nvflare", step, *place, *options)
 
     def socket(self, name: str) -> Path:
-        return self.world.folder(name) / "agent.sock"
+        return self.sockets / f"{name}.sock"
 
     def words(self, what: str) -> list[object]:
         """The command that starts a process."""
