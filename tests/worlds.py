@@ -26,7 +26,7 @@ from securepfl.client import round as rounds
 from securepfl.errors import ModelError, SecurePFLError
 from securepfl.privacy.training import common_step, dpsgd
 from securepfl.privacy.training.integer_sum import IntegerSum
-from securepfl.protocol.messages import encode
+from securepfl.protocol.messages import encode_pieces
 from securepfl.protocol.rounds import drive
 from securepfl.randomness import RandomStream, derive_key
 
@@ -200,7 +200,7 @@ def seen(patch, folder, federation, rows, planted=lambda client: None, **options
     """All that a run shows to anybody but WHO, and WHO's state and public attributes: by where it was seen."""
     turn, bodies, found = Turn(), [], {}
     without_rows(patch, turn)
-    patch.setattr(rounds, "encode", partial(_encoded, bodies))
+    patch.setattr(rounds, "encode_pieces", partial(_encoded, bodies))
     patch.setenv("SECUREPFL_LEDGERS", str(folder / "ledgers"))
     coordinator, clients = parties(federation, folder, KEY, model=Picky, rows=rows, **options)
     planted(clients[WHO])
@@ -230,7 +230,7 @@ def seen(patch, folder, federation, rows, planted=lambda client: None, **options
 
 def _encoded(bodies, body):
     bodies.append(body)
-    return encode(body)
+    return encode_pieces(body)
 
 
 def _of_client(name, client):
@@ -239,7 +239,9 @@ def _of_client(name, client):
         found |= _leaves(f"{name}.{attribute}", getattr(client, attribute))
     for attribute in ("affords_run", "coupled_rounds", "gradient_mode", "units", "device", "state_digest"):
         found[f"{name}.{attribute}"] = str(getattr(client, attribute))
-    found |= _leaves(f"{name}.state", msgspec.structs.asdict(client.state))
+    state = msgspec.structs.asdict(client.state)
+    del state["shortened"]  # exact, and kept for the hospital's own eyes, as `last_training` is: no message has it
+    found |= _leaves(f"{name}.state", state)
     found |= _leaves(f"{name}.predict", client.predict(torch.ones(2, FEATURES)))
     for expert in ("personal", "shared"):
         if client.federation.release.experts:
