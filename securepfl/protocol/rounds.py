@@ -59,6 +59,10 @@ class Hub(Protocol):
         """How many rounds are over."""
 
     @property
+    def ended(self) -> str:
+        """Why the run cannot go on; empty while it can."""
+
+    @property
     def over(self) -> bool:
         """Whether no further round can be opened: all are closed, or the run has ended."""
 
@@ -169,14 +173,17 @@ def drive(hub: Hub, carrier: Carrier) -> tuple[Refusal, ...]:
 
     A hospital that gives no reply, or one that is refused, is left out of the step, and the round goes on for the
     others: bad bytes of one must not end it for all. The coordinator decides whether a sum can be formed; an engine
-    logs what was refused. Raises what the carrier raises, and MessageError where the coordinator cannot begin a round.
+    logs what was refused. Raises what the carrier raises, and MessageError where the coordinator cannot begin a round:
+    where the run has ended too, once all that is owed was told.
     """
     refused: list[Refusal] = []
-    round_ = steps(hub)
+    round_, ended = steps(hub), hub.ended
     while True:
         try:
             asked = next(round_)
         except StopIteration as over:
+            if ended:
+                raise MessageError(ended) from None
             return (*refused, *over.value)
         for name, message in asked.items():
             if (reply := carrier.ask(name, message)) and (refusal := receive(hub, name, reply)):

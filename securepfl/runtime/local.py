@@ -137,6 +137,8 @@ def local_parties(
     >>> sorted(keyrings) == sorted(coordinator.hospitals)
     True
     """
+    if not federation.roster:
+        raise ConfigError("the federation is not bound to hospitals yet; call Federation.bound first")
     keys = keys or SimulatedKeys.generate(federation, root_key)
     keyrings = keys.keyrings()
     coordinator = Coordinator(
