@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH, device
+from securepfl.cli.options import EXISTING, PATH, device, own_ledgers, passphrase_file, rehearsal_seed
 from securepfl.cli.stopping import serving
 
 
@@ -15,7 +15,7 @@ from securepfl.cli.stopping import serving
 @click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
 @click.option("--socket", "path", type=PATH, required=True, help="The Unix socket to answer at.")
 @click.option("--out", type=PATH, help="Folder of this run. [default: FOLDER/run]")
-@click.option("--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]")
+@passphrase_file
 @click.option("--group", help="A group whose members may open the socket. [default: this user alone]")
 @click.option(
     "--user",
@@ -24,12 +24,8 @@ from securepfl.cli.stopping import serving
     metavar="NAME",
     help="A user, by name or number, whose processes may ask; may be given again. [default: this user alone]",
 )
-@click.option(
-    "--ledgers",
-    type=PATH,
-    help="Where the hospital's ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
-)
-@click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for rehearsals only, protects nobody.")
+@own_ledgers
+@rehearsal_seed
 @device
 def agent(
     config: Path,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH, device, extra
+from securepfl.cli.options import EXISTING, PATH, device, extra, own_ledgers, passphrase_file, rehearsal_seed
 from securepfl.cli.output import say
 from securepfl.cli.stopping import serving
 
@@ -16,17 +16,9 @@ from securepfl.cli.stopping import serving
 @click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
 @click.option("--out", type=PATH, help="Folder of this run; the same again goes on. [default: FOLDER/run]")
 @click.option("--hub", required=True, metavar="URL", help="The hub: https://HOST:PORT.")
-@click.option("--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]")
-@click.option(
-    "--ledgers",
-    type=PATH,
-    help="Where this hospital's ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    help="Repeatable noise: for rehearsals and comparisons only, protects nobody.",
-)
+@passphrase_file
+@own_ledgers
+@rehearsal_seed
 @device
 def join(
     config: Path,

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.options import EXISTING, exchange_folder, party_folder, passphrase_file
 from securepfl.cli.output import say
 
-_FOLDER = click.option("--folder", type=PATH, required=True, help="This party's own folder; secrets lie in keys/.")
-_EXCHANGE = click.option("--exchange", type=PATH, required=True, help="The folder that all parties read and write.")
-_PASSPHRASE = click.option(
-    "--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]"
-)
 _FINGERPRINTS = click.option(
     "--fingerprint",
     "fingerprints",
@@ -31,10 +26,10 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@_FOLDER
-@_EXCHANGE
+@party_folder
+@exchange_folder
 @click.option("--coordinator", is_flag=True, help="This is the coordinator, not a hospital.")
-@_PASSPHRASE
+@passphrase_file
 def create(name: str, folder: Path, exchange: Path, coordinator: bool, passphrase_file: Path | None) -> None:
     """Make the identity of the party NAME: private keys in FOLDER, public ones in EXCHANGE."""
     from securepfl.cli import identity
@@ -44,11 +39,11 @@ def create(name: str, folder: Path, exchange: Path, coordinator: bool, passphras
 
 @keys.command()
 @click.argument("config", type=EXISTING)
-@_FOLDER
-@_EXCHANGE
+@party_folder
+@exchange_folder
 @click.option("--steward", required=True, metavar="NAME", help="The hospital that makes the federation's key.")
 @_FINGERPRINTS
-@_PASSPHRASE
+@passphrase_file
 def enrol(
     config: Path,
     folder: Path,
@@ -67,8 +62,8 @@ def enrol(
 
 
 @keys.command()
-@_FOLDER
-@_PASSPHRASE
+@party_folder
+@passphrase_file
 def show(folder: Path, passphrase_file: Path | None) -> None:
     """List what FOLDER holds: fingerprints, epoch, roster. Never a secret."""
     from securepfl.cli import identity
@@ -78,11 +73,11 @@ def show(folder: Path, passphrase_file: Path | None) -> None:
 
 @keys.command()
 @click.argument("config", type=EXISTING)
-@_FOLDER
-@_EXCHANGE
+@party_folder
+@exchange_folder
 @click.option("--remove", multiple=True, metavar="NAME", help="A hospital that gets no key of the new epoch.")
 @_FINGERPRINTS
-@_PASSPHRASE
+@passphrase_file
 def rotate(
     config: Path,
     folder: Path,
@@ -101,11 +96,11 @@ def rotate(
 
 
 @keys.command()
-@_FOLDER
-@_EXCHANGE
+@party_folder
+@exchange_folder
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="At the hub: a name or address of it.")
 @click.option("--renew", is_flag=True, help="A new certificate, though the one held is good for long.")
-@_PASSPHRASE
+@passphrase_file
 def certificate(
     folder: Path, exchange: Path, hosts: tuple[str, ...], renew: bool, passphrase_file: Path | None
 ) -> None:

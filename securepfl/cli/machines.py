@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH
+from securepfl.cli.options import EXISTING, PATH, deadline, exchange_folder, party_folder, passphrase_file
 from securepfl.cli.output import say
 from securepfl.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from securepfl.crypto.keys.holdings import Holdings
-
-_FOLDER = click.option("--folder", type=PATH, required=True, help="This party's own folder; secrets lie in keys/.")
-_EXCHANGE = click.option("--exchange", type=PATH, required=True, help="The folder that all parties read and write.")
-_PASSPHRASE = click.option(
-    "--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]"
-)
 
 
 @click.group()
@@ -32,12 +26,12 @@ def nvflare() -> None:
 
 
 @nvflare.command()
-@_FOLDER
-@_EXCHANGE
+@party_folder
+@exchange_folder
 @click.option("--host", required=True, help="The hub's name, as hospitals reach it.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8443, show_default=True, help="The one open port.")
 @click.option("--scheme", type=click.Choice(["grpc", "tcp"]), default="grpc", show_default=True)
-@_PASSPHRASE
+@passphrase_file
 def init(folder: Path, exchange: Path, host: str, port: int, scheme: str, passphrase_file: Path | None) -> None:
     """Hub: make the root certificate, the server's kit and the account that may submit jobs."""
     from securepfl.runtime.nvflare import ceremony
@@ -48,9 +42,9 @@ def init(folder: Path, exchange: Path, host: str, port: int, scheme: str, passph
 
 
 @nvflare.command()
-@_FOLDER
-@_EXCHANGE
-@_PASSPHRASE
+@party_folder
+@exchange_folder
+@passphrase_file
 def request(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
     """Hospital: make a key that stays here, and ask the hub for a certificate."""
     from securepfl.runtime.nvflare import ceremony
@@ -61,9 +55,9 @@ def request(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
 
 
 @nvflare.command()
-@_FOLDER
-@_EXCHANGE
-@_PASSPHRASE
+@party_folder
+@exchange_folder
+@passphrase_file
 def approve(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
     """Hub: answer the hospitals' requests; run again until it says "complete"."""
     from securepfl.runtime.nvflare import ceremony
@@ -74,10 +68,10 @@ def approve(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
 
 
 @nvflare.command()
-@_FOLDER
-@_EXCHANGE
+@party_folder
+@exchange_folder
 @click.option("--socket", type=PATH, required=True, help="Where this hospital's `securepfl agent` listens.")
-@_PASSPHRASE
+@passphrase_file
 def install(folder: Path, exchange: Path, socket: Path, passphrase_file: Path | None) -> None:
     """Hospital: install the approved kit, with all that could run other code switched off."""
     from securepfl.runtime.nvflare import ceremony
@@ -88,7 +82,7 @@ def install(folder: Path, exchange: Path, socket: Path, passphrase_file: Path | 
 
 
 @nvflare.command()
-@_FOLDER
+@party_folder
 def start(folder: Path) -> None:
     """Run the hub's server or the hospital's site in the foreground, for systemd. It needs no passphrase."""
     from securepfl.runtime.nvflare.kit import Kit
@@ -100,16 +94,10 @@ def start(folder: Path) -> None:
 
 @nvflare.command()
 @click.argument("config", type=EXISTING)
-@_FOLDER
+@party_folder
 @click.option("--out", type=PATH, help="The folder of this run; the same again goes on. [default: FOLDER/run]")
 @click.option("--passphrase-file", type=PATH, required=True, help="Its first line is the passphrase.")
-@click.option(
-    "--deadline",
-    type=click.FloatRange(0, min_open=True),
-    default=3600.0,
-    show_default=True,
-    help="Seconds that a step of a round waits for hospitals.",
-)
+@deadline
 @click.option(
     "--poll",
     type=click.FloatRange(0.1, 5.0),

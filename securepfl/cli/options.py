@@ -12,6 +12,30 @@ from securepfl.errors import ConfigError
 EXISTING: Final = click.Path(exists=True, path_type=Path)
 PATH: Final = click.Path(path_type=Path)
 
+party_folder = click.option("--folder", type=PATH, required=True, help="This party's own folder; secrets lie in keys/.")
+exchange_folder = click.option(
+    "--exchange", type=PATH, required=True, help="The folder that all parties read and write."
+)
+passphrase_file = click.option(
+    "--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]"
+)
+own_ledgers = click.option(
+    "--ledgers",
+    type=PATH,
+    help="Where this hospital's ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
+)
+rehearsal_seed = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Repeatable noise: for rehearsals and comparisons only, protects nobody.",
+)
+deadline = click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Seconds that a step of a round waits for hospitals.",
+)
 device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from securepfl.cli.options import EXISTING, PATH, extra
+from securepfl.cli.options import EXISTING, PATH, deadline, extra, passphrase_file
 from securepfl.cli.output import say
 
 
@@ -18,14 +18,8 @@ from securepfl.cli.output import say
 @click.option(
     "--monitor", type=click.IntRange(0, 65535), help="Port on 127.0.0.1 for /healthz and /metrics. [default: none]"
 )
-@click.option("--passphrase-file", type=PATH, help="Its first line is the passphrase. [default: asked for]")
-@click.option(
-    "--deadline",
-    type=click.FloatRange(min=0, min_open=True),
-    default=3600.0,
-    show_default=True,
-    help="Seconds that a step of a round waits for hospitals.",
-)
+@passphrase_file
+@deadline
 @click.option(
     "--away",
     type=click.FloatRange(min=0),

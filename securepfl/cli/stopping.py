@@ -47,7 +47,7 @@ class _Handler:
         if self.at_once and _received() is not None:
             os._exit(128 + number)
         self.received = number
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        raise _raised_by(number)
 
 
 class Stop:
@@ -60,8 +60,7 @@ class Stop:
 
     def check(self) -> None:
         """Raise what a signal raised, where that was caught on its way. Raises KeyboardInterrupt."""
-        if (number := _received()) is not None:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        check_stopped()
 
 
 def on_termination() -> None:
@@ -73,6 +72,11 @@ def on_termination() -> None:
             signal.signal(number, _Handler())
 
 
+def _raised_by(number: int) -> KeyboardInterrupt:
+    """What a signal raises."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
 def _received() -> int | None:
     """The signal that came to a handler of ours."""
     handlers = [signal.getsignal(number) for number in _USUAL]
@@ -82,7 +86,7 @@ def _received() -> int | None:
 def check_stopped() -> None:
     """Raises KeyboardInterrupt where a signal came, also where a library has swallowed what its handler raised."""
     if (number := _received()) is not None:
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        raise _raised_by(number)
 
 
 def exit_code(stop: BaseException | None) -> int:
