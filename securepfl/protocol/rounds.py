@@ -139,7 +139,7 @@ def steps(hub: Hub) -> Steps:
     MessageError where the coordinator cannot begin a round; after the last one, what is left of its answers is a round
     of its own.
     """
-    unheard = yield from _answered(hub)
+    unheard = yield from left_over(hub)
     if hub.over and unheard:
         return ()
     yield hub.invite()
@@ -155,7 +155,7 @@ def steps(hub: Hub) -> Steps:
     return refused
 
 
-def _answered(hub: Hub) -> Generator[Step, None, bool]:
+def left_over(hub: Hub) -> Generator[Step, None, bool]:
     """What is left of the round before, as after a kill; whether there was anything."""
     owed, settled = hub.owed(), hub.settled
     yield owed

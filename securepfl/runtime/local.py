@@ -32,7 +32,7 @@ from securepfl.errors import (
 from securepfl.protocol.hospital import Exchanged
 from securepfl.protocol.hospital import exchange as exchanged
 from securepfl.protocol.loop import Patience, RoundLoop
-from securepfl.protocol.rounds import Refusal, receive
+from securepfl.protocol.rounds import Refusal, left_over, receive
 from securepfl.randomness import KEY_BYTES, derive_key
 from securepfl.runtime.simulated_keys import SimulatedKeys
 from securepfl.runtime.traffic import Failure, Traffic
@@ -281,14 +281,12 @@ def exchange(run: SimulatedRun) -> None:
 def _settle(run: SimulatedRun) -> None:
     """Carry what is owed of the last round that is over, and begin no other."""
     hub, refused = run.coordinator, list[Refusal]()
-    asked = hub.owed() or hub.settle()
-    while asked:
+    for asked in left_over(hub):
         for name, message in asked.items():
             done = _carry(run, name, [message])
             refused += filter(None, (receive(hub, name, reply) for reply in done.replies))
             if done.failed is not None:
                 run.note(name, done.failed)
-        asked = hub.settle()
     for refusal in refused:
         raise refusal.reason
 
