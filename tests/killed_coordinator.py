@@ -66,6 +66,7 @@ def answer(coordinator: Coordinator, verb: str, body: bytes):
         "run": coordinator.rules.run,
         "closed": coordinator.closed,
         "over": coordinator.over,
+        "ended": coordinator.ended,
         "settled": coordinator.settled,
         "open": None if current is None else current.number,
         "salt": None if current is None else current.salt,

@@ -134,6 +134,10 @@ class Mortal:
         return self.report()["over"]
 
     @property
+    def ended(self):
+        return self.report()["ended"]
+
+    @property
     def settled(self):
         return self.report()["settled"]
 

@@ -81,8 +81,8 @@ def test_cosines_are_near_under_both_schemes():
 
 def test_peak_memory_is_one_aggregate_whatever_the_roster():
     few, many = (measure_aggregation("tenseal", Updates(Case(400_000, n, 8, 1.0))) for n in (4, 16))
-    # Twelve more uploads kept would show; their seeds do not.
-    assert many.peak_bytes < few.peak_bytes + 4 * many.upload_bytes
+    # Twelve more uploads kept would show; their seeds and what the allocator holds do not.
+    assert many.peak_bytes < few.peak_bytes + 8 * many.upload_bytes
 
 
 def test_vectors_are_the_same_in_blocks_and_whole():
