@@ -1,0 +1,1 @@
+"""Images by hospital: folders read, checked against their declaration, and scaled by it."""
