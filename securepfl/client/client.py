@@ -469,7 +469,7 @@ class Client(Readings):
         """
         found = self.personal_model() if expert == "personal" else self.shared_model()
         model = check_release(self.session, self._simulation, found)
-        return model, recorded(self.session, self.ledger, expert, self.round)
+        return model, recorded(self.session, self.ledger, expert, self.round, self._simulation is not None)
 
     def close(self) -> None:
         """Give the folder's and the ledger's locks back. The client can't be used afterwards."""

@@ -23,17 +23,24 @@ def check_release(session: Session, simulation: Simulation | None, model: nn.Mod
     return model
 
 
-def recorded(session: Session, ledger: Ledger, expert: str, rounds: int) -> dict[str, Any]:
-    """The audit record of a release after `rounds` rounds, once it stands in the ledger. Raises LedgerError."""
+def recorded(session: Session, ledger: Ledger, expert: str, rounds: int, simulated: bool, **of: Any) -> dict[str, Any]:
+    """The audit record of a release after `rounds` rounds, once it stands in the ledger: `of` says more of what it is.
+
+    `noise` says whose noise makes the model private: this hospital's own ("local"), or all hospitals' together.
+    Raises LedgerError.
+    """
     federation = session.federation
     record = {
         "expert": expert,
+        **of,
         "federation": session.digest.hex(),
         "settings": federation.digest.hex(),
         "rounds": rounds,
         "epsilon": ledger.spent(),
         "delta": federation.privacy.delta,
         "unit": federation.privacy.unit,
+        "noise": "shared" if federation.shares_noise else "local",
+        "simulation": simulated,
     }
     ledger.record("expert-release", record)
     return {"site": session.name, "ledger_head": ledger.head, **record}

@@ -241,11 +241,14 @@ def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
         path = folder / f"{name}.safetensors"
         if not path.exists():  # an earlier process may have written it
             model, record = client.release("personal")
-            write_expert(path, model, record, federation.model, spec)
+            write_expert(path, model, record, federation.model, spec, client.session.keyring.identity)
     if not (folder / f"{SHARED}.safetensors").exists() and all(
         client.shared_model() is not None for client in run.clients.values()
     ):
-        released = [client.release("shared") for client in run.clients.values()]
-        dearest = max((record for _, record in released), key=lambda record: float(record["epsilon"]))
-        shared = {**dearest, "site": "all", "ledger_head": [record["ledger_head"] for _, record in released]}
-        write_expert(folder / f"{SHARED}.safetensors", released[0][0], shared, federation.model, spec)
+        released = {name: client.release("shared") for name, client in run.clients.items()}
+        dearest = max(released, key=lambda name: float(released[name][1]["epsilon"]))
+        model, record = released[dearest]
+        heads = [record["ledger_head"] for _, record in released.values()]
+        signer = run.clients[dearest].session.keyring.identity
+        shared = {**record, "site": "all", "ledger_head": heads}
+        write_expert(folder / f"{SHARED}.safetensors", model, shared, federation.model, spec, signer)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from securepfl.client.client import Client
-from securepfl.outside.experts import SHARED, write_expert
+from securepfl.outside.experts import SHARED, write_expert, write_unreleased
 from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, site_result
 from securepfl.runtime.evaluation import site_outcome
 from securepfl.runtime.judging import judged_models, scores_of
@@ -36,13 +36,14 @@ def write_own(opened: Opened, out: Path) -> None:
     if spec is None:
         raise TypeError("a client that was opened from files has declared data")
     own = {"site": client.name, "round": client.round, "private": True}
-    write_expert(out / PERSONAL, client.personal_model(), own, federation.model, spec)
+    write_unreleased(out / PERSONAL, client.personal_model(), own, federation.model, spec)
     if federation.release.experts and not is_seeded(client) and client.round:
+        signer = client.session.keyring.identity
         model, record = client.release("personal")
-        write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec)
+        write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec, signer)
         if client.shared_model() is not None:
             model, record = client.release("shared")
-            write_expert(out / EXPERTS / f"{SHARED}.safetensors", model, record, federation.model, spec)
+            write_expert(out / EXPERTS / f"{SHARED}.safetensors", model, record, federation.model, spec, signer)
     write_json(out / RESULT, result_of_own(opened))
 
 

@@ -1,4 +1,6 @@
-"""Experts that were trained with adapters are read as whole layers, and routed."""
+"""Released experts: signed files that are checked before they are opened, read as whole layers."""
+
+import os
 
 import msgspec
 import numpy as np
@@ -6,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from securepfl.crypto.keys.identity import Identity
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
-from securepfl.outside.experts import read_experts, write_expert
+from securepfl.outside import signed_file
+from securepfl.outside.experts import read_experts, write_expert, write_unreleased
 from securepfl.outside.routing import RoutedModel
+from securepfl.outside.signed_file import read_signed, signed_bytes, write_signed
 from securepfl.settings.binding import blank_model
 from securepfl.settings.tables import ModelSettings
-from securepfl.storage.folder import read_arrays, write_arrays
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
@@ -32,13 +36,39 @@ def trained(settings, seed):
     return model
 
 
+PEOPLE = {name: Identity.generate(name) for name in ("north", "south", "east")}
+
+
+def record(site, **changes):
+    return {
+        "expert": "personal", "site": site, "federation": "ab" * 32, "settings": "cd" * 32, "rounds": 3,
+        "epsilon": 1.0, "delta": 1e-5, "unit": "record", "noise": "local", "simulation": True,
+    } | changes  # fmt: skip
+
+
+def release(folder, name, settings=ModelSettings(), spec=SPEC, seed=0, signer=None, **changes):  # noqa: B008
+    site = name.partition(".")[0]
+    signer = signer or PEOPLE.get(site, PEOPLE["north"])
+    path = folder / f"{name}.safetensors"
+    write_expert(path, trained(settings, seed), record(site, **changes), settings, spec, signer)
+    return path
+
+
+def refused(folder, match):
+    """The one line with which the folder's experts are refused; none of them was decoded."""
+    with pytest.raises(StorageError, match=match) as caught:
+        read_experts(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "logistic"])
 @pytest.mark.parametrize("adapters", [None, 0, 2])
 def test_an_expert_read_back_is_the_function_released_without_adapters(tmp_path, kind, adapters):
     settings = ModelSettings(kind=kind, adapters=adapters)
     models = {name: trained(settings, seed) for seed, name in enumerate(("north", "south"))}
-    for name, model in models.items():
-        write_expert(tmp_path / f"{name}.safetensors", model, {"epsilon": 1.0}, settings, SPEC)
+    for seed, name in enumerate(models):
+        release(tmp_path, name, settings, seed=seed)
     experts = read_experts(tmp_path)
     plain = list(build_model(kind, FEATURES, settings.hidden).state_dict())
     for name, expert in experts.models.items():
@@ -48,20 +78,32 @@ def test_an_expert_read_back_is_the_function_released_without_adapters(tmp_path,
     assert list(routed.routed_layers()) == [name.removesuffix(".weight") for name in plain if name.endswith("weight")]
 
 
+def test_who_signed_an_expert_is_told_with_its_record(tmp_path):
+    release(tmp_path, "north")
+    experts = read_experts(tmp_path)
+    assert experts.signers["north"] == PEOPLE["north"].public and experts.records["north"] == record("north")
+
+
 def test_experts_of_another_rank_are_not_one_runs(tmp_path):
     for name, adapters in (("north", 0), ("south", 1)):
-        settings = ModelSettings(adapters=adapters)
-        write_expert(tmp_path / f"{name}.safetensors", trained(settings, 0), {}, settings, SPEC)
-    with pytest.raises(StorageError, match="differ"):
-        read_experts(tmp_path)
+        release(tmp_path, name, ModelSettings(adapters=adapters))
+    refused(tmp_path, "another network than north.safetensors's")
+
+
+def test_experts_of_other_ranges_or_of_another_run_are_not_mixed(tmp_path):
+    release(tmp_path, "north")
+    other = DataSpec.from_mapping(SPEC.to_mapping() | {"ranges": {"age": {"centre": 9, "spread": 1}}})
+    release(tmp_path, "south", spec=other)
+    refused(tmp_path, "ranges or images differ")
+    release(tmp_path, "south", federation="ef" * 32)
+    refused(tmp_path, "of another run than north.safetensors; keep one run's")
 
 
 def test_an_expert_with_another_rank_than_it_says_is_refused(tmp_path):
-    settings = ModelSettings(adapters=1)
-    lying = msgspec.structs.replace(settings, adapters=0)
-    write_expert(tmp_path / "north.safetensors", trained(settings, 0), {}, lying, SPEC)
-    with pytest.raises(StorageError, match="not an expert"):
-        read_experts(tmp_path)
+    lying = msgspec.structs.replace(ModelSettings(adapters=1), adapters=0)
+    model = trained(ModelSettings(adapters=1), 0)
+    write_expert(tmp_path / "north.safetensors", model, record("north"), lying, SPEC, PEOPLE["north"])
+    refused(tmp_path, "not an expert")
 
 
 @pytest.mark.parametrize(
@@ -70,18 +112,90 @@ def test_an_expert_with_another_rank_than_it_says_is_refused(tmp_path):
         lambda arrays, meta: meta["model"].update(hidden=10**7),
         lambda arrays, meta: meta.update(data="none"),
         lambda arrays, meta: meta["data"].update(ranges={}),
+        lambda arrays, meta: meta.pop("record"),
         lambda arrays, meta: arrays.update({"head.bias": arrays["head.bias"] * np.nan}),
     ],
-    ids=["ten million hidden units", "data as text", "no feature", "not a number"],
+    ids=["ten million hidden units", "data as text", "no feature", "no record", "not a number"],
 )
-def test_what_another_hospital_could_write_is_refused_at_once_and_by_file(tmp_path, monkeypatch, change):
-    path, settings = tmp_path / "north.safetensors", ModelSettings()
-    write_expert(path, trained(settings, 0), {}, settings, SPEC)
-    arrays, meta = read_arrays(path)
+def test_what_another_hospital_could_sign_is_refused_at_once_and_by_file(tmp_path, monkeypatch, change):
+    path = release(tmp_path, "north")
+    found = read_signed(path)
+    arrays, meta = dict(found.arrays), found.meta
     change(arrays, meta)
-    write_arrays(path, arrays, meta)
+    write_signed(path, arrays, meta, PEOPLE["north"])
     made = lambda *_: pytest.fail("a model was made")  # noqa: E731
     monkeypatch.setattr("securepfl.outside.experts.blank_model", made)
-    with pytest.raises(StorageError, match="not an expert that securepfl released") as caught:
-        read_experts(tmp_path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in refused(tmp_path, "not an expert that securepfl released")
+
+
+@pytest.mark.parametrize("place", [12, 400, 9000, -1], ids=["header", "record", "signer", "last weight"])
+def test_a_byte_changed_anywhere_is_refused_before_anything_is_decoded(tmp_path, monkeypatch, place):
+    path = release(tmp_path, "north")
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(signed_file, "load_safetensors", lambda _: pytest.fail("the arrays were decoded"))
+    refused(tmp_path, "its signature does not hold|not a file that securepfl wrote whole|carries no signature")
+
+
+def test_a_weight_changed_and_a_signature_taken_from_another_file_are_refused(tmp_path):
+    one, other = (release(tmp_path, name) for name in ("north", "south"))
+    found = read_signed(one)
+    forged = signed_bytes({name: array + 1 for name, array in found.arrays.items()}, found.meta, PEOPLE["south"])
+    one.write_bytes(forged)
+    assert "signed by 'south'" in refused(tmp_path, "north")
+    one.write_bytes(other.read_bytes())
+    refused(tmp_path, "its record names 'south'")
+
+
+def test_an_expert_from_before_files_were_signed_is_refused_with_a_remedy(tmp_path):
+    write_unreleased(tmp_path / "north.safetensors", trained(ModelSettings(), 0), {}, ModelSettings(), SPEC)
+    refused(tmp_path, "carries no signature.*run the federation again")
+
+
+def test_an_expert_of_a_run_with_shared_noise_is_refused(tmp_path):
+    release(tmp_path, "north", noise="shared")
+    refused(tmp_path, r"of a run with shared noise.*ask for a run without \[shared_noise\]")
+
+
+def test_a_mean_over_too_few_hospitals_is_refused(tmp_path):
+    write_expert(
+        tmp_path / "cluster-1.safetensors",
+        trained(ModelSettings(), 0),
+        record("all", expert="cluster", number=1, hospitals=["east", "north"]),
+        ModelSettings(),
+        SPEC,
+        PEOPLE["north"],
+    )
+    refused(tmp_path, "over fewer than 3 hospitals")
+
+
+def test_no_expert_and_a_folder_that_is_no_run_are_told_apart(tmp_path):
+    refused(tmp_path / "nowhere" / "experts", "nowhere: is no run's folder")
+    refused(tmp_path / "experts", "is no run's folder")
+    (tmp_path / "result.json").write_text("{}")
+    refused(tmp_path / "experts", r"holds no released expert; run without --seed and with \[release\]")
+
+
+def test_links_pipes_and_files_that_are_too_large_are_not_opened(tmp_path):
+    path, away = release(tmp_path, "north"), tmp_path / "away"
+    path.rename(away)
+    path.symlink_to(away)
+    refused(tmp_path, "no plain file")
+    path.unlink()
+    os.mkfifo(path)
+    refused(tmp_path, "no plain file")
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(signed_file.MOST_BYTES + 1)
+    refused(tmp_path, "a released file has at most")
+
+
+def test_keys_that_are_not_among_the_given_identities_are_refused(tmp_path):
+    release(tmp_path, "north")
+    release(tmp_path, "south")
+    known = {PEOPLE["north"].public.to_bytes()}
+    with pytest.raises(StorageError, match=r"south.safetensors: signed with keys of fingerprint [A-Z2-7-]{39}"):
+        read_experts(tmp_path, known)
+    release(tmp_path, "south.finetuned", expert="finetuned", signer=Identity.generate("south"))
+    refused(tmp_path, "other keys of 'south' than before")
