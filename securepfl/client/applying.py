@@ -1,9 +1,12 @@
 """What an opened answer does to a hospital's state: the end of a round."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from securepfl.client.answers import Opened
 from securepfl.client.comparing import Compared, noise_of, set_noise
@@ -12,9 +15,13 @@ from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Doubles, Floats, Pending
 from securepfl.learning.personal.coupling import couple
 from securepfl.learning.personal.lasso import proximal_step
+from securepfl.learning.personal.partition import Partition
 from securepfl.learning.personal.trajectory import Trajectory
 from securepfl.learning.sparse.support import add_residual
 from securepfl.settings.federation import Federation
+from securepfl.settings.tables import TrajectorySettings
+
+Alpha = float | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Step:
     """One round's answer as a hospital takes it.
 
     `included`: whether this hospital's own update is in the sum. `start`, shape [p], is the personal parameters' common
-    start. `compared`: what it compared in the round.
+    start. `compared`: what it compared in the round. `alpha`: how the trajectory weighs history.
     """
 
     round_: Round
@@ -30,6 +37,7 @@ class Step:
     included: bool
     start: Floats
     compared: Compared
+    alpha: Alpha
 
     @property
     def federation(self) -> Federation:
@@ -49,15 +57,15 @@ class Step:
         lost = not self.included if opened.step is not None else not self.federation.masked
         if lost and self.federation.sparsity.feedback:
             state.residual = add_residual(state.residual, pending.sent)
-        mixture, alpha = self.federation.trajectory.of == "mixture", self.federation.trajectory.alpha
+        mixture = self.federation.trajectory.of == "mixture"
         if pending.trained and not mixture:
             # With shared noise a hospital's own step is not private enough to keep: only the sum is.
             local = state.shared if self.federation.shares_noise else pending.local_shared
-            _move_trajectory(state, local, state.personal, alpha)
+            _move_trajectory(state, local, state.personal, self.alpha)
         self._couple(state, pending, noise_variance)
         # It begins with the first round that the hospital trained in: one without training has spent nothing yet.
         if mixture and (pending.trained or state.trajectory):
-            _move_trajectory(state, state.shared, state.personal, alpha)
+            _move_trajectory(state, state.shared, state.personal, self.alpha)
         if opened.consensus is not None:
             state.average_personal = (self.start + opened.consensus).astype(np.float32)
         if opened.row:
@@ -90,7 +98,21 @@ class Step:
         return proximal_step(z, trained, torch.from_numpy(total * mean), total, rate).numpy().astype(np.float32)
 
 
-def _move_trajectory(state: ClientState, shared: Floats, personal: Floats, alpha: float) -> None:
+def alpha_of(settings: TrajectorySettings, partition: Partition) -> Alpha:
+    """How the trajectory weighs history: the one alpha, or of both parts each number's own, by its parameter's name."""
+    if not isinstance(settings.alpha, dict):
+        return settings.alpha
+    parts = {"shared": partition.shared, "personal": partition.personal}
+    return {
+        part: torch.tensor(
+            [settings.alpha_of(name) for name in names for _ in range(math.prod(partition.shapes[name]))],
+            dtype=torch.float32,
+        )
+        for part, names in parts.items()
+    }
+
+
+def _move_trajectory(state: ClientState, shared: Floats, personal: Floats, alpha: Alpha) -> None:
     trajectory = Trajectory(alpha)
     trajectory.load_state_dict({name: torch.from_numpy(part) for name, part in state.trajectory.items()})
     trajectory.move({"shared": torch.from_numpy(shared), "personal": torch.from_numpy(personal)})

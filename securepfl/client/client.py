@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.agreeing import Agreeing
 from securepfl.client.answers import NOT_OPENED, REFUSED, Opener, check_answer
-from securepfl.client.applying import Step
+from securepfl.client.applying import Step, alpha_of
 from securepfl.client.charging import Books
 from securepfl.client.comparing import compared_of
 from securepfl.client.contributing import Made
@@ -296,7 +296,8 @@ class Client(Readings):
         self.seconds["decrypt"] += time.perf_counter() - started
         if failed:
             raise self._refusal(body, failed)
-        step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared)
+        alpha = alpha_of(self.federation.trajectory, parts.training.partition)
+        step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared, alpha)
         step.take(state, pending, parts.training.noise_variance)
         state.named |= in_short(body.named, self.federation.roster)
         state.coupled += opened.neighbourhood is not None

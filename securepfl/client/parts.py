@@ -63,7 +63,7 @@ class Parts:
         """Raises ConfigError, ModelError or DataError where model, data, keys and federation don't fit."""
         federation, key = session.federation, session.key
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
-        partition = Partition.of(model, federation.model.personal)
+        partition = Partition.of(model, federation.model.personal_part)
         records, units = TrainingSet.of(training, name, federation.privacy.unit), federation.units_of(name)
         scanned = scan_units(records, units, task, model, loss, place, name, physical_batch or PHYSICAL_BATCH)
         start = as_floats(partition.flatten_personal(model))

@@ -7,15 +7,15 @@ is in learning/declared; here a federation becomes the facts that it needs.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.learning.declared.facts import Facts, Share
 from securepfl.learning.declared.rows import Columns, Outputs, binary, multiclass, multilabel, regression, row_of_mlp
 from securepfl.learning.declared.rule import Choice, Given, choose
 
 if TYPE_CHECKING:
-    from securepfl.data.schema import DataSpec
     from securepfl.settings.federation import Federation
 
 AutoKey = Literal["rounds", "training.learning_rate", "privacy.clip", "encryption.limit"]
@@ -57,6 +57,8 @@ def chosen(federation: "Federation") -> "Federation":
     federation = _with_personal(federation)
     if not federation.auto:
         return federation
+    if not federation.privacy.protects:
+        return _unprotected(federation)
     choice = choice_of(federation)
     values: dict[AutoKey, float] = {
         "rounds": choice.rounds,
@@ -69,6 +71,28 @@ def chosen(federation: "Federation") -> "Federation":
         change = {name: values[key]}
         federation = federation.changed(table, **change) if table else federation.replace(**change)
     return federation.replace(auto=())
+
+
+UNPROTECTED_RATE: Final = 2e-3
+UNPROTECTED_ROUNDS: Final = 30
+"""What Adam takes where nobody said otherwise: a UNet of hidden 8 on patches trained well so, a table's model too."""
+
+
+def _unprotected(federation: "Federation") -> "Federation":
+    """Without noise: nothing is clipped, and an update is as large as Adam's steps, which none of its numbers exceeds
+    by much.
+    """
+    free = federation.auto
+    federation = federation.replace(auto=())
+    if "rounds" in free:
+        federation = federation.replace(rounds=UNPROTECTED_ROUNDS)
+    if "training.learning_rate" in free:
+        federation = federation.changed("training", learning_rate=UNPROTECTED_RATE)
+    if "encryption.limit" in free:
+        training = federation.training
+        reach = training.steps * training.learning_rate
+        federation = federation.changed("encryption", limit=float(f"{min(max(reach, 1e-6), 1e6):.3g}"))
+    return federation
 
 
 def several_of(federation: "Federation") -> bool:
@@ -107,6 +131,8 @@ def alone_at(federation: "Federation", site: str) -> "Federation":
     What trains alone has more noise in a step than a mean over hospitals: at their rate it would be worse than it is.
     """
     free: tuple[AutoKey, ...] = ("training.learning_rate",)
+    if not federation.privacy.protects:
+        return federation
     whole = federation.replace(auto=free)
     if federation.shares_noise or choice_of(whole).learning_rate != federation.training.learning_rate:
         return federation
@@ -117,6 +143,8 @@ def alone_at(federation: "Federation", site: str) -> "Federation":
 def clip_by_rule(federation: "Federation") -> bool:
     """Whether the clip is the rule's, from declared ranges and prevalence, rather than somebody's own."""
     free: tuple[AutoKey, ...] = ("privacy.clip",)
+    if not federation.privacy.protects:
+        return False
     known = facts_of(federation) is not None
     return known and choice_of(federation.replace(auto=free)).clip == federation.privacy.clip
 
@@ -124,7 +152,7 @@ def clip_by_rule(federation: "Federation") -> bool:
 def facts_of(federation: "Federation") -> Facts | None:
     """What the rule may know, all of it declared; None where a row's size isn't. Raises ConfigError without units."""
     spec, kind = federation.data_spec, federation.model.kind
-    if spec is None or kind == "own":
+    if not isinstance(spec, DataSpec) or kind == "own":
         return None
     row, outputs = columns_of(spec).row, _outputs(federation)
     return dataclasses.replace(
@@ -137,7 +165,7 @@ def facts_of(federation: "Federation") -> Facts | None:
     )
 
 
-def columns_of(spec: "DataSpec") -> Columns:
+def columns_of(spec: DataSpec) -> Columns:
     """The columns by kind: a range of spread .5 around a half (0.5, 1.5, ...) is a yes or no, coded as two integers."""
     binary = sum(its.spread == 0.5 and its.centre % 1 == 0.5 for its in spec.ranges.values())
     levels = tuple(len(levels) for levels in spec.categories.values())

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +16,8 @@ from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
-from securepfl.learning.personal.partition import Partition, personal_names
+from securepfl.learning.personal.freezing import freeze
+from securepfl.learning.personal.partition import Partition, personal_names, unmatched
 from securepfl.learning.personal.start import set_start
 from securepfl.learning.sparse.support import most_coordinates
 from securepfl.privacy.training.noise_plan import plan_shared_noise
@@ -28,6 +31,7 @@ from securepfl.settings.roster import check_declared, check_roster
 from securepfl.settings.tables import ModelSettings, SharedNoiseSettings, SiteSettings
 from securepfl.tasks.models import build_model
 from securepfl.tasks.registry import task_named
+from securepfl.tasks.starts import fill
 
 
 def bind(
@@ -48,7 +52,8 @@ def bind(
     model = initial_model(build_model, federation)
     if personal is not None:
         return bind(federation.changed("model", personal=personal_names(model, personal)), names, build_model)
-    partition = Partition.of(model, federation.model.personal)
+    partition = Partition.of(model, federation.model.personal_part)
+    _check_alpha(federation, partition)
     if partition.shared_size == 0:
         raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")
     if partition.personal_size == 0:
@@ -78,6 +83,14 @@ def _check_nothing_personal_is_used(federation: Federation) -> None:
         )
 
 
+def _check_alpha(federation: Federation, partition: Partition) -> None:
+    """Raise ConfigError for a pattern of alpha that no parameter has."""
+    names = partition.shared + partition.personal
+    for pattern in federation.trajectory.patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(unmatched("[trajectory] alpha", pattern, names))
+
+
 def _planned_noise(federation: Federation, shared: SharedNoiseSettings, shared_size: int) -> SharedNoise:
     """Each hospital's share of the noise. Fixed here, so that no two hospitals compute different ones."""
     hospitals = len(federation.roster)
@@ -105,11 +118,17 @@ def _planned_noise(federation: Federation, shared: SharedNoiseSettings, shared_s
 
 
 def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]:
-    """What builds the model that `[model]` names, for the features and the labels that `[data]` declares."""
-    if settings.kind == "own":
-        raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
-    features, task = len(spec.feature_names), task_named(settings.task, **spec.label_options)
-    return partial(build_model, settings.kind, features, settings.hidden, outputs=task.outputs)
+    """What builds the model that `[model]` names, for the features and the labels that `[data]` declares.
+
+    Raises ConfigError for a model of the pipeline's own, and one of images for tables.
+    """
+    task = task_named(settings.task, **spec.label_options)
+    match settings.kind:
+        case "mlp" | "logistic" as kind:
+            return partial(build_model, kind, len(spec.feature_names), settings.hidden, outputs=task.outputs)
+        case "own":
+            raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
+    raise ConfigError(f'[model] kind = "{settings.kind}" is no model of tables; set "mlp" or "logistic"')
 
 
 def initial_model(
@@ -138,8 +157,11 @@ def _started(
     if not isinstance(model, nn.Module):
         raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")
     check_sizes(model)
+    if settings.start is not None:
+        fill(model, Path(settings.start))
     if start is not None:
         set_start(model, start)
+    freeze(model, settings.trained)
     return model if settings.adapters is None else with_adapters(model, settings.adapters)
 
 

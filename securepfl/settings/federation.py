@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
@@ -49,6 +50,16 @@ if TYPE_CHECKING:
 
 
 Made = TypeVar("Made")
+
+_LATER: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "model": {"trained": "all"},
+        "training": {"batch": 4},
+        "privacy": {"protection": "dp"},
+        "release": {"finetuning": 0, "prior": False},
+    }
+)
+"""Keys that came after federations were enrolled: at these values a digest is what it was without them."""
 
 SumKind = Literal["update", "personal"]
 """What is summed: shared updates, or personal parameters over a neighbourhood, which are never masked."""
@@ -123,6 +134,8 @@ class Federation(Settings, frozen=True, dict=True):
         )
         if self.shares_noise:
             self._require_shared_noise_fits()
+        self._require_protection_fits()
+        self._require_model_of_the_data()
         require(
             not (self.masked and self.similarity.every > 0) or self.similarity.beside_masks,
             'masking = "pairwise" with similarity: sketches would show what masks hide to a coordinator that has a '
@@ -139,6 +152,33 @@ class Federation(Settings, frozen=True, dict=True):
             fits = LABEL_KEYS[task] == key
             require(not declared[key] or fits, f'[data] {form} needs [model] task = {tasks}, not "{task}"')
             require(self.data is None or declared[key] or not fits, f'[model] task = "{task}" needs [data] {form}')
+
+    def _require_protection_fits(self) -> None:
+        """Refuse what counts on noise where there is none, and the reverse."""
+        if self.privacy.protects:
+            batch = self.training.batch == TrainingSettings().batch
+            require(batch, '[training] batch has its place in [privacy] protection = "none"; remove it')
+            return
+        none = '[privacy] protection = "none"'
+        require(not self.shares_noise, f"{none}: there is no noise to share; remove [shared_noise]")
+        require(self.lasso is None, f"{none}: the network lasso's step is one of DP-SGD; remove [lasso]")
+        budgets = sorted(name for name, site in self.sites.items() if site.budget is not None)
+        first = budgets[0] if budgets else ""
+        require(not budgets, f"{none}: no budget holds without noise; remove [sites.{first}] budget")
+
+    def _require_model_of_the_data(self) -> None:
+        """Images need a model of images, and tables one of tables."""
+        if self.data is None:
+            return
+        kind, images = self.model.kind, self.data.get("kind") == "images"
+        require(
+            kind == "own" or self.model.is_for_images == images,
+            f'[model] kind = "{kind}" is for {"tables" if images else "images"}; set '
+            + ('"unet" (segmentation) or "cnn"' if images else '"mlp" or "logistic", or [data] kind = "images"'),
+        )
+        segments = self.model.task == "segmentation"
+        require(kind != "unet" or segments, '[model] kind = "unet" needs task = "segmentation"; set it, or "cnn"')
+        require(kind != "cnn" or not segments, '[model] task = "segmentation" needs kind = "unet"; set it')
 
     def _require_shared_noise_fits(self) -> None:
         """A hospital's own update carries a fraction of the noise, so only the masked sum may be seen or used."""
@@ -157,8 +197,12 @@ class Federation(Settings, frozen=True, dict=True):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a TOML file. Raises ConfigError naming the file and the key."""
-        return cls.from_mapping(read_toml(Path(path)), where=str(path))
+        """Read a TOML file; `[model] start` is from its folder. Raises ConfigError naming the file and the key."""
+        federation = cls.from_mapping(read_toml(Path(path)), where=str(path))
+        start = federation.model.start
+        if start is None:
+            return federation
+        return federation.changed("model", start=str(Path(path).absolute().parent / Path(start).expanduser()))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
@@ -271,16 +315,29 @@ class Federation(Settings, frozen=True, dict=True):
     def digest(self) -> bytes:
         """SHA-256 over all settings as canonical JSON (RFC 8785). 32 bytes.
 
-        Budgets are left out: each hospital keeps its own to itself. So are the preset's name, and which numbers were
-        chosen by rule: what they are counts.
+        Budgets are left out: each hospital keeps its own to itself. So are the preset's name, which numbers were
+        chosen by rule, as what they are counts, and where the file of a start lies: what it holds is in the model's
+        digest.
         """
         plain = msgspec.to_builtins(self)
         plain.pop("preset")
         plain.pop("auto")
         plain["privacy"].pop("budget")
+        plain["model"].pop("start")
+        for table, keys in _LATER.items():
+            for key, default in keys.items():
+                if plain[table][key] == default:
+                    del plain[table][key]
         for site in plain["sites"].values():
             site.pop("budget")
         return hashlib.sha256(rfc8785.dumps(plain)).digest()
+
+    def told(self) -> dict[str, Any]:
+        """All settings as plain values, for a record that others read: of a start's file, its name alone."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        if self.model.start is not None:
+            plain["model"]["start"] = Path(self.model.start).name
+        return plain
 
     @property
     def label_options(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def start_of(federation: "Federation", site: str | None = None, *, alone: bool =
     """The output layer's start bias: that of all hospitals, or at `site`, halfway to its own prevalence; all the way
     where it trains `alone`. Log-odds, or the logarithms of classes' shares; None where no prevalence is declared.
     """
+    if federation.model.task == "segmentation":
+        return None  # of a pixel nobody knows the odds: what it shows decides, and Dice is best near even ones
     common, own = (_start(federation, prevalence_of(federation, each)) for each in (None, site))
     if site is None or common is None or own is None or alone:
         return common if site is None else own

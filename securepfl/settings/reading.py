@@ -145,7 +145,7 @@ _GONE = {
     "coupling.graph": "removed: the graph is always the nearest with a cosine above 0, which measured best; delete it",
     "coupling.threshold": "removed with [coupling] graph; delete it",
     "coupling.hold": "removed: a graph is always kept for 5 rounds; delete it",
-    "trajectory.layers": "removed: one alpha serves all parameters; delete it",
+    "trajectory.layers": 'removed: alpha may be a table of patterns, alpha = { "head.*" = 0.5 }; delete it',
 }
 """Keys that files of earlier versions may hold, and what to do about each."""
 

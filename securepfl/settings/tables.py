@@ -4,7 +4,10 @@ What two tables must agree on is checked where they come together, in federation
 """
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Final, Literal, Self
 
 import msgspec
 from msgspec.structs import fields
@@ -53,36 +56,87 @@ def _require_place(settings: Settings, key: str, **places: tuple[str, ...]) -> N
         )
 
 
-class ModelSettings(Settings, frozen=True):
-    """`[model]`: the architecture and which parameters are personal.
+IMAGE_KINDS: Final = ("unet", "cnn")
+"""The models of `[data] kind = "images"`."""
 
-    `kind` is "mlp" (Linear-ReLU-Linear, parameters body.* and head.*), "logistic" (parameters linear.*), or
-    "own" where the pipeline brings its own torch module. `personal` are fnmatch patterns of parameter names, or a rule:
+_UNET_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"auto": ("head.bias",), "intercept": ("head.bias",), "head": ("head.*",)}
+)
+"""A UNet's output is its body's logit and its head's correction: what a rule on output layers can't tell apart."""
+
+
+class ModelSettings(Settings, frozen=True):
+    """`[model]`: the architecture, what it starts from, which parameters train and which are personal.
+
+    `kind` is "mlp" (Linear-ReLU-Linear, parameters body.* and head.*), "logistic" (parameters linear.*), of images
+    "unet" (segmentation) or "cnn" (classification), each with body.* and head.*, or "own" where the pipeline brings its
+    own torch module. `hidden` is the width of an mlp's hidden layer and of an image model's first stage. `start` is a
+    file that `securepfl start` wrote, from whose weights an image model starts; a relative path is from the settings
+    file. `trained`: "all", the "head" alone on features that are computed once, or fnmatch patterns; the rest is
+    frozen. `personal` are fnmatch patterns of parameter names, or a rule:
     the output layer's bias ("intercept"), all of it ("head"), the "adapters", or the smallest of these that the model
     has ("auto", in learning/personal). `task` is what the model is for: None is "binary", unless a pipeline hands in a
     loss of its own and names no task. `adapters` gives every Linear and Conv layer a correction of that rank (0: a
     bias), which "auto" makes personal.
     """
 
-    kind: Literal["mlp", "logistic", "own"] = "mlp"
+    kind: Literal["mlp", "logistic", "unet", "cnn", "own"] = "mlp"
     task: TaskName | None = None
     hidden: int = 8
+    start: str | None = None
+    trained: Literal["all", "head"] | tuple[str, ...] = "all"
     personal: tuple[str, ...] | Rule = "auto"
     adapters: int | None = None
 
     def __post_init__(self) -> None:
         require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
         require(self.adapters is None or self.adapters >= 0, f"adapters = {self.adapters}: a rank, 0 or more")
+        _require_place(self, "kind", start=IMAGE_KINDS, trained=IMAGE_KINDS)
+        require(self.start != "", 'start = "": name the file that `securepfl start` wrote, or leave the key out')
+        require(
+            self.trained != "head" or self.start is not None,
+            'trained = "head" needs a start: without one the frozen body is random; set start = "FILE" (`securepfl '
+            'start` writes it), or trained = "all"',
+        )
+        require(self.trained != (), 'trained = []: nothing would train; name patterns, or write "all" or "head"')
+        require(
+            self.adapters is None or self.trained == "all",
+            'adapters and trained: adapters freeze nothing themselves; set trained = "all", or remove adapters',
+        )
+
+    @property
+    def is_for_images(self) -> bool:
+        """Whether records are images."""
+        return self.kind in IMAGE_KINDS
+
+    @property
+    def personal_part(self) -> tuple[str, ...] | Rule:
+        """`personal`, a rule that a UNet's layers can't be asked about as patterns."""
+        if self.kind == "unet" and isinstance(self.personal, str):
+            return _UNET_PARTS.get(self.personal, self.personal)
+        return self.personal
+
+    def without_start(self) -> Self:
+        """For a model that is filled from elsewhere: whose file it started from is nobody's business any more, and what
+        was frozen no longer matters.
+        """
+        return msgspec.structs.replace(self, start=None, trained="all")
 
 
 class TrainingSettings(Settings, frozen=True):
-    """`[training]`: local steps of a round, and SGD's learning rate on the mean clipped gradient."""
+    """`[training]`: local steps of a round, and SGD's learning rate on the mean clipped gradient.
+
+    Under `[privacy] protection = "none"` the learning rate is Adam's, which falls to zero over the rounds, and `batch`
+    the records (of images, patches) in a step; under privacy a step takes all units, or draws them.
+    """
 
     steps: int = 1
     learning_rate: float = 1.0
+    batch: int = 4
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"steps = {self.steps}: must be at least 1")
+        require(1 <= self.batch <= 4096, f"batch = {self.batch}: must be 1 to 4096")
         _require_positive(self, "learning_rate")
 
 
@@ -93,8 +147,12 @@ class PrivacySettings(Settings, frozen=True):
     the ceiling that a hospital's ledger enforces over all runs on its data. `unit` is what the clip bounds: one
     record, or all records of a patient together. `sample_rate` is the declared Poisson rate of hospitals with more
     than 2,000 training units; smaller ones take the full batch.
+
+    `protection` = "none" is for simulations alone: ordinary training, nothing is clipped and no noise is added. Its
+    models have no epsilon, and the ledger of records that trained so is spent for good.
     """
 
+    protection: Literal["dp", "none"] = "dp"
     epsilon: float = 4.0
     delta: float = 1e-5
     clip: float = 1.0
@@ -106,6 +164,13 @@ class PrivacySettings(Settings, frozen=True):
         _require_positive(self, "epsilon", "clip", "budget")
         require(0 < self.delta < 1, f"delta = {self.delta}: must be between 0 and 1 (try 1e-5)")
         require(0 < self.sample_rate <= 1, f"sample_rate = {self.sample_rate}: must be in (0, 1]")
+        protected = dict.fromkeys(("epsilon", "delta", "clip", "sample_rate", "budget"), ("dp",))
+        _require_place(self, "protection", **protected)
+
+    @property
+    def protects(self) -> bool:
+        """Whether what leaves a hospital is noised."""
+        return self.protection == "dp"
 
 
 SparsityKind = Literal["auto", "support", "select", "soft", "difference"]
@@ -231,21 +296,52 @@ class SharedNoiseSettings(Settings, frozen=True):
 class TrajectorySettings(Settings, frozen=True):
     """`[trajectory]`: alpha weighs history in the personal model's average over rounds, in [0, 1).
 
+    One `alpha` for all parameters, or a table of fnmatch patterns of their names; the longest that matches counts, and
+    a parameter that none matches takes 0.
+
     `of`: that average is over the hospital's "local" models, as it trained them (inside personalisation), or over its
     "mixture" of shared and personal parameters at the end of each round, whose last step all hospitals' noise shared.
     """
 
-    alpha: float = 0.0
+    alpha: float | dict[str, float] = 0.0
     of: Literal["local", "mixture"] = "mixture"
 
     def __post_init__(self) -> None:
-        require(0 <= self.alpha < 1, f"alpha = {self.alpha}: must be in [0, 1)")
+        for pattern, alpha in self.patterns.items():
+            require(0 <= alpha < 1, f"alpha = {alpha}{f' of {pattern!r}' * (pattern != '*')}: must be in [0, 1)")
+
+    @property
+    def patterns(self) -> Mapping[str, float]:
+        """Alpha by pattern."""
+        return self.alpha if isinstance(self.alpha, dict) else {"*": self.alpha}
+
+    def alpha_of(self, name: str) -> float:
+        """Alpha of the parameter `name`.
+
+        >>> TrajectorySettings(alpha={"*": 0.1, "head.*": 0.5}).alpha_of("head.bias")
+        0.5
+        """
+        fitting = [pattern for pattern in self.patterns if fnmatchcase(name, pattern)]
+        # Of two as long, the same everywhere: the order of a table's keys does not survive canonical JSON.
+        return self.patterns[max(fitting, key=lambda pattern: (len(pattern), pattern))] if fitting else 0.0
 
 
 class ReleaseSettings(Settings, frozen=True):
-    """`[release]`: whether hospitals release their personal models as experts for hospitals outside."""
+    """`[release]`: whether hospitals release their personal models as experts for hospitals outside.
+
+    `finetuning`: beside it an expert that differs more: the shared model after that many further steps on the
+    hospital's own records. `prior`: how common the outcome is there, or how much of an image the structure covers.
+    Under privacy both are part of the planned epsilon.
+    """
 
     experts: bool = False
+    finetuning: int = 0
+    prior: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 <= self.finetuning <= 10**6, f"finetuning = {self.finetuning}: a number of steps, 0 or more")
+        extra = "finetuning" if self.finetuning else "prior"
+        require(self.experts or not (self.finetuning or self.prior), f"{extra} goes with experts; set experts = true")
 
 
 class SiteSettings(Settings, frozen=True):

@@ -11,14 +11,22 @@ from torch import Tensor
 
 
 class Trajectory:
-    """The moving average of named tensors; `alpha` in [0, 1] weighs history.
+    """The moving average of named tensors; `alpha` in [0, 1] weighs history: one for all, or for each name a tensor of
+    its shape, one for each of its numbers.
 
     Holds copies only: training goes on in the tensors it was shown. Raises ValueError for another `alpha`.
+
+    >>> average = Trajectory({"w": torch.tensor([0.0, 0.5])})
+    >>> average.move({"w": torch.tensor([1.0, 1.0])})
+    >>> average.move({"w": torch.tensor([3.0, 3.0])})
+    >>> average.state_dict()["w"].tolist()
+    [3.0, 2.0]
     """
 
-    def __init__(self, alpha: float) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must be in [0, 1], not {alpha}")
+    def __init__(self, alpha: float | Mapping[str, Tensor]) -> None:
+        for part in alpha.values() if isinstance(alpha, Mapping) else [torch.tensor(alpha, dtype=torch.float64)]:
+            if not bool(((part >= 0) & (part <= 1)).all()):
+                raise ValueError(f"alpha must be in [0, 1], not {alpha}")
         self.alpha = alpha
         self._average: dict[str, Tensor] = {}
 
@@ -48,7 +56,8 @@ class Trajectory:
 
     def _step(self, name: str, now: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.alpha * self._average[name].to(now) + (1.0 - self.alpha) * now
+            alpha = self.alpha[name].to(now) if isinstance(self.alpha, Mapping) else self.alpha
+            return alpha * self._average[name].to(now) + (1.0 - alpha) * now
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
