@@ -22,6 +22,16 @@ def mean(values: NDArray[np.generic], weights: Floats) -> Floats:
     return _over(weights @ values.astype(np.float64), weights.sum(axis=1))
 
 
+def mean_of_known(values: Floats, weights: Floats) -> Floats:
+    """Weighted mean of those of `values` [n] that exist; NaN where none does.
+
+    >>> mean_of_known(np.array([1.0, np.nan, 3.0]), np.array([[1.0, 1, 1], [0, 1, 0]])).tolist()
+    [2.0, nan]
+    """
+    known = ~np.isnan(values)
+    return mean(values[known], weights[:, known])
+
+
 def recall(truth: Truth, decided: Truth, one: int, weights: Floats) -> Floats:
     """The share of class `one` that was recognised.
 

@@ -29,11 +29,23 @@ def seeded_linear(inputs: int, outputs: int, stream: RandomStream) -> nn.Linear:
     if inputs < 1 or outputs < 1:
         raise ValueError(f"a linear layer needs inputs and outputs of at least 1, not {inputs} and {outputs}")
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    seed_layer(layer, stream)
+    return layer
+
+
+def seed_layer(layer: nn.Linear | nn.Conv2d, stream: RandomStream) -> None:
+    """Weight and bias uniform on +-1/sqrt(numbers that one output is made of), in place, drawn from `stream`.
+
+    >>> layer = nn.Conv2d(1, 2, kernel_size=3)
+    >>> seed_layer(layer, public_stream("example"))
+    >>> bool((layer.weight.abs() <= 1 / 3).all())
+    True
+    """
+    inputs = layer.weight[0].numel()
     with torch.no_grad():
         for parameter in layer.parameters():
             drawn = torch.from_numpy(stream.uniform(parameter.numel())).reshape(parameter.shape)
             parameter.copy_((2.0 * drawn - 1.0) / inputs**0.5)
-    return layer
 
 
 class MLP(nn.Module):

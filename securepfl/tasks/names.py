@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-TaskName = Literal["binary", "multiclass", "multilabel", "regression"]
+TaskName = Literal["binary", "multiclass", "multilabel", "regression", "segmentation"]
 DEFAULT_TASK: TaskName = "binary"
 LABEL_KEYS: Mapping[TaskName, str | None] = MappingProxyType(
-    {"binary": None, "multiclass": "classes", "multilabel": "label", "regression": "label_range"}
+    {
+        "binary": None,
+        "multiclass": "classes",
+        "multilabel": "label",
+        "regression": "label_range",
+        "segmentation": None,
+    }
 )
 """The key of `[data]` that declares a task's labels (`label`: as a list); None where they are yes or no."""

@@ -10,10 +10,17 @@ from securepfl.tasks.multiclass import Multiclass
 from securepfl.tasks.multilabel import Multilabel
 from securepfl.tasks.names import DEFAULT_TASK, TaskName
 from securepfl.tasks.regression import Regression
+from securepfl.tasks.segmentation import Segmentation
 from securepfl.tasks.task import Task
 
 TASKS: Mapping[TaskName, Callable[..., Task]] = MappingProxyType(
-    {"binary": Binary, "multiclass": Multiclass, "multilabel": Multilabel, "regression": Regression}
+    {
+        "binary": Binary,
+        "multiclass": Multiclass,
+        "multilabel": Multilabel,
+        "regression": Regression,
+        "segmentation": Segmentation,
+    }
 )
 
 

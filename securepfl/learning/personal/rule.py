@@ -93,10 +93,13 @@ def output_layer(model: nn.Module) -> str:
 
     Found in the graph of one symbolic forward pass (torch.fx), without data: from the output back, through whatever
     has no parameters (activations, pooling, reshaping, arithmetic), every way must end at the same layer, before any
-    input. The order in which layers were written plays no part. Raises ModelError where that fails: a
-    forward pass that branches on values cannot be followed, and several output layers are not one. Tracing runs the
-    model's own code, and no other thread may run a model meanwhile.
+    input. The order in which layers were written plays no part. A model whose output is a sum of several layers' may
+    say itself which of them it is, by an attribute `output_layer` (tasks.networks.UNet does). Raises ModelError where
+    that fails: a forward pass that branches on values cannot be followed, and several output layers are not one.
+    Tracing runs the model's own code, and no other thread may run a model meanwhile.
     """
+    if (named := getattr(model, "output_layer", None)) is not None:
+        return _declared(model, named)
     if type(model) in LAYER_TYPES or isinstance(model, Adapted):
         return ""
     try:
@@ -122,6 +125,14 @@ def output_layer(model: nn.Module) -> str:
     if any(node.target == names[0] for node in _back(ends, lambda _: True)):
         raise _unknown(f'its output layer "{names[0]}" is also used before the output')
     return names[0]
+
+
+def _declared(model: nn.Module, named: object) -> str:
+    layers = dict(model.named_modules())
+    layer = layers.get(named) if isinstance(named, str) else None
+    if type(layer) not in LAYER_TYPES and not isinstance(layer, Adapted):
+        raise _unknown(f"its attribute output_layer is {named!r}, which names no Linear or Conv layer of it")
+    return str(named)
 
 
 def _with_parameters(model: nn.Module) -> set[str]:

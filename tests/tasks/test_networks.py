@@ -1,0 +1,106 @@
+"""Networks for images: alike everywhere, trained record by record, and a head that is found."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from securepfl.errors import ModelError
+from securepfl.learning.personal.rule import candidates, default_personal, output_layer
+from securepfl.privacy.training.probe import check_independence
+from securepfl.privacy.training.validation import validate_model
+from securepfl.tasks.binary import bce
+from securepfl.tasks.networks import build_network
+from securepfl.tasks.segmentation import Segmentation
+
+
+def images_of(count, channels=1, height=20, width=27, seed=0):
+    return torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def masks_of(images):
+    return torch.stack([(images[:, 0] > 0.5).to(torch.uint8), torch.ones_like(images[:, 0], dtype=torch.uint8)], dim=1)
+
+
+@pytest.mark.parametrize("kind", ["unet", "cnn"])
+def test_hospitals_start_from_the_same_weights_and_torch_generator_is_untouched(kind):
+    torch.manual_seed(1)
+    first = build_network(kind, 3, 4)
+    drawn = torch.rand(1)
+    torch.manual_seed(2)
+    second = build_network(kind, 3, 4)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(1))
+    for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    other = build_network(kind, 3, 4, seed=1)
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+    assert {name.split(".")[0] for name, _ in first.named_parameters()} == {"body", "head"}
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 32), (33, 47)])
+def test_any_size_will_do(height, width):
+    net = build_network("unet", 1, 4)
+    assert net(images_of(2, 1, height, width)).shape == (2, 1, height, width)
+    assert build_network("cnn", 1, 4)(images_of(2, 1, height, width)).shape == (2,)
+
+
+def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place():
+    net = build_network("unet", 1, 4).eval()
+    images = images_of(3)
+    with torch.no_grad():
+        net.centre.normal_(generator=torch.Generator().manual_seed(1))
+        net.spread.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
+        plain = net(images)
+        own = net.features(images)[:, :1] * net.spread[0] + net.centre[0]
+        torch.testing.assert_close(plain, own)
+        net.head.weight.normal_(generator=torch.Generator().manual_seed(3))
+        corrected, features = net(images), net.features(images)
+        assert not torch.allclose(corrected, plain)
+        torch.testing.assert_close(net(features), corrected)
+        some = features.flatten(2)[:, :, 5:9].unsqueeze(-1)
+        torch.testing.assert_close(net(some).flatten(1), corrected.flatten(1)[:, 5:9])
+
+
+def test_the_starting_logit_does_not_depend_on_how_features_are_standardised():
+    net, images = build_network("unet", 1, 4).eval(), images_of(2)
+    with torch.no_grad():
+        before = net(images)
+        net.centre.fill_(0.7)
+        net.spread.fill_(3.0)
+        torch.testing.assert_close(net(images), before)
+
+
+def test_other_channels_are_refused_in_a_line():
+    with pytest.raises(ModelError, match=r"takes images \[n, 1, height, width\], .* not \[2, 3, 8, 8\]"):
+        build_network("unet", 1, 4)(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ModelError, match='"resnet"'):
+        build_network("resnet", 1)
+    with pytest.raises(ModelError, match="one output a pixel"):
+        build_network("unet", 1, outputs=3)
+    with pytest.raises(ValueError, match="channels must be at least 1"):
+        build_network("cnn", 0)
+
+
+def test_the_rule_finds_the_head():
+    net = build_network("unet", 1, 4)
+    assert output_layer(net) == output_layer(build_network("cnn", 1, 4)) == "head"
+    assert default_personal(net) == ("head.bias",)
+    assert candidates(net)["head"] == ("head.weight", "head.bias")
+    net.output_layer = "body"
+    with pytest.raises(ModelError, match="output_layer is 'body'"):
+        output_layer(net)
+
+
+@pytest.mark.parametrize("trained", ["all", "head", "body.upcat_1", "adn.N"])
+def test_each_image_of_a_u_net_has_its_own_gradient_and_torch_agrees(trained):
+    net, images = build_network("unet", 1, 2), images_of(5, height=16, width=18)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(trained == "all" or trained in name)
+    validate_model(net)
+    check_independence(net, TensorDataset(images, masks_of(images)), Segmentation().loss, device="cpu")
+
+
+def test_each_image_of_a_classifier_has_its_own_gradient():
+    net, images = build_network("cnn", 1, 4), images_of(5, height=16, width=18)
+    validate_model(net)
+    check_independence(net, TensorDataset(images, (images[:, 0, 0, 0] > 0).long()), bce, device="cpu")
