@@ -39,10 +39,10 @@ def patches(images: Tensor, labels: Tensor, count: int, size: int, stream: Rando
     shape = min(size, height), min(size, width)
     of = torch.from_numpy(_evenly(len(images), count, stream)).to(images.device)
     drawn = torch.from_numpy(stream.uniform(_DRAWS * count).reshape(_DRAWS, count, 1, 1)).to(images.device).float()
-    rows, columns = _places(labels[of, 1], drawn[:5], shape)
-    x = _interpolated(images[of], rows, columns)
-    y = _nearest(labels, of, rows, columns)
-    return _recoloured(x, drawn[5:], stream), y
+    own = labels.index_select(0, of)
+    rows, columns = _places(own[:, 1], drawn[:5], shape)
+    x = _interpolated(images.index_select(0, of), rows, columns)
+    return _recoloured(x, drawn[5:], stream), _nearest(own, rows, columns)
 
 
 def _evenly(images: int, count: int, stream: RandomStream) -> NDArray[np.int64]:
@@ -87,13 +87,12 @@ def _interpolated(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return functional.grid_sample(images, grid.to(images.dtype), padding_mode="zeros", align_corners=True)
 
 
-def _nearest(labels: Tensor, of: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _nearest(labels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     height, width = labels.shape[-2:]
     row, column = rows.round().long(), columns.round().long()
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    flat = torch.where(inside, row * width + column, 0)
-    parts = torch.arange(labels.shape[1], device=labels.device)[:, None, None]
-    found: Tensor = labels.flatten(2)[of[:, None, None, None], parts, flat[:, None]]
+    place = torch.where(inside, row * width + column, 0)[:, None].expand(-1, labels.shape[1], -1, -1)
+    found = labels.flatten(2).gather(2, place.flatten(2)).view(place.shape)
     return found * inside[:, None]
 
 

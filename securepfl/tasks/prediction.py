@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from securepfl.errors import ModelError, SecurePFLError, first_line
+from securepfl.tasks.inference import is_large, logits_in_windows
 
 if TYPE_CHECKING:
     from securepfl.tasks.task import Predictions, Task
 
 _SURE = 1e300
+# Rows at once, what they may take with all that a model makes of them, and how many copies of one that is: a U-Net's
+# full-size features are some 200.
+_MOST, _BYTES, _COPIES = 1024, 2**29, 256
 # Torch knows no type that holds both these and a signed one.
 _UNPROMOTED = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -73,20 +77,21 @@ def predict(
     model: nn.Module,
     features: NDArray[Any] | Tensor,
     task: "Task",
-    batch: int = 1024,
+    batch: int | None = None,
     trained: torch.dtype | None = None,
 ) -> "Predictions":
-    """What `task` makes of the model's outputs for `features` [n, ...], in physical batches of `batch` rows.
+    """What `task` makes of the model's outputs for `features` [n, ...], in physical batches of `batch` rows (None: as
+    many as memory allows). A network of images takes one that is too large for it in windows.
 
     `trained`: see placed_like. Raises ValueError where `batch` is below 1, ModelError where the model fails on the
     features or its outputs are none of the task's.
     """
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     rows = placed_like(model, features, trained)
     try:
         with evaluating(model), torch.no_grad():
-            parts = [task.predict(_outputs(model, part)) for part in torch.split(rows, batch)]
+            parts = [task.predict(_outputs(model, part)) for part in torch.split(rows, batch or _fitting(rows))]
     except SecurePFLError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever the pipeline's own code raises
@@ -96,8 +101,14 @@ def predict(
     return np.concatenate(parts)
 
 
+def _fitting(rows: Tensor) -> int:
+    """How many rows at once: of images few, since every layer keeps them in several channels."""
+    row = max(1, rows[:1].numel() * rows.element_size())
+    return max(1, min(_MOST, _BYTES // (_COPIES * row)))
+
+
 def _outputs(model: nn.Module, rows: Tensor) -> Tensor:
-    outputs = model(rows)
+    outputs = logits_in_windows(model, rows) if is_large(model, rows) else model(rows)
     if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != len(rows):
         raise ValueError("it must return one tensor with a row for each record")
     return outputs
