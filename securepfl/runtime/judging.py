@@ -3,7 +3,7 @@
 All of it is an exact function of private rows: for the hospital's eyes, and for simulations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from securepfl.runtime.hospital import Hospital, labels_of
 from securepfl.settings.auto import alone_at
 from securepfl.settings.binding import initial_model
 from securepfl.tasks.prediction import predict
-from securepfl.tasks.resampling import Scored, resample_count, resampled, score_resampled
-from securepfl.tasks.task import OperatingPoint, Predictions, Task
+from securepfl.tasks.resampling import Scored, resample_count, resampled, score_means, score_resampled
+from securepfl.tasks.task import ByImage, OperatingPoint, Predictions, Task
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,47 @@ def scores_of(task: Task, judged: Mapping[str, Judged]) -> tuple[dict[str, dict[
     """
     resamples = resample_count(sum(len(one.labels) for one in judged.values()))
     weights = {name: resampled(name, one.units, resamples) for name, one in judged.items()}
-    sites = {
-        name: {model: _scored(task, {name: one}, model, weights[name]) for model in MODELS}
-        for name, one in judged.items()
-    }
+    scored = _scorer(task, judged)
+    sites = {name: {model: scored([name], model, weights[name]) for model in MODELS} for name in judged}
     everyone = np.concatenate(list(weights.values()), axis=1)
-    return sites, {model: _scored(task, judged, model, everyone) for model in MODELS}
+    return sites, {model: scored(list(judged), model, everyone) for model in MODELS}
 
 
-def _scored(task: Task, judged: Mapping[str, Judged], model: str, weights: NDArray[np.float64]) -> Scored:
-    """One model's metrics on the test rows of some hospitals, one after the other, each at its own operating point."""
-    said = [(one.predictions[model], one) for one in judged.values()]
-    known = [(predictions, one) for predictions, one in said if predictions is not None]
-    if len(known) < len(said):
-        return Scored({metric.name: np.full(len(weights), np.nan) for metric in task.metrics})
+_Scorer = Callable[[Sequence[str], str, NDArray[np.float64]], Scored]
+
+
+def _scorer(task: Task, judged: Mapping[str, Judged]) -> _Scorer:
+    """What gives a model's metrics on some hospitals' test rows, one after the other; NaN where one lacks the model."""
+
+    def scored(names: Sequence[str], model: str, weights: NDArray[np.float64]) -> Scored:
+        if any(judged[name].predictions[model] is None for name in names):
+            return Scored({metric.name: np.full(len(weights), np.nan) for metric in task.metrics})
+        if figures is not None:
+            return score_means([figures[name, model] for name in names], weights)
+        return _scored(task, [judged[name] for name in names], model, weights)
+
+    figures = _figures(task, task.by_image, judged) if isinstance(task, ByImage) else None
+    return scored
+
+
+_ImageFigures = Mapping[str, NDArray[np.float64]]
+
+
+def _figures(
+    task: Task, by_image: Callable[..., _ImageFigures], judged: Mapping[str, Judged]
+) -> dict[tuple[str, str], _ImageFigures]:
+    """Each image's own metrics, by hospital and model. Distances between outlines take longer than the model does."""
+    return {
+        (name, model): by_image(predictions, task.decide(predictions, one.points[model]), one.labels)
+        for name, one in judged.items()
+        for model, predictions in one.predictions.items()
+        if predictions is not None
+    }
+
+
+def _scored(task: Task, judged: Sequence[Judged], model: str, weights: NDArray[np.float64]) -> Scored:
+    """One model's metrics on the test rows of some hospitals that have it, each at its own operating point."""
+    known = [(predictions, one) for one in judged if (predictions := one.predictions[model]) is not None]
     return score_resampled(
         task,
         np.concatenate([predictions for predictions, _ in known]),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.randomness import derive_key
+from securepfl.tasks.metrics import mean_of_known
 from securepfl.tasks.task import Labels, Metrics, OperatingPoint, Predictions, Task
 
 Floats = NDArray[np.float64]
@@ -114,6 +115,17 @@ def score_resampled(
         for start in range(0, len(weights), at_once)
     ]
     return Scored({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def score_means(found: Sequence[Mapping[str, Floats]], weights: Floats) -> Scored:
+    """The same of metrics that are means over images, from each image's own (see ByImage): of one hospital, or of
+    several one after the other.
+
+    >>> score_means([{"dice": np.array([0.5])}, {"dice": np.array([1.0, np.nan])}], np.ones((1, 3))).point
+    {'dice': 0.75}
+    """
+    names = found[0] if found else ()
+    return Scored({name: mean_of_known(np.concatenate([of[name] for of in found]), weights) for name in names})
 
 
 def _mean(values: Floats, counting: Floats) -> Floats:

@@ -100,20 +100,23 @@ class Segmentation:
         """
         return shaped(predictions >= (point[0] if point else 0.5), self.structures, holes=self.holes)
 
-    def measure(
-        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    def by_image(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels
     ) -> dict[str, NDArray[np.float64]]:
-        """Means over images, within their fields. An image without the structure has neither metric, and HD95 (the
-        95th percentile of the distances between the two outlines, the larger way) does not exist for an empty mask
-        either: such images are left out of the mean.
+        """Dice and HD95 within each image's field, [n]: NaN for an image without the structure, and HD95 (the 95th
+        percentile of the distances from one outline to the other, of the worse way) for an empty mask.
         """
         _check(predictions, labels)
         truth, field = labels[:, 0] != 0, labels[:, 1] != 0
         truth, mask = truth & field, (decided != 0) & field
-        return {
-            "dice": mean_of_known(_dice(mask, truth), weights),
-            "hd95": mean_of_known(_hd95(mask, truth), weights),
-        }
+        return {"dice": _dice(mask, truth), "hd95": _hd95(mask, truth)}
+
+    def measure(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels, weights: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Means over the images that have the metric; see by_image."""
+        found = self.by_image(predictions, decided, labels)
+        return {name: mean_of_known(values, weights) for name, values in found.items()}
 
     def evaluate(self, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Metrics:
         """See measure; decided at the threshold (default 1/2)."""

@@ -5,7 +5,7 @@ One file a task; registry.py knows them by name. Nothing here needs torch before
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,16 @@ class Task(Protocol):
 
     def columns(self, predictions: Predictions, point: OperatingPoint = ()) -> Mapping[str, NDArray[np.generic]]:
         """Predictions as named columns of a table, [n] each."""
+
+
+@runtime_checkable
+class ByImage(Protocol):
+    """Beside Task, of one whose metrics are means over images: each is measured once, and then only weighted."""
+
+    def by_image(
+        self, predictions: Predictions, decided: NDArray[np.generic], labels: Labels
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Every metric of each image, [n]; NaN where it does not exist. Raises as `Task.measure`."""
 
 
 def baseline_metrics(task: Task, train: Labels, test: Labels) -> Metrics:

@@ -6,6 +6,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from securepfl.runtime.judging import Judged, scores_of
 from securepfl.tasks.binary import BINARY
+from securepfl.tasks.segmentation import Segmentation
 
 MODELS = ("personalised", "shared", "local", "majority")
 ONE, OTHER = np.array([0, 0, 1, 1, 0, 1]), np.array([1, 0, 1, 1])
@@ -79,3 +80,52 @@ def test_patients_are_what_is_drawn_and_counted():
     by_patient = right.reshape(3, 2).mean(axis=1)
     possible = {round(float(np.mean(by_patient[list(drawn)])), 9) for drawn in np.ndindex(3, 3, 3)}
     assert {round(float(value), 9) for value in sites["a"]["local"].values["accuracy"]} <= possible
+
+
+def images_of(count, seed, point=(0.5,)):
+    """Discs of different sizes, and predictions of them that are the more shifted the later the image."""
+    rows, columns = np.mgrid[:40, :30]
+    radii = np.random.default_rng(seed).integers(3, 12, size=(count, 1, 1))
+    shifts = (np.arange(count) % 4)[:, None, None]
+    truth, said = ((rows - 20) ** 2 + (columns - 15 - by) ** 2 <= radii**2 for by in (0, shifts))
+    labels = np.stack([truth, np.ones_like(truth)], axis=1).astype(np.uint8)
+    return rows_of(labels, np.float32(0.8) * said, point, majority=np.zeros_like(said, dtype=np.float32))
+
+
+class Counting(Segmentation):
+    """Counts the images that it measured."""
+
+    def by_image(self, predictions, decided, labels):
+        measured.append(len(labels))
+        return super().by_image(predictions, decided, labels)
+
+
+measured = []
+
+
+def test_images_are_measured_once_each_and_pooled_as_the_task_would():
+    judged, task = {"a": images_of(7, 1), "b": images_of(5, 2, (0.3,))}, Segmentation()
+    measured.clear()
+    sites, pooled = scores_of(Counting(), judged)
+    assert sum(measured) == 12 * len(MODELS)
+    for model in MODELS:
+        alone = task.evaluate(judged["a"].predictions[model], judged["a"].labels)
+        assert sites["a"][model].point == alone
+        labels = np.concatenate([one.labels for one in judged.values()])
+        said = np.concatenate([one.predictions[model] for one in judged.values()])
+        assert pooled[model].point == pytest.approx(task.evaluate(said, labels))
+    assert pooled["majority"].point == {"dice": 0.0, "hd95": None}
+    low, high = pooled["local"].interval("dice")
+    assert 0.5 < low < pooled["local"].point["dice"] < high < 1
+    assert pooled["majority"].interval("hd95") is None
+
+
+def test_a_hospital_without_test_images_or_without_a_model_has_no_figures():
+    empty = rows_of(np.empty((0, 2, 40, 30)), np.empty((0, 40, 30)), ())
+    sites, pooled = scores_of(Segmentation(), {"a": images_of(4, 1), "b": empty})
+    assert sites["b"]["local"].point == {"dice": None, "hd95": None}
+    assert pooled["local"].point == sites["a"]["local"].point
+    lacking = images_of(4, 1)
+    lacking = Judged(lacking.labels, lacking.units, lacking.points, {**lacking.predictions, "shared": None})
+    _, pooled = scores_of(Segmentation(), {"a": images_of(3, 2), "b": lacking})
+    assert pooled["shared"].point == {"dice": None, "hd95": None} and pooled["local"].point["dice"] > 0
