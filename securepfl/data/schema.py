@@ -6,21 +6,27 @@ levels are declared from public knowledge instead. The number and order of featu
 declaration alone.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, Self
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.data.columns import Category, Missing, Range, category, require_missing, shortest
 from securepfl.data.declared_split import Split
 from securepfl.data.declaring import build, listed, plain, spelled, table
-from securepfl.data.labels import BinaryLabels
-from securepfl.data.outcomes import ClassLabels, LabelRange
+from securepfl.data.label_forms import (
+    LabelRule,
+    columns_of_labels,
+    options_of_labels,
+    read_labels,
+    require_labels,
+    require_threshold,
+    rule_of_labels,
+)
+from securepfl.data.outcomes import LabelRange
 from securepfl.data.prevalence import require_shares
 from securepfl.data.source import Source
 from securepfl.data.values import Value, in_both, require, require_values
@@ -74,11 +80,8 @@ class DataSpec:
         require_missing(self.missing)
         require_values("missing_values", self.missing_values)
         require_shares(self.prevalence)
-        decides = self.threshold is None or 0 < self.threshold < 1
-        require(decides, f"threshold = {self.threshold}: must be between 0 and 1 (a probability)")
-        binary = self.classes is None and self.label_range is None
-        require(self.threshold is None or binary, "threshold: has its place where labels are yes or no; remove it")
-        _check_labels(self)
+        require_threshold(self, self.threshold)
+        require_labels(self, self.missing_values)
         _check_columns(self)
         _check_files(self)
         _check_separator(self.separator)
@@ -109,40 +112,32 @@ class DataSpec:
     def to_mapping(self) -> dict[str, Any]:
         """The declaration as plain dicts, lists, texts and numbers; `from_mapping` reads it back as equal."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        plain["ranges"] = {name: _told(entry) for name, entry in plain["ranges"].items()}
+        plain["ranges"] = {name: told(entry) for name, entry in plain["ranges"].items()}
         plain["categories"] = {name: shortest(entry) for name, entry in plain["categories"].items()}
-        plain["split"] = _told(plain["split"])
+        plain["split"] = told(plain["split"])
         return {key: listed(value) for key, value in plain.items() if value is not None}
 
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns that hold labels."""
-        return (self.label,) if isinstance(self.label, str) else self.label
+        return columns_of_labels(self)
 
     @property
-    def label_rule(self) -> BinaryLabels | ClassLabels | LabelRange:
+    def label_rule(self) -> LabelRule:
         """What a column of labels may hold, and what that is read as."""
-        if self.label_range is not None:
-            return self.label_range
-        return BinaryLabels.of(self.positive, self.negative) if self.classes is None else ClassLabels(self.classes)
+        return rule_of_labels(self)
 
     def read_labels(self, source: Source) -> NDArray[Any]:
         """The labels: 0 and 1 int64 [n], of several columns [n, columns]; classes int64 [n]; numbers float64 [n].
 
         Raises DataError for the first that is missing or not declared.
         """
-        rule = self.label_rule
-        columns = [rule.read(source, column, self.missing_values) for column in self.label_columns]
-        return columns[0] if isinstance(self.label, str) else np.stack(columns, axis=1)
+        return read_labels(self, source, self.missing_values)
 
     @property
     def label_options(self) -> dict[str, Any]:
         """What is declared of the labels for a task: nothing of binary ones."""
-        if self.classes is not None:
-            return {"classes": ClassLabels(self.classes).names}
-        if self.label_range is not None:
-            return dataclasses.asdict(self.label_range)
-        return {} if isinstance(self.label, str) else {"labels": self.label}
+        return options_of_labels(self)
 
     @property
     def split_note(self) -> str:
@@ -187,26 +182,9 @@ class DataSpec:
         return self.treats_missing(column) == "indicator" and not always
 
 
-def _told(entry: dict[str, Any]) -> dict[str, Any]:
+def told(entry: dict[str, Any]) -> dict[str, Any]:
     """Without what is not declared, so that files of before it could be have the same digest."""
     return {key: value for key, value in entry.items() if value is not None and value != {}}
-
-
-def _check_labels(spec: DataSpec) -> None:
-    declared = {
-        "positive": spec.positive is not None or spec.negative is not None,
-        "classes": spec.classes is not None,
-        "label_range": spec.label_range is not None,
-    }
-    kinds = [key for key, there in declared.items() if there]
-    require(len(kinds) <= 1, f"{' and '.join(kinds)} are both declared; a label is of one kind")
-    if isinstance(spec.label, tuple):
-        require(len(spec.label) >= 2, "label: a list names at least two columns; write one column as a text")
-        of_one = next((kind for kind in kinds if kind != "positive"), None)
-        require(of_one is None, f"{of_one}: of several label columns each is a yes or no; remove it")
-    gone = in_both(spec.label_rule.listed, spec.missing_values)
-    mend = "where features alone have that code, move it to [data.ranges] COLUMN missing_values"
-    require(gone is None, f"missing_values: {gone!r} is a declared label too, whose rows would have none; {mend}")
 
 
 def _check_codes(spec: DataSpec) -> None:

@@ -52,6 +52,8 @@ def _identities(table: Table) -> list[bytes]:
     """What decides a row's side: its patient, or else its own values, so that the order of rows is free."""
     if table.patients is not None:
         return [str(patient).encode() for patient in table.patients]
+    if "pixels" in table.known:
+        return list(table.known["pixels"])
     values = (table.features + np.float32(0.0)).astype("<f4")
     labels = np.zeros(len(table), np.int64) if table.labels is None else table.labels
     return [row.tobytes() + _label_bytes(label) for row, label in zip(values, labels, strict=True)]

@@ -4,7 +4,7 @@ A message names file, column and row, never a cell. Rows are counted from 1 afte
 not count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
         except DataError as error:
             problems[site] = str(error)
     if problems:
-        raise DataError(_at_once([problems[site] for site in sorted(problems)]))
+        raise DataError(at_once([problems[site] for site in sorted(problems)]))
     check_different(path, tables)
     return tables
 
@@ -77,7 +77,7 @@ def _own_source(path: Path, spec: DataSpec, site: str) -> Source:
     return Source.of(path, read_columns(path, wanted_of(spec)))
 
 
-def _at_once(problems: list[str]) -> str:
+def at_once(problems: Sequence[str]) -> str:
     """All problems, those with the same mend (what follows the first semicolon) before it."""
     by_mend: dict[str, list[str]] = {}
     for problem in problems:
@@ -122,7 +122,7 @@ def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
         held_out=spec.split.held_out(source) if labelled else None,
         known=_known(source, spec) if labelled else {},
     )
-    _check_sides(source.where, table)
+    check_sides(source.where, table)
     return table
 
 
@@ -132,7 +132,7 @@ def _known(source: Source, spec: DataSpec) -> dict[str, NDArray[Any]]:
     return {"cells": digests_of(features)} | ({} if source.known is None else {"row": source.known})
 
 
-def _check_sides(where: str, table: Table) -> None:
+def check_sides(where: str, table: Table) -> None:
     """Raise DataError for a patient whom a declared column puts into training and test rows both."""
     if table.patients is None or table.held_out is None:
         return

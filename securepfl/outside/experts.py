@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
+from securepfl.data.declared import Declared, spec_of
 from securepfl.data.prevalence import in_order
-from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, StorageError
 from securepfl.learning.personal.adapters import folded
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
@@ -51,7 +51,7 @@ class Experts:
     """
 
     models: Mapping[str, nn.Module]
-    spec: DataSpec
+    spec: Declared
     task: Task
     records: Mapping[str, Mapping[str, Any]]
     signers: Mapping[str, PublicIdentity] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def write_expert(
     model: nn.Module,
     record: Mapping[str, Any],
     settings: ModelSettings,
-    spec: DataSpec,
+    spec: Declared,
     signer: Identity,
 ) -> None:
     """Write one expert as safetensors: parameters, audit record, architecture, declared ranges; signed by `signer`.
@@ -92,7 +92,7 @@ def write_expert(
 
 
 def write_unreleased(
-    path: Path, model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: DataSpec
+    path: Path, model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: Declared
 ) -> None:
     """The same for a model that stays in its hospital: unsigned, so that no other takes it for a released one."""
     write_arrays(path, *_parts(model, record, settings, spec))
@@ -135,7 +135,7 @@ def _none_in(folder: Path) -> str:
 
 
 def _parts(
-    model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: DataSpec
+    model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: Declared
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     plain = msgspec.to_builtins(settings)
@@ -183,8 +183,8 @@ def _settings_of(meta: Mapping[str, Any]) -> ModelSettings:
     return msgspec.convert(meta["model"], type=ModelSettings)
 
 
-def _spec_of(meta: Mapping[str, Any], where: str) -> DataSpec:
-    return DataSpec.from_mapping(meta["data"], where=where)
+def _spec_of(meta: Mapping[str, Any], where: str) -> Declared:
+    return spec_of(meta["data"], where)
 
 
 def _model(found: SignedFile) -> nn.Module:

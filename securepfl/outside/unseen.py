@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from securepfl.data.tables import load_unlabelled
+from securepfl.data.loading import load_unlabelled
 from securepfl.errors import DataError, StorageError
 from securepfl.outside.experts import read_experts
 from securepfl.outside.gates import AdaptReport, AdaptSettings, adapt

@@ -13,7 +13,8 @@ from typing import Final
 
 from securepfl.client.client import Client
 from securepfl.client.run_kind import Simulation
-from securepfl.data.tables import load_site, split_table
+from securepfl.data.loading import load_site
+from securepfl.data.split import split_table
 from securepfl.errors import ConfigError, HospitalNote, StorageError
 from securepfl.runtime.enrolled import bind, check_enrolled, epoch_of
 from securepfl.runtime.hospital import Hospital, dataset_of

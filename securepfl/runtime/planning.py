@@ -8,12 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from securepfl.client.identities import KnownAs
+from securepfl.data.declared import Declared
 from securepfl.data.demo import simulated_hospitals
-from securepfl.data.folder import left_out
+from securepfl.data.loading import left_out, load_sites
 from securepfl.data.patients import of_several_sites
-from securepfl.data.schema import DataSpec
+from securepfl.data.split import split_table
 from securepfl.data.table import Table
-from securepfl.data.tables import load_sites, split_table
 from securepfl.errors import ConfigError, DataError, ModelError
 from securepfl.privacy.accounting.events import Unit
 from securepfl.runtime.hospital import Hospital
@@ -83,7 +83,7 @@ def plan_tables(
         raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
     _check_seed(seed, ledgers)
     tables = load_sites(data, spec)
-    notes = (spec.split_note, *left_out(data, spec.files))
+    notes = (spec.split_note, *left_out(data, spec))
     plan = _plan(federation, spec, tables, notes, where)
     return replace(plan, ledgers=ledgers, throwaway=seed is not None, earlier=beside(data))
 
@@ -109,7 +109,7 @@ def _check_seed(seed: int | None, ledgers: Path | None) -> None:
 
 def _plan(
     federation: Federation,
-    spec: DataSpec,
+    spec: Declared,
     tables: Mapping[str, Table],
     notes: tuple[str, ...],
     where: str = "",
@@ -130,7 +130,7 @@ def _plan(
     return Plan(bound, hospitals, build, notes)
 
 
-def _hospitals(tables: Mapping[str, Table], spec: DataSpec) -> tuple[dict[str, Hospital], dict[str, str]]:
+def _hospitals(tables: Mapping[str, Table], spec: Declared) -> tuple[dict[str, Hospital], dict[str, str]]:
     """Each hospital's training and test rows, and by name why others have nothing to train on and are left out."""
     found, without = {}, {}
     for name, table in sorted(tables.items()):

@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from securepfl.data.declared import Declared
 from securepfl.data.demo import simulated_hospitals
-from securepfl.data.schema import DataSpec
-from securepfl.data.tables import load_sites, split_table
+from securepfl.data.loading import load_sites
+from securepfl.data.split import split_table
 from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.audit.rehearsal import audit
@@ -63,7 +64,7 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
     return Rehearsal(site, bound, training, _claimed(bound, training))
 
 
-def _bound(federation: Federation, spec: DataSpec, sites: Iterable[str], site: str) -> Federation:
+def _bound(federation: Federation, spec: Declared, sites: Iterable[str], site: str) -> Federation:
     """Bound to the hospitals that the data and the settings name, and to as many nameless ones as it needs to be a
     federation: a hospital may hold its own table alone. What they declare does not matter here.
     """

@@ -9,8 +9,9 @@ from torch import nn
 from securepfl.client.run_kind import Simulation
 from securepfl.client.suggestion import suggest_partition
 from securepfl.crypto.keys.keys import Identity
-from securepfl.data.schema import DataSpec
-from securepfl.data.tables import load_sites, split_table
+from securepfl.data.declared import Declared
+from securepfl.data.loading import load_sites
+from securepfl.data.split import split_table
 from securepfl.errors import ConfigError, StorageError
 from securepfl.outside.experts import SHARED, read_experts
 from securepfl.runtime.hospital import dataset_of
@@ -54,7 +55,7 @@ def suggest(
     return found
 
 
-def _start(run: Path, spec: DataSpec) -> nn.Module:
+def _start(run: Path, spec: Declared) -> nn.Module:
     """The shared model that `run` released. Raises StorageError where there is none, or its inputs are others."""
     experts = read_experts(run / "experts")
     if SHARED not in experts.models:

@@ -14,8 +14,8 @@ import msgspec
 import rfc8785
 
 from securepfl.crypto.sums.scheme import Scheme, find_scheme
+from securepfl.data.declared import Declared, spec_of
 from securepfl.data.declaring import plain
-from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.settings.auto import AutoKey, chosen, without_auto
@@ -178,6 +178,10 @@ class Federation(Settings, frozen=True, dict=True):
         )
         segments = self.model.task == "segmentation"
         require(kind != "unet" or segments, '[model] kind = "unet" needs task = "segmentation"; set it, or "cnn"')
+        masks = images and self.data.get("label") is None
+        require(not masks or segments, '[data] has no label, so masks are learned: set [model] task = "segmentation"')
+        needed = '[data] kind = "images" without label, whose masks are learned'
+        require(masks or not segments, f'[model] task = "segmentation" needs {needed}')
         require(kind != "cnn" or not segments, '[model] task = "segmentation" needs kind = "unet"; set it')
 
     def _require_shared_noise_fits(self) -> None:
@@ -222,7 +226,7 @@ class Federation(Settings, frozen=True, dict=True):
         if federation.data is None:
             return federation
         # In full, so that a default spelled out and one left out give the same digest.
-        spec = DataSpec.from_mapping(federation.data, where=where)
+        spec = spec_of(federation.data, where)
         return msgspec.structs.replace(federation, data=spec.to_mapping())
 
     def replace(self, **changes: Any) -> Self:
@@ -346,9 +350,9 @@ class Federation(Settings, frozen=True, dict=True):
         return {} if spec is None else spec.label_options
 
     @cached_property
-    def data_spec(self) -> DataSpec | None:
-        """What `[data]` declares about the tables, or None. Read once."""
-        return None if self.data is None else DataSpec.from_mapping(self.data, where="federation")
+    def data_spec(self) -> Declared | None:
+        """What `[data]` declares about tables or images, or None. Read once."""
+        return None if self.data is None else spec_of(self.data)
 
     @property
     def masked(self) -> bool:
