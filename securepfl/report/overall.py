@@ -58,10 +58,18 @@ def units_rows(result: dict[str, Any]) -> dict[str, list[str]]:
 def pooled_note(result: dict[str, Any]) -> str:
     """How these figures differ from the means."""
     unit = result["intervals"]["over"].removeprefix("test ")
+    until = (
+        f"An interval holds what the same models may get on other test {unit}; another run draws other noise and makes "
+        "other models."
+    )
+    if result["task"] == "segmentation":
+        return (
+            "Together, every image counts alike, so a hospital with more of them weighs more. An image without the "
+            f"structure has no Dice, an empty mask no HD95. {until}"
+        )
     return (
         f"Together, {unit} of different hospitals are compared too, so these figures also credit a model for knowing "
-        "the hospital. The means above judge within hospitals. An interval holds what the same models may get on other "
-        f"test {unit}; another run draws other noise and makes other models."
+        f"the hospital. The means above judge within hospitals. {until}"
     )
 
 

@@ -8,6 +8,12 @@ from securepfl.tasks.task import Metric
 
 _ALIKE = 0.5
 """Mean similarity from which hospitals are called alike."""
+_CONSTANT = {
+    "balanced_accuracy": "every patient gets the same answer at the operating point, whatever the ranking (AUROC) is "
+    "worth",
+    "dice": "no mask meets its structure at the operating point",
+}
+"""What it means that a metric is the trivial baseline's in every resample."""
 
 
 def why_not_together(federation: Federation, outcome: Outcome, metric: Metric) -> str:
@@ -18,11 +24,8 @@ def why_not_together(federation: Federation, outcome: Outcome, metric: Metric) -
     gains = {model: Gain.of(metric, scores[model], scores["majority"]) for model in ("personalised", "local")}
     better = {model: gain.holds for model, gain in gains.items()}
     interval = gains["personalised"].interval
-    if metric.name == "balanced_accuracy" and interval is not None and not any(interval):
-        return (
-            "every patient gets the same answer at the operating point, whatever the ranking (AUROC) is worth; declare "
-            "[data] prevalence or threshold if it is not yet"
-        )
+    if interval is not None and not any(interval) and metric.name in _CONSTANT:
+        return f"{_CONSTANT[metric.name]}; declare [data] prevalence or threshold if it is not yet"
     if not any(better.values()):
         return (
             f"neither is shown to beat the {outcome.baseline}: at epsilon "

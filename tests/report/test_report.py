@@ -17,6 +17,7 @@ from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.resampling import Scored
+from securepfl.tasks.segmentation import Segmentation
 
 NAMES = ("a<b>&", "[red]b", "cedar")
 
@@ -178,3 +179,31 @@ def test_no_name_and_no_figure_is_broken_on_a_terminal(width, hospitals):
     assert shown.count("0.875") == 4 * 3 * (hospitals + 2) and shown.count("1,234.5") == hospitals
     assert shown.count("0.750") == 4 * len(BINARY.metrics)
     assert ("most similar" in text.getvalue()) == (hospitals == 12 or width == 80)
+
+
+def of_images():
+    """Of a hospital that never finds the structure, and of one that does."""
+    task, found = Segmentation(), Scored({"dice": np.array([0.8125] * 3), "hd95": np.array([23.4] * 3)})
+    none = Scored({"dice": np.zeros(3), "hd95": np.full(3, np.nan)})
+    models = dict.fromkeys(MODELS, found) | {"majority": none}
+    sites = {name: site(0, 0, scores=models | {"local": none}, patients_named=True) for name in NAMES}
+    made = replace(outcome(), sites=sites, pooled=models, task=task)
+    return result_of(federation_of(names=NAMES, model={"task": "segmentation", "kind": "own"}), made) | {"notes": []}
+
+
+def test_masks_are_told_by_dice_and_distance_beside_the_empty_mask():
+    read = json.loads(json.dumps(of_images(), allow_nan=False))
+    assert read["metrics"] == {
+        "titles": {"dice": "Dice", "hd95": "HD95, pixels"},
+        "shown": ["dice"],
+        "decides": "dice",
+        "majority": "empty mask",
+    }
+    assert read["sites"][NAMES[2]]["metrics"]["majority"] == {"dice": 0.0, "hd95": None}
+    assert read["counted"]["local"] == {"dice": 3, "hd95": 0}
+    assert read["intervals"]["pooled"]["shared"]["hd95"] == [23.4, 23.4]
+    page, shown = page_of(read), printed(lambda console: closing_output(console, read))
+    for text in (page, " ".join(shown.split())):
+        assert "empty mask" in text and "every image counts alike" in text and "credit a model" not in text
+        assert "HD95, pixels" in text and "23.400" in text and "0.812" in text
+    assert "majority" not in shown and "Test Dice" in shown

@@ -14,6 +14,7 @@ from securepfl.tasks.binary import BINARY
 from securepfl.tasks.own import OwnLoss
 from securepfl.tasks.regression import Regression
 from securepfl.tasks.resampling import Scored
+from securepfl.tasks.segmentation import Segmentation
 from securepfl.tasks.task import Metric
 
 NAMES = ("alder", "birch", "cedar", "damson")
@@ -180,3 +181,15 @@ def test_result_json_has_the_verdict_the_means_and_of_how_many_hospitals_they_ar
     low, high = result["intervals"]["mean"]["personalised"]["auroc"]
     assert (low, high) == pytest.approx((0.7808, 0.8192)) and result["intervals"]["over"] == "test patients"
     assert result["sites"]["alder"]["intervals"]["shared"]["auroc"] == (0.7, 0.7)
+
+
+def test_segmentation_is_judged_by_dice_against_empty_masks():
+    task = Segmentation()
+    together, _, majority = verdict(*[site(majority=0.0, task=task)] * 4, task=task)
+    assert "Dice 0.800 against 0.600 trained alone" in together.line and together.metric == "dice"
+    assert majority.line.startswith("Better than the empty mask on 200 test patients: Dice 0.800 against 0.000")
+    nothing = verdict(*[site(personalised=0.0, local=0.0, majority=0.0, spread=0.0, task=task)] * 4, task=task)
+    assert "No mask meets its structure at the operating point; declare [data] prevalence" in nothing[0].line
+    assert nothing[2].line.startswith("No better than the empty mask")
+    poor = verdict(*[site(personalised=0.01, local=0.0, majority=0.0, task=task)] * 4, task=task)[0].line
+    assert "Neither is shown to beat the empty mask: at epsilon 4" in poor

@@ -6,9 +6,12 @@ from torch.utils.data import TensorDataset
 
 from securepfl.errors import ModelError
 from securepfl.learning.personal.rule import candidates, default_personal, output_layer
+from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.probe import check_independence
+from securepfl.privacy.training.units import group_records
 from securepfl.privacy.training.validation import validate_model
 from securepfl.tasks.binary import bce
+from securepfl.tasks.models import public_stream
 from securepfl.tasks.networks import build_network
 from securepfl.tasks.segmentation import Segmentation
 
@@ -104,3 +107,69 @@ def test_each_image_of_a_classifier_has_its_own_gradient():
     net, images = build_network("cnn", 1, 4), images_of(5, height=16, width=18)
     validate_model(net)
     check_independence(net, TensorDataset(images, (images[:, 0, 0, 0] > 0).long()), bce, device="cpu")
+
+
+def trained_parts(net, part):
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(part == "all" or part in name)
+    return {name: p.detach().clone() for name, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("unit", ["record", "patient"])
+@pytest.mark.parametrize("part", ["all", "head", "adn.N"])
+def test_a_u_net_trains_privately_in_both_units(unit, part):
+    net, images = build_network("unet", 1, 4), images_of(12, height=16, width=18)
+    before = trained_parts(net, part)
+    masks = masks_of(images)
+    data = TensorDataset(images, masks)
+    if unit == "patient":
+        data = group_records(images, masks, [f"p{at % 5}" for at in range(12)])
+    settings = DPSettings(noise_multiplier=1e-6, clip=0.5, sample_rate=1.0, steps=4, learning_rate=0.5)
+    task, units = Segmentation(), len(data)
+    start = task.loss(net(images), masks).mean()
+    streams = {name: public_stream("test", name) for name in ("noise", "sampling")}
+    report = train_private(net, data, task.loss, settings, **streams, device="cpu", units=units, unit=unit)
+    assert report.mode == "per-sample"
+    assert task.loss(net(images), masks).mean() < start - 1e-3
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name, p in net.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("unit", ["record", "patient"])
+def test_every_way_to_per_image_gradients_takes_the_same_step(unit):
+    images = images_of(6, height=16, width=16)
+    data = TensorDataset(images, masks_of(images))
+    if unit == "patient":
+        data = group_records(images, masks_of(images), list("aabbbc"))
+    found = {}
+    for mode in ("per-sample", "ghost", "functorch"):
+        net = build_network("unet", 1, 2)
+        settings = DPSettings(noise_multiplier=1e-9, clip=0.3, sample_rate=1.0, steps=1, learning_rate=1.0)
+        streams = {name: public_stream("test", name) for name in ("noise", "sampling")}
+        train_private(
+            net, data, Segmentation().loss, settings, **streams, device="cpu", units=len(data), unit=unit, mode=mode
+        )
+        found[mode] = torch.cat([p.detach().flatten() for p in net.parameters()])
+    start = torch.cat([p.detach().flatten() for p in build_network("unet", 1, 2).parameters()])
+    assert (found["ghost"] - start).norm() > 0.01
+    for mode in ("ghost", "functorch"):
+        torch.testing.assert_close(found[mode], found["per-sample"], atol=1e-5, rtol=1e-3)
+
+
+def test_cached_features_of_a_frozen_body_train_the_head_as_images_do():
+    images = images_of(6)
+    masks, found = masks_of(images), []
+    for cached in (False, True):
+        net = build_network("unet", 1, 4)
+        with torch.no_grad():
+            net.centre.fill_(0.1)
+            net.spread.fill_(0.8)
+            features = net.features(images)
+        trained_parts(net, "head")
+        data = TensorDataset(features if cached else images, masks)
+        settings = DPSettings(noise_multiplier=1e-9, clip=0.3, sample_rate=1.0, steps=3, learning_rate=1.0)
+        streams = {name: public_stream("test", name) for name in ("noise", "sampling")}
+        train_private(net, data, Segmentation().loss, settings, **streams, device="cpu", units=6)
+        found.append(net.head.weight.detach())
+    assert found[0].norm() > 0.01
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
