@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +16,16 @@ from securepfl.data.wanted import Wanted
 from securepfl.errors import DataError
 from securepfl.spelling import composed, shown
 
-FILE_COLUMN: Final = "file"
+_ROLE = "the image's file"
 
 
 def read_index(path: Path, spec: ImageSpec, *, whole: bool = True) -> Source:
     """An index's rows, of the columns that are declared: all of these, where it must be `whole`. Raises DataError."""
-    names = frozenset((FILE_COLUMN, spec.site, *spec.columns))
-    needed = (FILE_COLUMN, *spec.columns) if whole else (FILE_COLUMN,)
+    names = frozenset((spec.file, spec.site, *spec.columns))
+    needed = (spec.file, *spec.columns) if whole else (spec.file,)
     source = Source.of(path, read_columns(path, Wanted(columns=names, needed=needed)))
     for name in needed:
-        source.column(name, "the image's file" if name == FILE_COLUMN else "declared in [data]")
+        source.column(name, _ROLE if name == spec.file else "declared in [data]")
     return source
 
 
@@ -65,22 +64,22 @@ def _site_names(source: Source, spec: ImageSpec) -> NDArray[np.object_]:
     return np.array([composed(text) for text in texts], dtype=object)
 
 
-def in_order(source: Source, images: Files, site: str, *, whole: bool = True) -> Source:
+def in_order(source: Source, images: Files, spec: ImageSpec, site: str, *, whole: bool = True) -> Source:
     """One row for each image, in the images' order.
 
     Raises DataError for an image without a row, for two rows of one, and, where the index must be `whole`, for a row
     of no image.
     """
     places = _places(images, site)
-    texts = source.column(FILE_COLUMN, "the image's file").texts.fill_null("").to_pylist()
+    texts = source.column(spec.file, _ROLE).texts.fill_null("").to_pylist()
     named = np.array([places.get(_plain(text), -1) for text in texts], dtype=np.int64)
     if whole:
         mend = "write its path in the hospital's folder, or remove the row"
-        source.refuse(named < 0, FILE_COLUMN, f"names no image of the hospital; {mend}")
+        source.refuse(named < 0, spec.file, f"names no image of the hospital; {mend}")
     source, named = source.select(named >= 0), named[named >= 0]
     twice = np.ones(len(named), dtype=np.bool_)
     twice[np.unique(named, return_index=True)[1]] = False
-    source.refuse(twice, FILE_COLUMN, "names an image that another row names; remove one")
+    source.refuse(twice, spec.file, "names an image that another row names; remove one")
     absent = sorted(set(range(len(images.ids))) - set(named.tolist()))
     if absent:
         problem = f"has no row in {source.where}; add it, or remove the image"

@@ -109,9 +109,9 @@ def _index_where_there(hospital: Path, images: Files, spec: ImageSpec) -> Source
     if not spec.columns:
         return None
     if own.exists():
-        return in_order(read_index(own, spec, whole=False), images, site, whole=False)
+        return in_order(read_index(own, spec, whole=False), images, spec, site, whole=False)
     rows = rows_beside(common, spec, site) if common.exists() else None
-    return None if rows is None else in_order(rows, images, site, whole=False)
+    return None if rows is None else in_order(rows, images, spec, site, whole=False)
 
 
 def _check_folder(path: Path) -> None:
@@ -139,7 +139,7 @@ def _site_table(hospital: Path, site: str, spec: ImageSpec, rows: Source | None)
     index = None
     if spec.columns:
         rows = rows_of(read_index(hospital / spec.index, spec), spec, site) if rows is None else rows
-        index = in_order(rows, images, site)
+        index = in_order(rows, images, spec, site)
     read = read_images(images, masks, fields, spec)
     _check_twice(images, read)
     owners = owners_of(images, _tags(read), [one.pixels for one in read], index, spec)

@@ -6,8 +6,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from securepfl.data.images.picture import BROKEN, Picture, UnfitError
+from securepfl.data.images.dicom import read_dicom
+from securepfl.data.images.nifti import read_nifti
+from securepfl.data.images.picture import Picture, UnfitError
 from securepfl.data.images.pillow import read_picture
+from securepfl.data.images.tiff import read_tiff
+from securepfl.errors import SecurePFLError
 
 Reader = Callable[[bytes, str | None], Picture]
 
@@ -18,9 +22,23 @@ def _pillow(data: bytes, _: str | None) -> Picture:
     return read_picture(data)
 
 
-READERS: Final[Mapping[str, Reader]] = MappingProxyType({".png": _pillow, ".jpg": _pillow, ".jpeg": _pillow})
+READERS: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        ".png": _pillow,
+        ".jpg": _pillow,
+        ".jpeg": _pillow,
+        ".tif": read_tiff,
+        ".tiff": read_tiff,
+        ".nii": read_nifti,
+        ".nii.gz": read_nifti,
+        ".dcm": read_dicom,
+    }
+)
 """By how a file's name ends; given its bytes and the keyword of the DICOM element that is wanted of it."""
 KINDS_IN_WORDS: Final = "PNG, JPEG, TIFF, NIfTI or DICOM"
+_KINDS: Final = MappingProxyType(
+    {".png": "PNG", ".jpg": "JPEG", ".jpe": "JPEG", ".tif": "TIFF", ".nii": "NIfTI", ".dcm": "DICOM"}
+)
 
 
 def ending_of(name: str) -> str | None:
@@ -46,9 +64,8 @@ def read_file(path: Path, tag: str | None = None) -> tuple[Picture, bytes]:
     ending = ending_of(path.name) or ".dcm"
     try:
         picture = READERS[ending](data, tag)
-    except UnfitError:
+    except (SecurePFLError, UnfitError):
         raise
-    except BROKEN:
-        kind = ending.removeprefix(".").upper()
-        raise UnfitError(f"is truncated, damaged or no {kind} file; replace it") from None
+    except Exception:  # noqa: BLE001 - decoders raise anything on damaged bytes, and quote them
+        raise UnfitError(f"is truncated, damaged or no {_KINDS[ending[:4]]} file; replace it") from None
     return picture, blake2b(data, digest_size=32).digest()

@@ -2,9 +2,7 @@
 
 import importlib
 import logging
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,24 +16,7 @@ from securepfl.errors import ConfigError
 MOST_PIXELS: Final = 100_000_000
 """No image of a hospital has more but a whole slide, which is no image of one size. Asked before decoding: a few bytes
 can stand for any number of pixels."""
-
-BROKEN: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What decoders raise on bytes that are damaged. Their words are never shown: they quote what the bytes say."""
+TOO_MANY: Final = f"says that it has more than {MOST_PIXELS:,} pixels; scale it down, or replace the file"
 
 
 class UnfitError(ValueError):
@@ -71,7 +52,7 @@ def check_pixels(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise UnfitError("has no pixels; replace the file")
     if height * width > MOST_PIXELS:
-        raise UnfitError(f"says that it has more than {MOST_PIXELS:,} pixels; scale it down, or replace the file")
+        raise UnfitError(TOO_MANY)
 
 
 def channels_last(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -6,8 +6,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.images.picture import Picture, UnfitError, channels_last, check_pixels, imported, unheard, upright
+from securepfl.data.images.picture import (
+    TOO_MANY,
+    Picture,
+    UnfitError,
+    channels_last,
+    check_pixels,
+    imported,
+    unheard,
+    upright,
+)
 
+_PLUGINS: Final = ("PngImagePlugin", "JpegImagePlugin", "TiffImagePlugin")
+"""Loaded beforehand, lest a log that they begin be heard."""
 _ORIENTATION: Final = 0x0112
 _DIRECT: Final = frozenset(("1", "L", "LA", "I;16", "I;16B", "I", "F", "RGB", "RGBA"))
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -16,10 +27,10 @@ _DEPTH, _TYPE = 24, 25
 
 
 def read_picture(data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Picture:
-    """The image in `data`, upright. Raises UnfitError, and of BROKEN what Pillow raises on damaged bytes."""
-    images = imported("PIL.Image")
+    """The image in `data`, upright. Raises UnfitError, and on damaged bytes anything."""
+    images, *_ = (imported(f"PIL.{name}") for name in ("Image", *_PLUGINS))
     _check_depth(data)
-    with unheard("PIL"), images.open(io.BytesIO(data), formats=formats) as image:
+    with unheard("PIL"), _opened(images, data, formats) as image:
         check_pixels(image.height, image.width)
         if getattr(image, "n_frames", 1) > 1:
             raise UnfitError("holds several frames; save each as a file of its own")
@@ -28,6 +39,14 @@ def read_picture(data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Pic
         orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
         values = upright(_values(image), orientation if isinstance(orientation, int) else 1)
     return Picture(values=channels_last(values), lossy=lossy)
+
+
+def _opened(images: Any, data: bytes, formats: tuple[str, ...]) -> Any:
+    try:
+        return images.open(io.BytesIO(data), formats=formats)
+    except images.DecompressionBombError:
+        # Pillow has a bound of its own, above ours.
+        raise UnfitError(TOO_MANY) from None
 
 
 def _check_depth(data: bytes) -> None:

@@ -62,7 +62,7 @@ def _read(path: Path, mask: Path | None, view: Path | None, spec: ImageSpec) -> 
     inside = place.whole if view is None else _laid(_partner(view, image, "field of view"), place)
     if not inside.any():
         raise UnfitError("has an empty field of view, so nothing of it counts; mend the field")
-    labels = None if mask is None else np.stack([_laid(_partner(mask, image, "mask"), place), inside])
+    labels = None if mask is None else np.stack([_laid(_partner(mask, image, "mask"), place) & inside, inside])
     fill = 0.0 if spec.range is None else spec.range[0]
     return ReadImage(
         features=scaled(place.into(coloured(image.values, spec), fill), inside, spec),

@@ -51,9 +51,9 @@ class ImageSpec:
     A hospital is a folder; `images`, `masks` and `fields` are folders in it. Without `label` an image's mask is what is
     learned (the task "segmentation"); with `label`, a column of the index, its class, read by `positive` and
     `negative`, `classes` or `label_range` as of tables. `index` is a CSV file in each hospital's folder, or one beside
-    the hospitals' folders with a column `site`; its column `file` names images. `patient` is a column of the index,
-    "pattern:REGEX" with one group over a file's name without its ending, "dicom:KEYWORD", or "file": each image is a
-    patient.
+    the hospitals' folders with a column `site`; its column `file` names images, by name or path. `patient` is a column
+    of the index, "pattern:REGEX" with one group over a file's name without its ending, "dicom:KEYWORD", or "file": each
+    image is a patient.
 
     An image becomes [channels, height, width] of `size`: `colour` picks its channels; `fit` "pad" keeps pixels and
     fills up below and right, "resize" brings the longest side to size first; then `intensity`: "range" takes `range` to
@@ -76,6 +76,7 @@ class ImageSpec:
     masks: str | None = None
     fields: str | None = None
     index: str = "index.csv"
+    file: str = "file"
     site: str = "site"
     patient: str | None = None
     label: str | tuple[str, ...] | None = None
@@ -160,7 +161,7 @@ class ImageSpec:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are read of the index beside `file` and the site's; without any, no index is read."""
+        """The columns that are read of the index beside the file's and the site's; without any, no index is read."""
         roles = (self.patient_column, self.split.column)
         return (*self.label_columns, *(name for name in roles if name is not None))
 
@@ -269,7 +270,7 @@ def _require_of_masks(spec: ImageSpec) -> None:
 
 
 def _require_columns(spec: ImageSpec) -> None:
-    used = [*spec.columns, "file", spec.site]
+    used = [*spec.columns, spec.file, spec.site]
     require(all(used), "a column's name is empty; name it as the index does")
     twice = next((name for name in used if used.count(name) > 1), None)
     require(twice is None, f"column `{twice}` has two roles; declare each column once")
