@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "route",
     "run",
     "serve",
+    "start",
     "status",
     "suggest",
 )

@@ -11,6 +11,7 @@ from securepfl.cli.main import COMMANDS, cli
 HEAVY = ("torch", "opacus", "tenseal", "numpy", "scipy", "pyarrow", "cryptography", "msgspec", "rich")
 USAGES = {
     "agent": "--socket",
+    "start": "--bundle",
     "status": "DIR",
     "plan": "CONFIG",
     "run": "[CONFIG]",

@@ -181,8 +181,8 @@ class ImageSpec:
 
     @property
     def label_options(self) -> dict[str, Any]:
-        """What is declared of the labels for a task: of masks their shape, of binary labels nothing."""
-        return {"structures": self.structures, "holes": self.holes} if self.segments else options_of_labels(self)
+        """What is declared of the labels for a task: nothing of masks and of binary labels."""
+        return options_of_labels(self)
 
     @property
     def split_note(self) -> str:
