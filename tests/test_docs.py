@@ -9,6 +9,7 @@ import msgspec
 
 from securepfl.data.columns import Range
 from securepfl.data.declared_split import Split
+from securepfl.data.images.spec import ImageSpec
 from securepfl.data.schema import DataSpec
 from securepfl.settings.federation import Federation
 from securepfl.settings.presets import PRESETS, preset_notes
@@ -62,6 +63,15 @@ def test_the_documented_data_keys_are_all_of_them():
     keys = {field.name for field in dataclasses.fields(Range)}
     assert set().union(*data["ranges"].values()) == keys
     assert Split(**data["split"]) == Split()
+
+
+def test_the_documented_keys_of_images_are_all_of_them():
+    data = next(block["data"] for block in blocks() if "kind" in block.get("data", {}))
+    assert data.keys() == {field.name for field in dataclasses.fields(ImageSpec)}
+    of_masks = ("fit", "colour", "intensity", "images", "masks", "index", "file", "site", "patient", "fields", "split")
+    assert ImageSpec.from_mapping({key: data[key] for key in ("kind", "size", *of_masks)}).segments
+    of_labels = ("label", "positive", "negative", "threshold", "prevalence", "without", "id")
+    assert not ImageSpec.from_mapping({key: data[key] for key in ("kind", "size", *of_labels)}).segments
 
 
 def test_links_between_documents_lead_somewhere():

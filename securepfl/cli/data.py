@@ -15,14 +15,16 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", type=EXISTING)
-@click.option("--site", required=True, help="The hospital whose columns to list.")
+@click.option("--site", required=True, help="The hospital whose columns or images to describe.")
 @click.option(
     "--header/--no-header",
     default=None,
     help="Whether the first line holds names and no patient. [default: if it plainly does; else columns are numbered]",
 )
 def ranges(path: Path, site: str, header: bool | None) -> None:
-    """List a hospital's columns and print a [data] table to fill in from public knowledge."""
+    """List a hospital's columns, or kinds of images, and print a [data] table to fill in from public knowledge."""
+    from securepfl.data.images.describing import describe_images, holds_images
     from securepfl.data.ranges import describe_columns
 
-    say(describe_columns(path, site, header=header))
+    describe = describe_images if holds_images(path, site) else describe_columns
+    say(describe(path, site, header=header))

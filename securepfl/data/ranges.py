@@ -63,8 +63,19 @@ def describe_columns(path: Path, site: str, *, header: bool | None = None) -> st
     lines += ["", "[data.ranges]             # numbers, and 0/1 columns (centre 0.5, spread 0.5)"]
     lines += [_range_line(name) for name, kind in kinds.items() if kind == "numeric"]
     lines += ["", "[data.categories]         # texts, and numbers that are codes: every level that may occur"]
-    lines += [f"# {_key(name)} = [...]  # {kind}" for name, kind in kinds.items() if kind not in ("numeric", _DATES)]
-    return preface + "\n".join(lines) + "\n\n" + _SITES.format(site=_key(site))
+    lines += [f"# {key_of(name)} = [...]  # {kind}" for name, kind in kinds.items() if kind not in ("numeric", _DATES)]
+    return preface + "\n".join(lines) + "\n\n" + sites_lines(site)
+
+
+def sites_lines(site: str) -> str:
+    """The table of a hospital in the skeleton."""
+    return _SITES.format(site=key_of(site))
+
+
+def names_of(file: Path, header: bool | None) -> tuple[str, ...] | None:
+    """The names of a file's columns; None where they could be a patient's row. Raises DataError."""
+    found, named = _read(file, header)
+    return found.names if named else None
 
 
 def _read(file: Path, header: bool | None) -> tuple[Contents, bool]:
@@ -137,9 +148,9 @@ def _site_column(file: Path, columns: Columns, site: str) -> str | None:
 def _range_line(name: str) -> str:
     unit = unit_of(name)
     named = f", unit = {json.dumps(unit, ensure_ascii=False)}" if unit else ""
-    return f"# {_key(name)} = {{ centre = ..., spread = ...{named} }}"
+    return f"# {key_of(name)} = {{ centre = ..., spread = ...{named} }}"
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """A column's name as a TOML key."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

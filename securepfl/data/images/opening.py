@@ -51,6 +51,15 @@ def ending_of(name: str) -> str | None:
     return next((ending for ending in sorted(READERS, key=len, reverse=True) if lower.endswith(ending)), None)
 
 
+def kind_of_file(name: str) -> str:
+    """The kind of an image's file in a word; without an ending that a reader takes it is DICOM.
+
+    >>> kind_of_file("brain.nii.gz"), kind_of_file("IM0001")
+    ('NIfTI', 'DICOM')
+    """
+    return _KINDS[(ending_of(name) or ".dcm")[:4]]
+
+
 def read_file(path: Path, tag: str | None = None) -> tuple[Picture, bytes]:
     """The image in a file, and the digest of its bytes. Raises UnfitError: what is wrong, and nothing it says."""
     try:
@@ -61,11 +70,10 @@ def read_file(path: Path, tag: str | None = None) -> tuple[Picture, bytes]:
         raise UnfitError(f"cannot be read ({error.strerror}); make it readable") from None
     if not data:
         raise UnfitError("is empty; replace the file")
-    ending = ending_of(path.name) or ".dcm"
     try:
-        picture = READERS[ending](data, tag)
+        picture = READERS[ending_of(path.name) or ".dcm"](data, tag)
     except (SecurePFLError, UnfitError):
         raise
     except Exception:  # noqa: BLE001 - decoders raise anything on damaged bytes, and quote them
-        raise UnfitError(f"is truncated, damaged or no {_KINDS[ending[:4]]} file; replace it") from None
+        raise UnfitError(f"is truncated, damaged or no {kind_of_file(path.name)} file; replace it") from None
     return picture, blake2b(data, digest_size=32).digest()
