@@ -102,5 +102,6 @@ def _recoloured(x: Tensor, drawn: Tensor, stream: RandomStream) -> Tensor:
     # Drawn on the CPU whatever the device, so that every machine draws the same.
     generator = np.random.Generator(np.random.Philox(int(stream.words(1)[0])))
     noise = torch.from_numpy(generator.standard_normal(tuple(x.shape), dtype=np.float32)).to(x)
-    varied = x * (_CONTRAST[0] + (_CONTRAST[1] - _CONTRAST[0]) * contrast)
-    return varied + deviation * (_SHIFT * (2 * shift - 1) + _NOISE * level * noise)
+    varied: Tensor = x * (_CONTRAST[0] + (_CONTRAST[1] - _CONTRAST[0]) * contrast)
+    varied += deviation * (_SHIFT * (2 * shift - 1) + _NOISE * level * noise)
+    return varied

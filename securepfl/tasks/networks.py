@@ -79,7 +79,8 @@ class UNet(nn.Module):
             )
         features = x if x.shape[1] == self.width else self.features(x)
         own = features[:, :1] * self.spread[0] + self.centre[0]
-        return own + self.head(features)
+        logits: Tensor = own + self.head(features)
+        return logits
 
     def features(self, images: Tensor) -> Tensor:
         """[n, F, H, W] of images [n, C, H, W]: the body's logit and the decoder's levels at full size, standardised."""
@@ -87,7 +88,7 @@ class UNet(nn.Module):
         padded = functional.pad(images, (0, -width % _STRIDE, 0, -height % _STRIDE))
         # A quarter faster on a CPU; the weights stay as they are.
         levels = self._levels(padded.contiguous(memory_format=torch.channels_last))
-        centres, spreads = self.centre.split(self.widths), self.spread.split(self.widths)
+        centres, spreads = (torch.split(of, list(self.widths)) for of in (self.centre, self.spread))
         scaled = (
             _full_size((level - centre[:, None, None]) / spread[:, None, None], padded)
             for level, centre, spread in zip(levels, centres, spreads, strict=True)

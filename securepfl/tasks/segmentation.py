@@ -142,7 +142,9 @@ class Segmentation:
 def _dice(masks: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
     """[n]; NaN for an image without the structure."""
     both, truths, mine = (np.count_nonzero(of, axis=(1, 2)) for of in (masks & truth, truth, masks))
-    return np.divide(2 * both, truths + mine, out=np.full(len(truth), np.nan), where=truths > 0)
+    found = np.full(len(truth), np.nan)
+    np.divide(2.0 * both, truths + mine, out=found, where=truths > 0)
+    return found
 
 
 def _hd95(masks: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
