@@ -1,0 +1,80 @@
+"""What the outside study compares: baselines with equal views and threshold, and the default recipe taken apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from securepfl.outside.recipe import SEGMENTATION, Recipe
+from securepfl.outside.views import VIEWS
+
+Which = Literal["shared", "trajectory", "finetuned", "both"]
+EVEN: Final = 1e9
+"""A temperature at which all gates are alike."""
+HARD: Final = 1e-9
+"""One at which the best has all."""
+FOUR: Final = ("same", "mirrored", "half-turned", "upside-down")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to answer for the unseen hospital: which experts beside the shared model, and by which recipe."""
+
+    experts: Which
+    recipe: Recipe
+
+
+def contestants(default: Recipe = SEGMENTATION) -> dict[str, Contestant]:
+    """The ways by name; "routed" is the default recipe over fine-tuned experts."""
+    return {"routed": Contestant("finetuned", default), **baselines(default), **ablation(default)}
+
+
+def baselines(default: Recipe) -> dict[str, Contestant]:
+    """Each with the default's views and threshold; "bare" has neither, as a hospital would use a model it was given."""
+    even = replace(default, temperature=EVEN, zoom_temperature=EVEN, guard=False)
+    plain = replace(even, zooms=(1.0,))
+    bare = Recipe(views=("same",), criterion="expected_dice", prior_weight=0.0, guard=False)
+    lowest = replace(plain, criterion="entropy", temperature=HARD)
+    return {
+        "global, bare": Contestant("shared", bare),
+        "global": Contestant("shared", plain),
+        "global, zooms": Contestant("shared", even),
+        "parameter average": Contestant("finetuned", replace(plain, mixing="parameters", granularity="site")),
+        "logit ensemble": Contestant("finetuned", plain),
+        "logit ensemble, zooms": Contestant("finetuned", even),
+        "lowest entropy, site": Contestant("finetuned", replace(lowest, granularity="site")),
+        "lowest entropy, image": Contestant("finetuned", replace(lowest, granularity="sample")),
+    }
+
+
+def ablation(default: Recipe) -> dict[str, Contestant]:
+    """The default with one thing changed."""
+    changed: Mapping[str, Recipe] = {
+        "criterion: agreement": replace(default, criterion="agreement"),
+        "criterion: expected Dice": replace(default, criterion="expected_dice"),
+        "criterion: consistency": replace(default, criterion="consistency"),
+        "criterion: entropy": replace(default, criterion="entropy"),
+        "gates: site": replace(default, granularity="site"),
+        "gates: image": replace(default, granularity="sample"),
+        "temperature: 0.003": replace(default, temperature=0.003),
+        "temperature: 0.01": replace(default, temperature=0.01),
+        "temperature: 0.03": replace(default, temperature=0.03),
+        "temperature: 0.1": replace(default, temperature=0.1),
+        "views: 2": replace(default, views=("same", "mirrored")),
+        "views: 4": replace(default, views=FOUR),
+        "views: 8": replace(default, views=VIEWS),
+        "zooms: none": replace(default, zooms=(1.0,)),
+        "zooms: 3": replace(default, zooms=(1.0, 0.75, 1.33)),
+        "zooms: 5": replace(default, zooms=(1.0, 0.6, 0.75, 1.33, 1.7)),
+        "mixing: parameters": replace(default, mixing="parameters", granularity="site"),
+        "threshold: 0": replace(default, prior_weight=0.0),
+        "threshold: half": replace(default, prior_weight=0.5),
+        "threshold: whole": replace(default, prior_weight=1.0),
+        "guard: none": replace(default, guard=False),
+    }
+    experts: Mapping[str, Contestant] = {
+        "experts: trajectory": Contestant("trajectory", default),
+        "experts: fine-tuned": Contestant("finetuned", default),
+        "experts: both": Contestant("both", default),
+        "experts: none": Contestant("shared", default),
+    }
+    return {**experts, **{name: Contestant("finetuned", recipe) for name, recipe in changed.items()}}
