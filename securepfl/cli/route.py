@@ -6,25 +6,57 @@ import click
 
 from securepfl.cli.options import EXISTING, PATH
 from securepfl.cli.output import say, say_data
+from securepfl.errors import ConfigError
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=EXISTING)
 @click.option(
-    "--data", type=PATH, required=True, help="CSV or Parquet with the unseen hospital's rows; no label needed."
+    "--data",
+    type=PATH,
+    required=True,
+    help="The unseen hospital's rows (CSV or Parquet) or folder of images; no label or mask needed.",
 )
-@click.option("--out", type=PATH, help="CSV file of predictions. [default: stdout]")
-@click.option("--passes", type=click.IntRange(min=0), default=10, show_default=True, help="Passes over the rows.")
-def route(run_folder: Path, data: Path, out: Path | None, passes: int) -> None:
-    """Fit RUN's released experts to an unseen hospital's unlabelled rows, and predict them."""
-    from securepfl.outside.unseen import predictions_csv, route_rows, write_predictions
+@click.option(
+    "--out",
+    type=PATH,
+    help="A new folder: predictions or masks, certainty, gates, pictures, card; of a table, NAME.csv for predictions "
+    "alone. [default: stdout, of a table]",
+)
+@click.option("--prior", type=float, help="Share of label 1, or of the field that the structure covers; in (0, 1).")
+@click.option("--recipe", help="How experts are chosen and mixed: a JSON file, or layers. [default: the task's own]")
+@click.option("--id", "id_column", metavar="COLUMN", help="The column of a table that holds the rows' own names.")
+@click.option(
+    "--identities",
+    type=EXISTING,
+    help="A folder of hospitals' identity files: experts that others signed are refused. [default: any that signs]",
+)
+def route(
+    run_folder: Path,
+    data: Path,
+    out: Path | None,
+    prior: float | None,
+    recipe: str | None,
+    id_column: str | None,
+    identities: Path | None,
+) -> None:
+    """Choose among RUN's released experts by an unseen hospital's unlabelled rows or images, and predict them."""
+    from securepfl.outside.predictions import predictions_csv
+    from securepfl.outside.unseen import Asked, route_unseen, summary, trusted_identities
+    from securepfl.outside.writing import check_out, write_answer, write_table
 
-    routed = route_rows(run_folder / "experts", data, passes)
+    alone = check_out(out)
+    trusted = None if identities is None else trusted_identities(identities)
+    answered = route_unseen(Asked(run_folder, data, prior, recipe, id_column, trusted))
+    if out is None and answered.images:
+        raise ConfigError("--out: answers to images are files; name a new folder")
     if out is None:
-        say_data(predictions_csv(routed))
+        say_data(predictions_csv(answered))
+    elif alone:
+        write_table(answered, out)
     else:
-        write_predictions(routed, out)
-    for line in routed.summary():
+        write_answer(answered, out)
+    for line in summary(answered):
         say(line, err=True)
     if out is not None:
         say(f"wrote {out}", err=True)

@@ -8,6 +8,7 @@ from securepfl.data.folder import left_out as left_out_of_tables
 from securepfl.data.images import loading as images
 from securepfl.data.images.spec import ImageSpec
 from securepfl.data.table import Table
+from securepfl.errors import ConfigError
 
 
 def load_sites(path: Path, spec: Declared) -> dict[str, Table]:
@@ -20,11 +21,15 @@ def load_site(path: Path, spec: Declared, site: str) -> Table:
     return images.load_site(path, spec, site) if isinstance(spec, ImageSpec) else tables.load_site(path, spec, site)
 
 
-def load_unlabelled(path: Path, spec: Declared) -> Table:
-    """The rows of a hospital that takes no part: of tables without labels, of images with those that are there.
-    Raises DataError.
+def load_unlabelled(path: Path, spec: Declared, id_column: str | None = None) -> Table:
+    """The rows of a hospital that takes no part, with labels or masks where all of them are there. `id_column` holds
+    the rows' own names in a table; images have theirs. Raises DataError, and ConfigError for an `id_column` of images.
     """
-    return images.load_unlabelled(path, spec) if isinstance(spec, ImageSpec) else tables.load_unlabelled(path, spec)
+    if not isinstance(spec, ImageSpec):
+        return tables.load_unlabelled(path, spec, id_column)
+    if id_column is not None:
+        raise ConfigError("--id names a column of a table, and these are images, which have names; leave it out")
+    return images.load_unlabelled(path, spec)
 
 
 def left_out(path: Path, spec: Declared) -> list[str]:

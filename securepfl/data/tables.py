@@ -4,6 +4,7 @@ A message names file, column and row, never a cell. Rows are counted from 1 afte
 not count.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,18 +87,23 @@ def at_once(problems: Sequence[str]) -> str:
     return "; ".join("; ".join([*where, mend]) if mend else "; ".join(where) for mend, where in by_mend.items())
 
 
-def load_unlabelled(path: Path, spec: DataSpec) -> Table:
-    """The table of one file, whose label and site columns may be absent and are ignored.
+def load_unlabelled(path: Path, spec: DataSpec, id_column: str | None = None) -> Table:
+    """The table of one file, whose label and site columns may be absent.
 
-    The site is the file's stem. A file without a header holds all of `spec.columns`, or all but label,
-    site and the split's column. Under "drop-rows", `rows` tells which rows are left. Raises DataError as
-    `load_sites` does, and where no row is left.
+    The site is the file's stem. Labels are read where every row has one that is declared, and are None otherwise.
+    `id_column` names the column of the rows' own names: it becomes `ids`, and is no feature unless it is declared as
+    one. A file without a header holds all of `spec.columns`, or all but label, site and the split's column. Under
+    "drop-rows", `rows` tells which rows are left. Raises DataError as `load_sites` does, where no row is left, and for
+    a row without a name.
     """
     names = spec.columns or ()
     bare = [name for name in names if name not in (*spec.label_columns, spec.site, spec.split.column)]
     layouts = (names, tuple(bare)) if names else None
-    source = Source.of(path, read_columns(path, wanted_of(spec, layouts, labelled=False)))
-    table = _table(path.stem, source, spec, labelled=False)
+    wanted = wanted_of(spec, layouts, labelled=False)
+    more = {*spec.label_columns, *([] if id_column is None else [id_column])}
+    wanted = dataclasses.replace(wanted, columns=(wanted.columns or frozenset()) | more)
+    source = Source.of(path, read_columns(path, wanted))
+    table = _table(path.stem, source, spec, labelled=False, id_column=id_column)
     if not len(table):
         raise DataError(f"{path}: {NOT_COMPLETE}")
     return table
@@ -110,20 +116,38 @@ def table_from_columns(site: str, columns: Mapping[str, Any], spec: DataSpec, wh
     return _table(site, Source.of(where, Contents(tuple(cells), cells, rows)), spec, labelled=True)
 
 
-def _table(site: str, source: Source, spec: DataSpec, labelled: bool) -> Table:
-    _check_declared(source, spec, labelled)
+def _table(site: str, source: Source, spec: DataSpec, labelled: bool, id_column: str | None = None) -> Table:
+    _check_declared(source, spec, labelled, id_column)
     source = complete_rows(source, spec, labelled)
     table = Table(
         site=site,
         features=features_of(source, spec),
-        labels=spec.read_labels(source) if labelled else None,
+        labels=spec.read_labels(source) if labelled else _labels_if_all(source, spec),
         patients=_patients(source, spec, labelled),
         rows=source.rows,
         held_out=spec.split.held_out(source) if labelled else None,
         known=_known(source, spec) if labelled else {},
+        ids=None if id_column is None else _names(source, id_column),
     )
     check_sides(source.where, table)
     return table
+
+
+def _labels_if_all(source: Source, spec: DataSpec) -> NDArray[Any] | None:
+    """The labels of an unseen hospital's rows, where it has them all; None otherwise."""
+    if not all(name in source.columns for name in spec.label_columns):
+        return None
+    try:
+        return spec.read_labels(source)
+    except DataError:
+        return None
+
+
+def _names(source: Source, column: str) -> NDArray[Any]:
+    """The rows' own names, texts (dtype object) [rows]. Raises DataError for a row without one."""
+    cells = source.column(column, "the rows' names, --id")
+    source.refuse(cells.missing(), column, "no name; fill it in, or name another column with --id")
+    return np.array(cells.texts.to_pylist(), dtype=object)
 
 
 def _known(source: Source, spec: DataSpec) -> dict[str, NDArray[Any]]:
@@ -147,7 +171,7 @@ def check_sides(where: str, table: Table) -> None:
         )
 
 
-def _check_declared(source: Source, spec: DataSpec, labelled: bool) -> None:
+def _check_declared(source: Source, spec: DataSpec, labelled: bool, id_column: str | None = None) -> None:
     """Every declared column is there and every other is not; the label first, lest it be taken for a feature."""
     if labelled:
         for name in spec.label_columns:
@@ -166,13 +190,15 @@ def _check_declared(source: Source, spec: DataSpec, labelled: bool) -> None:
         *spec.drop,
         *spec.ranges,
         *spec.categories,
+        id_column,
     }
     for name in (*source.columns, *source.unread):
         if name not in known and labelled:
             mend = "declare it in [data.ranges] or [data.categories], or list it in [data] drop"
             raise DataError(f"{source.where}: column `{name}` is not declared; {mend}")
         if name not in known:
-            raise DataError(f"{source.where}: column `{name}` is none that the experts were trained on; remove it")
+            mend = "remove it, or name it with --id where it holds the rows' names"
+            raise DataError(f"{source.where}: column `{name}` is none that the experts were trained on; {mend}")
 
 
 def _patients(source: Source, spec: DataSpec, labelled: bool) -> NDArray[Any] | None:

@@ -60,7 +60,7 @@ class Experts:
     def point(self) -> OperatingPoint:
         """Where probabilities become decisions: the declared threshold, else the declared prevalence; else empty."""
         spec, options = self.spec, self.spec.label_options
-        if spec.threshold is not None or spec.prevalence is None:
+        if spec.threshold is not None or spec.prevalence is None or self.task.name == "segmentation":
             return () if spec.threshold is None else (spec.threshold,)
         return in_order(spec.prevalence, self.task.name, tuple(options.get("classes") or options.get("labels") or ()))
 
@@ -138,8 +138,8 @@ def _parts(
     model: nn.Module, record: Mapping[str, Any], settings: ModelSettings, spec: Declared
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    plain = msgspec.to_builtins(settings)
-    plain.pop("start", None)  # a path of the hospital's machine; what the file held is in the parameters
+    # Where the file of a start lies is the hospital's business; what it held is in the parameters.
+    plain = msgspec.to_builtins(settings.without_start())
     return arrays, {"format": FORMAT, "record": dict(record), "model": plain, "data": spec.to_mapping()}
 
 
@@ -149,7 +149,7 @@ def _checked(path: Path, found: SignedFile) -> Mapping[str, Any]:
     record: Mapping[str, Any] = meta["record"]
     if meta["format"] != FORMAT:
         raise StorageError(f"{path}: format {meta['format']}, and this securepfl reads {FORMAT}; upgrade it")
-    if record["noise"] != "local":
+    if record["noise"] not in ("local", "none"):
         raise StorageError(
             f"{path}: of a run with shared noise, whose epsilon holds for all hospitals' sum and not for one model; "
             "remove it, and ask for a run without [shared_noise]"
@@ -174,8 +174,13 @@ def _check_same_run(path: Path, found: SignedFile, first_path: Path, first: Sign
         raise StorageError(f"{path}: of another run than {first_path.name}; keep one run's experts in the folder")
 
 
+def same_keys(signer: PublicIdentity, others: Collection[PublicIdentity]) -> bool:
+    """Whether none of `others` has this signer's name and other keys."""
+    return all(other.name != signer.name or other == signer for other in others)
+
+
 def _check_signers(path: Path, signer: PublicIdentity, others: Collection[PublicIdentity]) -> None:
-    if any(other.name == signer.name and other != signer for other in others):
+    if not same_keys(signer, others):
         raise StorageError(f"{path}: signed by other keys of {signer.name!r} than before; ask it which are its own")
 
 

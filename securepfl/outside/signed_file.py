@@ -77,7 +77,7 @@ def read_signed(path: Path, trusted: Collection[bytes] | None = None) -> SignedF
     Raises StorageError where it is missing, no plain file, larger than MOST_BYTES, unsigned, changed since it was
     signed, or of a signer that is not trusted; nothing of the arrays is decoded then.
     """
-    return opened_bytes(_bounded(path), str(path), trusted)
+    return opened_bytes(bounded_bytes(path), str(path), trusted)
 
 
 def opened_bytes(data: bytes, where: str, trusted: Collection[bytes] | None = None) -> SignedFile:
@@ -114,15 +114,14 @@ def _signed(blanked: bytes) -> bytes:
     return hashlib.sha256(blanked).digest()
 
 
-def _bounded(path: Path) -> bytes:
+def bounded_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a plain file of at most `most` bytes. Raises StorageError for anything else, unread."""
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise StorageError(f"{path}: is no plain file; put the released file itself there")
-        if found.st_size > MOST_BYTES:
-            raise StorageError(
-                f"{path}: {found.st_size:,} bytes, and a released file has at most {MOST_BYTES:,}; remove it"
-            )
+        if found.st_size > most:
+            raise StorageError(f"{path}: {found.st_size:,} bytes, and a released file has at most {most:,}; remove it")
         return path.read_bytes()
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); name an existing run") from None

@@ -39,8 +39,8 @@ LABELS = {
     "regression": 'label = "pressure"\nlabel_range = { centre = 120, spread = 20, unit = "mmHg" }',
 }
 ROUTED = {
-    "multiclass": ["row", "prediction", "probability mild", "probability severe", "probability critical"],
-    "multilabel": ["row", "probability flu", "prediction flu", "probability asthma", "prediction asthma"],
+    "multiclass": ["row", "prediction", "probability mild", "probability severe", "probability critical", "certainty"],
+    "multilabel": ["row", "probability flu", "prediction flu", "probability asthma", "prediction asthma", "certainty"],
     "regression": ["row", "prediction (mmHg)"],
 }
 

@@ -1,0 +1,103 @@
+"""Predictions as tables: a row for each record or image under its own name, and certainty by patient."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securepfl.data.labels import BinaryLabels, Listed
+from securepfl.outside.answered import Answered
+from securepfl.outside.masks import MASKS, own_mask
+
+Column = Sequence[Any] | NDArray[np.generic]
+
+
+def predictions_csv(answered: Answered) -> str:
+    """CSV: the row, its id where it has one, the task's columns by the labels' declared names, and certainty.
+
+    Of masks: the mask's file, how many of the image's own pixels are of the structure, and their share of the image.
+    """
+    table = answered.table
+    columns: dict[str, Column] = {"row": table.rows}
+    if table.ids is not None:
+        columns["id"] = table.ids
+    if answered.segments:
+        columns |= _of_masks(answered)
+    else:
+        columns |= named(answered.task.columns(answered.predictions, answered.experts.point), answered.experts.spec)
+    if np.isfinite(answered.routed.certainty).any():
+        columns["certainty"] = answered.routed.certainty
+    return csv_of(columns)
+
+
+def _of_masks(answered: Answered) -> dict[str, Column]:
+    masks = [own_mask(answered, place) for place in range(len(answered.table))]
+    return {
+        "mask": [f"{MASKS}/{place}.png" for place in answered.places],
+        "pixels": [int(np.count_nonzero(mask)) for mask in masks],
+        "share": [float(mask.mean()) for mask in masks],
+    }
+
+
+def named(columns: Mapping[str, NDArray[np.generic]], spec: Any) -> dict[str, Column]:
+    """A yes-or-no task's decisions by the declared labels, where each side is declared as one; others as they are."""
+    rule = getattr(spec, "label_rule", None)
+    if not isinstance(rule, BinaryLabels) or spec.positive is None:
+        return dict(columns)
+    sides = (rule.negative, rule.positive)
+    words = [side.values[0] for side in sides if isinstance(side, Listed) and len(side.values) == 1]
+    if len(words) != 2:
+        return dict(columns)
+    return {
+        name: [words[int(one)] for one in column.tolist()] if name.startswith("prediction") else column
+        for name, column in columns.items()
+    }
+
+
+def certainty_csv(answered: Answered) -> str:
+    """CSV: each patient's records, and the mean and least certainty of them, in the order of their first row.
+
+    A patient stands under the id that an index or a file's name gave; one that a DICOM element names, under a number.
+    Rows without patients stand under their own names.
+    """
+    table, sure = answered.table, answered.routed.certainty
+    if table.patients is None:
+        return csv_of({"record": answered.names, "certainty": sure})
+    first: dict[str, list[int]] = {}
+    for place, patient in enumerate(table.patients.tolist()):
+        first.setdefault(str(patient), []).append(place)
+    hidden = (getattr(answered.experts.spec, "patient", None) or "").startswith("dicom:")
+    names = [str(number) for number in range(1, len(first) + 1)] if hidden else list(first)
+    return csv_of(
+        {
+            "patient": names,
+            "records": [len(places) for places in first.values()],
+            "mean certainty": [float(np.mean(sure[places])) for places in first.values()],
+            "least certainty": [float(np.min(sure[places])) for places in first.values()],
+        }
+    )
+
+
+def csv_of(columns: Mapping[str, Column]) -> str:
+    """Columns of one length as CSV; floats with six digits, NaN as an empty cell.
+
+    >>> csv_of({"row": [1, 2], "certainty": [0.5, float("nan")]})
+    'row,certainty\\n1,0.500000\\n2,\\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    cells = zip(
+        *(column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()), strict=True
+    )
+    writer.writerows([_cell(cell) for cell in row] for row in cells)
+    return text.getvalue()
+
+
+def _cell(cell: Any) -> Any:
+    if not isinstance(cell, float):
+        return cell
+    return f"{cell:.6f}" if np.isfinite(cell) else ""
