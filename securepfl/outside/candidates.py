@@ -16,6 +16,7 @@ from securepfl.outside.mixing import averaged
 from securepfl.outside.recipe import Recipe
 from securepfl.outside.views import seen, seen_back, turns_sides
 from securepfl.outside.zooms import zoomed, zoomed_back
+from securepfl.tasks.inference import is_large, logits_in_windows
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.prediction import evaluating
 from securepfl.tasks.task import Task
@@ -144,7 +145,7 @@ def _placed(answer: Tensor, rows: Tensor, view: str, zoom: float) -> Tensor:
 
 def _answer(name: str, model: nn.Module, rows: Tensor, view: str, zoom: float) -> Tensor:
     try:
-        answer: Tensor = model(rows)
+        answer: Tensor = logits_in_windows(model, rows) if is_large(model, rows) else model(rows)
     except Exception as error:  # noqa: BLE001 - whatever a pipeline's own model raises
         if turns_sides(view) or zoom != 1.0:
             raise _refused(name, rows, view, zoom) from None

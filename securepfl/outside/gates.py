@@ -1,32 +1,39 @@
 """Test-time training of a routed model's gates on an unseen hospital's unlabelled rows.
 
-The loss is entropy plus consistency (Jiang et al., arXiv 2204.08467); there are no labels, no batch
+The loss is entropy plus consistency, and of masks shape (Jiang et al., arXiv 2204.08467); there are no labels, no batch
 statistics and no dropout, so a prediction afterwards depends on its own row only.
 """
 
 from dataclasses import dataclass
 from math import isfinite, log
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from securepfl.errors import ConfigError
 from securepfl.outside.routing import RoutedModel
+from securepfl.outside.views import require_views, seen, seen_back
 from securepfl.randomness import RandomStream
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.prediction import evaluating, placed_like
 from securepfl.tasks.task import Task
+
+_REACH: Final = 10
+_IMAGE: Final = 4
 
 
 @dataclass(frozen=True)
 class AdaptSettings:
     """How gates are fitted: Adam, `passes` over the rows in batches of `batch`.
 
-    `entropy` and `consistency` weigh the two losses; `noise` is the standard deviation of the second view, in
-    units of the scaled inputs. Row order and noise come from `seed`, publicly: they protect nothing.
-    Raises ValueError for a value out of range.
+    `entropy`, `consistency` and `shape` (of masks alone) weigh the losses; `noise` is the standard deviation of the
+    second look, in units of the scaled inputs, and of images `view` is its view (outside/views.py). Row order and
+    noise come from `seed`, publicly: they protect nothing. Raises ValueError for a value out of range, ConfigError for
+    an unknown view.
     """
 
     passes: int = 10
@@ -36,12 +43,15 @@ class AdaptSettings:
     consistency: float = 0.1
     noise: float = 0.1
     seed: int = 0
+    shape: float = 0.0
+    view: str = "same"
 
     def __post_init__(self) -> None:
+        require_views((self.view,))
         for name in ("passes", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "entropy", "consistency", "noise"):
+        for name in ("learning_rate", "entropy", "consistency", "noise", "shape"):
             value = getattr(self, name)
             if not isfinite(value) or value < 0.0:
                 raise ValueError(f"{name} must be a finite number of at least 0, not {value}")
@@ -78,6 +88,22 @@ def consistency(choices: Tensor, view: Tensor) -> Tensor:
     return (choices.softmax(dim=2) - view.softmax(dim=2)).square().mean()
 
 
+def ragged(outputs: Tensor) -> Tensor:
+    """The paper's shape loss: how far a mask's probabilities range within 10 pixels, the mean over pixels; in [0, 1].
+
+    Of logits [n, 1, H, W]: the maximum within a window of 21 less the minimum. Outlines count, flat ground does not.
+
+    >>> ragged(torch.full((1, 1, 30, 30), 2.0)).item()
+    0.0
+    """
+    chances = outputs.sigmoid()
+    return (_highest(chances) + _highest(-chances)).mean()
+
+
+def _highest(maps: Tensor) -> Tensor:
+    return functional.max_pool2d(maps, kernel_size=2 * _REACH + 1, stride=1, padding=_REACH)
+
+
 def adapt(
     routed: RoutedModel, features: NDArray[np.floating] | Tensor, settings: AdaptSettings, task: Task
 ) -> AdaptReport:
@@ -106,7 +132,11 @@ def adapt(
 
 
 def _choices(routed: RoutedModel, rows: Tensor, task: Task) -> Tensor:
-    choices = task.choices(routed(rows))
+    return _chosen(routed(rows), task)
+
+
+def _chosen(outputs: Tensor, task: Task) -> Tensor:
+    choices = task.choices(outputs)
     if choices is None:
         raise ConfigError(f"predictions of the task {task.name} have no entropy to lower: use the experts' average")
     return choices
@@ -114,9 +144,18 @@ def _choices(routed: RoutedModel, rows: Tensor, task: Task) -> Tensor:
 
 def _loss(routed: RoutedModel, rows: Tensor, settings: AdaptSettings, stream: RandomStream, task: Task) -> Tensor:
     drawn = torch.from_numpy(stream.gaussian(rows.numel())).reshape(rows.shape).to(rows)
-    choices = _choices(routed, rows, task)
-    instability = consistency(choices, _choices(routed, rows + settings.noise * drawn, task))
-    return settings.entropy * normalised_entropy(choices).mean() + settings.consistency * instability
+    outputs, second = routed(rows), routed(_turned(rows + settings.noise * drawn, settings.view))
+    if second.ndim == _IMAGE:
+        second = seen_back(second, settings.view)
+    choices = _chosen(outputs, task)
+    loss = settings.entropy * normalised_entropy(choices).mean()
+    loss = loss + settings.consistency * consistency(choices, _chosen(second, task))
+    return loss + settings.shape * ragged(outputs) if settings.shape and outputs.ndim == _IMAGE else loss
+
+
+def _turned(rows: Tensor, view: str) -> Tensor:
+    """Rows in that view; those of a table have none."""
+    return seen(rows, view) if rows.ndim == _IMAGE and view != "same" else rows
 
 
 def _mean_entropy(routed: RoutedModel, rows: Tensor, batch: int, task: Task) -> float:

@@ -63,6 +63,8 @@ class Recipe:
         for name in ("temperature", "zoom_temperature"):
             if not isfinite(getattr(self, name)) or getattr(self, name) <= 0.0:
                 raise ConfigError(f"recipe: {name} = {getattr(self, name)}: must be above 0")
+        if not isinstance(self.guard, bool):
+            raise ConfigError(f"recipe: guard {self.guard!r}: true or false")
         if not 0.0 <= self.prior_weight <= 1.0:
             raise ConfigError(f"recipe: prior_weight = {self.prior_weight}: must be between 0 and 1")
         self._check_together()
@@ -116,7 +118,13 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-SEGMENTATION = Recipe(views=("same", "mirrored"), zooms=(1.0, 0.75, 1.33), criterion="agreement", granularity="sample")
+SEGMENTATION = Recipe(
+    views=("same", "mirrored"),
+    zooms=(1.0, 0.75, 1.33),
+    criterion="agreement",
+    granularity="sample",
+    layers=AdaptSettings(batch=2, noise=0.5, shape=1.0, view="mirrored"),
+)
 CLASSES_OF_IMAGES = Recipe(views=("same", "mirrored"))
 CLASSES = Recipe()
 

@@ -1,13 +1,15 @@
 import copy
+import dataclasses
 import hashlib
 
 import numpy as np
 import pytest
 import torch
+from pools import SEGMENTATION, bright, images, leaning
 from torch import nn
 
 from securepfl.errors import ConfigError
-from securepfl.outside.gates import AdaptSettings, adapt, consistency, normalised_entropy
+from securepfl.outside.gates import AdaptSettings, adapt, consistency, normalised_entropy, ragged
 from securepfl.outside.routing import RoutedModel, gate_summary
 from securepfl.tasks.binary import BINARY, bce
 from securepfl.tasks.models import build_model
@@ -185,3 +187,40 @@ def test_settings_out_of_range_are_named(wrong):
 def test_rows_that_cannot_be_used_are_refused(features):
     with pytest.raises(ValueError, match="features"):
         adapt(RoutedModel([axis_expert(0), axis_expert(1)]), features, AdaptSettings(), BINARY)
+
+
+@pytest.mark.parametrize("level", [-4.0, 0.0, 3.0])
+def test_a_constant_mask_has_no_shape_loss(level):
+    assert ragged(torch.full((2, 1, 25, 40), level)).item() == 0.0
+
+
+def test_an_outline_costs_shape():
+    mask = torch.full((1, 1, 60, 60), -20.0)
+    mask[..., 20:40, 20:40] = 20.0
+    # Pixels within 10 of both sides of the square's outline: a square of 40 without the one of 0 in its middle.
+    torch.testing.assert_close(ragged(mask), torch.tensor(40.0**2 / 60**2), rtol=1e-3, atol=0)
+
+
+def test_shape_and_a_mirrored_second_look_adapt_masks_and_leave_the_experts():
+    models = [bright(0.3), leaning(0.3)]
+    routed, before = RoutedModel(models), [digest(model) for model in models]
+    settings = AdaptSettings(passes=3, batch=2, learning_rate=0.05, entropy=0.0, consistency=1.0, shape=0.0, noise=0.0)
+    rows = torch.tensor(images(), dtype=torch.float32)
+    adapt(routed, rows, dataclasses.replace(settings, view="mirrored"), SEGMENTATION)
+    # The leaning filter contradicts its mirrored look, the bright one never does.
+    assert gate_summary(routed, rows)["filter"][0] > 0.5
+    assert [digest(model) for model in models] == before
+    outputs = RoutedModel([bright()])(rows)
+    choices = (SEGMENTATION.choices(each) for each in (outputs, RoutedModel([bright()])(rows.flip(-1)).flip(-1)))
+    assert consistency(*choices).item() == 0.0
+
+
+def test_a_heavier_shape_loss_makes_masks_smoother():
+    rows = torch.tensor(images(), dtype=torch.float32)
+    ragged_of = []
+    for shape in (0.0, 50.0):
+        routed = RoutedModel([bright(4.0), bright(0.1)])
+        settings = AdaptSettings(passes=5, batch=3, learning_rate=0.05, entropy=1.0, shape=shape)
+        adapt(routed, rows, settings, SEGMENTATION)
+        ragged_of.append(ragged(routed(rows)).item())
+    assert ragged_of[1] < ragged_of[0]
