@@ -27,7 +27,7 @@ def require_shares(prevalence: Prevalence | None) -> None:
 
 
 def in_order(prevalence: Prevalence, task: str, names: tuple[str, ...]) -> tuple[float, ...]:
-    """The shares in the order of `names`, the classes or labels of `task`; one of a binary task.
+    """The shares in the order of `names`, the classes or labels of `task`; one of a binary task, and of masks.
 
     Classes' shares are divided by their sum, which must be 1 but for rounding. Raises ValueError, saying what to
     declare.
@@ -37,9 +37,10 @@ def in_order(prevalence: Prevalence, task: str, names: tuple[str, ...]) -> tuple
     """
     if task == "regression":
         raise ValueError("prevalence has no place in a regression; declare the number's centre in [data] label_range")
-    if task == "binary":
+    if task in ("binary", "segmentation"):
         if isinstance(prevalence, Mapping):
-            raise ValueError("prevalence of a binary task is one number, the share of label 1")
+            whose = "label 1" if task == "binary" else "the field of view that is of the structure"
+            raise ValueError(f"prevalence of a {task} task is one number, the share of {whose}")
         return (prevalence,)
     if not isinstance(prevalence, Mapping) or set(prevalence) != set(names):
         shares = ", ".join(f'"{name}" = ...' for name in names)

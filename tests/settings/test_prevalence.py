@@ -27,7 +27,8 @@ def federation(data=DATA, sites=None, **tables):
         "south": {"units": 100, "prevalence": 0.9},
         "west": {"units": 100},
     }
-    return Federation.from_mapping({"data": data, "sites": sites or units, "model": {"kind": "logistic"}, **tables})
+    sites = units if sites is None else sites
+    return Federation.from_mapping({"data": data, "sites": sites, "model": {"kind": "logistic"}, **tables})
 
 
 def test_all_start_from_the_mean_by_units():
@@ -47,6 +48,14 @@ def test_the_threshold_is_where_the_hospitals_model_starts():
     assert federation().operating_point_of() == pytest.approx((0.6,))
     assert federation().operating_point_of("south", alone=True) == pytest.approx((0.9,))
     assert federation({**DATA, "threshold": 0.25}).operating_point_of("south") == (0.25,)
+
+
+def test_the_share_of_a_structure_moves_neither_start_nor_threshold():
+    data, model = {"kind": "images", "size": [64, 64], "prevalence": 0.1}, {"kind": "unet", "task": "segmentation"}
+    masks = federation(data, {}, model=model)
+    assert masks.prevalence_of() == (0.1,)
+    assert start_of(masks) is None and masks.operating_point_of() == ()
+    assert federation({**data, "threshold": 0.4}, {}, model=model).operating_point_of() == (0.4,)
 
 
 def test_without_a_prevalence_nothing_moves():
