@@ -168,7 +168,7 @@ def _lower_entropy(site: Site, trained: list[Tensor], model: nn.Module, recipe: 
 def _batches(count: int, recipe: Recipe, passes: int) -> Iterator[Tensor]:
     stream = public_stream("baselines", recipe.layers.seed)
     for _ in range(passes):
-        yield from torch.from_numpy(stream.permutation(count)).split(recipe.layers.batch)
+        yield from torch.split(torch.from_numpy(stream.permutation(count)), recipe.layers.batch)
 
 
 def _answers(site: Site, models: Mapping[str, nn.Module], recipe: Recipe, zoom: float = 1.0) -> Tensor:

@@ -95,7 +95,7 @@ class Looks:
         nudged = recipe.criterion == "consistency" and len(recipe.views) == 1
         self._nudges = _nudges(rows, recipe.layers.noise) if nudged else []
         size = max(1, _PIXELS // max(1, rows[0].numel())) if len(rows) else 1
-        self.parts = list(torch.arange(len(rows)).split(size))
+        self.parts = list(torch.split(torch.arange(len(rows)), size))
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
 

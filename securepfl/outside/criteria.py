@@ -17,8 +17,6 @@ from securepfl.outside.gates import normalised_entropy
 from securepfl.tasks.agreement import expected_dice, hard_dice
 from securepfl.tasks.task import Task
 
-_LEAST_SHARE: Final = 0.1
-"""No group of a split is smaller: one outlier would split any score well."""
 _SURE: Final = 6.0
 """A margin of so many of its changes is as firm as can be told."""
 
@@ -41,26 +39,20 @@ def choices_of(task: Task, outputs: Tensor) -> Tensor:
     return choices
 
 
-def two_groups(values: Tensor) -> Tensor:
-    """How much of the variance of `values` [n] a split in two explains, in [0, 1]; a normal distribution's is 0.64.
+def expected_recall(chances: Tensor) -> Tensor:
+    """The balanced accuracy that probabilities [n, classes] expect of their own decisions, if they are right.
 
-    It changes neither with their scale nor with a shift, so that it says whether a classifier's scores fall into two
-    groups, however sure it is and wherever its threshold lies (Otsu 1979, doi 10.1109/TSMC.1979.4310076). 0 where they
-    are all alike, or fewer than two.
+    The mean over classes of sum(p of those decided for it) / sum(p of all): 1 / classes where one class is decided for
+    everybody, however surely; the classes' counterpart of expected Dice.
 
-    >>> two_groups(torch.tensor([0.0, 0.0, 5.0, 5.0])).item()
+    >>> expected_recall(torch.tensor([[0.9, 0.1], [0.9, 0.1]])).item()
+    0.5
+    >>> expected_recall(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item()
     1.0
     """
-    n = len(values)
-    ordered = values.double().sort().values
-    centred = ordered - ordered.mean() if n else ordered
-    total = centred.square().sum()
-    if n < 2 or total <= 1e-12 * max(1.0, float(ordered.square().sum())):
-        return torch.zeros((), dtype=torch.float64, device=values.device)
-    least = max(1, int(_LEAST_SHARE * n))
-    sizes = torch.arange(1, n, device=values.device, dtype=torch.float64)
-    between = centred.cumsum(0)[:-1].square() * (1.0 / sizes + 1.0 / (n - sizes))
-    return (between[least - 1 : n - least] / total).max().clamp(0.0, 1.0)
+    exact = chances.double()
+    decided = torch.zeros_like(exact).scatter_(1, exact.argmax(dim=1, keepdim=True), 1.0)
+    return ((exact * decided).sum(dim=0) / exact.sum(dim=0).clamp(min=1e-12)).mean()
 
 
 def _agreement_of_masks(maps: Tensor, views: int, fields: Tensor) -> Tensor:
@@ -104,18 +96,14 @@ def _consistency(choices: Tensor, views: int) -> Tensor:
     margins = choices.gather(-1, best).diff(dim=-1).squeeze(-1).neg()
     spread = margins.std(dim=0) if len(margins) > 1 else torch.zeros_like(margins[0])
     firm = margins.mean(dim=0) / spread.clamp(min=1e-30)
-    return torch.special.ndtr(firm.clamp(-_SURE, _SURE)).mean(dim=1)
+    sure: Tensor = torch.special.ndtr(firm.clamp(-_SURE, _SURE))
+    return sure.mean(dim=1)
 
 
 def _margin(choices: Tensor, views: int) -> Tensor:
-    """The site's, for each row: whether scores fall into groups, one of the classes against the rest at a time."""
-    first = choices[:views].mean(dim=0)
-    against = first - torch.stack(
-        [torch.cat([first[..., :k], first[..., k + 1 :]], dim=-1).logsumexp(dim=-1) for k in range(first.shape[-1])], -1
-    )
-    against = against[..., 1:] if against.shape[-1] == 2 else against
-    found = torch.stack([two_groups(column) for column in against.reshape(len(first), -1).T]).mean()
-    return found.expand(len(first))
+    """The site's, for each row; logits come in scaled to one sharpness (calibration.py)."""
+    chances = choices[:views].mean(dim=0).softmax(dim=-1)
+    return torch.stack([expected_recall(each) for each in chances.unbind(dim=1)]).mean().expand(len(chances))
 
 
 def _entropy(choices: Tensor, views: int) -> Tensor:

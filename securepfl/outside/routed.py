@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from securepfl.data.table import Table
 from securepfl.errors import DataError
 from securepfl.outside import criteria, guard
+from securepfl.outside.calibration import public_rows, scale_to, sharpness
 from securepfl.outside.candidates import Candidate, Looks, Pool, candidates_of, looked, shared_model
 from securepfl.outside.gates import adapt
 from securepfl.outside.gating import gates_of, with_zooms
@@ -76,7 +77,8 @@ class Routed:
 @dataclass(frozen=True, eq=False)
 class _Mixed:
     """Logits [n, ...] of the mixture and of the shared model, the mean over views; `gains` [n] in score of the one over
-    the other, None where the criterion is a site's; gates and scores [n, C] behind them.
+    the other, None where the criterion is a site's; gates and scores [n, C] behind them. `scale` brings the mixture's
+    logits to the shared model's sharpness.
     """
 
     logits: Tensor
@@ -84,6 +86,7 @@ class _Mixed:
     gains: Tensor | None
     gates: Tensor
     scores: Tensor
+    scale: float = 1.0
     layers: Mapping[str, list[float]] = field(default_factory=dict)
 
 
@@ -95,9 +98,9 @@ def routed(pool: Pool, table: Table, recipe: Recipe | None = None, prior: Prior 
     Raises ConfigError for no expert, a prior outside (0, 1), a recipe that this task or these shapes can't take;
     DataError for no rows; ModelError for experts that differ in architecture, fail or answer NaN.
 
+    >>> from securepfl.outside.candidates import Panel
     >>> from securepfl.tasks.binary import BINARY
     >>> from securepfl.tasks.models import build_model
-    >>> from securepfl.outside.candidates import Panel
     >>> panel = Panel({"shared": build_model("logistic", features=2)}, BINARY)
     >>> rows = np.zeros((3, 2), dtype=np.float32)
     >>> table = Table(site="new", features=rows, labels=None, patients=None, rows=np.arange(3))
@@ -196,9 +199,9 @@ def _by_gates(pool: Pool, site: Site, recipe: Recipe) -> _Mixed:
     experts, zooms = len(pool.models), [zoom for zoom in recipe.zooms if zoom != 1.0]
     looks = Looks([*pairs, *((name, model, zoom) for zoom in zooms)], site.rows, recipe)
     chosen, zoomed = [*range(experts)], [at, *range(len(pairs), len(pairs) + len(zooms))]
-    scores = _scores(site, looks, recipe.criterion, chosen)
-    scope = "sample" if recipe.granularity == "sample" else "site"
-    gates = gates_of(scores, recipe.temperature, scope)
+    known = _references(site, recipe, pairs)
+    scores = _scores(site, looks, recipe.criterion, chosen, _scales(site, known, at))
+    gates = gates_of(scores, recipe.temperature, "sample" if recipe.granularity == "sample" else "site")
     by_zoom = torch.ones(len(scores), 1, dtype=torch.float64, device=scores.device)
     if zooms:
         found = _scores(site, looks, recipe.zoom_criterion, zoomed)
@@ -213,7 +216,11 @@ def _by_gates(pool: Pool, site: Site, recipe: Recipe) -> _Mixed:
         else:
             answer = mixed_logits(with_zooms(mine, its), answers[[*chosen, *zoomed[1:]]])
         parts.append(_compared(site, recipe, answer, answers[at, : len(answer)], index))
-    return _Mixed(*_joined(parts), with_zooms(gates, by_zoom).cpu(), scores)
+    scale = 1.0
+    if known is not None:
+        mixture = mixed_logits(gates[:1].expand(known.shape[1], -1), known[chosen][:, None])[0]
+        scale = _scales(site, torch.stack([mixture, known[at]]), 1)[0]
+    return _Mixed(*_joined(parts), with_zooms(gates, by_zoom).cpu(), scores, scale)
 
 
 def _compared(
@@ -233,11 +240,26 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tens
     return torch.cat(logits), torch.cat(shared), None if gains[0] is None else torch.cat(gains)
 
 
-def _scores(site: Site, looks: Looks, criterion: str, pairs: Sequence[int]) -> Tensor:
+def _references(site: Site, recipe: Recipe, pairs: Sequence[tuple[str, nn.Module, float]]) -> Tensor | None:
+    """Answers [pairs, 512, ...] to rows of nobody, where the criterion needs them."""
+    public = public_rows(site.rows) if recipe.criterion in OF_A_SITE else None
+    return (
+        None if public is None else torch.stack([looked(name, model, public, ("same",))[0] for name, model, _ in pairs])
+    )
+
+
+def _scales(site: Site, known: Tensor | None, to: int) -> list[float]:
+    """What brings each one's logits to the sharpness of number `to`; [] where nothing is known."""
+    sharp = [] if known is None else [sharpness(each, site.task) for each in known]
+    return [scale_to(each, sharp[to]) for each in sharp]
+
+
+def _scores(site: Site, looks: Looks, criterion: str, pairs: Sequence[int], scales: Sequence[float] = ()) -> Tensor:
     """Scores [n, pairs]. Masks are scored part by part; classes all at once, since some criteria are a site's."""
     if site.fields is None:
         answers = torch.cat([looks.of(number)[list(pairs)] for number in range(len(looks.parts))], dim=2)
-        return torch.stack([site.score(criterion, each, looks.views) for each in answers], dim=1)
+        scaled = [each * (scales[pair] if scales else 1.0) for pair, each in zip(pairs, answers, strict=True)]
+        return torch.stack([site.score(criterion, each, looks.views) for each in scaled], dim=1)
     found = [
         torch.stack([site.score(criterion, looks.of(number)[pair], looks.views, index) for pair in pairs], dim=1)
         for number, index in enumerate(looks.parts)
@@ -248,7 +270,7 @@ def _scores(site: Site, looks: Looks, criterion: str, pairs: Sequence[int]) -> T
 def _of_parameters(pool: Pool, recipe: Recipe, rows: Tensor, gates: Tensor) -> Tensor:
     """Views of the model whose parameters are mixed by `gates` [n, E]; one model for all rows with equal gates."""
     models = list(pool.models.values())
-    different, which = gates.unique(dim=0, return_inverse=True)
+    different, which = torch.unique(gates, dim=0, return_inverse=True)
     looks: Tensor | None = None
     for number, weights in enumerate(different):
         here = (which == number).nonzero().reshape(-1).to(rows.device)
@@ -270,9 +292,13 @@ def _by_layer(pool: Pool, site: Site, recipe: Recipe) -> _Mixed:
     mean = torch.tensor(list(layers.values()), dtype=torch.float64).mean(dim=0)
     pairs: list[tuple[str, nn.Module, float]] = [("routed", mixed, 1.0), (name, model, 1.0)]
     looks = Looks(pairs, site.rows, recipe)
-    parts = [_compared(site, recipe, *looks.of(number), index) for number, index in enumerate(looks.parts)]
+    parts = []
+    for number, index in enumerate(looks.parts):
+        answer, shared = looks.of(number)
+        parts.append(_compared(site, recipe, answer, shared, index))
     blank = torch.full((len(site.rows), len(mean)), float("nan"), dtype=torch.float64)
-    return _Mixed(*_joined(parts), mean.expand(len(site.rows), -1), blank, layers)
+    scale = (*_scales(site, _references(site, recipe, pairs), 1), 1.0)[0]
+    return _Mixed(*_joined(parts), mean.expand(len(site.rows), -1), blank, scale, layers)
 
 
 def _verdict(pool: Pool, site: Site, recipe: Recipe, mixed: _Mixed) -> guard.Verdict:
@@ -289,7 +315,8 @@ def _verdict(pool: Pool, site: Site, recipe: Recipe, mixed: _Mixed) -> guard.Ver
         rows = index.to(site.rows.device)
         if gains is not None:
             return float(gains[rows].mean())
-        one, other = (site.score(recipe.criterion, each[None, rows], 1) for each in (mixed.logits, mixed.shared))
+        pair = (mixed.logits * mixed.scale, mixed.shared)
+        one, other = (site.score(recipe.criterion, each[None, rows], 1) for each in pair)
         return float((one - other).mean())
 
     return guard.by_site(recipe.criterion, gain_of, n)

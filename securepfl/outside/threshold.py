@@ -51,7 +51,8 @@ def _of_labels(logits: Tensor, wanted: Tensor) -> Tensor:
         middle = (low + high) / 2
         above = (logits - middle).sigmoid().mean(dim=0) > wanted
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return (low + high) / 2
+    found: Tensor = (low + high) / 2
+    return found
 
 
 def _of_classes(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from securepfl.outside.candidates import Panel
 from securepfl.outside.recipe import Recipe, default_recipe
 from securepfl.outside.routed import routed
 from securepfl.tasks.binary import BINARY
+from securepfl.tasks.logistic import fit_logistic
 from securepfl.tasks.multiclass import Multiclass
 from securepfl.tasks.regression import Regression
 
@@ -49,7 +50,7 @@ def test_the_order_of_experts_does_not_matter():
 
 def test_an_expert_that_is_only_surer_gets_no_larger_gate():
     found = routed(tables(shared=[1.0, 0.0], sure=[50.0, 0.0]), rows(features()), FREE)
-    np.testing.assert_allclose(found.gates, 0.5)
+    np.testing.assert_allclose(found.gates, 0.5, atol=1e-5)
     assert (
         routed(
             tables(shared=[1.0, 0.0], sure=[50.0, 0.0]), rows(features()), Recipe(criterion="entropy", guard=False)
@@ -229,3 +230,41 @@ def test_an_expert_that_answers_nan_or_differs_is_named():
 def test_masks_and_classes_have_their_own_criteria():
     with pytest.raises(ConfigError, match="of masks"):
         routed(tables(shared=[1.0, 1.0]), rows(features()), Recipe(criterion="expected_dice"))
+
+
+def separable(seed, hospitals=4, columns=8, count=120):
+    """Hospitals that measure the same in turned coordinates; the unseen one's are those of the first."""
+    rng = np.random.default_rng(seed)
+    turns = [np.linalg.qr(rng.normal(size=(columns, columns)))[0] for _ in range(hospitals)]
+    for turn in (*turns, turns[0]):
+        labels = rng.integers(0, 2, count)
+        plain = rng.normal(size=(count, columns))
+        plain[:, 0] += 2.0 * (2 * labels - 1)
+        yield (plain @ turn).astype(np.float32), labels
+
+
+def fitted(features, labels):
+    found = fit_logistic(
+        np.c_[features, np.ones(len(features))], np.zeros(len(labels)), labels, np.ones((1, len(labels)))
+    )
+    return linear(found[0, :-1].tolist(), float(found[0, -1]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_constructed_shift_finds_the_right_expert(seed):
+    *sites, (unseen, truth) = separable(seed)
+    noisy = [
+        (features, np.where(np.random.default_rng(seed).random(len(labels)) < 0.05, 1 - labels, labels))
+        for features, labels in sites
+    ]
+    models = {"shared": fitted(np.concatenate([x for x, _ in noisy]), np.concatenate([y for _, y in noisy]))}
+    models |= {str(k): fitted(*site) for k, site in enumerate(noisy)}
+    found = routed(Panel(models, BINARY), rows(unseen))
+    assert found.gates[0, 1] > 0.8
+    assert np.mean((found.logits.numpy() > 0) == truth) > np.mean((found.shared.numpy() > 0) == truth)
+
+
+def test_a_sure_expert_that_says_yes_to_everybody_is_not_believed():
+    panel = Panel({"shared": linear([1.0, 0.2]), "yes": linear([0.3, 2.0], bias=30.0)}, BINARY)
+    assert routed(panel, rows(features()), FREE).gates[0, 0] > 0.99
+    assert routed(panel, rows(features()), Recipe(criterion="entropy", guard=False)).gates[0, 1] > 0.9
