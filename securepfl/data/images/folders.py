@@ -48,7 +48,7 @@ def hospital_folders(path: Path, spec: ImageSpec) -> dict[str, Path]:
         site = composed(entry.name)
         if site in spec.without or not entry.is_dir():
             continue
-        if not is_hospital(entry, spec):
+        if not holds_images(entry, spec):
             holds = "images" if spec.images == "." else f"folder `{spec.images}`"
             raise DataError(f"{path}: folder {shown(site)} has no {holds}; add it, or list it in [data] without")
         if site in found:
@@ -66,6 +66,14 @@ def is_hospital(path: Path, spec: ImageSpec) -> bool:
     if spec.images != ".":
         return (path / spec.images).is_dir()
     return path.is_dir() and any(ending_of(entry.name) for entry in _entries(path))
+
+
+def holds_images(path: Path, spec: ImageSpec) -> bool:
+    """Whether a folder can only be a hospital's: as `is_hospital`, or with images in folders of its own."""
+    nested = (
+        spec.images == "." and path.is_dir() and any(ending_of(name) for *_, names in os.walk(path) for name in names)
+    )
+    return nested or is_hospital(path, spec)
 
 
 def images_in(folder: Path, hospital: Path) -> Files:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.images.folders import Files, hospital_folders, images_in, is_hospital, partners
+from securepfl.data.images.folders import Files, holds_images, hospital_folders, images_in, is_hospital, partners
 from securepfl.data.images.index import in_order, read_index, rows_beside, rows_by_site, rows_of
 from securepfl.data.images.owners import Owners, named_here, owners_of
 from securepfl.data.images.reading import ReadImage, read_images
@@ -57,7 +57,9 @@ def load_site(path: Path, spec: ImageSpec, site: str) -> Table:
         return _own_table(path, path.resolve().parent / spec.index, site, spec)
     if site in spec.without:
         raise DataError(f"{path}: site {shown(site)} takes no part: it is in [data] without; take it out there")
-    named = [entry for entry in path.iterdir() if composed(entry.name) == site and is_hospital(entry, spec)]
+    named = [entry for entry in path.iterdir() if composed(entry.name) == site and holds_images(entry, spec)]
+    if not named and holds_images(path, spec):
+        return _own_table(path, path.resolve().parent / spec.index, site, spec)
     if len(named) != 1:
         raise DataError(f"{path}: has no folder {shown(site)} with images; name the hospital's own folder")
     return _own_table(named[0], path / spec.index, site, spec)
