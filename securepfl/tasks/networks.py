@@ -62,6 +62,8 @@ class UNet(nn.Module):
             )
             self.head = nn.Conv2d(self.width, 1, kernel_size=1)
         self.to_empty(device="cpu")
+        for level in (self.body.upcat_1, self.body.upcat_2, self.body.upcat_3, self.body.upcat_4):
+            level.is_pad = False  # images are padded before, and no padding is a copy too
         _seed(self.body, stream)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -161,7 +163,11 @@ def _full_size(level: Tensor, like: Tensor) -> Tensor:
     size = like.shape[-2:]
     if level.shape[-2:] == size:
         return level
-    return functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
+    larger = functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
+    if larger.requires_grad:
+        # A 1x1 convolution's gradient may come channels first, for which upsampling takes seven times as long.
+        larger.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return larger
 
 
 def _seed(body: nn.Module, stream: RandomStream) -> None:
