@@ -1,6 +1,7 @@
 """What a ledger's lines come to when they are read in order, and the rules that make them a ledger."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from securepfl.privacy.ledger.lines import (
     Reservation,
     Session,
     Settlement,
+    Unprotected,
     damaged,
     decode_line,
     reservation_id,
@@ -39,6 +41,7 @@ class History:
     | a reservation is settled once, for no more than it | what counts is never less than what was released |
     | less than was reserved is a line of its own kind | nobody gives back budget by accident |
     | what is not settled counts in full | a crash never makes the spend smaller |
+    | nothing is reserved once the records trained unprotected | no epsilon is claimed that nothing bounds |
 
     >>> History().composition.epsilon(1e-5)
     0.0
@@ -58,13 +61,21 @@ class History:
     """What counts: settled reservations as settled, the others in full."""
     spent_after: dict[str, tuple[float, str]] = field(default_factory=dict)
     """For each reservation, the spend that its last line states, and that line's time."""
+    unprotected: list[Unprotected] = field(default_factory=list)
+    """The lines from which on no epsilon bounds anything."""
 
     def releases(self) -> list[AnyRelease]:
         """What counts, in the order in which it was reserved."""
         return [self.settled.get(id_, reservation.release) for id_, reservation in self.reserved.items()]
 
     def spent(self, composition: Composition | None = None, adjacency: Adjacency = "zero-out") -> float:
-        """Epsilon of what counts, or of another `composition`, under the last session's budget; 0 before any session.
+        """Epsilon of what counts, or of another `composition`, under the last session's budget; 0 before any session,
+        infinite once the records trained unprotected.
+        """
+        return math.inf if self.unprotected else self.noisy(composition, adjacency)
+
+    def noisy(self, composition: Composition | None = None, adjacency: Adjacency = "zero-out") -> float:
+        """The same of the noisy releases alone: what lines state.
 
         A `DeclaredSession` accounts for runs that were chosen after a look at results, as those before it did not.
         """
@@ -101,8 +112,10 @@ class History:
             case Settlement():
                 self.settled[line.id] = line.actual
                 self.spent_after[line.id] = (line.epsilon, line.time)
+            case Unprotected():
+                self.unprotected.append(line)
         if self.composition.is_mixed:
-            self.spent()  # its sum at the budget's order is kept, and lines to come only add to it
+            self.noisy()  # its sum at the budget's order is kept, and lines to come only add to it
         self.lines += 1
         self.time = line.time
         self.head = hashlib.sha256(data).hexdigest()
@@ -118,6 +131,11 @@ class History:
                 self._check_reservation(line)
             case Settlement():
                 self._check_settlement(line)
+            case Unprotected():
+                if not line.simulation:
+                    raise ValueError("trains real runs' records unprotected, as only a simulation may")
+                if self.session is not None and line.run != self.session.run:
+                    raise ValueError("belongs to another run than its session")
             case ExpertRelease() if isinstance(self.session, DeclaredSession):
                 if line.details.get("run") != self.session.run:
                     raise ValueError("releases an expert of another run than its session")
@@ -144,6 +162,8 @@ class History:
     def _check_reservation(self, line: Reservation) -> None:
         if line.id != reservation_id(line.run, line.federation, line.round, line.attempt):
             raise ValueError("has an id that is not its own")
+        if self.unprotected:
+            raise ValueError("reserves budget after its records trained unprotected")
         if line.id in self.reserved:
             raise ValueError(f"reserves round {line.round}, attempt {line.attempt} of its run a second time")
         if self.session is not None and line.run != self.session.run:

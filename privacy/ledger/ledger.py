@@ -34,6 +34,7 @@ from securepfl.privacy.ledger.lines import (
     Session,
     Settlement,
     Torn,
+    Unprotected,
     decode_line,
     encode_line,
     reservation_id,
@@ -150,6 +151,7 @@ class Ledger:
         """
         lines, _ = split_lines(read_unheld(path))
         history, budget = _taken_up(path, lines, terms, signer)
+        _check_protected(path, terms.site, history)
         spent = _composed(path, history, release).adaptive_epsilon(budget.epsilon, budget.delta)
         _check_spent(path, terms.site, budget, spent, 0)
 
@@ -203,8 +205,15 @@ class Ledger:
         return tuple(self._history.releases())
 
     def spent(self) -> float:
-        """Epsilon of all releases composed, zero-out, at this session's delta (Composition.adaptive_epsilon)."""
+        """Epsilon of all releases composed, zero-out, at this session's delta (Composition.adaptive_epsilon); infinite
+        where the records trained unprotected.
+        """
         return self._history.spent()
+
+    @property
+    def is_unprotected(self) -> bool:
+        """Whether the records trained without protection, in this run or an earlier one: then no budget holds."""
+        return bool(self._history.unprotected)
 
     def spent_replace_one(self) -> float:
         """The same under replace-one adjacency."""
@@ -229,6 +238,8 @@ class Ledger:
 
         Raises LedgerError for another unit than this ledger's.
         """
+        if self.is_unprotected:
+            return math.inf
         both, found = _composed(self._path, self._history, release), 0.0
         needed = both.epsilon(self.budget.delta)
         # How a mixture is composed follows from its budget.
@@ -268,6 +279,7 @@ class Ledger:
                 f"{self._path}: round {round}, attempt {attempt} is already reserved in run {run}: "
                 "send the stored message again, or start a new attempt"
             )
+        _check_protected(self._path, self._session.site, self._history)
         spent = self.spent_with(release)
         _check_spent(self._path, self._session.site, budget, spent, round)
         self._append(
@@ -282,6 +294,17 @@ class Ledger:
             )
         )
         return id_
+
+    def unprotect(self, *, federation: str, round: int) -> None:  # noqa: A002
+        """Writes that the records are about to train without protection: once a run, before its first step. From then
+        on `spent` is infinite, and nothing can be reserved.
+
+        Raises ValueError in a ledger of real runs, StorageError where it cannot be written.
+        """
+        if any(line.run == self.run for line in self._history.unprotected):
+            return
+        fields = self._session_fields(self._history.noisy())
+        self._append(Unprotected(**fields, run=self.run, federation=federation, round=round))
 
     def settle(self, id: str, actual: AnyRelease) -> None:  # noqa: A002
         """Writes that reservation `id` released `actual`: all that was reserved.
@@ -302,7 +325,7 @@ class Ledger:
 
     def _settle(self, line: Settlement) -> None:
         self._history.check(line)
-        spent = self._history.spent(self._history.composition_after(line))
+        spent = self._history.noisy(self._history.composition_after(line))
         self._append(msgspec.structs.replace(line, epsilon=spent))
 
     def record(self, kind: Literal["expert-release", "audit"], details: Mapping[str, Any]) -> None:
@@ -316,7 +339,7 @@ class Ledger:
         if kind not in kinds:
             raise ValueError(f"kind must be one of {tuple(kinds)}, not {kind!r}")
         run = {"run": self.run} if kind == "expert-release" else {}
-        self._append(kinds[kind](**self._session_fields(self.spent()), details=dict(details) | run))
+        self._append(kinds[kind](**self._session_fields(self._history.noisy()), details=dict(details) | run))
 
     @property
     def _session(self) -> Session:
@@ -393,6 +416,16 @@ def _composed(path: Path, history: History, release: AnyRelease) -> Composition:
             f'cannot be told from records, nor the reverse; go on with [privacy] unit = "{unit}" on these rows'
         )
     return history.composition.with_release(release)
+
+
+def _check_protected(path: Path, site: str, history: History) -> None:
+    """Raises BudgetError where the records trained unprotected."""
+    if history.unprotected:
+        first = history.unprotected[0]
+        raise BudgetError(
+            f"{site}: these records trained without protection on {first.time} (run {first.run}, {path}), so no epsilon "
+            'bounds what is known of them any more; take other records, or protection = "none" again, in a simulation'
+        )
 
 
 def _check_spent(path: Path, site: str, budget: Budget, spent: float, round_: int) -> None:

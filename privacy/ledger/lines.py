@@ -161,6 +161,19 @@ class Reduction(Settlement, frozen=True, kw_only=True, tag="reduction"):
     reason: Text
 
 
+class Unprotected(Line, frozen=True, kw_only=True, tag="unprotected"):
+    """The records are about to train without clip or noise, in a simulation: no epsilon bounds what is released of them
+    from here on, whatever came before.
+
+    run, federation: as in a reservation; round: the first that trains so. JSON holds no infinity: `epsilon` on this
+    line and on all that follow is of the noisy releases alone.
+    """
+
+    run: Text
+    federation: Hex
+    round: Count
+
+
 class ExpertRelease(Line, frozen=True, kw_only=True, tag="expert-release"):
     """A model left the hospital: post-processing of what the lines above released.
 
@@ -176,7 +189,7 @@ class Audit(Line, frozen=True, kw_only=True, tag="audit"):
     details: dict[str, Any]
 
 
-AnyLine = Session | DeclaredSession | Reservation | Settlement | Reduction | ExpertRelease | Audit
+AnyLine = Session | DeclaredSession | Reservation | Settlement | Reduction | Unprotected | ExpertRelease | Audit
 _DECODER = msgspec.json.Decoder(AnyLine)
 
 

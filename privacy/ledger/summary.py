@@ -66,7 +66,8 @@ class LedgerSummary:
 
     unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
     up to the last head that others saw: those after it could be cut off unseen. 0 without heads.
-    settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
+    unprotected: when the records trained without protection first; None where they never did, and else the epsilons are
+    infinite. settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
     counted in full. mixed: as Composition.is_mixed. hashes: of each line, in order. Only verify_ledger makes one: there
     is its example.
     """
@@ -90,6 +91,7 @@ class LedgerSummary:
     epsilon_reserved: float
     mixed: bool
     hashes: tuple[str, ...]
+    unprotected: str | None = None
     seen: int = 0
 
 
@@ -184,7 +186,7 @@ def _check_spend(path: Path, line: AnyLine, history: History) -> None:
     session = history.session
     if session is None:
         return
-    spent, tolerance = history.spent(), history.composition.tolerance
+    spent, tolerance = history.noisy(), history.composition.tolerance
     # Another version of the accountant may differ in the last digits, not in what the budget means.
     if not math.isclose(spent, line.epsilon, rel_tol=tolerance, abs_tol=1e-9):
         raise damaged(str(path), line.index + 1, f"states epsilon {line.epsilon!r} where {spent!r} was spent")
@@ -217,6 +219,7 @@ def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
         epsilon_reserved=history.spent(Composition.of(r.release for r in history.reserved.values())),
         mixed=history.composition.is_mixed,
         hashes=tuple(hashes),
+        unprotected=history.unprotected[0].time if history.unprotected else None,
     )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from securepfl.errors import ConfigError, StorageError
+from securepfl.report.epsilon import NO_PRIVACY, epsilon_text
 
 _ROUNDS_SHOWN = 40
 
@@ -20,21 +21,29 @@ def print_budget(console: Console, budget: dict[str, Any]) -> None:
     title = Text(f"{budget['site']}: privacy budget of data set {budget['data_set']}", style="bold")
     facts = Table.grid(padding=(0, 2))
     for name, value in (
-        ("spent", f"epsilon {budget['spent']:.4f}: {budget['means']['zero-out']}"),
-        ("", f"epsilon {budget['spent_replace_one']:.4f}: {budget['means']['replace-one']}"),
+        *_spent(budget),
         ("left", f"epsilon {budget['left']:.4f} of {budget['budget']:g}"),
         ("for", f"one {budget['unit']}, at delta {budget['delta']:g}"),
         ("interrupted", f"{budget['unsettled']} rounds, counted in full"),
     ):
         facts.add_row(name, value)
     bar = Table.grid()  # a bar alone would not end its line
-    bar.add_row(ProgressBar(total=budget["budget"], completed=min(budget["spent"], budget["budget"]), width=40))
+    bar.add_row(ProgressBar(total=budget["budget"], completed=budget["budget"] - budget["left"], width=40))
     console.print(Group(title, facts, bar, _rounds_table(budget["rounds"])))
     hidden = len(budget["rounds"]) - _ROUNDS_SHOWN
     if hidden > 0:
         console.print(Text(f"{hidden} earlier rounds not shown; --json lists all"))
     for caveat in budget["caveats"]:
         console.print(Text(caveat), soft_wrap=True)
+
+
+def _spent(budget: dict[str, Any]) -> list[tuple[str, str]]:
+    if budget["spent"] is None:
+        return [("spent", NO_PRIVACY)]
+    return [
+        ("spent", f"epsilon {budget['spent']:.4f}: {budget['means']['zero-out']}"),
+        ("", f"epsilon {budget['spent_replace_one']:.4f}: {budget['means']['replace-one']}"),
+    ]
 
 
 def _rounds_table(rounds: Sequence[dict[str, Any]]) -> Table:
@@ -78,7 +87,7 @@ def plot_budget(budget: dict[str, Any], path: Path) -> None:
     axes.set(
         xlabel="rounds, over all runs (dotted: a new run)",
         ylabel=f"epsilon per {budget['unit']} at delta {budget['delta']:g}",
-        title=f"{budget['site']}: spent {budget['spent']:.3g} of {budget['budget']:g}",
+        title=f"{budget['site']}: spent {epsilon_text(budget['spent'], '.3g')} of {budget['budget']:g}",
         ylim=(0, None),
     )
     axes.legend(loc="lower right")

@@ -14,6 +14,7 @@ from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
 from securepfl.privacy.ledger.summary import LedgerSummary, RoundSpend, against_heads, verify_ledger
+from securepfl.report.epsilon import NO_PRIVACY, finite
 
 SNAPSHOT: Final = ".snapshot.jsonl"
 """How the copy of a ledger in a run's folder is called, behind the hospital's name."""
@@ -76,9 +77,7 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
     """What a verified ledger shows, and what it cannot."""
     lines = [
         f"{summary.lines} lines of {summary.site} hold: form, order, hash chain, signatures, each epsilon recomputed",
-        f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}: "
-        f"{zero_out(summary.unit or 'unit')}",
-        f"epsilon {summary.epsilon_replace_one:.6g}: {replace_one(summary.unit or 'unit')}",
+        *_spent(summary),
         *_declared(summary),
         f"head {summary.head}",
     ]
@@ -93,6 +92,21 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
             "cut off rests on the hospital's word, and heads of a later run, if any, cover more"
         )
     return lines + _caveats(summary)
+
+
+def _spent(summary: LedgerSummary) -> list[str]:
+    if summary.unprotected is not None:
+        return [f"{NO_PRIVACY}: {_unprotected(summary.unprotected)}"]
+    unit = summary.unit or "unit"
+    return [
+        f"spent epsilon {summary.epsilon:.6g} of {summary.budget.epsilon:g} at delta {summary.budget.delta:g}: "
+        f"{zero_out(unit)}",
+        f"epsilon {summary.epsilon_replace_one:.6g}: {replace_one(unit)}",
+    ]
+
+
+def _unprotected(time: str) -> str:
+    return f'the records trained without protection on {time} ([privacy] protection = "none"), and no epsilon holds'
 
 
 def zero_out(unit: str) -> str:
@@ -134,7 +148,7 @@ def snapshot_note(ledger: Path) -> list[str]:
 
 def _caveats(summary: LedgerSummary) -> list[str]:
     """What these figures rest on."""
-    lines = []
+    lines = [] if summary.unprotected is None else [f"{NO_PRIVACY}: {_unprotected(summary.unprotected)}"]
     if summary.mixed:
         lines.append(
             "releases of several kinds, of which the later may have been chosen after a look at the earlier: summed by "
@@ -192,9 +206,10 @@ def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
         "means": {"zero-out": zero_out(unit), "replace-one": replace_one(unit)},
         "delta": summary.budget.delta,
         "budget": summary.budget.epsilon,
-        "spent": summary.epsilon,
+        "spent": finite(summary.epsilon),
         "left": max(0.0, summary.budget.epsilon - summary.epsilon),
-        "spent_replace_one": summary.epsilon_replace_one,
+        "spent_replace_one": finite(summary.epsilon_replace_one),
+        "unprotected": summary.unprotected,
         "unsettled": summary.unsettled,
         "head": summary.head,
         "caveats": [*_caveats(summary), *snapshot_note(ledger)],

@@ -10,6 +10,7 @@ from rich.table import Table
 from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.errors import StorageError
 from securepfl.privacy.ledger.summary import verify_ledger
+from securepfl.report.epsilon import epsilon_text, finite
 from securepfl.storage.registry import LISTING, DataSet, Registry
 
 
@@ -33,7 +34,7 @@ def _described(registry: Registry, one: DataSet) -> dict[str, Any]:
         "site": registry.site,
         "data_set": one.id,
         "kind": one.kind,
-        "spent": summary.epsilon,
+        "spent": finite(summary.epsilon),
         "budget": summary.budget.epsilon,
         "delta": summary.budget.delta,
         "unit": summary.unit or "unit",
@@ -48,7 +49,7 @@ def print_ledgers(console: Console, found: list[dict[str, Any]]) -> None:
     for title in ("hospital", "data set", "runs", "epsilon spent", "of", "at delta", "per"):
         table.add_column(title)
     for one in found:
-        spent, budget = f"{one['spent']:.4g}", f"{one['budget']:g}"
+        spent, budget = epsilon_text(one["spent"], ".4g"), f"{one['budget']:g}"
         table.add_row(one["site"], one["data_set"], one["kind"], spent, budget, f"{one['delta']:g}", one["unit"])
     console.print(table)
     for one in found:

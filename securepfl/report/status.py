@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from securepfl.report.epsilon import budget_text, epsilon_text
+
 _MOST_ROWS: Final = 40
 _MOST_NAMES: Final = 12
 _LAST: Final = 5
@@ -91,10 +93,12 @@ class HubStanding(Standing, frozen=True, kw_only=True, tag_field="role", tag="hu
 
 
 class HospitalStanding(Standing, frozen=True, kw_only=True, tag_field="role", tag="hospital"):
-    """A hospital's own. `heard` is when the hub last told it something; `evidence` are files."""
+    """A hospital's own. `heard` is when the hub last told it something; `evidence` are files. `epsilon` is None where
+    no epsilon holds.
+    """
 
     heard: str | None
-    epsilon: float
+    epsilon: float | None
     epsilon_left: float
     budget: float
     delta: float
@@ -231,7 +235,8 @@ def _mark(its: HubStanding, name: str, visitor: Visitor) -> Text:
 def _hospital(its: HospitalStanding, now: datetime) -> Iterator[Text]:
     heard = "" if its.heard is None else f"; the hub told it something {ago(its.heard, now)}"
     yield Text(f"has applied {its.round} of {its.rounds} rounds{heard}")
-    yield Text(f"epsilon: {its.epsilon:.3f} spent, {its.epsilon_left:.3f} left of {its.budget:g} (delta {its.delta:g})")
+    spent = epsilon_text(its.epsilon)
+    yield Text(f"epsilon: {spent} spent, {its.epsilon_left:.3f} left of {its.budget:g} (delta {its.delta:g})")
     yield Text(f"bytes: {its.upload_bytes:,} to the hub, {its.download_bytes:,} from it, since it was started")
     if its.sat_out:
         yield Text(f"sat out {len(its.sat_out)} round(s): {_names(map(str, its.sat_out))}", "yellow")
@@ -274,5 +279,5 @@ def print_simulated(console: Console, rounds: int, sites: Mapping[str, Mapping[s
     for heading in ("hospital", "epsilon spent", "budget"):
         table.add_column(heading, justify="left" if heading == "hospital" else "right")
     for name, privacy in sites.items():
-        table.add_row(name, f"{privacy['epsilon']:.3f}", f"{privacy['budget']:g}")
+        table.add_row(name, epsilon_text(privacy["epsilon"]), budget_text(privacy["budget"]))
     console.print(table)
