@@ -423,7 +423,7 @@ def _check_protected(path: Path, site: str, history: History) -> None:
     if history.unprotected:
         first = history.unprotected[0]
         raise BudgetError(
-            f"{site}: these records trained without protection on {first.time} (run {first.run}, {path}), so no epsilon "
+            f"{site}: these records trained without protection on {first.time} (run {first.run}, {path}): no epsilon "
             'bounds what is known of them any more; take other records, or protection = "none" again, in a simulation'
         )
 

@@ -67,9 +67,9 @@ class LedgerSummary:
     unit: what epsilon protects; None before the first release. rounds: in the order of their reservations. seen: lines
     up to the last head that others saw: those after it could be cut off unseen. 0 without heads.
     unprotected: when the records trained without protection first; None where they never did, and else the epsilons are
-    infinite. settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were all
-    counted in full. mixed: as Composition.is_mixed. hashes: of each line, in order. Only verify_ledger makes one: there
-    is its example.
+    infinite. settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were
+    all counted in full. mixed: as Composition.is_mixed. hashes: of each line, in order. Only verify_ledger makes one:
+    there is its example.
     """
 
     site: str

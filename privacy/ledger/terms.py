@@ -15,10 +15,11 @@ class Terms:
 
     data_set: name or fingerprint of the data the ledger belongs to. simulation, seeded: the kind of run; seeded noise
     is repeatable, so nothing that it protects is private. raise_budget: somebody decided on this budget; otherwise an
-    existing ledger keeps its own epsilon. facts: what the session's releases rest on; None where no run is declared.
+    existing ledger keeps its own epsilon. keep_budget: the run spends none, so that an existing ledger keeps all of it.
+    facts: what the session's releases rest on; None where no run is declared.
 
-    All but raise_budget stand in each session line, and an old ledger is held against them: their meanings may never
-    change.
+    All but raise_budget and keep_budget stand in each session line, and an old ledger is held against them: their
+    meanings may never change.
 
     >>> terms = Terms("north", "biopsies", Budget(4.0, 1e-5), simulation=False, seeded=False)
     >>> terms.taken_up(Path("north.jsonl"), None)  # nothing was decided before
@@ -31,6 +32,7 @@ class Terms:
     simulation: bool
     seeded: bool
     raise_budget: bool = False
+    keep_budget: bool = False
     facts: Facts | None = None
 
     def taken_up(self, path: Path, last: Session | None) -> Budget:
@@ -43,6 +45,8 @@ class Terms:
             return self.budget
         self._check_owner(path, last)
         before, ours = last.budget, self.budget
+        if self.keep_budget:
+            return before
         if self.raise_budget:
             return ours
         if ours.epsilon > before.epsilon or ours.delta > before.delta:

@@ -5,6 +5,7 @@ post(client.contribute(invitation)); client.apply(answer); client.predict(x)
 """
 
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Collection, Mapping
@@ -37,13 +38,15 @@ from securepfl.client.readings import Readings
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.releasing import check_release, recorded
 from securepfl.client.round import Round, Session
-from securepfl.client.run_kind import Simulation
+from securepfl.client.run_kind import Simulation, check_protected
 from securepfl.client.snapshot import Snapshot
 from securepfl.client.state import ClientState, Pending
+from securepfl.client.training import LocalTraining
 from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import AggregateError, HospitalNote, MessageError, StorageError
+from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
 from securepfl.protocol.messages import (
@@ -132,6 +135,7 @@ class Client(Readings):
         simulation: Simulation | None = None,
     ) -> None:
         name = str(name)  # numpy's texts are texts, but no message can hold them
+        check_protected(federation, name, simulation)
         self.federation, self.name, self.folder, self.turn = federation, name, folder, Turn()
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
         self.last_training: TrainingReport | None = None
@@ -234,13 +238,17 @@ class Client(Readings):
     def _settle(self, round_: Round) -> None:
         """Before a stored contribution leaves: its reservation is settled, and the key of its noise is gone."""
         if self._state.pending is not None and self._state.pending.trained:
-            reservation = self.ledger.unsettled(
-                federation=self.session.digest.hex(), round=round_.number, attempt=round_.header.attempt
-            )
-            if reservation is not None:
-                self.ledger.settle(reservation, self._parts.training.release())
-                self._books.remember(self._charged, lasting=False)
+            self._settle_reserved(round_, self._parts.training.release())
         discard(self.folder)
+
+    def _settle_reserved(self, round_: Round, release: AnyRelease | None) -> None:
+        """What was reserved for `round_` was released, if it is not settled yet."""
+        federation, number, attempt = self.session.digest.hex(), round_.number, round_.header.attempt
+        reservation = self.ledger.unsettled(federation=federation, round=number, attempt=attempt)
+        if release is not None and reservation is not None:
+            self.ledger.settle(reservation, release)
+        if release is None or reservation is not None:
+            self._books.remember(self._charged, lasting=False)
 
     @one_at_a_time
     def sign_survivors(self, survivors: bytes) -> bytes:
@@ -415,24 +423,28 @@ class Client(Readings):
         return round_.reply(SnapshotSent(snapshot=self.snapshot()))
 
     @property
-    def gradient_mode(self) -> GradientMode:
-        """How each unit's gradient is had from this model, and why that way."""
-        return self._parts.training.gradient_mode
+    def gradient_mode(self) -> GradientMode | None:
+        """How each unit's gradient is had from this model, and why that way; None where training is not protected."""
+        training = self._parts.training
+        return training.gradient_mode if isinstance(training, LocalTraining) else None
 
     @property
     def affords_run(self) -> bool:
-        """Whether the budget covers all rounds that are left."""
-        return self.spent_after_run <= self.ledger.budget.epsilon
+        """Whether the budget covers all rounds that are left; without protection there is nothing to cover."""
+        return not self.federation.privacy.protects or self.spent_after_run <= self.ledger.budget.epsilon
 
     @property
     def spent_after_run(self) -> float:
         """Epsilon of all releases from these data once every round that is left has been trained, at the ledger's
-        delta.
+        delta; infinite without protection.
         """
         rounds = self.federation.rounds - self.round
         if self.ledger.has_reserved(federation=self.session.digest.hex(), round=self.round + 1, attempt=0):
             rounds -= 1
-        return self.ledger.spent() if rounds < 1 else self.ledger.spent_with(self._parts.training.release(rounds))
+        release = self._parts.training.release(rounds) if rounds >= 1 else None
+        if release is None:
+            return self.ledger.spent() if self.federation.privacy.protects else math.inf
+        return self.ledger.spent_with(release)
 
     @property
     def training_set(self) -> TrainingSet:

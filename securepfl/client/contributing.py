@@ -5,6 +5,7 @@ personal component and the sketch.
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,11 +16,14 @@ from securepfl.client.sending import Sender
 from securepfl.client.snapshot import Snapshot
 from securepfl.client.state import ClientState, Floats, Pending
 from securepfl.client.training import LocalTraining
+from securepfl.client.unprotected import UnprotectedTraining
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.protocol.messages import NONCE_BYTES, Contribution, Invitation, MaskShares
 from securepfl.protocol.standing import digests_of, parts_of, sign_parts
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
+
+_SURE: Final = 1e9
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Contributor:
     """A hospital's parts that a contribution passes through. `seconds` counts what "train" and "encrypt" took."""
 
     federation: Federation
-    training: LocalTraining
+    training: LocalTraining | UnprotectedTraining
     sender: Sender
     comparison: Comparison
     seconds: dict[str, float]
@@ -101,5 +105,5 @@ class Contributor:
         compared = compared_of(state, GATE)
         sketch = self.comparison.upload(round_, compared, invitation.nonces, bytes.fromhex(state.nonce))
         if sketch is not None:
-            state.signal = compared.signal.ratio
+            state.signal = min(compared.signal.ratio, _SURE)  # without noise it has no bound
         return sketch

@@ -45,17 +45,22 @@ def check_run(ledger: Ledger, session: Session) -> None:
 
 
 def reserve(
-    ledger: Ledger, round_: Round, release: AnyRelease, folder: Path, inputs: bytes
+    ledger: Ledger, round_: Round, release: AnyRelease | None, folder: Path, inputs: bytes
 ) -> tuple[str, Draft] | None:
     """The reservation of a round's release and the draft of what is to be drawn over `inputs` (draft.inputs_of), or
     None where the hospital must sit the round out.
 
     It goes on where a killed process left its draft, which draws the same noise again. It sits out where the budget
     would be exceeded, and where this round is reserved and there is no draft for these inputs, or it is settled: what
-    it spent stays counted, and no second noise is drawn for it. Raises LedgerError or StorageError where it can't be
-    written.
+    it spent stays counted, and no second noise is drawn for it. A `release` of None is a training without protection:
+    there is nothing to reserve, and the ledger says so before it begins. Raises LedgerError or StorageError where it
+    can't be written.
     """
     federation, number, attempt = round_.session.digest.hex(), round_.number, round_.header.attempt
+    if release is None:
+        ledger.unprotect(federation=federation, round=number)
+        draft = Draft.left(folder, round_.session, number, inputs)
+        return "", draft or Draft.begun(folder, round_.session, number, inputs)
     if ledger.has_reserved(federation=federation, round=number, attempt=attempt):
         open_ = ledger.unsettled(federation=federation, round=number, attempt=attempt)
         draft = None if open_ is None else Draft.left(folder, round_.session, number, inputs)

@@ -19,6 +19,7 @@ from securepfl.client.round import Session
 from securepfl.client.scanning import Scanned, scan_units
 from securepfl.client.sending import Sender
 from securepfl.client.training import PHYSICAL_BATCH, LocalTraining, as_floats, dp_settings
+from securepfl.client.unprotected import UnprotectedTraining
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.errors import ConfigError
 from securepfl.learning.personal.partition import Partition
@@ -40,7 +41,7 @@ class Parts:
 
     session: Session
     models: Models
-    training: LocalTraining
+    training: LocalTraining | UnprotectedTraining
     sender: Sender
     masks: Masks
     contributor: Contributor
@@ -63,17 +64,23 @@ class Parts:
         """Raises ConfigError, ModelError or DataError where model, data, keys and federation don't fit."""
         federation, key = session.federation, session.key
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
-        partition = Partition.of(model, federation.model.personal_part)
+        partition = Partition.of(model, federation.model.personal)
         records, units = TrainingSet.of(training, name, federation.privacy.unit), federation.units_of(name)
-        scanned = scan_units(records, units, task, model, loss, place, name, physical_batch or PHYSICAL_BATCH)
+        most = physical_batch or fitting_batch(model, records.dataset, records.unit)
+        looked_at = physical_batch or min(PHYSICAL_BATCH, most)
+        protects = federation.privacy.protects
+        scanned = scan_units(records, units, task, model, loss, place, name, looked_at, probed=protects)
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()
-        most = physical_batch or fitting_batch(model, records.dataset, records.unit)
-        settings = dp_settings(federation, units, federation.training.steps, most)
         here = initial_model(build_model, federation, name)
         shift = as_floats(partition.flatten_shared(here)) - as_floats(partition.flatten_shared(model))
-        local = LocalTraining(federation, model, partition, shift, scanned.records, loss, place, settings, units)
+        local: LocalTraining | UnprotectedTraining
+        if protects:
+            settings = dp_settings(federation, units, federation.training.steps, most)
+            local = LocalTraining(federation, model, partition, shift, scanned.records, loss, place, settings, units)
+        else:
+            local = UnprotectedTraining(federation, model, partition, shift, scanned.records, loss, place, units)
         masks = Masks.of(federation, session.keyring)
         sender = Sender(federation, SumChannel.open(federation, key), masks, start)
         comparison = Comparison.of(federation, name, key)

@@ -8,25 +8,33 @@ from securepfl.client.round import Session
 from securepfl.client.run_kind import Simulation, kind_of
 from securepfl.errors import ConfigError
 from securepfl.privacy.ledger.ledger import Ledger
+from securepfl.settings.federation import Federation
 
 
 def check_release(session: Session, simulation: Simulation | None, model: nn.Module | None) -> nn.Module:
     """The model, if it may leave. Raises ConfigError where the federation does not release experts, the run is seeded
-    (its noise hides nothing), or there is no model.
+    and claims privacy (its noise hides nothing), or there is no model.
     """
     if not session.federation.release.experts:
         raise ConfigError("experts are not released in this federation: set [release] experts = true")
-    if kind_of(simulation) == "seeded":
+    if kind_of(simulation) == "seeded" and session.federation.privacy.protects:
         raise ConfigError("a seeded simulation releases no expert: run without --seed")
     if model is None:
         raise ConfigError("there is no shared model to release: the last round formed no sum")
     return model
 
 
+def _noise_of(federation: Federation) -> str:
+    if not federation.privacy.protects:
+        return "none"
+    return "shared" if federation.shares_noise else "local"
+
+
 def recorded(session: Session, ledger: Ledger, expert: str, rounds: int, simulated: bool, **of: Any) -> dict[str, Any]:
     """The audit record of a release after `rounds` rounds, once it stands in the ledger: `of` says more of what it is.
 
-    `noise` says whose noise makes the model private: this hospital's own ("local"), or all hospitals' together.
+    `noise` says whose noise makes the model private: this hospital's own ("local"), or all hospitals' together
+    ("shared"); "none" where nothing does, and then `epsilon` is None.
     Raises LedgerError.
     """
     federation = session.federation
@@ -36,10 +44,11 @@ def recorded(session: Session, ledger: Ledger, expert: str, rounds: int, simulat
         "federation": session.digest.hex(),
         "settings": federation.digest.hex(),
         "rounds": rounds,
-        "epsilon": ledger.spent(),
+        "protection": federation.privacy.protection,
+        "epsilon": ledger.spent() if federation.privacy.protects else None,
         "delta": federation.privacy.delta,
         "unit": federation.privacy.unit,
-        "noise": "shared" if federation.shares_noise else "local",
+        "noise": _noise_of(federation),
         "simulation": simulated,
     }
     ledger.record("expert-release", record)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from securepfl.errors import ConfigError
 from securepfl.privacy.ledger.ledger import Budget, Facts, Terms
 from securepfl.settings.federation import Federation
 
@@ -30,6 +31,15 @@ def kind_of(simulation: Simulation | None) -> RunKind:
     return "simulated" if simulation.noise_key is None else "seeded"
 
 
+def check_protected(federation: Federation, name: str, simulation: Simulation | None) -> None:
+    """Raises ConfigError where a real hospital would train without protection."""
+    if simulation is None and not federation.privacy.protects:
+        raise ConfigError(
+            f'{name}: [privacy] protection = "none" is for simulations alone (`securepfl run`); a hospital trains '
+            'under privacy: set protection = "dp" and epsilon'
+        )
+
+
 def ledger_terms(federation: Federation, site: str, data_set: str, kind: RunKind, units: int) -> Terms:
     """What the ledger of `site`, which counts as `units`, is opened with."""
     privacy = federation.privacy
@@ -40,5 +50,6 @@ def ledger_terms(federation: Federation, site: str, data_set: str, kind: RunKind
         simulation=kind != "real",
         seeded=kind == "seeded",
         raise_budget=federation.budget_is_explicit(site),
-        facts=Facts(units, privacy.unit, privacy.clip, federation.digest.hex()),
+        keep_budget=not privacy.protects,
+        facts=Facts(units, privacy.unit, privacy.clip if privacy.protects else None, federation.digest.hex()),
     )

@@ -8,7 +8,7 @@ depend on one another, or so many units that cannot be used that something else 
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -56,19 +56,22 @@ def scan_units(
     device: torch.device,
     site: str,
     physical_batch: int,
+    *,
+    probed: bool = True,
 ) -> Scanned:
     """Read each unit once (but for a few that are looked at closely), check its label, run `model` on it, digest it.
 
     `declared`: the units that the hospital counts as. Of more that can be used, a hash of what they hold tells which
-    are kept. `model` and torch's generator are left alone.
+    are kept. `model` and torch's generator are left alone. Not `probed`: nothing is clipped, so that units may depend
+    on one another, and the model runs on a few alone.
 
     Raises DataError or ModelError naming `site`, where no more than half of the units can be used, for what is wrong
     with most of them; ModelError for a model of another task, and as probe.check_independence does.
     """
-    with (
-        telling(site, records.unit),
-        Probe.opened(model, loss, device=device, unit=records.unit, physical_batch=physical_batch) as probe,
-    ):
+    opened: AbstractContextManager[Probe | None] = nullcontext()
+    if probed:
+        opened = Probe.opened(model, loss, device=device, unit=records.unit, physical_batch=physical_batch)
+    with telling(site, records.unit), opened as probe:
         scanning = _Scanning(records, task, model, device, physical_batch, probe)
         for places, evaluated in windows(records.found, physical_batch):
             scanning.window(places, evaluated=evaluated)
@@ -85,7 +88,7 @@ class _Scanning:
     model: nn.Module
     device: torch.device
     physical_batch: int
-    probe: Probe
+    probe: Probe | None
     contents: Contents = field(default_factory=Contents)
     faults: dict[int, tuple[Reason, Exception, str]] = field(default_factory=dict)
     seen: int = 0
@@ -109,6 +112,8 @@ class _Scanning:
 
     def finish(self) -> None:
         """Look closely at those that differ most: they are read again."""
+        if self.probe is None:
+            return
         places = self.probe.rest()
         items = self._items({place: item for place in places if not isinstance(item := self._item(place), Exception)})
         for group in self._forms(items):
@@ -120,6 +125,8 @@ class _Scanning:
         usable = [place for place in range(found) if place not in self.faults]
         if 2 * len(usable) <= found:
             raise self._worst(found)
+        if self.probe is None:
+            declared = len(usable)  # without noise nothing hangs on the declared number
         kept = usable if len(usable) <= declared else self.contents.kept(usable, declared)
         scan = Scan(
             unit=unit,
@@ -185,6 +192,9 @@ class _Scanning:
 
     def _run(self, items: Items, evaluated: bool) -> None:
         """Run the model on units. One that fails alone is noted, and the others are run without it."""
+        if self.probe is None:
+            self._check_finite(items)
+            return
         if not items.held:
             return
         try:
@@ -202,6 +212,12 @@ class _Scanning:
             return
         for place in blank:
             self._note("not finite", place, DataError(_NOT_FINITE), _NOT_FINITE)
+
+    def _check_finite(self, items: Items) -> None:
+        for place, item in items.held.items():
+            for part in item:
+                if isinstance(part, Tensor) and part.is_floating_point() and not bool(torch.isfinite(part).all()):
+                    self._note("not finite", place, DataError(_NOT_FINITE), _NOT_FINITE)
 
     def _forms(self, items: Items) -> list[list[int]]:
         """Units that can be in one batch: all, where a collate function of the pipeline's own sees to it."""

@@ -248,6 +248,8 @@ def _reserve(ledger: Ledger, selection: Selection, federation: Federation) -> No
 def _check(federation: Federation, name: str, identity: Identity, gain_clip: float) -> None:
     if federation.shape is not None and name not in federation.roster:
         raise ConfigError(f"{name}: not in the roster {', '.join(federation.roster)}; mend the name")
+    if not federation.privacy.protects:
+        raise ConfigError(f'{name}: [privacy] protection = "none": a suggestion is for runs under privacy; set "dp"')
     if identity.name != name:
         raise ConfigError(
             f"{name}: the identity is {identity.name}'s; load this hospital's own, which signs its ledger"

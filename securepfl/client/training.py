@@ -99,7 +99,7 @@ class LocalTraining:
         support = round_.support
         moving = support if self.federation.trains_support else np.ones_like(support)
         options = self._options(moving, round_)
-        with self._copy(state) as model:
+        with copy_of(self.model, self.partition, state, self.shift, self.loss) as model:
             report = train_private(model, dataset, self.loss, self.settings, canaries=self.canaries, **options)
         trained, personal = as_floats(self.partition.flatten_shared(model)), self._personal(model)
         gradient = (state.shared + self.shift - trained).astype(np.float64)
@@ -114,7 +114,7 @@ class LocalTraining:
         grid steps. The personal parameters took local noise.
         """
         integers = IntegerSum.empty(shared_noise, round_.streams["noise share"], int(round_.support.sum()))
-        with self._copy(state) as model:
+        with copy_of(self.model, self.partition, state, self.shift, self.loss) as model:
             report = take_common_step(
                 model,
                 dataset,
@@ -143,16 +143,6 @@ class LocalTraining:
     def _noise(self) -> SharedNoise | None:
         return None if self.federation.shape is None else self.federation.shape.noise
 
-    @contextmanager
-    def _copy(self, state: ClientState) -> Iterator[nn.Module]:
-        """The model with the state's parameters, to be trained. Raises ModelError where more than these changes: then
-        nothing of it is sent.
-        """
-        model = self.partition.filled(self.model, state.shared + self.shift, state.personal)
-        held = HeldState.of(model, self.loss, trained=False)
-        yield model
-        held.check_unchanged(model, self.loss, trained=False)
-
     def _personal(self, model: nn.Module) -> Floats:
         return as_floats(self.partition.flatten_personal(model))
 
@@ -168,6 +158,19 @@ class LocalTraining:
             "collate": self.training.collate,
             "skipped": self.training.skipped,
         }
+
+
+@contextmanager
+def copy_of(
+    template: nn.Module, partition: Partition, state: ClientState, shift: Floats, loss: Loss
+) -> Iterator[nn.Module]:
+    """The model with the state's parameters, to be trained. Raises ModelError where more than these changes: then
+    nothing of it is sent.
+    """
+    model = partition.filled(template, state.shared + shift, state.personal)
+    held = HeldState.of(model, loss, trained=False)
+    yield model
+    held.check_unchanged(model, loss, trained=False)
 
 
 PHYSICAL_BATCH = 256

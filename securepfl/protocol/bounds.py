@@ -54,6 +54,11 @@ would let a dishonest hospital add as much again.
 _FLOATS: Final = 2.0**-22
 """Four times what one step of training rounds a parameter of size 1 by (float32)."""
 
+_ADAMS_STEP: Final = 2.5
+"""At least the most that one step of Adam with decays .9 and .99 moves a number by, over the learning rate: the root of
+(1 - .9)^2 / (1 - .99) / (1 - .81 / .99), after Cauchy and Schwarz, and less in the first steps.
+"""
+
 _REFUSED: Final = "the sum failed its check: it is beyond what legal updates come to; nothing was applied"
 
 
@@ -108,6 +113,8 @@ class Moves:
     @classmethod
     def of(cls, federation: Federation) -> Self:
         """Of all hospitals, those of one size worked out once."""
+        if not federation.privacy.protects:
+            return cls._of_adam(federation)
         training, chances, roster = federation.training, Chances.of(federation), federation.roster
         units = [federation.units_of(name) for name in roster]
         longest = {its: _longest_step(federation, its, chances.draw) for its in set(units)}
@@ -118,6 +125,14 @@ class Moves:
             pace * training.steps * np.array([longest[its] for its in units]),
             pace * sqrt(training.steps) * np.array([noise[its] for its in units]),
         )
+
+    @classmethod
+    def _of_adam(cls, federation: Federation) -> Self:
+        """Without protection nothing is clipped, and there is no noise: Adam's steps are bounded by themselves."""
+        training, size = federation.training, 1 if federation.shape is None else federation.shape.shared
+        shares = np.array([federation.weight_share(name) for name in federation.roster])
+        moved = _ADAMS_STEP * training.steps * training.learning_rate * sqrt(size)
+        return cls(shares * moved, np.zeros(len(shares)))
 
     def allowed(
         self, federation: Federation, places: Sequence[int], *, round_: int, values: int, largest: float

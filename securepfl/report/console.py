@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
+from securepfl.report.epsilon import alone_title, budget_text, epsilon_text
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
 from securepfl.report.overall import (
     UNITS_HEADINGS,
@@ -29,7 +30,7 @@ _MOST_SIMILAR = 3
 
 
 @contextmanager
-def live_display(console: Console, budgets: Mapping[str, float]) -> Iterator[Observer]:
+def live_display(console: Console, budgets: Mapping[str, float | None]) -> Iterator[Observer]:
     """Yield an observer that redraws round, hospitals, epsilon spent and bytes on `console`."""
     try:
         waiting = Text("hospitals take the model ..." if console.is_terminal else "")
@@ -40,13 +41,13 @@ def live_display(console: Console, budgets: Mapping[str, float]) -> Iterator[Obs
             console.print()  # rich ends a redirected display without a line break
 
 
-def _show(live: Live, event: RoundEvent, budgets: Mapping[str, float]) -> None:
+def _show(live: Live, event: RoundEvent, budgets: Mapping[str, float | None]) -> None:
     for note in event.notes:
         live.console.print(Text(f"note: {note}"), soft_wrap=not live.console.is_terminal)
     live.update(_frame(event, budgets), refresh=True)
 
 
-def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
+def _frame(event: RoundEvent, budgets: Mapping[str, float | None]) -> Group:
     table = Table(box=None, pad_edge=False)
     for heading in ("hospital", "", "epsilon spent", "budget", "bytes up", "bytes down"):
         table.add_column(heading, justify="left" if heading in ("hospital", "") else "right")
@@ -56,8 +57,8 @@ def _frame(event: RoundEvent, budgets: Mapping[str, float]) -> Group:
         table.add_row(
             name,
             Text(state, style="green" if state == "trained" else "yellow"),
-            f"{event.epsilon[name]:.3f}",
-            f"{budget:g}",
+            epsilon_text(event.epsilon[name]),
+            budget_text(budget),
             f"{event.upload_bytes[name]:,}",
             f"{event.download_bytes[name]:,}",
         )
@@ -137,7 +138,7 @@ def _with_interval(result: dict[str, Any], model: str, metric: str, form: str) -
 
 def _headings(result: dict[str, Any]) -> dict[str, str]:
     """Of the models whose name does not say what they are."""
-    return {"local": "local, same epsilon", "majority": result["metrics"]["majority"]}
+    return {"local": alone_title(result), "majority": result["metrics"]["majority"]}
 
 
 def _cells(found: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:
@@ -169,11 +170,11 @@ def _privacy_table(result: dict[str, Any]) -> Table:
         privacy = site["privacy"]
         table.add_row(
             name,
-            _number(privacy["epsilon"]),
-            _number(privacy["epsilon_replace_one"]),
+            epsilon_text(privacy["epsilon"]),
+            epsilon_text(privacy["epsilon_replace_one"]),
             f"{privacy['delta']:g}",
             privacy["unit"],
-            f"{privacy['budget']:g}",
+            budget_text(privacy["budget"]),
             str(len(site["sat_out"]) or "none"),
         )
     return table

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from securepfl.learning.personal.partition import Partition
 from securepfl.report.coupling import never_coupled
 from securepfl.report.outcome import Outcome
+from securepfl.report.overall import NO_PRIVACY_NOTE
 from securepfl.settings.federation import Federation
 from securepfl.settings.idle import idle_settings
 from securepfl.settings.presets import preset_notes
@@ -26,11 +27,10 @@ def notes_of(
         *about_data,
         *preset_notes(federation),
     ]
+    if not federation.privacy.protects:
+        notes.append(f"{NO_PRIVACY_NOTE[0].lower()}{NO_PRIVACY_NOTE[1:].removesuffix('.')}")
     if seed is not None:
-        notes.append(
-            f"seeded (--seed {seed}): whoever knows the seed can subtract the noise, so this run protects nobody; "
-            "no expert is released, and its ledgers stay in its folder"
-        )
+        notes.append(_seeded(federation, seed))
     if isinstance(rule := federation.model.personal, str):
         notes.append(f'[model] personal = "{rule}" is {_in_words(partition)}')
     shared = [name for name in partition.shared if ".adapter." in name]
@@ -49,10 +49,19 @@ def notes_of(
         )
     if all(value is None for value in outcome.mean()["shared"].values()):
         notes.append("no shared model: the last round formed no sum, so nobody has the average personal part")
-    if seed is None and not federation.release.experts:
+    if (seed is None or not federation.privacy.protects) and not federation.release.experts:
         notes.append("no expert is released, so `securepfl route` has nothing to use: set [release] experts = true")
     notes += idle_settings(federation) + never_coupled(federation, outcome.sites)
     return notes + _grouped(outcome)
+
+
+def _seeded(federation: Federation, seed: int) -> str:
+    if not federation.privacy.protects:
+        return f"seeded (--seed {seed}): it can be repeated, and its ledgers stay in its folder"
+    return (
+        f"seeded (--seed {seed}): whoever knows the seed can subtract the noise, so this run protects nobody; "
+        "no expert is released, and its ledgers stay in its folder"
+    )
 
 
 def _in_words(partition: Partition) -> str:

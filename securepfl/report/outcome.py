@@ -21,8 +21,9 @@ def signal_text(signal: float | None) -> str:
 
 @dataclass(frozen=True)
 class RoundEvent:
-    """Before the first round (0), and after each. `epsilon`, `upload_bytes` and `download_bytes` are running totals by
-    hospital; `failed` are those that failed in the round; `notes` is what must be known by now.
+    """Before the first round (0), and after each. `epsilon` (infinite where none holds), `upload_bytes` and
+    `download_bytes` are running totals by hospital; `failed` are those that failed in the round; `notes` is what must
+    be known by now.
     """
 
     round: int

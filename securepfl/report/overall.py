@@ -3,6 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from securepfl.report.epsilon import is_protected
+
+NO_PRIVACY_NOTE = (
+    'No privacy: under [privacy] protection = "none" nothing is clipped and no noise is added, so nothing limits what '
+    "these models tell of anybody. The ledgers say so, and refuse these records to every private run from now on."
+)
 Found = Mapping[str, Mapping[str, float | None]]
 
 
@@ -29,7 +35,9 @@ def pooled_title(result: dict[str, Any]) -> str:
 
 
 def adjacency_note(result: dict[str, Any]) -> str:
-    """What the two epsilons of each hospital limit."""
+    """What the two epsilons of each hospital limit, or that there are none."""
+    if not is_protected(result):
+        return NO_PRIVACY_NOTE
     unit = next(iter(result["sites"].values()))["privacy"]["unit"]
     return (
         f"Left out: how much all that was released may tell of whether one {unit} was in the data. Swapped: of which "

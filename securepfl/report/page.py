@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
+from securepfl.report.epsilon import alone_title, budget_text, epsilon_text
 from securepfl.report.outcome import MODELS, SIGNAL_NOTE, signal_text
 from securepfl.report.overall import (
     UNITS_HEADINGS,
@@ -80,7 +81,7 @@ def _metrics(result: dict[str, Any]) -> str:
                     "train/test",
                     "personalised",
                     "shared",
-                    "local, same epsilon",
+                    alone_title(result),
                     result["metrics"]["majority"],
                 ],
                 cells,
@@ -101,7 +102,7 @@ def _pooled(result: dict[str, Any]) -> str:
     if not titles:
         return ""
     rows = [[title, *(cell(model, metric) for model in MODELS)] for metric, title in titles.items()]
-    headings = ["metric", "personalised", "shared", "local, same epsilon", result["metrics"]["majority"]]
+    headings = ["metric", "personalised", "shared", alone_title(result), result["metrics"]["majority"]]
     return f"<h2>{escape(pooled_title(result))}</h2>{_table(headings, rows)}<p>{escape(pooled_note(result))}</p>"
 
 
@@ -127,11 +128,11 @@ def _privacy(result: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            _number(site["privacy"]["epsilon"]),
-            _number(site["privacy"]["epsilon_replace_one"]),
+            epsilon_text(site["privacy"]["epsilon"]),
+            epsilon_text(site["privacy"]["epsilon_replace_one"]),
             f"{site['privacy']['delta']:g}",
             site["privacy"]["unit"],
-            f"{site['privacy']['budget']:g}",
+            budget_text(site["privacy"]["budget"]),
             str(len(site["sat_out"])),
         ]
         for name, site in result["sites"].items()

@@ -27,17 +27,22 @@ def why_not_together(federation: Federation, outcome: Outcome, metric: Metric) -
     if interval is not None and not any(interval) and metric.name in _CONSTANT:
         return f"{_CONSTANT[metric.name]}; declare [data] prevalence or threshold if it is not yet"
     if not any(better.values()):
-        return (
-            f"neither is shown to beat the {outcome.baseline}: at epsilon "
-            f"{federation.privacy.epsilon:g} the noise leaves little to learn from; more rows, more hospitals or a "
-            "larger epsilon would help"
-        )
+        return f"neither is shown to beat the {outcome.baseline}: {_what_would_help(federation)}"
     cosines = _cosines(outcome)
     if cosines and _mean(cosines) < 0:
         return f"hospitals pull apart: their mean similarity is {_mean(cosines):+.2f}"
     if better["local"]:
         return f"models trained alone already beat the {outcome.baseline}: their own rows go far"
     return ""
+
+
+def _what_would_help(federation: Federation) -> str:
+    if not federation.privacy.protects:
+        return "longer training or more rows would help"
+    return (
+        f"at epsilon {federation.privacy.epsilon:g} the noise leaves little to learn from; more rows, more hospitals "
+        "or a larger epsilon would help"
+    )
 
 
 def why_not_personal(federation: Federation, outcome: Outcome) -> str:

@@ -4,8 +4,7 @@ import dataclasses
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
-
+from securepfl.report.epsilon import finite
 from securepfl.report.outcome import MODELS, Outcome, SiteOutcome
 from securepfl.report.verdict import Finding, verdict_of
 from securepfl.settings.federation import Federation
@@ -24,7 +23,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         "simulation": True,
         "seed": outcome.seed,
         "versions": {name: version(name) for name in VERSIONED},
-        "federation": msgspec.to_builtins(federation) | {"digest": federation.digest.hex()},
+        "federation": federation.told() | {"digest": federation.digest.hex()},
         "sites": {name: site_result(federation, site) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
         "counted": _counted(outcome),
@@ -98,12 +97,13 @@ def site_result(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
         "metrics": {model: scored.point for model, scored in site.scores.items()},
         "intervals": {model: scored.intervals for model, scored in site.scores.items()},
         "privacy": {
-            "epsilon": site.epsilon,
+            "protection": federation.privacy.protection,
+            "epsilon": finite(site.epsilon),
             "delta": federation.privacy.delta,
             "unit": federation.privacy.unit,
             "adjacency": "zero-out",
-            "epsilon_replace_one": site.epsilon_replace_one,
-            "budget": site.budget,
+            "epsilon_replace_one": finite(site.epsilon_replace_one),
+            "budget": site.budget if federation.privacy.protects else None,
         },
         "units": dataclasses.asdict(site.units),
         "clipped_fraction": site.clipped_fraction,

@@ -37,7 +37,8 @@ def verdict_of(federation: Federation, outcome: Outcome) -> list[Finding]:
 
 def _together(federation: Federation, outcome: Outcome, metric: Metric) -> Finding:
     """Personalised against local."""
-    figures, gain = _compared(outcome, metric, "local", "trained alone at the same epsilon")
+    alone = "trained alone at the same epsilon" if federation.privacy.protects else "trained alone (no privacy)"
+    figures, gain = _compared(outcome, metric, "local", alone)
     return _found(
         "together", outcome, metric, gain, "training together", figures, why_not_together(federation, outcome, metric)
     )

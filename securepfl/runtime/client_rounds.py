@@ -62,10 +62,14 @@ def rehearsed(
         raise ConfigError(
             "[shared_noise]: no hospital can rehearse noise that all make; rehearse the same settings without the table"
         )
+    if not federation.privacy.protects:
+        raise ConfigError('[privacy] protection = "none": there is no noise to rehearse; set protection = "dp"')
     keyrings, _ = local_parties(federation)
     session = Session.of(federation, keyrings[name], None).joining(bytes(RUN_BYTES))
     chosen_task, own_loss = task_and_loss(federation, task, loss)
     parts = Parts.of(session, name, build_model, training, chosen_task, own_loss, device, PHYSICAL_BATCH, _seconds())
+    if not isinstance(parts.training, LocalTraining):
+        raise TypeError("a federation that protects trains with noise")
     local = _of_usable(parts.training)
     support = _support(federation, local.partition.shared_size)
     return Training(

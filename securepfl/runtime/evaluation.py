@@ -165,14 +165,14 @@ def _patient_notes(train: Table, unit: Unit) -> list[str]:
 
 def _budget_notes(client: Client) -> list[str]:
     privacy, gradients = client.federation.privacy, client.gradient_mode
-    notes = [f"gradients by record: {gradients.name}, as {gradients.reason}"]
+    notes = [] if gradients is None else [f"gradients by record: {gradients.name}, as {gradients.reason}"]
     if client.sat_out:
         first, count = client.sat_out[0], len(client.sat_out)
         notes.append(
             f"sat out {count} round(s) from round {first}: its budget would have been exceeded, or a "
             "round that was interrupted stays charged; `securepfl audit budget` shows which"
         )
-    if privacy.delta > 1 / (10 * client.units):
+    if privacy.protects and privacy.delta > 1 / (10 * client.units):
         expected, units = privacy.delta * client.units, f"{client.units} training {privacy.unit}s"
         notes.append(
             f"delta {privacy.delta:g} is above 1/(10 n): n x delta = {expected:.3g} for {units}, and a mechanism with "

@@ -33,7 +33,7 @@ from securepfl.storage.unfinished import Asked, RunFolder, command_for, is_unfin
 LEDGERS: Final = "ledger"
 """Folder of a run: of the ledgers that it alone has, or of snapshots of the hospitals' own."""
 
-Display = Callable[[Mapping[str, float]], AbstractContextManager[Observer]]
+Display = Callable[[Mapping[str, float | None]], AbstractContextManager[Observer]]
 
 
 def execute(
@@ -95,7 +95,7 @@ def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failure
     with _noted(failures):
         write_json(out / "heads.json", dict(run.coordinator.heads))
     with _noted(failures):
-        if plan.federation.release.experts and seed is None:
+        if plan.federation.release.experts and (seed is None or not plan.federation.privacy.protects):
             _release(plan.federation, run, out / "experts")
     with _noted(failures):
         _tell_ledgers(plan, run, out / LEDGERS, seed)
@@ -182,7 +182,8 @@ def _rounds(
     federation, unit = plan.federation, plan.federation.privacy.unit
     training = {name: dataset_of(hospital.train, unit) for name, hospital in plan.hospitals.items()}
     with ExitStack() as stack:
-        with display({name: federation.budget_of(name) for name in federation.roster}) as show:
+        protects = federation.privacy.protects
+        with display({name: federation.budget_of(name) if protects else None for name in federation.roster}) as show:
             told = _event_notes()
 
             def begin(run: SimulatedRun) -> None:
@@ -246,7 +247,7 @@ def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
         client.shared_model() is not None for client in run.clients.values()
     ):
         released = {name: client.release("shared") for name, client in run.clients.items()}
-        dearest = max(released, key=lambda name: float(released[name][1]["epsilon"]))
+        dearest = max(released, key=lambda name: released[name][1]["epsilon"] or 0.0)
         model, record = released[dearest]
         heads = [record["ledger_head"] for _, record in released.values()]
         signer = run.clients[dearest].session.keyring.identity

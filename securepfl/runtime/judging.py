@@ -14,6 +14,7 @@ from torch import nn
 from securepfl.client.client import Client
 from securepfl.client.parts import BuildModel
 from securepfl.client.training import dp_settings
+from securepfl.client.unprotected import Plain, minibatches
 from securepfl.privacy.training.dpsgd import train_private
 from securepfl.randomness import RandomStream, derive_key, fresh_key
 from securepfl.report.outcome import MODELS
@@ -138,7 +139,11 @@ def _local_model(client: Client, build_model: BuildModel, key: bytes | None) -> 
     federation = alone_at(client.federation.changed("model", adapters=None), client.name)
     model, units = initial_model(build_model, federation, client.name, alone=True), client.training_set
     rounds = federation.rounds - len(client.sat_out)
-    if rounds:
+    if rounds and not federation.privacy.protects:
+        records, steps = minibatches(federation, units, client.device), rounds * federation.training.steps
+        stream = _stream(key, client.name, "local sampling")
+        Plain.of(federation).train(model.to(client.device), records, client.task.loss, stream, steps=steps)
+    elif rounds:
         train_private(
             model,
             units.dataset,

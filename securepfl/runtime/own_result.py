@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from securepfl.client.client import Client
 from securepfl.outside.experts import SHARED, write_expert, write_unreleased
 from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, site_result
@@ -37,7 +35,8 @@ def write_own(opened: Opened, out: Path) -> None:
         raise TypeError("a client that was opened from files has declared data")
     own = {"site": client.name, "round": client.round, "private": True}
     write_unreleased(out / PERSONAL, client.personal_model(), own, federation.model, spec)
-    if federation.release.experts and not is_seeded(client) and client.round:
+    released = not is_seeded(client) or not federation.privacy.protects
+    if federation.release.experts and released and client.round:
         signer = client.session.keyring.identity
         model, record = client.release("personal")
         write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec, signer)
@@ -59,7 +58,7 @@ def result_of_own(opened: Opened) -> dict[str, Any]:
         "schema": SCHEMA,
         "simulation": is_seeded(client),
         "versions": {name: version(name) for name in VERSIONED},
-        "federation": msgspec.to_builtins(client.federation) | {"digest": client.federation.digest.hex()},
+        "federation": client.federation.told() | {"digest": client.federation.digest.hex()},
         "site": client.name,
         "run": client.session.run.hex(),
         "rounds": client.round,

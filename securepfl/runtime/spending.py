@@ -30,7 +30,7 @@ def used_up(clients: Mapping[str, Client]) -> list[str]:
 
 
 def _used_up(client: Client, spent: float) -> bool:
-    return _budget(client) - spent < _NOTHING * _budget(client)
+    return client.federation.privacy.protects and _budget(client) - spent < _NOTHING * _budget(client)
 
 
 def _budget(client: Client) -> float:

@@ -17,6 +17,7 @@ from typing import Any, Self, TextIO
 from securepfl.crypto.messages.envelope import Header
 from securepfl.errors import MessageError, SecurePFLError, StorageError, first_line
 from securepfl.protocol.hospital import Exchanged, exchange
+from securepfl.report.epsilon import finite
 from securepfl.report.status import HospitalStanding, Trouble
 from securepfl.runtime.logs import Log, failed, one_line, open_log
 from securepfl.runtime.opening import Opened, open_client
@@ -163,8 +164,8 @@ class HospitalSession:
     def _say(self, event: str, **fields: Any) -> None:
         ledger = self.client.ledger
         spent = ledger.spent()
-        left = max(0.0, ledger.budget.epsilon - spent)
-        self.log.info(event, round=self.at, rounds=self.client.federation.rounds, epsilon=spent, left=left, **fields)
+        left, rounds = max(0.0, ledger.budget.epsilon - spent), self.client.federation.rounds
+        self.log.info(event, round=self.at, rounds=rounds, epsilon=finite(spent), left=left, **fields)
 
     def _wrong(self, line: str) -> None:
         self._error = Trouble(time=now_text(), line=one_line(line))
@@ -182,7 +183,7 @@ class HospitalSession:
             rounds=client.federation.rounds,
             round=client.round,
             heard=self._heard,
-            epsilon=spent,
+            epsilon=finite(spent),
             budget=client.ledger.budget.epsilon,
             epsilon_left=max(0.0, client.ledger.budget.epsilon - spent),
             delta=client.federation.privacy.delta,

@@ -52,7 +52,7 @@ def bind(
     model = initial_model(build_model, federation)
     if personal is not None:
         return bind(federation.changed("model", personal=personal_names(model, personal)), names, build_model)
-    partition = Partition.of(model, federation.model.personal_part)
+    partition = Partition.of(model, federation.model.personal)
     _check_alpha(federation, partition)
     if partition.shared_size == 0:
         raise ConfigError("[model] personal: matches every parameter, so nothing is shared; narrow the patterns")

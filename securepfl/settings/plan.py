@@ -131,6 +131,10 @@ def _checked(federation: Federation) -> Facts:
         )
     if federation.data is None:
         raise ConfigError("no [data] table; a plan rests on what it declares: label, ranges and categories")
+    if not federation.privacy.protects:
+        raise ConfigError('[privacy] protection = "none": a plan is about noise, and there is none; run it')
+    if federation.data.get("kind") == "images":
+        raise ConfigError('[data] kind = "images": a plan was measured on tables and can say nothing of images; run it')
     files = federation.data.get("files") or {}
     missing = sorted(set(files) - set(federation.sites))
     if not federation.sites or missing:

@@ -6,7 +6,6 @@ What two tables must agree on is checked where they come together, in federation
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from typing import Final, Literal, Self
 
 import msgspec
@@ -59,11 +58,6 @@ def _require_place(settings: Settings, key: str, **places: tuple[str, ...]) -> N
 IMAGE_KINDS: Final = ("unet", "cnn")
 """The models of `[data] kind = "images"`."""
 
-_UNET_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"auto": ("head.bias",), "intercept": ("head.bias",), "head": ("head.*",)}
-)
-"""A UNet's output is its body's logit and its head's correction: what a rule on output layers can't tell apart."""
-
 
 class ModelSettings(Settings, frozen=True):
     """`[model]`: the architecture, what it starts from, which parameters train and which are personal.
@@ -108,13 +102,6 @@ class ModelSettings(Settings, frozen=True):
     def is_for_images(self) -> bool:
         """Whether records are images."""
         return self.kind in IMAGE_KINDS
-
-    @property
-    def personal_part(self) -> tuple[str, ...] | Rule:
-        """`personal`, a rule that a UNet's layers can't be asked about as patterns."""
-        if self.kind == "unet" and isinstance(self.personal, str):
-            return _UNET_PARTS.get(self.personal, self.personal)
-        return self.personal
 
     def without_start(self) -> Self:
         """For a model that is filled from elsewhere: whose file it started from is nobody's business any more, and what
