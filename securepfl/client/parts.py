@@ -1,7 +1,7 @@
 """What a hospital's client is made of: everything checked before anything lies on disk."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -9,8 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from securepfl.client.comparing import Comparison
+from securepfl.client.contents import contents_of
 from securepfl.client.contributing import Contributor
 from securepfl.client.disputing import Disputing
+from securepfl.client.features import are_cached, with_features
 from securepfl.client.judging import Judge
 from securepfl.client.masks import Masks
 from securepfl.client.models import Models
@@ -66,10 +68,13 @@ class Parts:
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
         partition = Partition.of(model, federation.model.personal)
         records, units = TrainingSet.of(training, name, federation.privacy.unit), federation.units_of(name)
-        most = physical_batch or fitting_batch(model, records.dataset, records.unit)
+        seen = with_features(records, model, place) if are_cached(federation.model, model) else records
+        most = physical_batch or fitting_batch(model, seen.dataset, seen.unit)
         looked_at = physical_batch or min(PHYSICAL_BATCH, most)
         protects = federation.privacy.protects
-        scanned = scan_units(records, units, task, model, loss, place, name, looked_at, probed=protects)
+        scanned = scan_units(seen, units, task, model, loss, place, name, looked_at, probed=protects)
+        if seen is not records:  # a ledger knows records, whatever a start makes of them
+            scanned = replace(scanned, contents=contents_of(records, range(records.found)))
         start = as_floats(partition.flatten_personal(model))
         if federation.sparsity.kind == "difference":
             load_solver()

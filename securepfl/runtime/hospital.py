@@ -33,15 +33,16 @@ def labels_of(table: Table) -> NDArray[Any]:
 
 
 def dataset_of(table: Table, unit: Unit = "record") -> TensorDataset | PatientDataset:
-    """A labelled table as items (features float32 [d], label float32), or as patients with all their rows.
+    """A labelled table as items (features float32 [d], label float32), or as patients with all their rows; of images
+    (float32 [channels, height, width], label float32, or the mask with its field uint8 [2, height, width]).
 
     A label that is a number is float64.
 
     Raises ConfigError where the unit is the patient and no column names them.
     """
     features, labels = torch.from_numpy(table.features), torch.from_numpy(labels_of(table))
-    # Numbers stay as they are, so that the limits they were read under hold for them still.
-    labels = labels if labels.is_floating_point() else labels.float()
+    # Numbers stay as they are, so that the limits they were read under hold for them still; masks are four times less.
+    labels = labels if labels.is_floating_point() or labels.ndim > 2 else labels.float()
     if unit == "record":
         return TensorDataset(features, labels)
     if table.patients is None:

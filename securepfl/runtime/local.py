@@ -323,6 +323,13 @@ def _carry(run: SimulatedRun, name: str, messages: list[bytes]) -> Exchanged:
 def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:
     """Where too few can pay for the last round, it would form no sum: say so before anything is spent."""
     able = [name for name, client in clients.items() if client.affords_run]
+    if len(able) < federation.least_in_sum and any(client.ledger.is_unprotected for client in clients.values()):
+        named = ", ".join(name for name, client in clients.items() if client.ledger.is_unprotected)
+        raise BudgetError(
+            f'{named}: these records trained without protection ([privacy] protection = "none") in an earlier run, so '
+            "no epsilon bounds what is known of them, and no private run can spend on them; take other records, or a "
+            "seeded run (--seed), whose ledger is thrown away"
+        )
     if len(able) < federation.least_in_sum:
         raise BudgetError(
             f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from securepfl.crypto.sums.parameters import MAX_BITS, top_level
+from securepfl.data.declared import Declared
+from securepfl.data.images.spec import ImageSpec
 from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
@@ -30,6 +32,7 @@ from securepfl.settings.prevalence import start_of
 from securepfl.settings.roster import check_declared, check_roster
 from securepfl.settings.tables import ModelSettings, SharedNoiseSettings, SiteSettings
 from securepfl.tasks.models import build_model
+from securepfl.tasks.networks import build_network
 from securepfl.tasks.registry import task_named
 from securepfl.tasks.starts import fill
 
@@ -117,18 +120,21 @@ def _planned_noise(federation: Federation, shared: SharedNoiseSettings, shared_s
     )
 
 
-def built_in(settings: ModelSettings, spec: DataSpec) -> Callable[[], nn.Module]:
+def built_in(settings: ModelSettings, spec: Declared) -> Callable[[], nn.Module]:
     """What builds the model that `[model]` names, for the features and the labels that `[data]` declares.
 
-    Raises ConfigError for a model of the pipeline's own, and one of images for tables.
+    Raises ConfigError for a model of the pipeline's own, one of images for tables or the reverse.
     """
     task = task_named(settings.task, **spec.label_options)
     match settings.kind:
-        case "mlp" | "logistic" as kind:
+        case "mlp" | "logistic" as kind if isinstance(spec, DataSpec):
             return partial(build_model, kind, len(spec.feature_names), settings.hidden, outputs=task.outputs)
+        case "unet" | "cnn" as network if isinstance(spec, ImageSpec):
+            return partial(build_network, network, spec.channels, settings.hidden, outputs=task.outputs)
         case "own":
             raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
-    raise ConfigError(f'[model] kind = "{settings.kind}" is no model of tables; set "mlp" or "logistic"')
+    known = '"unet" or "cnn"' if isinstance(spec, ImageSpec) else '"mlp" or "logistic"'
+    raise ConfigError(f'[model] kind = "{settings.kind}" is not for what [data] declares; set {known}')
 
 
 def initial_model(

@@ -181,7 +181,9 @@ class ImageSpec:
 
     @property
     def label_options(self) -> dict[str, Any]:
-        """What is declared of the labels for a task: nothing of masks and of binary labels."""
+        """What is declared of the labels for a task: of masks the structure's anatomy, of binary labels nothing."""
+        if self.segments:
+            return {"structures": self.structures, "holes": self.holes}
         return options_of_labels(self)
 
     @property
