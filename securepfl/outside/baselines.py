@@ -173,10 +173,9 @@ def _batches(count: int, recipe: Recipe, passes: int) -> Iterator[Tensor]:
 
 def _answers(site: Site, models: Mapping[str, nn.Module], recipe: Recipe, zoom: float = 1.0) -> Tensor:
     """Each model's logits, the mean over views: [models, n, ...]."""
-    pairs = [(name, model, zoom) for name, model in models.items()]
-    looks = Looks(pairs, site.rows, replace(recipe, criterion="entropy"))
-    parts = [looks.of(number)[:, : looks.views].mean(dim=1) for number in range(len(looks.parts))]
-    return torch.cat(parts, dim=1)
+    looks = Looks(models, site.rows, replace(recipe, criterion="entropy"))
+    numbers = range(len(looks.parts))
+    return torch.stack([torch.cat([looks.of(name, part, zoom).mean(dim=0) for part in numbers]) for name in models])
 
 
 def _finished(site: Site, answers: Tensor, recipe: Recipe, prior: Prior | None) -> Tensor:

@@ -75,28 +75,32 @@ def shared_model(pool: Pool) -> tuple[str, nn.Module]:
 
 
 def candidates_of(pool: Pool, recipe: Recipe) -> tuple[Candidate, ...]:
-    """Each expert as the image is, then the shared model at each other zoom."""
-    name, _ = shared_model(pool)
-    return (*(Candidate(each) for each in pool.models), *(Candidate(name, z) for z in recipe.zooms if z != 1.0))
+    """Each expert at each zoom: all experts with the image as it is first, then all at the next zoom.
+
+    Raises ConfigError where there is no expert.
+    """
+    shared_model(pool)
+    zooms = (1.0, *(zoom for zoom in recipe.zooms if zoom != 1.0))
+    return tuple(Candidate(expert, zoom) for zoom in zooms for expert in pool.models)
 
 
 class Looks:
-    """The answers of (model, zoom) pairs to `rows` [n, ...] part by part: [pairs, looks, part, ...] each.
+    """The answers of `models` to `rows` [n, ...], part by part.
 
     Looks are the views, which the answer is the mean of, and behind them what only a score asks for: nudged rows, where
-    the criterion is consistency and there is but one view. Raises ConfigError, when asked, for a view or zoom that a
-    model's shape can't take, ModelError for an answer that is NaN.
+    the criterion is consistency and there is but one view. Raises ConfigError for a table's rows under views or zooms,
+    and, when asked, for a view or zoom that a model's shape can't take; ModelError for an answer that is NaN.
     """
 
-    def __init__(self, pairs: Sequence[tuple[str, nn.Module, float]], rows: Tensor, recipe: Recipe) -> None:
-        self._pairs, self._rows, self._recipe = pairs, rows, recipe
+    def __init__(self, models: Mapping[str, nn.Module], rows: Tensor, recipe: Recipe) -> None:
+        self._models, self._rows, self._recipe = models, rows, recipe
         if rows.ndim != 4 and (recipe.views != ("same",) or recipe.zooms != (1.0,)):
             raise ConfigError('recipe: rows of a table have no views or zooms: set views = ["same"] and zooms = [1.0]')
         nudged = recipe.criterion == "consistency" and len(recipe.views) == 1
         self._nudges = _nudges(rows, recipe.layers.noise) if nudged else []
         size = max(1, _PIXELS // max(1, rows[0].numel())) if len(rows) else 1
         self.parts = list(torch.split(torch.arange(len(rows)), size))
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[tuple[str, float, int], Tensor] = {}
         self._bytes = 0
 
     @property
@@ -104,19 +108,22 @@ class Looks:
         """How many of the looks are views."""
         return len(self._recipe.views)
 
-    def of(self, part: int) -> Tensor:
-        """The answers to `parts[part]`: [pairs, looks, rows of the part, ...]."""
-        if part in self._kept:
-            return self._kept[part]
+    def of(self, name: str, part: int, zoom: float = 1.0) -> Tensor:
+        """What the model of that name answers to `parts[part]` at `zoom`: [looks, rows of the part, ...]."""
+        key = (name, zoom, part)
+        if key in self._kept:
+            return self._kept[key]
         rows = self._rows[self.parts[part].to(self._rows.device)]
-        answers = torch.stack([self._look(name, model, rows, zoom) for name, model, zoom in self._pairs])
-        self._bytes += answers.numel() * answers.element_size()
-        if self._bytes <= _KEPT:
-            self._kept[part] = answers
+        answers = looked(name, self._models[name], rows, self._recipe.views, zoom, self._nudges)
+        size = answers.numel() * answers.element_size()
+        if self._bytes + size <= _KEPT:
+            self._kept[key], self._bytes = answers, self._bytes + size
         return answers
 
-    def _look(self, name: str, model: nn.Module, rows: Tensor, zoom: float) -> Tensor:
-        return looked(name, model, rows, self._recipe.views, zoom, self._nudges)
+    def at(self, name: str, part: int, zooms: Mapping[float, float]) -> Tensor:
+        """The same, mixed over zooms by their weights."""
+        answers = [weight * self.of(name, part, zoom) for zoom, weight in zooms.items()]
+        return answers[0] if len(answers) == 1 else torch.stack(answers).sum(dim=0)
 
 
 def looked(

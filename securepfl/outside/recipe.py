@@ -27,11 +27,11 @@ _OF_MASKS = ("expected_dice",)
 class Recipe:
     """Everything that routing does with a hospital's rows, but the rows.
 
-    `views` (outside/views.py) and `zooms` are what each expert is shown; a zoom other than 1 is shown to the shared
-    model alone. `criterion` scores candidates without labels (outside/criteria.py); gates are softmax(score /
-    `temperature`), one set for the site or for each sample. `zoom_criterion` and `zoom_temperature` gate the zooms, for
-    the site. `mixing` of logits, or of parameters. `prior_weight` is how much of the way the threshold moves to a
-    declared prior. `guard`: the shared model answers where the criterion doesn't improve over it.
+    `views` (outside/views.py) and `zooms` are what experts are shown. `criterion` scores experts without labels
+    (outside/criteria.py); gates are softmax(score / `temperature`), one set for the site or for each sample. Zooms are
+    gated for the site, by `zoom_criterion` of the shared model and `zoom_temperature`. `mixing` of logits, or of
+    parameters. `prior_weight` is how much of the way the threshold moves to a declared prior. `guard`: the shared model
+    answers where the criterion doesn't improve over it.
     Granularity "layer" is the paper's (arXiv 2204.08467): gates in each layer trained as `layers` says, by entropy,
     consistency and shape; criterion and temperature then serve the guard alone.
     Raises ConfigError for a value out of range, and for combinations that mean nothing.

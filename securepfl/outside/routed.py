@@ -1,7 +1,9 @@
 """A hospital's rows through released experts, chosen and mixed as a recipe says, without a label."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from securepfl.outside import criteria, guard
 from securepfl.outside.calibration import public_rows, scale_to, sharpness
 from securepfl.outside.candidates import Candidate, Looks, Pool, candidates_of, looked, shared_model
 from securepfl.outside.gates import adapt
-from securepfl.outside.gating import gates_of, with_zooms
+from securepfl.outside.gating import gates_of
 from securepfl.outside.mixing import averaged, mixed_logits
 from securepfl.outside.prior import Prior, checked_prior
 from securepfl.outside.recipe import OF_A_SITE, Recipe, default_recipe
@@ -23,6 +25,10 @@ from securepfl.outside.threshold import LEAST_ROWS, shift_to
 from securepfl.tasks.agreement import expected_dice
 from securepfl.tasks.prediction import placed_like
 from securepfl.tasks.task import Task
+
+_LEAST_ZOOM: Final = 0.05
+"""A zoom of less weight is not looked at: it would cost as much as one that counts."""
+_ROUTED: Final = "routed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +59,12 @@ class Routed:
     """What routing says of n rows, and how it came to it.
 
     `logits` [n, ...] as an expert's, the threshold moved: task.predict makes predictions of them; `shared` the same of
-    the shared model under the same views and prior. `gates` [n, C] are those that served, `scores` [n, C] the
-    candidates' by the recipe's criterion (a zoom's by its own), NaN where none was asked for. `certainty` [n] in
-    [0, 1] is the expected Dice or the probability of what was decided, NaN where the task decides nothing. `guarded`
-    [n]: rows that the shared model answered; `fell_back` where that is all of them, and `why` in a line. `shift` is
-    what was taken from the logits; `layers` mean gates by layer where each has its own.
+    the shared model under the same views and prior. `gates` [n, C] are those that served; `scores` [n, C] what the
+    recipe's criterion gave a candidate's expert at the site's zooms, and `zoom_scores` [n, zooms] what its own gave
+    each zoom, no zoom first; NaN where none was asked for. `certainty` [n] in [0, 1] is the expected Dice or the
+    probability of what was decided, NaN where the task decides nothing. `guarded` [n]: rows that the shared model
+    answered; `fell_back` where that is all of them, and `why` in a line. `shift` is what was taken from the logits;
+    `layers` mean gates by layer where each has its own.
     """
 
     candidates: tuple[Candidate, ...]
@@ -65,6 +72,7 @@ class Routed:
     shared: Tensor
     gates: NDArray[np.float64]
     scores: NDArray[np.float64]
+    zoom_scores: NDArray[np.float64]
     certainty: NDArray[np.float64]
     guarded: NDArray[np.bool_]
     fell_back: bool
@@ -86,6 +94,7 @@ class _Mixed:
     gains: Tensor | None
     gates: Tensor
     scores: Tensor
+    zoom_scores: Tensor
     scale: float = 1.0
     layers: Mapping[str, list[float]] = field(default_factory=dict)
 
@@ -130,7 +139,8 @@ def routed(pool: Pool, table: Table, recipe: Recipe | None = None, prior: Prior 
         logits=moved,
         shared=(shared - shared_shift).cpu(),
         gates=_served(pool, recipe, mixed.gates, verdict.guarded).numpy(),
-        scores=mixed.scores.cpu().numpy(),
+        scores=mixed.scores.repeat(1, len(recipe.zooms)).cpu().numpy(),
+        zoom_scores=mixed.zoom_scores.cpu().numpy(),
         certainty=certainty(site, moved),
         guarded=verdict.guarded.cpu().numpy(),
         fell_back=verdict.fell_back and bool(verdict.guarded.any()),
@@ -180,6 +190,7 @@ def _unscored(pool: Pool, site: Site, recipe: Recipe) -> Routed:
         shared=answers,
         gates=_served(pool, recipe, empty, guarded).numpy(),
         scores=np.full((n, len(candidates)), np.nan),
+        zoom_scores=np.full((n, len(recipe.zooms)), np.nan),
         certainty=np.full(n, np.nan),
         guarded=guarded.numpy(),
         fell_back=True,
@@ -190,37 +201,88 @@ def _unscored(pool: Pool, site: Site, recipe: Recipe) -> Routed:
 
 
 def _by_gates(pool: Pool, site: Site, recipe: Recipe) -> _Mixed:
-    """Experts gated by their scores, and zooms by theirs, over the whole site or for each sample."""
-    name, model = shared_model(pool)
-    pairs = [(each, expert, 1.0) for each, expert in pool.models.items()]
-    at = list(pool.models).index(name) if name in pool.models else len(pairs)
-    if at == len(pairs):
-        pairs.append((name, model, 1.0))
-    experts, zooms = len(pool.models), [zoom for zoom in recipe.zooms if zoom != 1.0]
-    looks = Looks([*pairs, *((name, model, zoom) for zoom in zooms)], site.rows, recipe)
-    chosen, zoomed = [*range(experts)], [at, *range(len(pairs), len(pairs) + len(zooms))]
-    known = _references(site, recipe, pairs)
-    scores = _scores(site, looks, recipe.criterion, chosen, _scales(site, known, at))
+    """The site's zooms first, by the shared model; then experts at those zooms, gated for the site or each sample."""
+    shared, model = shared_model(pool)
+    names = list(pool.models)
+    looks = Looks({**pool.models, shared: model}, site.rows, recipe)
+    weights, zoom_scores = _zooms(site, recipe, looks, shared)
+    zooms = {zoom: weight for zoom, weight in weights.items() if weight}
+    known = _references(site, recipe, {**pool.models, shared: model})
+    scales = _scales(site, known, shared)
+    scores = _scores(site, recipe, looks, zooms, {name: scales[name] for name in names})
     gates = gates_of(scores, recipe.temperature, "sample" if recipe.granularity == "sample" else "site")
-    by_zoom = torch.ones(len(scores), 1, dtype=torch.float64, device=scores.device)
-    if zooms:
-        found = _scores(site, looks, recipe.zoom_criterion, zoomed)
-        by_zoom, scores = gates_of(found, recipe.zoom_temperature, "site"), torch.cat([scores, found[:, 1:]], dim=1)
     parts = []
     for number, index in enumerate(looks.parts):
-        answers = looks.of(number)
-        mine, its = gates[index], by_zoom[index]
         if recipe.mixing == "parameters":
-            one = _of_parameters(pool, recipe, site.rows[index.to(site.rows.device)], mine)
-            answer = mixed_logits(its, torch.cat([one[None], answers[zoomed[1:], : len(one)]]))
+            answer = _of_parameters(pool, recipe, site.rows[index.to(site.rows.device)], gates[index], zooms)
         else:
-            answer = mixed_logits(with_zooms(mine, its), answers[[*chosen, *zoomed[1:]]])
-        parts.append(_compared(site, recipe, answer, answers[at, : len(answer)], index))
-    scale = 1.0
-    if known is not None:
-        mixture = mixed_logits(gates[:1].expand(known.shape[1], -1), known[chosen][:, None])[0]
-        scale = _scales(site, torch.stack([mixture, known[at]]), 1)[0]
-    return _Mixed(*_joined(parts), with_zooms(gates, by_zoom).cpu(), scores, scale)
+            answers = torch.stack([looks.at(name, number, zooms) for name in names])
+            answer = mixed_logits(gates[index], answers)
+        parts.append(_compared(site, recipe, answer, looks.of(shared, number)[: len(answer)], index))
+    each = torch.tensor(list(weights.values()), dtype=torch.float64, device=gates.device)
+    by_candidate = torch.einsum("z,ne->nze", each, gates).flatten(1)
+    return _Mixed(
+        *_joined(parts), by_candidate.cpu(), scores, zoom_scores, _scale_of(site, gates, known, names, shared)
+    )
+
+
+def _zooms(site: Site, recipe: Recipe, looks: Looks, shared: str) -> tuple[dict[float, float], Tensor]:
+    """The site's weight of each zoom, no zoom first, 0 where it is too small to be looked at; and scores [n, zooms]."""
+    zooms = [1.0, *(zoom for zoom in recipe.zooms if zoom != 1.0)]
+    if len(zooms) == 1:
+        return {1.0: 1.0}, torch.full((len(site.rows), 1), float("nan"), dtype=torch.float64)
+    found = [
+        torch.stack(
+            [site.score(recipe.zoom_criterion, looks.of(shared, number, zoom), looks.views, index) for zoom in zooms], 1
+        )
+        for number, index in enumerate(looks.parts)
+    ]
+    scores = torch.cat(found)
+    weights = gates_of(scores, recipe.zoom_temperature, "site")[0]
+    weights = torch.where(weights < _LEAST_ZOOM, 0.0, weights)
+    return dict(zip(zooms, (weights / weights.sum()).tolist(), strict=True)), scores
+
+
+def _references(site: Site, recipe: Recipe, models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Answers [512, ...] to rows of nobody, where the criterion needs them; else none."""
+    public = public_rows(site.rows) if recipe.criterion in OF_A_SITE else None
+    if public is None:
+        return {}
+    return {name: looked(name, model, public, ("same",))[0] for name, model in models.items()}
+
+
+def _scales(site: Site, known: Mapping[str, Tensor], to: str) -> Mapping[str, float]:
+    """What brings each one's logits to the sharpness of `to`; 1 where nothing is known."""
+    sharp = {name: sharpness(answers, site.task) for name, answers in known.items()}
+    return defaultdict(lambda: 1.0, {name: scale_to(each, sharp[to]) for name, each in sharp.items()})
+
+
+def _scale_of(site: Site, gates: Tensor, known: Mapping[str, Tensor], names: Sequence[str], shared: str) -> float:
+    """The same of the mixture by a site's gates."""
+    if not known:
+        return 1.0
+    answers = torch.stack([known[name] for name in names])
+    mixture = mixed_logits(gates[:1].expand(answers.shape[1], -1), answers[:, None])[0]
+    return scale_to(sharpness(mixture, site.task), sharpness(known[shared], site.task))
+
+
+def _scores(
+    site: Site, recipe: Recipe, looks: Looks, zooms: Mapping[float, float], scales: Mapping[str, float]
+) -> Tensor:
+    """Scores [n, experts]. Masks are scored part by part; classes all at once, since some criteria are a site's."""
+    numbers = range(len(looks.parts))
+    if site.fields is None:
+        whole = {name: torch.cat([looks.at(name, number, zooms) for number in numbers], dim=1) for name in scales}
+        scaled = [each * scales[name] for name, each in whole.items()]
+        return torch.stack([site.score(recipe.criterion, each, looks.views) for each in scaled], dim=1)
+    found = [
+        [
+            site.score(recipe.criterion, looks.at(name, number, zooms), looks.views, looks.parts[number])
+            for name in scales
+        ]
+        for number in numbers
+    ]
+    return torch.cat([torch.stack(each, dim=1) for each in found])
 
 
 def _compared(
@@ -240,65 +302,39 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tens
     return torch.cat(logits), torch.cat(shared), None if gains[0] is None else torch.cat(gains)
 
 
-def _references(site: Site, recipe: Recipe, pairs: Sequence[tuple[str, nn.Module, float]]) -> Tensor | None:
-    """Answers [pairs, 512, ...] to rows of nobody, where the criterion needs them."""
-    public = public_rows(site.rows) if recipe.criterion in OF_A_SITE else None
-    return (
-        None if public is None else torch.stack([looked(name, model, public, ("same",))[0] for name, model, _ in pairs])
-    )
-
-
-def _scales(site: Site, known: Tensor | None, to: int) -> list[float]:
-    """What brings each one's logits to the sharpness of number `to`; [] where nothing is known."""
-    sharp = [] if known is None else [sharpness(each, site.task) for each in known]
-    return [scale_to(each, sharp[to]) for each in sharp]
-
-
-def _scores(site: Site, looks: Looks, criterion: str, pairs: Sequence[int], scales: Sequence[float] = ()) -> Tensor:
-    """Scores [n, pairs]. Masks are scored part by part; classes all at once, since some criteria are a site's."""
-    if site.fields is None:
-        answers = torch.cat([looks.of(number)[list(pairs)] for number in range(len(looks.parts))], dim=2)
-        scaled = [each * (scales[pair] if scales else 1.0) for pair, each in zip(pairs, answers, strict=True)]
-        return torch.stack([site.score(criterion, each, looks.views) for each in scaled], dim=1)
-    found = [
-        torch.stack([site.score(criterion, looks.of(number)[pair], looks.views, index) for pair in pairs], dim=1)
-        for number, index in enumerate(looks.parts)
-    ]
-    return torch.cat(found)
-
-
-def _of_parameters(pool: Pool, recipe: Recipe, rows: Tensor, gates: Tensor) -> Tensor:
+def _of_parameters(pool: Pool, recipe: Recipe, rows: Tensor, gates: Tensor, zooms: Mapping[float, float]) -> Tensor:
     """Views of the model whose parameters are mixed by `gates` [n, E]; one model for all rows with equal gates."""
     models = list(pool.models.values())
     different, which = torch.unique(gates, dim=0, return_inverse=True)
-    looks: Tensor | None = None
+    found: dict[int, Tensor] = {}
     for number, weights in enumerate(different):
-        here = (which == number).nonzero().reshape(-1).to(rows.device)
-        answers = looked("mixed", averaged(models, weights.tolist()), rows[here], recipe.views)
-        if looks is None:
-            looks = answers.new_empty(len(answers), len(rows), *answers.shape[2:])
-        looks[:, here] = answers
-    if looks is None:
-        raise ValueError("rows must hold at least one")
-    return looks
+        here = (which == number).nonzero().reshape(-1)
+        model = averaged(models, weights.tolist())
+        looks = [
+            weight * looked("mixed", model, rows[here.to(rows.device)], recipe.views, zoom)
+            for zoom, weight in zooms.items()
+        ]
+        answers = torch.stack(looks).sum(dim=0)
+        found |= {int(place): answers[:, i] for i, place in enumerate(here)}
+    return torch.stack([found[place] for place in range(len(rows))], dim=1)
 
 
 def _by_layer(pool: Pool, site: Site, recipe: Recipe) -> _Mixed:
     """The paper's: gates in each layer, trained on the rows."""
-    name, model = shared_model(pool)
+    shared, model = shared_model(pool)
     mixed = RoutedModel(list(pool.models.values()))
     adapt(mixed, site.rows, recipe.layers, pool.task)
     layers = gate_summary(mixed, site.rows)
     mean = torch.tensor(list(layers.values()), dtype=torch.float64).mean(dim=0)
-    pairs: list[tuple[str, nn.Module, float]] = [("routed", mixed, 1.0), (name, model, 1.0)]
-    looks = Looks(pairs, site.rows, recipe)
-    parts = []
-    for number, index in enumerate(looks.parts):
-        answer, shared = looks.of(number)
-        parts.append(_compared(site, recipe, answer, shared, index))
+    models = {_ROUTED: mixed, shared: model}
+    looks = Looks(models, site.rows, recipe)
+    parts = [
+        _compared(site, recipe, looks.of(_ROUTED, number), looks.of(shared, number), index)
+        for number, index in enumerate(looks.parts)
+    ]
     blank = torch.full((len(site.rows), len(mean)), float("nan"), dtype=torch.float64)
-    scale = (*_scales(site, _references(site, recipe, pairs), 1), 1.0)[0]
-    return _Mixed(*_joined(parts), mean.expand(len(site.rows), -1), blank, scale, layers)
+    scale = _scales(site, _references(site, recipe, models), shared)[_ROUTED]
+    return _Mixed(*_joined(parts), mean.expand(len(site.rows), -1), blank, blank[:, :1], scale, layers)
 
 
 def _verdict(pool: Pool, site: Site, recipe: Recipe, mixed: _Mixed) -> guard.Verdict:
@@ -323,11 +359,9 @@ def _verdict(pool: Pool, site: Site, recipe: Recipe, mixed: _Mixed) -> guard.Ver
 
 
 def _served(pool: Pool, recipe: Recipe, gates: Tensor, guarded: Tensor) -> Tensor:
-    """`gates` [n, C], and in guarded rows the shared model's."""
+    """`gates` [n, C], and in guarded rows the shared model's, without a zoom."""
     name, _ = shared_model(pool)
-    alone = torch.tensor(
-        [float(name == each) if name in pool.models else 1.0 / len(pool.models) for each in pool.models]
-        + [0.0] * (gates.shape[1] - len(pool.models)),
-        dtype=torch.float64,
-    )
+    alone = gates.new_zeros(len(candidates_of(pool, recipe)), device="cpu")
+    for place, each in enumerate(pool.models):
+        alone[place] = float(name == each) if name in pool.models else 1.0 / len(pool.models)
     return torch.where(guarded.cpu()[:, None], alone, gates.cpu())
