@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from securepfl.errors import ConfigError, ModelError
-from securepfl.tasks.networks import UNet, build_network
+from securepfl.tasks.models import public_stream
+from securepfl.tasks.networks import UNet
 from securepfl.tasks.starts.recipes import Recipe, Scaling, as_start, standardised
 from securepfl.tasks.starts.start import MOST_BYTES, Start
 
@@ -44,9 +45,7 @@ def read_bundle(folder: Path) -> tuple[UNet, str]:
             f"{folder}: no MONAI bundle, for it has no configs/inference.json or .yaml; name another folder"
         )
     channels, hidden = _sizes(_mapping(config).get("network_def"), config)
-    model = build_network("unet", channels, hidden)
-    if not isinstance(model, UNet):
-        raise TypeError("build_network gave no U-Net")
+    model = UNet(channels, hidden, public_stream("bundle"))
     weights = folder / "models" / "model.pt"
     _put(model, _weights(weights), weights)
     return model.eval(), _title(folder)
@@ -83,7 +82,7 @@ def _mapping(path: Path) -> Mapping[str, Any]:
 
 def _yaml(data: bytes, path: Path) -> object:
     try:
-        import yaml  # noqa: PLC0415 - optional, and only for bundles
+        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - optional, and only for bundles
     except ImportError:
         raise ConfigError(f"{path}: reading YAML needs PyYAML: pip install pyyaml") from None
     try:

@@ -11,7 +11,8 @@ from torch.nn.functional import interpolate
 
 from securepfl.tasks.models import public_stream
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
+"""float32 as a rule; where a float64 mixes in, what comes out is cast."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,11 @@ class Drawn:
 def generator(*labels: str | int) -> np.random.Generator:
     """numpy's generator from the public stream of these labels: the same labels draw the same."""
     return np.random.default_rng(int.from_bytes(public_stream("start", *labels).bytes(16), "big"))
+
+
+def floats(values: object) -> Floats:
+    """`values` as float32."""
+    return np.asarray(values, np.float32)
 
 
 def between(rng: np.random.Generator, count: int, low: float, high: float, axes: int = 2) -> Floats:

@@ -24,6 +24,7 @@ from securepfl.tasks.starts.drawn import (
     Floats,
     between,
     blurred,
+    floats,
     generator,
     grid,
     happens,
@@ -128,7 +129,7 @@ def _lung(rng: np.random.Generator, chest: Chest, x: Floats, y: Floats, left: bo
     near = (1 - (1 - np.minimum(t / 0.35, 1)) ** 2) ** 0.5
     middle = chest.apex - (chest.apex - chest.pedicle) * near
     share = chest.heart_left if left else 1 - chest.heart_left
-    reach = np.clip(chest.heart * share, 0, 0.8 * half) - chest.pedicle
+    reach = np.clip(chest.heart * share, 0, 0.7 * half) - chest.pedicle
     reach = np.maximum(reach, 0)
     begins, round_ = between(rng, count, 0.35, 0.55), between(rng, count, 0.10, 0.2)
     swell = 1 / (1 + np.exp(-(t - begins - 0.15) / round_ * 1.8))
@@ -136,8 +137,9 @@ def _lung(rng: np.random.Generator, chest: Chest, x: Floats, y: Floats, left: bo
     knob = between(rng, count, 0, 1.6) * np.exp(-(((t - 0.27) / 0.07) ** 2)) if left else 0.0
     middle = middle + reach * swell * back + knob
     top = chest.apex + (half - chest.apex) * between(rng, count, 0.15, 0.5)
-    away = (out - top) / (half - chest.pedicle) * 2
-    bottom = height - chest.dome * 0.5 + chest.dome * np.where(away > 0, between(rng, count, 0.8, 1.3), 0.35) * away**2
+    # The dome falls to the chest wall, all of its height, and a little to the middle.
+    away = np.where(out > top, (out - top) / (half - top), 0.6 * (top - out) / (top - chest.pedicle))
+    bottom = height - chest.dome * 0.5 + chest.dome * between(rng, count, 0.9, 1.3) * away**2
     inside = np.minimum(np.minimum(out - middle, lateral - out), np.minimum(y, bottom - y))
     across = np.clip((out - middle) / np.maximum(lateral - middle, 1), 0, 1)
     return Lung(inside.astype(np.float32), across, t, bottom)
@@ -172,7 +174,7 @@ def _soft(rng: np.random.Generator, chest: Chest, x: Floats, y: Floats, lungs: l
         _blob(x, y, s * between(rng, count, 6, 10), chest.height * between(rng, count, 0.65, 0.95), 5, 4)
         for s in (-1, 1)
     )
-    return (thick + breasts * between(rng, count, 0, 3) * happens(rng, count, 0.5)).astype(np.float32)
+    return floats(thick + breasts * between(rng, count, 0, 3) * happens(rng, count, 0.5))
 
 
 def _in_lung(rng: np.random.Generator, lung: Lung, count: int, size: tuple[int, int]) -> Floats:
@@ -185,7 +187,8 @@ def _in_lung(rng: np.random.Generator, lung: Lung, count: int, size: tuple[int, 
         rng, count, 1, 5
     )
     fluid = step(lung.down - between(rng, count, 0.7, 1.0), 0.2) * happens(rng, count, 0.12) * between(rng, count, 2, 7)
-    return inside * (hilum + fine + ill * cloud + fluid)
+    held: Floats = inside * (hilum + fine + ill * cloud + fluid)
+    return held
 
 
 def _bones(rng: np.random.Generator, chest: Chest, x: Floats, y: Floats) -> Floats:
@@ -213,7 +216,7 @@ def _bones(rng: np.random.Generator, chest: Chest, x: Floats, y: Floats) -> Floa
     blade = step(np.abs(x) - chest.width * between(rng, count, 0.36, 0.5) + 0.25 * y, 0.4) * step(
         chest.height * 0.6 - y, 2.0
     )
-    return (bones + between(rng, count, 0, 1.6) * blade).astype(np.float32)
+    return floats(bones + between(rng, count, 0, 1.6) * blade)
 
 
 def _marks(rng: np.random.Generator, x: Floats, y: Floats, pitch: Floats) -> Floats:
@@ -235,7 +238,7 @@ def _marks(rng: np.random.Generator, x: Floats, y: Floats, pitch: Floats) -> Flo
     plate = _box(x - between(rng, count, -16, 16), y - between(rng, count, -4, 6), between(rng, count, 0.6, 2.5))
     disc = _blob(x, y, between(rng, count, -10, 10), between(rng, count, 0, 20), 0.9, 0.9) > 0.5
     wires = wires + plate * happens(rng, count, 0.35) * between(rng, count, 3, 15)
-    return (wires + disc * happens(rng, count, 0.3) * between(rng, count, 1, 6)).astype(np.float32)
+    return floats(wires + disc * happens(rng, count, 0.3) * between(rng, count, 1, 6))
 
 
 def _shown(rng: np.random.Generator, met: Floats, inside: Floats, pitch: Floats) -> Floats:
@@ -259,18 +262,18 @@ def _shown(rng: np.random.Generator, met: Floats, inside: Floats, pitch: Floats)
     rows, columns = grid((size[0], size[1]))
     border = between(rng, count, 0, 0.07) * size[0] * happens(rng, count, 0.3)
     shut = np.minimum(np.minimum(rows, columns), np.minimum(size[0] - rows, size[1] - columns)) < border
-    return np.where(shut, between(rng, count, 0, 0.15), image).astype(np.float32)
+    return floats(np.where(shut, between(rng, count, 0, 0.15), image))
 
 
 def _tube(off: Floats, radius: Floats | float) -> Floats:
     """A hollow bone or line seen from the side, `off` cm from its axis: brightest near its edges."""
     near = np.clip(1 - (np.abs(off) / radius) ** 4, 0, 1)
-    return (near * (0.65 + 0.35 * np.minimum(np.abs(off) / radius, 1) ** 2)).astype(np.float32)
+    return floats(near * (0.65 + 0.35 * np.minimum(np.abs(off) / radius, 1) ** 2))
 
 
 def _blob(x: Floats, y: Floats, across: Floats, down: Floats, wide: float, high: float) -> Floats:
-    return np.exp(-(((x - across) / wide) ** 2) - ((y - down) / high) ** 2).astype(np.float32)
+    return floats(np.exp(-(((x - across) / wide) ** 2) - ((y - down) / high) ** 2))
 
 
 def _box(dx: Floats, dy: Floats, half: Floats) -> Floats:
-    return ((np.abs(dx) < half) & (np.abs(dy) < 0.7 * half)).astype(np.float32)
+    return floats((np.abs(dx) < half) & (np.abs(dy) < 0.7 * half))

@@ -33,7 +33,7 @@ class Lesson:
     Raises ValueError where a number is below 1, or the rate or the share is out of range.
     """
 
-    steps: int = 700
+    steps: int = 1000
     batch: int = 4
     size: int = 128
     rate: float = 4e-3

@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from securepfl.errors import ConfigError
-from securepfl.tasks.networks import UNet, build_network
+from securepfl.tasks.models import public_stream
+from securepfl.tasks.networks import UNet
 from securepfl.tasks.starts import lungs, vessels
 from securepfl.tasks.starts.drawn import Drawn
 from securepfl.tasks.starts.pretraining import Lesson, Pool, Scale, pretrain, scaled, standardise
@@ -46,7 +47,7 @@ VESSELS: Final = Recipe(
     name="fundus-vessels",
     draw=vessels.draw,
     pools=((112, vessels.SIDE),),
-    intensities=tuple(MappingProxyType({"intensity": "local", "window": window}) for window in (21, 31, 45)),
+    intensities=tuple(MappingProxyType({"intensity": "local", "window": window}) for window in (25, 37, 49)),
     lesson=Lesson(),
     shown="synthetic photographs of the retina, whose vessels grow and fork by Murray's law with measured widths.",
 )
@@ -65,7 +66,7 @@ def recipe_named(name: str) -> Recipe:
     """The recipe of this name. Raises ConfigError where there is none.
 
     >>> recipe_named("chest-lungs").lesson.steps
-    700
+    1000
     """
     if name not in RECIPES:
         raise ConfigError(f'there is no public start "{name}"; use {" or ".join(RECIPES)}')
@@ -79,11 +80,11 @@ def make(
 
     One thread and one machine: the same seed gives the same digest. Raises ConfigError without MONAI.
     """
-    model = build_network("unet", 1, hidden, seed)
+    model = UNet(1, hidden, public_stream("unet", 1, hidden, seed))
     pools = _pools(recipe, scaling, seed)
-    pretrain(model, pools, recipe.lesson, seed, lambda done: told(done, recipe.lesson.steps))  # type: ignore[arg-type]
+    pretrain(model, pools, recipe.lesson, seed, lambda done: told(done, recipe.lesson.steps))
     made = {"seed": seed, "steps": recipe.lesson.steps, "batch": recipe.lesson.batch, "patch": recipe.lesson.size}
-    return as_start(recipe, model, recipe.card, made)  # type: ignore[arg-type]
+    return as_start(recipe, model, recipe.card, made)
 
 
 def as_start(recipe: Recipe, model: UNet, card: str, made: Mapping[str, Any]) -> Start:

@@ -78,4 +78,5 @@ def _from_piece(dy: Floats, dx: Floats, half: tuple[Floats, Floats]) -> Floats:
     """Distance of points at (dy, dx) from each piece's middle to the nearest point of the piece."""
     hy, hx = (part[:, None, None] for part in half)
     along = np.clip((dy * hy + dx * hx) / np.maximum(hy**2 + hx**2, 1e-9), -1, 1)
-    return np.hypot(dy - along * hy, dx - along * hx)
+    distance: Floats = np.hypot(dy - along * hy, dx - along * hx)
+    return distance

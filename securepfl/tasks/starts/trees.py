@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 STRIDE = 0.06
 """Millimetres that a vessel grows in one step."""
-_THINNEST = 0.007
+_THINNEST = 0.008
 """Radius in mm below which a photograph shows nothing."""
 _REACH = 9.0
 """Vessels end here, in mm from the fovea."""
@@ -158,7 +158,8 @@ def _wish(tips: Vessels, eyes: Eyes) -> tuple[Numbers, Numbers]:
 
 def _forked(rng: np.random.Generator, tips: Vessels, eyes: Eyes) -> tuple[Vessels, Vessels]:
     """Tips after this step's forks, and the new side branches: widths and angles by Murray's laws."""
-    chance = STRIDE / (eyes.length[tips.eye] * 2 * np.maximum(tips.radius, 0.012))
+    # Small vessels keep apart, for each serves the tissue around it.
+    chance = STRIDE / np.maximum(eyes.length[tips.eye] * 2 * tips.radius, 0.5)
     # A trunk gives off many small side branches between its own forks.
     forks = rng.random(len(tips)) < np.where(tips.trunk != 0, np.maximum(chance, STRIDE / 0.9), chance)
     thinner = np.where(tips.trunk != 0, rng.uniform(0.2, 0.65, len(tips)), rng.uniform(0.45, 1.0, len(tips)))

@@ -23,6 +23,7 @@ from securepfl.tasks.starts.drawn import (
     Floats,
     between,
     blurred,
+    floats,
     generator,
     grid,
     happens,
@@ -106,7 +107,7 @@ def _places(camera: Camera, side: int) -> tuple[Floats, Floats]:
 def _field(camera: Camera, x: Floats, y: Floats) -> Floats:
     """1 in the camera's round field, which some cameras cut above and below."""
     across, up, radius, cut = (value[:, None, None] for value in camera.field)
-    return ((np.hypot(x - across, y - up) < radius) & (np.abs(y - up) < cut)).astype(np.float32)
+    return floats((np.hypot(x - across, y - up) < radius) & (np.abs(y - up) < cut))
 
 
 def _through(rng: np.random.Generator, arteries: Painted, veins: Painted, camera: Camera) -> Floats:
@@ -114,10 +115,11 @@ def _through(rng: np.random.Generator, arteries: Painted, veins: Painted, camera
     count, pitch = len(camera.x), camera.pitch[:, None, None]
     most, soon = between(rng, count, 0.25, 0.55), between(rng, count, 0.03, 0.07)
     red, streak = between(rng, count, 0.6, 0.95), between(rng, count, 0, 0.6) * happens(rng, count, 0.7)
-    wide = lambda kind: step(kind.depth * pitch - 0.05, 0.04)  # noqa: E731 - only wide vessels show a streak
-    shine = streak * np.maximum(arteries.middle * wide(arteries), 0.4 * veins.middle * wide(veins))
+    # Only wide vessels show a streak.
+    bright, dim = (kind.middle * step(kind.depth * pitch - 0.05, 0.04) for kind in (arteries, veins))
     blood = (red * arteries.depth + veins.depth) * pitch
-    return 1 - most * (1 - np.exp(-blood / soon)) * (1 - shine)
+    left: Floats = 1 - most * (1 - np.exp(-blood / soon)) * (1 - streak * np.maximum(bright, 0.4 * dim))
+    return left
 
 
 def _background(rng: np.random.Generator, eyes: Eyes, camera: Camera, x: Floats, y: Floats) -> Floats:
@@ -137,7 +139,7 @@ def _background(rng: np.random.Generator, eyes: Eyes, camera: Camera, x: Floats,
     edge = between(rng, count, 0.08, 0.3)
     disc = step(rim - from_disc, edge) * between(rng, count, 0.2, 0.9)
     disc = disc + step(cup - from_disc, 0.3) * between(rng, count, 0.0, 0.6)
-    return (back * (1 + disc) * _lesions(rng, count, size, camera)).astype(np.float32)
+    return floats(back * (1 + disc) * _lesions(rng, count, size, camera))
 
 
 def _lesions(rng: np.random.Generator, count: int, size: tuple[int, int], camera: Camera) -> Floats:
@@ -154,7 +156,8 @@ def _lesions(rng: np.random.Generator, count: int, size: tuple[int, int], camera
     spots = Strokes(image, place[0], place[1], radius, half)
     down, rise = (step(painted(spots.select(kind), count, size).inside, 2.0) for kind in (dark, ~dark))
     ragged = 1 + 0.4 * smooth(rng, count, size, 5)
-    return (1 - between(rng, count, 0.1, 0.45) * down * ragged) * (1 + between(rng, count, 0.2, 1.2) * rise * ragged)
+    darker = 1 - between(rng, count, 0.1, 0.45) * down * ragged
+    return floats(darker * (1 + between(rng, count, 0.2, 1.2) * rise * ragged))
 
 
 def _photographed(rng: np.random.Generator, scene: Floats, field: Floats) -> Floats:
@@ -163,7 +166,7 @@ def _photographed(rng: np.random.Generator, scene: Floats, field: Floats) -> Flo
     image = blurred(scene, between(rng, count, 0.4, 1.3))
     fine, coarse = between(rng, count, 0.003, 0.02), between(rng, count, 0, 0.015)
     image = image + fine * rng.standard_normal(scene.shape).astype(np.float32) + coarse * smooth(rng, count, size, 2)
-    return np.clip(np.maximum(image, 0) ** between(rng, count, 0.7, 1.3), 0, 1).astype(np.float32)
+    return floats(np.clip(np.maximum(image, 0) ** between(rng, count, 0.7, 1.3), 0, 1))
 
 
 def _truth(rng: np.random.Generator, inside: Floats, left: Floats) -> NDArray[np.bool_]:
@@ -173,4 +176,5 @@ def _truth(rng: np.random.Generator, inside: Floats, left: Floats) -> NDArray[np
     """
     count = len(inside)
     contrast = blurred(1 - left, np.full(count, 1.2, np.float32))
-    return (inside > -between(rng, count, 0.1, 0.6)) & (contrast > between(rng, count, 0.03, 0.07))
+    marked: NDArray[np.bool_] = inside > -between(rng, count, 0.1, 0.6)
+    return marked & (contrast > between(rng, count, 0.04, 0.09))
