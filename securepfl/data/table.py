@@ -17,8 +17,8 @@ class Table:
     segmentation uint8 [n, 2, height, width], the structure and what is scored (the field of view), each 0 or 1.
     `patients` texts (dtype object) [n], or None; `rows` int64 [n], each row's number in its file; `held_out` bool [n],
     which rows a declared column tests on, or None; `known` digests [n] by which each row is known again, by their kind.
-    `ids` texts (dtype object) [n], the rows' own names where they have some (of an image its path, without the ending,
-    relative to its site's folder), or None; `sizes` int64 [n, 2], an image's own height and width in pixels, or None.
+    `ids` texts (dtype object) [n], the rows' own names where they have some (of an image its path in the folder of
+    images, without the ending), or None; `sizes` int64 [n, 2], an image's own height and width in pixels, or None.
     Raises ValueError where shapes differ.
     """
 

@@ -47,6 +47,7 @@ def rehearsal_of(federation: Federation, data: Path | None, site: str | None, de
             '[model] kind = "own": rehearse it in your pipeline, by securepfl.runtime.client_rounds.rehearsed and '
             "securepfl.privacy.audit.rehearsal.audit"
         )
+    spec: Declared
     if data is None:
         spec, tables = simulated_hospitals(0)
     else:

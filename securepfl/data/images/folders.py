@@ -104,6 +104,23 @@ def images_in(folder: Path, hospital: Path) -> Files:
     return Files(folder, {name: file for name, _, file in listed})
 
 
+def hospital_around(image: Path, spec: ImageSpec) -> Path:
+    """The hospital's folder among whose images an image lies; the folder that it lies in where there is none."""
+    within = (up for up in image.parents if is_hospital(up, spec) and image.is_relative_to(up / spec.images))
+    return next(within, image.parent)
+
+
+def one_image(image: Path, folder: Path, hospital: Path) -> Files:
+    """One image of a folder alone. Raises DataError as `images_in` does of it."""
+    if ending_of(image.name) is None and not _is_dicom(image):
+        raise DataError(f"{folder}: the file named is no image; name a {KINDS_IN_WORDS} file")
+    name = _id_of(folder, image)
+    problem = _fault(name, image, hospital.resolve())
+    if problem is not None:
+        raise DataError(f"{folder}: the image named {problem}")
+    return Files(folder, {name: image})
+
+
 def in_words(problems: Mapping[str, Sequence[int]]) -> str:
     """Images by number, with what is wrong with them.
 

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from securepfl.data.images.folders import Files, holds_images, hospital_folders, images_in, is_hospital, partners
+from securepfl.data.images.folders import (
+    Files,
+    holds_images,
+    hospital_around,
+    hospital_folders,
+    images_in,
+    is_hospital,
+    one_image,
+    partners,
+)
 from securepfl.data.images.index import in_order, read_index, rows_beside, rows_by_site, rows_of
 from securepfl.data.images.owners import Owners, named_here, owners_of
 from securepfl.data.images.reading import ReadImage, read_images
@@ -78,20 +87,15 @@ def load_unlabelled(path: Path, spec: ImageSpec) -> Table:
     Masks and labels are read where they are there, and then for all; else `labels` is None. Patients are read where
     some image has one, and where each image is a patient, its id is the patient's. Raises DataError as `load_sites`.
     """
-    if not path.is_file():
-        _check_folder(path)
-    above = path.parent if path.is_file() else path
-    within = path.is_file() and above.name == spec.images
-    hospital = above.parent if within else above
-    folder = hospital / spec.images if is_hospital(hospital, spec) else above
-    images = images_in(folder, hospital)
     if path.is_file():
-        own = {
-            name: file for name, file in images.found.items() if file.name == path.name and file.parent == path.parent
-        }
-        if not own:
-            raise DataError(f"{above}: the file named is no image; name a PNG, JPEG, TIFF, NIfTI or DICOM file")
-        images = Files(folder, own)
+        path = path.absolute()
+        hospital = hospital_around(path, spec)
+        folder = hospital / spec.images if is_hospital(hospital, spec) else hospital
+        images = one_image(path, folder, hospital)
+    else:
+        _check_folder(path)
+        hospital = path
+        images = images_in(path / spec.images if is_hospital(path, spec) else path, path)
     masks = _where_there(images, hospital, spec.masks, "mask")
     fields = _where_there(images, hospital, spec.fields, "field of view")
     if spec.fields is not None and fields is None:

@@ -39,7 +39,8 @@ def owners_of(
 
 def named_here(images: Files, tags: Sequence[str | None], index: Source | None, spec: ImageSpec) -> Owners | None:
     """Each image's patient at a hospital that takes no part; None where the index lacks the column, or no file's name
-    or DICOM element says any. Where each image is a patient, it is called by its id. Raises DataError as `owners_of`.
+    or DICOM element says any. Where each image is a patient, it is called by its id; and patients whom a DICOM element
+    tells apart are numbered, as outputs name them. Raises DataError as `owners_of`.
     """
     if spec.patient == FILE:
         return np.array(images.ids, dtype=object)
@@ -47,7 +48,13 @@ def named_here(images: Files, tags: Sequence[str | None], index: Source | None, 
         there = index is not None and spec.patient_column in index.columns
         return read_patients(index, spec.patient_column, ()) if there and index is not None else None
     found = _named(images, tags, spec)
-    return _checked(images, found, spec) if any(found) else None
+    if not any(found):
+        return None
+    owners = _checked(images, found, spec)
+    if spec.patient_tag is None:
+        return owners
+    numbers = {name: f"patient-{number}" for number, name in enumerate(dict.fromkeys(owners.tolist()), start=1)}
+    return np.array([numbers[name] for name in owners], dtype=object)
 
 
 def _named(images: Files, tags: Sequence[str | None], spec: ImageSpec) -> Sequence[str | None]:

@@ -117,7 +117,7 @@ class ImageSpec:
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
         """Build from the mapping that TOML's `[data]` gives. Raises ConfigError naming file and key."""
         mapping = {key: spelled(value) for key, value in plain(mapping).items()}
-        ready = {"split": build(Split, mapping.get("split", {}), "data.split", where)}
+        ready: dict[str, Any] = {"split": build(Split, mapping.get("split", {}), "data.split", where)}
         if "label_range" in mapping:
             ready["label_range"] = build(LabelRange, mapping["label_range"], "data.label_range", where)
         return build(cls, {**mapping, **ready}, "data", where, ready=frozenset(ready))
@@ -152,7 +152,8 @@ class ImageSpec:
     @property
     def patient_pattern(self) -> re.Pattern[str] | None:
         """What finds the patient in a file's name, or None."""
-        return re.compile(self.patient.removeprefix(PATTERN)) if (self.patient or "").startswith(PATTERN) else None
+        patient = self.patient or ""
+        return re.compile(patient.removeprefix(PATTERN)) if patient.startswith(PATTERN) else None
 
     @property
     def patient_tag(self) -> str | None:

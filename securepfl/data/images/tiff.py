@@ -46,7 +46,8 @@ def _values(page: Any) -> NDArray[Any]:
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
     if page.photometric == _PALETTE:
-        return np.moveaxis(np.asarray(page.colormap), 0, -1)[values] >> 8
+        colours: NDArray[Any] = np.moveaxis(np.asarray(page.colormap), 0, -1)[values] >> 8
+        return colours
     if page.photometric != _WHITE:
         return values
     if not np.issubdtype(values.dtype, np.unsignedinteger):

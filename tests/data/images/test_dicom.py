@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from securepfl.data.images.opening import read_file
 from securepfl.data.images.picture import UnfitError
-from securepfl.data.loading import load_sites
+from securepfl.data.loading import load_sites, load_unlabelled
 from securepfl.errors import ConfigError, DataError
 
 OWN = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -110,6 +110,16 @@ def by_tag(**entries: Any) -> Any:
 def test_a_patient_is_known_by_a_tag(tmp_path: Path):
     tables = load_sites(folder(tmp_path), by_tag())
     assert tables["north"].patients.tolist() == [f"{SECRET}-north-{number}" for number in (0, 0, 1, 1)]
+
+
+def test_outside_patients_of_a_tag_are_numbered(tmp_path: Path):
+    clinic = folder(tmp_path) / "north"
+    (clinic / "images" / "notes.bmp").write_text("no image, and no business of one image's")
+    one = load_unlabelled(clinic / "images" / f"{SECRET} 3", by_tag())
+    assert one.patients.tolist() == ["patient-1"] and one.labels.tolist() == [1]
+    (clinic / "images" / "notes.bmp").unlink()
+    whole = load_unlabelled(clinic, by_tag())
+    assert whole.patients.tolist() == ["patient-1", "patient-1", "patient-2", "patient-2"]
 
 
 def test_a_spacing_other_than_declared_is_refused(tmp_path: Path):

@@ -42,13 +42,14 @@ def test_a_folder_of_hospitals_gives_a_table_for_each(hospitals: Path):
     np.testing.assert_array_equal(north.rows, [1, 2, 3, 4])
 
 
-def test_one_hospital_and_one_outside_read_their_own_folder_alone(hospitals: Path):
+def test_one_hospital_and_one_outside_read_their_own_folder_alone(hospitals: Path, monkeypatch: pytest.MonkeyPatch):
     (hospitals / "south" / "images" / "south_0_0.png").write_bytes(b"damaged, and none of north's business")
     own = load_site(hospitals / "north", declare(), "north")
     np.testing.assert_array_equal(own.features, load_site(hospitals, declare(), "north").features)
     assert load_unlabelled(hospitals / "north", declare()).labels is not None
     assert load_unlabelled(hospitals / "north" / "images", declare()).labels is None
-    one = load_unlabelled(hospitals / "north" / "images" / "north_0_1.png", declare())
+    monkeypatch.chdir(hospitals / "north" / "images")
+    one = load_unlabelled(Path("north_0_1.png"), declare())
     np.testing.assert_array_equal(one.features, own.features[1:2])
     assert one.labels is not None and one.ids.tolist() == ["north_0_1"]
 
