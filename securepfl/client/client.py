@@ -29,6 +29,7 @@ from securepfl.client.comparing import compared_of
 from securepfl.client.contributing import Made
 from securepfl.client.disputing import averaged, check_further, expected_attempts, in_short, printable, why_stop
 from securepfl.client.draft import discard, discarded, inputs_of
+from securepfl.client.finetuning import Finetuned, round_behind
 from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
 from securepfl.client.opening import check_run, open_state, reserve
@@ -45,7 +46,7 @@ from securepfl.client.training import LocalTraining
 from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
-from securepfl.errors import AggregateError, HospitalNote, MessageError, StorageError
+from securepfl.errors import AggregateError, BudgetError, ConfigError, HospitalNote, MessageError, StorageError
 from securepfl.privacy.accounting.events import AnyRelease
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
@@ -438,13 +439,23 @@ class Client(Readings):
         """Epsilon of all releases from these data once every round that is left has been trained, at the ledger's
         delta; infinite without protection.
         """
-        rounds = self.federation.rounds - self.round
-        if self.ledger.has_reserved(federation=self.session.digest.hex(), round=self.round + 1, attempt=0):
+        rounds, extra = self.federation.rounds - self.round, self._extra_steps
+        if rounds and self._has_reserved(self.round + 1):
             rounds -= 1
-        release = self._parts.training.release(rounds) if rounds >= 1 else None
+        release = self._parts.training.release(rounds, extra) if rounds + extra else None
         if release is None:
             return self.ledger.spent() if self.federation.privacy.protects else math.inf
         return self.ledger.spent_with(release)
+
+    @property
+    def _extra_steps(self) -> int:
+        """The noisy steps behind the last round that nothing was reserved for yet."""
+        last, released = self.federation.rounds, self.federation.release
+        finetuning = 0 if self._has_reserved(last + 1) else released.finetuning
+        return finetuning + int(released.prior and not self._has_reserved(last + 2))
+
+    def _has_reserved(self, number: int) -> bool:
+        return self.ledger.has_reserved(federation=self.session.digest.hex(), round=number, attempt=0)
 
     @property
     def training_set(self) -> TrainingSet:
@@ -473,21 +484,54 @@ class Client(Readings):
         return predict(self.personal_model(), features, self.task, trained=self._parts.scanned.feature_type)
 
     @one_at_a_time
-    def release(self, expert: Literal["personal", "shared"]) -> tuple[nn.Module, dict[str, Any]]:
+    def release(self, expert: Literal["personal", "shared", "finetuned"]) -> tuple[nn.Module, dict[str, Any]]:
         """A model for use outside, with its audit record: written to the ledger before it is returned.
 
         "personal" is this hospital's own, "shared" the one that all hospitals hold. Neither costs more than the rounds
-        spent: they are post-processing of what was released. Raises ConfigError where the federation does not
-        release experts, the run is seeded (its noise hides nothing), or there is no shared model.
+        spent: they are post-processing of what was released. "finetuned" is the shared one after `[release] finetuning`
+        steps on this hospital's records, once the last round is over: they are taken and charged the first time, and
+        the same model is given again. Raises ConfigError where the federation does not release experts, or none of
+        these, the run is seeded (its noise hides nothing), or there is no shared model, or not yet; BudgetError where
+        the budget does not hold the fine-tuning, or it was interrupted and its noise is lost.
         """
         found = self.personal_model() if expert == "personal" else self.shared_model()
         model = check_release(self.session, self._simulation, found)
+        if expert == "finetuned":
+            model = self._finetuned(model)
+            steps, simulated = self.federation.release.finetuning, self._simulation is not None
+            return model, recorded(self.session, self.ledger, expert, self.round, simulated, steps=steps)
         return model, recorded(self.session, self.ledger, expert, self.round, self._simulation is not None)
 
     def close(self) -> None:
         """Give the folder's and the ledger's locks back. The client can't be used afterwards."""
         self.ledger.close()
         self._lock.close()
+
+    def _finetuned(self, shared: nn.Module) -> nn.Module:
+        """`shared` after its fine-tuning: reserved, trained, on disk, settled, in this order, and each once."""
+        steps, rounds, parts = self.federation.release.finetuning, self.federation.rounds, self._parts
+        if not steps:
+            raise ConfigError("no fine-tuned expert in this federation: set [release] finetuning = STEPS")
+        if self.round < rounds:
+            raise ConfigError(f"{self.name}: round {self.round} of {rounds} is over; fine-tuning comes after the last")
+        round_, partition = round_behind(self.session, self._state), parts.training.partition
+        release = parts.training.release(0, steps)
+        kept = Finetuned.load(self.folder, self.session, partition)
+        if kept is None:
+            inputs = inputs_of(self._state, parts.scanned.contents)
+            reserved = reserve(self.ledger, round_, release, self.folder, inputs)
+            if reserved is None:
+                raise BudgetError(
+                    f"{self.name}: no fine-tuned expert: the budget doesn't hold its {steps} steps, or they were begun "
+                    "before and cannot go on; `securepfl audit budget` shows which"
+                )
+            with discarded(self.folder):
+                tuned = parts.training.finetune(shared, replace(round_, fresh=reserved[1].key), steps)
+            kept = Finetuned.of(partition, tuned)
+            kept.save(self.folder, self.session)
+        self._settle_reserved(round_, release)
+        self._forget_draft()
+        return partition.filled(shared, kept.shared, kept.personal).eval()
 
     # Below: steps that need the state or the ledger. A changed copy of the state counts once it is on disk.
 

@@ -82,4 +82,6 @@ def _places(field: NDArray[Any]) -> NDArray[np.int64]:
     if len(inside) <= PIXELS:
         return inside
     drawn = public_stream("pixels of a head").uniform(PIXELS)
-    return inside[((np.arange(PIXELS) + drawn) * (len(inside) / PIXELS)).astype(np.int64).clip(0, len(inside) - 1)]
+    spread = (np.arange(PIXELS) + drawn) * (len(inside) / PIXELS)
+    places: NDArray[np.int64] = inside[np.minimum(spread.astype(np.int64), len(inside) - 1)]
+    return places

@@ -169,7 +169,7 @@ def _run_of(federation: Federation, unit: Unit, units: int) -> AnyRelease | None
     """What a whole run under `federation` releases of so many units; None where only a bound federation knows."""
     rounds, steps = federation.rounds, federation.training.steps
     if not federation.shares_noise:
-        return dp_settings(federation, units, steps).release(unit, rounds)
+        return dp_settings(federation, units, federation.run_steps).release(unit)
     noise = None if federation.shape is None else federation.shape.noise
     return None if noise is None else noise.release(unit, rounds * steps, rounds)
 

@@ -1,5 +1,6 @@
 """What a hospital trains for a round, and what that releases: an update of its own, or its part of one common step."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -66,12 +67,30 @@ class LocalTraining:
     units: int
     canaries: Canaries | None = None
 
-    def release(self, rounds: int = 1) -> AnyRelease:
-        """What `rounds` rounds release."""
-        unit = self.federation.privacy.unit
+    def release(self, rounds: int = 1, extra: int = 0) -> AnyRelease:
+        """What `rounds` rounds release, and `extra` steps of the same noise beside them."""
+        unit, steps = self.federation.privacy.unit, rounds * self.settings.steps + extra
         if self._noise is not None:
-            return self._noise.release(unit, rounds * self.settings.steps, self.federation.rounds)
-        return self.settings.release(unit, rounds)
+            return self._noise.release(unit, steps, self.federation.rounds)
+        return replace(self.settings, steps=steps).release(unit)
+
+    def finetune(self, model: nn.Module, round_: Round, steps: int) -> nn.Module:
+        """A copy of `model` after `steps` further private steps on all that trains. Where training fails, the same is
+        released of no units, as in a round.
+        """
+        try:
+            self.training.check_length()
+            return self._finetuned(model, round_, steps, self.training.dataset)
+        except Exception:  # noqa: BLE001 - whatever the pipeline's own code raises
+            return self._finetuned(model, round_, steps, None)
+
+    def _finetuned(self, model: nn.Module, round_: Round, steps: int, dataset: Dataset[Any] | None) -> nn.Module:
+        tuned = copy.deepcopy(model)
+        held = HeldState.of(tuned, self.loss, trained=False)
+        options = self._options(np.ones(self.partition.shared_size, dtype=np.bool_), round_)
+        train_private(tuned, dataset, self.loss, replace(self.settings, steps=steps), **options)
+        held.check_unchanged(tuned, self.loss, trained=False)
+        return tuned
 
     def train(self, round_: Round, state: ClientState) -> Trained:
         """Train privately from the state's shared and personal parameters; the state's personal ones move, and its
@@ -185,7 +204,7 @@ def as_floats(vector: Tensor) -> Floats:
 def dp_settings(federation: Federation, units: int, steps: int, physical_batch: int = PHYSICAL_BATCH) -> DPSettings:
     """DP-SGD for `steps` steps on `units` units, with noise that spends epsilon over the whole run's steps."""
     privacy, training = federation.privacy, federation.training
-    rate, run_steps = federation.sample_rate_for(units), federation.rounds * training.steps
+    rate, run_steps = federation.sample_rate_for(units), federation.run_steps
     return DPSettings(
         noise_multiplier=noise_multiplier_for(privacy.epsilon, privacy.delta, rate, run_steps),
         clip=privacy.clip,

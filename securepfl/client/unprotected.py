@@ -1,5 +1,6 @@
 """Training without protection, in simulations alone: ordinary minibatches, nothing clipped, no noise, no epsilon."""
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class Plain:
                 x, y = records.draw(self.batch, stream)
                 value = loss(model(x), y).mean()
                 optimiser.zero_grad(set_to_none=True)
-                value.backward()
+                torch.autograd.backward(value)
                 for parameter, mask in still.items():
                     if parameter.grad is not None:
                         parameter.grad.mul_(mask)
@@ -143,7 +144,7 @@ class UnprotectedTraining:
     units: int
     noise_variance: float = 0.0
 
-    def release(self, rounds: int = 1) -> None:
+    def release(self, rounds: int = 1, extra: int = 0) -> None:
         """Nothing that an epsilon is known of."""
 
     def train(self, round_: Round, state: ClientState) -> Trained:
@@ -172,9 +173,11 @@ class UnprotectedTraining:
         state.personal = personal
         return Trained(trained - self.shift, gradient, None, report)
 
-    def finetune(self, model: nn.Module, round_: Round, steps: int) -> None:
-        """Takes `steps` further steps on `model`, in place, from a rate that falls anew."""
-        Plain.of(self.federation, steps).train(model, self.records, self.loss, round_.streams["sampling"], steps=steps)
+    def finetune(self, model: nn.Module, round_: Round, steps: int) -> nn.Module:
+        """A copy of `model` after `steps` further steps on all that trains, at a rate that falls anew."""
+        tuned, stream = copy.deepcopy(model), round_.streams["sampling"]
+        Plain.of(self.federation, steps).train(tuned, self.records, self.loss, stream, steps=steps)
+        return tuned
 
     @cached_property
     def records(self) -> Minibatches:

@@ -182,7 +182,7 @@ def _noise(federation: Federation, units: int) -> float:
     """The deviation of a step's noise, over learning rate and clip, of a hospital that declares `units`."""
     from securepfl.privacy.accounting.calibration import noise_multiplier_for  # noqa: PLC0415 (loads dp_accounting)
 
-    steps, privacy = federation.rounds * federation.training.steps, federation.privacy
+    steps, privacy = federation.run_steps, federation.privacy
     rate = federation.sample_rate_for(units)
     return noise_multiplier_for(privacy.epsilon, privacy.delta, rate, steps) / (rate * units)
 

@@ -18,6 +18,7 @@ from securepfl.report.outcome import Observer, Outcome
 from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.runtime.evaluation import event_of, outcome_of
+from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.hospital import dataset_of
 from securepfl.runtime.local import SimulatedRun, root_key_of, simulate
 from securepfl.runtime.planning import Plan
@@ -84,18 +85,23 @@ def _folder(plan: Plan, out: Path, asked: Asked, seed: int | None, resume: bool)
 def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failures: list[Exception]) -> dict[str, Any]:
     """Write all that a run leaves, after its last round; what cannot be written joins the `failures`."""
     result: dict[str, Any] = {}
-    path = out / "result.json"
+    path, protects = out / "result.json", plan.federation.privacy.protects
+    leaves = plan.federation.release.experts and (seed is None or not protects)
+    without: list[str] = []
+    with _noted(failures):
+        if leaves:  # what it costs stands in the result
+            without = release_finetuned(run.clients, out / "experts")
     with _noted(failures):
         if path.exists():  # an earlier process wrote it, and failed at something else
             result = json.loads(path.read_bytes())
         else:
             outcome = outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
-            result = _result(plan, run, outcome, seed)
+            result = _result(plan, run, outcome, seed, without)
             write_json(path, result)
     with _noted(failures):
         write_json(out / "heads.json", dict(run.coordinator.heads))
     with _noted(failures):
-        if plan.federation.release.experts and (seed is None or not plan.federation.privacy.protects):
+        if leaves:
             _release(plan.federation, run, out / "experts")
     with _noted(failures):
         _tell_ledgers(plan, run, out / LEDGERS, seed)
@@ -146,8 +152,10 @@ def _tell_ledgers(plan: Plan, run: SimulatedRun, folder: Path, seed: int | None)
     write_bytes(folder / README, told.encode())
 
 
-def _result(plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None) -> dict[str, Any]:
-    """result.json's content."""
+def _result(
+    plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """result.json's content; `without` says what was not released."""
     partition = _partition_of(plan)
     told = [
         f"{name}: {note}"
@@ -155,7 +163,7 @@ def _result(plan: Plan, run: SimulatedRun, outcome: Outcome, seed: int | None) -
         for note in (*client.scan.warnings, *client.ledger_notes)
     ]
     told += [] if plan.throwaway else used_up(run.clients)
-    told += failed_notes(run.traffic.failures)
+    told += [*failed_notes(run.traffic.failures), *without]
     return result_of(plan.federation, outcome) | {
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},
         "notes": notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told)),

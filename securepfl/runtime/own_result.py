@@ -4,7 +4,7 @@
 |---|---|
 | result.json | the hospital's: its metrics are exact functions of its test rows |
 | personal.safetensors | the hospital's: its model, not released |
-| experts/NAME.safetensors, experts/shared.safetensors | others': where `[release] experts` says so, with ledger lines |
+| experts/NAME.safetensors, NAME.finetuned.safetensors, shared.safetensors | others': as `[release]` says |
 """
 
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from securepfl.client.client import Client
 from securepfl.outside.experts import SHARED, write_expert, write_unreleased
 from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, site_result
 from securepfl.runtime.evaluation import site_outcome
+from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.judging import judged_models, scores_of
 from securepfl.runtime.opening import Opened
 from securepfl.storage.folder import write_json
@@ -38,6 +39,8 @@ def write_own(opened: Opened, out: Path) -> None:
     released = not is_seeded(client) or not federation.privacy.protects
     if federation.release.experts and released and client.round:
         signer = client.session.keyring.identity
+        if client.round == federation.rounds and client.shared_model() is not None:
+            release_finetuned({client.name: client}, out / EXPERTS)
         model, record = client.release("personal")
         write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec, signer)
         if client.shared_model() is not None:

@@ -429,6 +429,13 @@ class Federation(Settings, frozen=True, dict=True):
         """Which round carries what."""
         return Schedule(self.rounds, self.similarity.every, self.coupled)
 
+    @property
+    def run_steps(self) -> int:
+        """The noisy steps that a run's epsilon pays for: those of all rounds, of a fine-tuned expert, and one that a
+        prior counts as.
+        """
+        return self.rounds * self.training.steps + self.release.finetuning + int(self.release.prior)
+
     def sample_rate_for(self, units: int) -> float:
         """The declared sample rate of a hospital with `units` training records or patients."""
         return 1.0 if units <= FULL_BATCH_UNITS or self.shares_noise else self.privacy.sample_rate

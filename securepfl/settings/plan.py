@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError
 from securepfl.learning.declared.facts import Facts, Share
 from securepfl.learning.declared.forecast import ASSUMED_AUROC, Forecast, forecast
@@ -97,7 +98,7 @@ def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
     facts = _checked(federation)
     spec = federation.data_spec
     choice, ready = choice_of(federation), chosen(federation)
-    linear = facts if spec is None else replace(facts, row=columns_of(spec).row)
+    linear = replace(facts, row=columns_of(spec).row) if isinstance(spec, DataSpec) else facts
     predicted = ready.model.task != "regression"
     try:
         expected = forecast(linear, auroc) if predicted else None
@@ -107,7 +108,7 @@ def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
         name=federation.name,
         unit=federation.privacy.unit,
         model=federation.model.kind,
-        features=0 if spec is None else len(spec.feature_names),
+        features=len(spec.feature_names) if isinstance(spec, DataSpec) else 0,
         units=facts.units,
         epsilon=federation.privacy.epsilon,
         delta=federation.privacy.delta,
@@ -247,7 +248,7 @@ def _hospital(ready: Federation, facts: Facts, choice: Choice, name: str, share:
         share=share.weight,
         threshold=point[0] if len(point := ready.operating_point_of(name)) == 1 else None,
         sample_rate=share.rate,
-        noise_multiplier=None if ready.shares_noise else facts.multiplier(share, choice.rounds * facts.steps),
+        noise_multiplier=None if ready.shares_noise else facts.multiplier(share, ready.run_steps),
         epsilon=epsilon,
         budget=budget,
         left=left,
