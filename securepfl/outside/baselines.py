@@ -18,7 +18,7 @@ from securepfl.outside.candidates import Looks, Pool, shared_model
 from securepfl.outside.mixing import averaged
 from securepfl.outside.prior import Prior, checked_prior
 from securepfl.outside.recipe import Recipe
-from securepfl.outside.routed import Site
+from securepfl.outside.site import Site
 from securepfl.outside.threshold import shift_to
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.prediction import evaluating

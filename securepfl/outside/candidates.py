@@ -114,11 +114,15 @@ class Looks:
         if key in self._kept:
             return self._kept[key]
         rows = self._rows[self.parts[part].to(self._rows.device)]
-        answers = looked(name, self._models[name], rows, self._recipe.views, zoom, self._nudges)
+        answers = self.by(name, self._models[name], rows, zoom)
         size = answers.numel() * answers.element_size()
         if self._bytes + size <= _KEPT:
             self._kept[key], self._bytes = answers, self._bytes + size
         return answers
+
+    def by(self, name: str, model: nn.Module, rows: Tensor, zoom: float = 1.0) -> Tensor:
+        """The same of another model, and of any rows."""
+        return looked(name, model, rows, self._recipe.views, zoom, self._nudges)
 
     def at(self, name: str, part: int, zooms: Mapping[float, float]) -> Tensor:
         """The same, mixed over zooms by their weights."""

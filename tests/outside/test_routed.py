@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from securepfl.outside.routed import routed
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.logistic import fit_logistic
 from securepfl.tasks.multiclass import Multiclass
+from securepfl.tasks.networks import build_network
 from securepfl.tasks.regression import Regression
 
 HOT = 1e-9
@@ -46,6 +49,32 @@ def test_the_order_of_experts_does_not_matter():
     one, other = routed(Panel(models, BINARY), rows(features()), FREE), routed(back, rows(features()), FREE)
     torch.testing.assert_close(one.logits, other.logits)
     np.testing.assert_allclose(one.gates, other.gates[:, ::-1])
+
+
+def test_gates_do_not_matter_where_experts_are_the_same():
+    one = bright()
+    panel, alone = masks(shared=one, a=one, b=one), masks(shared=one)
+    torch.testing.assert_close(routed(panel, rows(images())).logits, routed(alone, rows(images())).logits)
+
+
+def test_experts_are_seen_at_the_zooms_that_the_site_keeps():
+    panel = masks(shared=leaning(), steady=bright(), tilted=leaning(3.0))
+    even = Recipe(views=("same", "mirrored"), criterion="agreement", zooms=(1.0, 0.5), zoom_temperature=EVEN)
+    found = routed(panel, rows(images()), replace(even, temperature=HOT, guard=False))
+    np.testing.assert_allclose(found.gates[0], [0, 0.5, 0, 0, 0.5, 0])
+    alone = routed(masks(shared=bright()), rows(images()), replace(even, guard=False))
+    torch.testing.assert_close(found.logits, alone.logits)
+    one = routed(panel, rows(images()), replace(even, zoom_temperature=HOT))
+    assert sorted(one.gates.reshape(3, 2, 3).sum(axis=2)[0]) == [0.0, 1.0]
+    assert np.isfinite(one.zoom_scores).all()
+
+
+def test_layers_of_a_u_net_are_mixed():
+    panel = masks(shared=build_network("unet", 1, 4), other=build_network("unet", 1, 4, seed=1))
+    recipe = replace(default_recipe("segmentation", images=True), granularity="layer", zooms=(1.0,))
+    found = routed(panel, rows(images(2)), replace(recipe, layers=replace(recipe.layers, passes=1)))
+    assert "body.final_conv" in found.layers
+    np.testing.assert_allclose(found.gates.sum(axis=1), 1.0)
 
 
 def test_an_expert_that_is_only_surer_gets_no_larger_gate():
