@@ -18,6 +18,7 @@ import torch
 
 from securepfl.data.table import Table
 from securepfl.tasks.prediction import evaluating
+from securepfl.tasks.starts import read_start
 from segmentation.cells import finished, measured, one_thread, run_all, write
 from segmentation.sites import Study, read_study
 from segmentation.training import (
@@ -119,7 +120,7 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """What a file must have been made under to count."""
-        start = None if self.start is None else self.start.name
+        start = None if self.start is None else read_start(self.start).digest[:16]
         return {"schedule": asdict(self.schedule), "size": self.size, "choosing": self.choosing, "start": start}
 
     @property

@@ -11,19 +11,22 @@ that are there aren't made again; `--again` routes the finished models anew, aft
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 
 from securepfl.data.table import Table
+from securepfl.outside.baselines import BASELINES
 from securepfl.outside.candidates import SHARED, Panel
 from securepfl.outside.recipe import SEGMENTATION
 from securepfl.outside.routed import Routed, routed
+from securepfl.tasks.starts import read_start
 from segmentation.cells import Cell, dices, measured, one_thread, run_all
 from segmentation.inside import shared_options
 from segmentation.recipes import Which, contestants
@@ -33,6 +36,7 @@ from segmentation.training import FINETUNING, Schedule, State, Trajectories, fed
 
 TRAJECTORY, TUNED = "trajectory", "finetuned"
 ALPHA = 0.1
+CEILING, BY_IMAGE = "best expert by labels", "best expert of each image by labels"
 DETAILED = ("routed", "global, bare", "global", "logit ensemble")
 """Ways whose HD95 is measured, which takes longer than all else of them."""
 
@@ -56,7 +60,7 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """What files must have been made under to count."""
-        start = None if self.start is None else self.start.name
+        start = None if self.start is None else read_start(self.start).digest[:16]
         given = {"schedule": asdict(self.schedule), "size": self.size, "choosing": self.choosing, "start": start}
         return dict(json.loads(json.dumps(given)))
 
@@ -100,9 +104,7 @@ def work(job: Job) -> str:
     part = job.scores.with_suffix(".part")
     part.write_text(json.dumps(cell))
     part.replace(job.scores)
-    told = ", ".join(
-        f"{way} {np.nanmean(_numbers(cell['ways'][way]['dice'])):.4f}" for way in (*DETAILED, "best, site")
-    )
+    told = ", ".join(f"{way} {np.nanmean(_numbers(cell['ways'][way]['dice'])):.4f}" for way in (*DETAILED, CEILING))
     return f"{job.site}, seed {job.seed}: {told} ({time.monotonic() - began:.0f} s)"
 
 
@@ -159,24 +161,31 @@ def outcomes(study: Study, states: Mapping[str, State], unseen: Table, prior: fl
     ways: dict[str, Cell] = {}
     for way, contestant in contestants().items():
         found = routed(_panel(study, models, contestant.experts), unseen, contestant.recipe, prior)
-        ways[way] = _answered(study, found, unseen, detailed=way in DETAILED)
-    ceiling, headroom = _ceilings(study, models, unseen, prior)
-    return {"prior": prior, "ways": ways | ceiling, "headroom": headroom, "recipe": SEGMENTATION.to_mapping()}
+        told = {"gates": _gates(found), "guarded": float(found.guarded.mean()), "why": found.why}
+        ways[way] = {**_scored(study, found.logits, unseen, way), **told}
+    for way, baseline in BASELINES.items():
+        # These train on the images, or average parameters: models that remember their answers won't do.
+        plain = {name: each.model for name, each in _panel(study, models, "finetuned").models.items()}
+        ways[way] = _scored(study, baseline(Panel(plain, study.task), unseen, SEGMENTATION, prior), unseen, way)
+    image, headroom = _headroom(study, models, unseen, prior)
+    ways[BY_IMAGE] = {**ways["global"], "dice": image}
+    return {"prior": prior, "ways": ways, "headroom": headroom, "recipe": SEGMENTATION.to_mapping()}
 
 
-def _answered(study: Study, found: Routed, unseen: Table, *, detailed: bool) -> Cell:
-    probabilities = study.task.predict(found.logits)
-    cell = measured(study.task, probabilities, unseen, hd95=detailed)
-    mean = found.gates.mean(axis=0)
-    gates = {str(candidate): round(float(gate), 4) for candidate, gate in zip(found.candidates, mean, strict=True)}
-    return {**cell, "gates": gates, "guarded": float(found.guarded.mean()), "why": found.why}
+def _scored(study: Study, logits: torch.Tensor, unseen: Table, way: str) -> Cell:
+    return measured(study.task, study.task.predict(logits), unseen, hd95=way in DETAILED)
 
 
-def _ceilings(
+def _gates(found: Routed) -> dict[str, float]:
+    means = found.gates.mean(axis=0)
+    return {str(candidate): round(float(gate), 4) for candidate, gate in zip(found.candidates, means, strict=True)}
+
+
+def _headroom(
     study: Study, models: Mapping[str, Remembering], unseen: Table, prior: float
-) -> tuple[dict[str, Cell], Cell]:
-    """The best expert by labels, of the site and of each image, with equal views and threshold; whether scores know."""
-    panel, alone = _panel(study, models, "finetuned"), contestants()["global"].recipe
+) -> tuple[list[float | None], Cell]:
+    """Each image's Dice under its best expert by labels, with equal views and threshold; and how far scores know it."""
+    panel, alone = _panel(study, models, "finetuned"), replace(SEGMENTATION, zooms=(1.0,))
     own = {
         name: study.task.predict(routed(Panel({SHARED: model}, study.task), unseen, alone, prior).logits)
         for name, model in panel.models.items()
@@ -187,14 +196,12 @@ def _ceilings(
     gains, truly = (scored - scored[:, :1])[:, 1:], (each - each[:1])[1:].T
     known = np.isfinite(truly) & np.isfinite(gains)
     rank = float(spearmanr(gains[known], truly[known]).statistic) if known.sum() > 2 else float("nan")
-    ceiling = measured(study.task, list(own.values())[best], unseen, hd95=False)
-    headroom = {
+    return _listed(each.max(axis=0)), {
         "experts": {name: float(np.nanmean(values)) for name, values in zip(own, each, strict=True)},
         "over global, site": float(np.nanmean(each[best] - each[0])),
         "over global, image": float(np.nanmean(each.max(axis=0) - each[0])),
         "rank correlation": rank,
     }
-    return {"best, site": ceiling, "best, image": {**ceiling, "dice": _listed(each.max(axis=0))}}, headroom
 
 
 def _panel(study: Study, models: Mapping[str, Remembering], which: Which) -> Panel:

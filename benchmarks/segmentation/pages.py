@@ -15,14 +15,16 @@ import click
 import numpy as np
 from methods.table import replaced
 
+from securepfl.outside.baselines import BASELINES
 from segmentation import cells
 from segmentation.cells import Cell
 from segmentation.intervals import Estimate, Scores, estimates, joined
+from segmentation.outside import BY_IMAGE
 from segmentation.outside import read as read_outside
-from segmentation.recipes import ablation, baselines, contestants
+from segmentation.recipes import ablation, contestants, reference
 
 INSIDE = ("start", "local", "FedAvg", "FedBN", "FedPer", "Ditto", "FedAvg, fine-tuned")
-OUTSIDE = ("routed", *baselines(contestants()["routed"].recipe), "TENT", "AdaMerging", "best, site", "best, image")
+OUTSIDE = ("routed", *reference(contestants()["routed"].recipe), *BASELINES, BY_IMAGE)
 SHARED_WAY, ROUTED, ENSEMBLE = "global", "routed", "logit ensemble"
 
 

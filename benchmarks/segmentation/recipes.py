@@ -24,25 +24,21 @@ class Contestant:
 
 
 def contestants(default: Recipe = SEGMENTATION) -> dict[str, Contestant]:
-    """The ways by name; "routed" is the default recipe over fine-tuned experts."""
-    return {"routed": Contestant("finetuned", default), **baselines(default), **ablation(default)}
+    """The ways by name that are a recipe; "routed" is the default one over fine-tuned experts."""
+    return {"routed": Contestant("finetuned", default), **reference(default), **ablation(default)}
 
 
-def baselines(default: Recipe) -> dict[str, Contestant]:
-    """Each with the default's views and threshold; "bare" has neither, as a hospital would use a model it was given."""
+def reference(default: Recipe) -> dict[str, Contestant]:
+    """Baselines beside those of outside/baselines.py: "bare" has neither views nor threshold, as a hospital would use a
+    model that it was given; "zooms" are mixed evenly.
+    """
     even = replace(default, temperature=EVEN, zoom_temperature=EVEN, guard=False)
-    plain = replace(even, zooms=(1.0,))
     bare = Recipe(views=("same",), criterion="expected_dice", prior_weight=0.0, guard=False)
-    lowest = replace(plain, criterion="entropy", temperature=HARD)
+    lowest = replace(even, zooms=(1.0,), criterion="entropy", temperature=HARD, granularity="site")
     return {
         "global, bare": Contestant("shared", bare),
-        "global": Contestant("shared", plain),
-        "global, zooms": Contestant("shared", even),
-        "parameter average": Contestant("finetuned", replace(plain, mixing="parameters", granularity="site")),
-        "logit ensemble": Contestant("finetuned", plain),
         "logit ensemble, zooms": Contestant("finetuned", even),
-        "lowest entropy, site": Contestant("finetuned", replace(lowest, granularity="site")),
-        "lowest entropy, image": Contestant("finetuned", replace(lowest, granularity="sample")),
+        "lowest entropy, site": Contestant("finetuned", lowest),
     }
 
 
