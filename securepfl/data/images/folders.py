@@ -37,6 +37,12 @@ class Files:
         return tuple(self.found)
 
 
+def check_folder(path: Path) -> None:
+    """Raise DataError for a path that is no folder."""
+    if not path.is_dir():
+        raise DataError(f"{path}: is no folder; images lie in folders, one for each hospital")
+
+
 def hospital_folders(path: Path, spec: ImageSpec) -> dict[str, Path]:
     """Each hospital's folder in `path`, by its name. Raises DataError for a folder that holds no images and isn't
     listed in `without`, and for names that look alike.

@@ -8,30 +8,29 @@ every patient has one, and a constant image.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from securepfl.data.images.assembling import labels_of, table_of, tags_of
 from securepfl.data.images.folders import (
     Files,
+    check_folder,
     holds_images,
-    hospital_around,
     hospital_folders,
     images_in,
     is_hospital,
-    one_image,
     partners,
 )
-from securepfl.data.images.index import in_order, read_index, rows_beside, rows_by_site, rows_of
-from securepfl.data.images.owners import Owners, named_here, owners_of
+from securepfl.data.images.index import in_order, read_index, rows_by_site, rows_of
+from securepfl.data.images.owners import owners_of
 from securepfl.data.images.reading import ReadImage, read_images
 from securepfl.data.images.spec import ImageSpec
+from securepfl.data.images.unseen import load_unlabelled
 from securepfl.data.source import Source
 from securepfl.data.table import Table
 from securepfl.data.tables import at_once, check_sides
 from securepfl.errors import DataError, HospitalNote
 from securepfl.spelling import composed, shown
+
+__all__ = ["load_site", "load_sites", "load_unlabelled"]
 
 
 def load_sites(path: Path, spec: ImageSpec) -> dict[str, Table]:
@@ -40,7 +39,7 @@ def load_sites(path: Path, spec: ImageSpec) -> dict[str, Table]:
     Raises DataError naming folder and image, of every hospital at once; and for two hospitals that have an image in
     common. ConfigError where a library of the extra `imaging` is missing.
     """
-    _check_folder(path)
+    check_folder(path)
     folders = hospital_folders(path, spec)
     common = _index_of_all(path, folders, spec)
     tables, problems = {}, []
@@ -61,7 +60,16 @@ def load_site(path: Path, spec: ImageSpec, site: str) -> Table:
 
     Raises DataError as `load_sites` does, and where there is no folder of `site`.
     """
-    _check_folder(path)
+    try:
+        return _own(path, spec, site)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); let the user who runs this read the files and enter the folder"
+        ) from None
+
+
+def _own(path: Path, spec: ImageSpec, site: str) -> Table:
+    check_folder(path)
     if is_hospital(path, spec):
         return _own_table(path, path.resolve().parent / spec.index, site, spec)
     if site in spec.without:
@@ -79,50 +87,6 @@ def _own_table(hospital: Path, common: Path, site: str, spec: ImageSpec) -> Tabl
     if not spec.columns or (hospital / spec.index).exists() or not common.exists():
         return _site_table(hospital, site, spec, None)
     return _site_table(hospital, site, spec, rows_of(read_index(common, spec), spec, site))
-
-
-def load_unlabelled(path: Path, spec: ImageSpec) -> Table:
-    """The images of a hospital that takes no part: its folder, a folder of nothing but images, or one image.
-
-    Masks and labels are read where they are there, and then for all; else `labels` is None. Patients are read where
-    some image has one, and where each image is a patient, its id is the patient's. Raises DataError as `load_sites`.
-    """
-    if path.is_file():
-        path = path.absolute()
-        hospital = hospital_around(path, spec)
-        folder = hospital / spec.images if is_hospital(hospital, spec) else hospital
-        images = one_image(path, folder, hospital)
-    else:
-        _check_folder(path)
-        hospital = path
-        images = images_in(path / spec.images if is_hospital(path, spec) else path, path)
-    masks = _where_there(images, hospital, spec.masks, "mask")
-    fields = _where_there(images, hospital, spec.fields, "field of view")
-    if spec.fields is not None and fields is None:
-        said = f"no folder `{spec.fields}` of fields of view, so all of an image counts"
-        warnings.warn(f"{hospital.name}: {said}", HospitalNote, stacklevel=2)
-    index = _index_where_there(hospital, images, spec)
-    read = read_images(images, masks, fields, spec)
-    labelled = index is not None and all(name in index.columns for name in spec.label_columns)
-    labels = _labels(read, index if labelled else None, spec)
-    return _table(composed(hospital.resolve().name), images, read, labels, named_here(images, _tags(read), index, spec))
-
-
-def _index_where_there(hospital: Path, images: Files, spec: ImageSpec) -> Source | None:
-    """The rows of `images` in the hospital's index, or in one of all beside its folder that has some of it."""
-    own, common = hospital / spec.index, hospital.resolve().parent / spec.index
-    site = composed(hospital.resolve().name)
-    if not spec.columns:
-        return None
-    if own.exists():
-        return in_order(read_index(own, spec, whole=False), images, spec, site, whole=False)
-    rows = rows_beside(common, spec, site) if common.exists() else None
-    return None if rows is None else in_order(rows, images, spec, site, whole=False)
-
-
-def _check_folder(path: Path) -> None:
-    if not path.is_dir():
-        raise DataError(f"{path}: is no folder; images lie in folders, one for each hospital")
 
 
 def _index_of_all(path: Path, folders: Mapping[str, Path], spec: ImageSpec) -> dict[str, Source]:
@@ -148,9 +112,9 @@ def _site_table(hospital: Path, site: str, spec: ImageSpec, rows: Source | None)
         index = in_order(rows, images, spec, site)
     read = read_images(images, masks, fields, spec)
     _check_twice(images, read)
-    owners = owners_of(images, _tags(read), [one.pixels for one in read], index, spec)
+    owners = owners_of(images, tags_of(read), [one.pixels for one in read], index, spec)
     held_out = None if index is None else spec.split.held_out(index)
-    table = _table(site, images, read, _labels(read, index, spec), owners, held_out)
+    table = table_of(site, images, read, labels_of(read, index, spec), owners, held_out)
     check_sides(str(images.folder), table)
     _note(hospital, table, read, spec)
     return table
@@ -161,51 +125,6 @@ def _partners(images: Files, hospital: Path, name: str, what: str) -> list[Path]
     if not folder.is_dir():
         raise DataError(f"{hospital}: has no folder `{name}`; add it with a {what} for each image, or mend [data]")
     return partners(images, images_in(folder, hospital), what)
-
-
-def _where_there(images: Files, hospital: Path, name: str | None, what: str) -> list[Path] | None:
-    """The masks or fields of `images`, where the hospital has a folder of them."""
-    if name is None or not (hospital / name).is_dir():
-        return None
-    others = images_in(hospital / name, hospital)
-    return partners(
-        images, Files(others.folder, {own: others.found[own] for own in images.ids if own in others.found}), what
-    )
-
-
-def _table(
-    site: str,
-    images: Files,
-    read: Sequence[ReadImage],
-    labels: NDArray[Any] | None,
-    owners: Owners | None,
-    held_out: NDArray[np.bool_] | None = None,
-) -> Table:
-    return Table(
-        site=site,
-        features=np.stack([one.features for one in read]),
-        labels=labels,
-        patients=owners,
-        rows=np.arange(1, len(read) + 1, dtype=np.int64),
-        held_out=held_out,
-        known={
-            "pixels": np.array([one.pixels for one in read], dtype=object),
-            "file": np.array([one.file for one in read], dtype=object),
-        },
-        ids=np.array(images.ids, dtype=object),
-        sizes=np.array([one.size for one in read], dtype=np.int64),
-    )
-
-
-def _labels(read: Sequence[ReadImage], index: Source | None, spec: ImageSpec) -> NDArray[Any] | None:
-    if not spec.segments:
-        return None if index is None else spec.read_labels(index)
-    masks = [one.labels for one in read if one.labels is not None]
-    return np.stack(masks) if masks else None
-
-
-def _tags(read: Sequence[ReadImage]) -> list[str | None]:
-    return [one.tag for one in read]
 
 
 def _check_twice(images: Files, read: Sequence[ReadImage]) -> None:
