@@ -63,13 +63,13 @@ def test_features_are_standardised_over_the_fields():
 
 @pytest.mark.parametrize("recipe", TINY, ids=lambda recipe: recipe.name)
 def test_a_few_steps_learn_the_images_they_see(recipe):
-    pools = [scaled(recipe.draw(2, 0, 64), (scaling(None),))]
+    pools = [scaled(recipe.draw(4, 0, 64), (scaling(None),))]
     model = build_network("unet", 1, 4)
     x, y = pools[0]
     task = Segmentation()
     before = task.loss(model(x), y).mean().item()
     heard = []
-    pretrain(model, pools, replace(recipe.lesson, steps=40, batch=2, size=64), 0, heard.append)
+    pretrain(model, pools, replace(recipe.lesson, steps=40, batch=2, size=64, rate=2e-2), 0, heard.append)
     with torch.no_grad():
         assert task.loss(model(x), y).mean().item() < 0.9 * before
     assert heard == list(range(1, 41))
