@@ -66,9 +66,9 @@ def units_rows(result: dict[str, Any]) -> dict[str, list[str]]:
 def pooled_note(result: dict[str, Any]) -> str:
     """How these figures differ from the means."""
     unit = result["intervals"]["over"].removeprefix("test ")
+    noise = "draws other noise and " if is_protected(result) else ""
     until = (
-        f"An interval holds what the same models may get on other test {unit}; another run draws other noise and makes "
-        "other models."
+        f"An interval holds what the same models may get on other test {unit}; another run {noise}makes other models."
     )
     if result["task"] == "segmentation":
         return (

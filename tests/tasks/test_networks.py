@@ -1,10 +1,12 @@
 """Networks for images: alike everywhere, trained record by record, and a head that is found."""
 
+import sys
+
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from securepfl.errors import ModelError
+from securepfl.errors import ConfigError, ModelError
 from securepfl.learning.personal.rule import candidates, default_personal, output_layer
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
 from securepfl.privacy.training.probe import check_independence
@@ -82,6 +84,15 @@ def test_other_channels_are_refused_in_a_line():
         build_network("unet", 1, outputs=3)
     with pytest.raises(ValueError, match="channels must be at least 1"):
         build_network("cnn", 0)
+
+
+def test_without_monai_the_command_that_installs_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
+    with pytest.raises(
+        ConfigError, match=r"\[model\] kind = \"unet\" needs monai.*: pip install 'securepfl\[imaging\]'"
+    ):
+        build_network("unet", 1)
+    build_network("cnn", 1)
 
 
 def test_the_rule_finds_the_head():
