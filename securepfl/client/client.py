@@ -156,7 +156,7 @@ class Client(Readings):
             self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
             self.session = self.session.joining(bytes.fromhex(self._state.joined))
             self._books = Books.of(ledgers, name, simulation, folder)
-            rows = self._books.rows_of(parts.training.training, parts.scanned.contents, data_set, federation)
+            rows = self._books.rows_of(parts.records, parts.scanned.contents, data_set, federation)
             self._charged = self._books.opened(self.session, rows, self._state, self.units)
             self.ledger, self.ledger_notes = self._charged.ledger, self._charged.notes
         except BaseException:

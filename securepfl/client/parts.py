@@ -39,7 +39,9 @@ BuildModel = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one hospital's client that no round changes, and what was found in its data set."""
+    """The parts of one hospital's client that no round changes, and what was found in its data set; `records` are those
+    that were handed in, which a ledger knows, whatever is made of them to train on.
+    """
 
     session: Session
     models: Models
@@ -49,6 +51,7 @@ class Parts:
     contributor: Contributor
     disputing: Disputing
     scanned: Scanned
+    records: TrainingSet
 
     @classmethod
     def of(
@@ -94,7 +97,7 @@ class Parts:
         )
         disputing = Disputing(federation, masks, Judge(federation, sender.channels, masks.masking, comparison))
         models = Models(model, partition, shift, start, own=as_floats(partition.flatten_personal(here)))
-        return cls(session, models, local, sender, masks, contributor, disputing, scanned)
+        return cls(session, models, local, sender, masks, contributor, disputing, scanned, records)
 
     @staticmethod
     def _model(

@@ -45,7 +45,10 @@ def start_file(folder, change=0.0):
         ({"model": {"kind": "mlp"}, "data": IMAGES}, ["mlp", "tables", "unet"]),
         ({"model": {"kind": "unet"}, "data": IMAGES}, ["unet", 'task = "segmentation"']),
         ({"model": UNET | {"kind": "cnn"}, "data": IMAGES}, ['task = "segmentation"', 'kind = "unet"']),
-        ({"model": UNET, "data": {"label": "y", "ranges": {"x": {"centre": 0, "spread": 1}}}}, ["unet", "images", "mlp"]),
+        (
+            {"model": UNET, "data": {"label": "y", "ranges": {"x": {"centre": 0, "spread": 1}}}},
+            ["unet", "images", "mlp"],
+        ),
         ({"privacy": NONE | {"epsilon": 2.0}}, ["epsilon", 'protection = "none"', "remove it"]),
         ({"privacy": NONE | {"clip": 0.5}}, ["clip", 'protection = "none"']),
         ({"privacy": NONE | {"budget": 2.0}}, ["budget", 'protection = "none"']),
