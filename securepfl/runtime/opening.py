@@ -68,9 +68,9 @@ def open_client(
     spec = federation.data_spec
     if spec is None:
         raise TypeError("a bound federation of files declares its data")
-    hospital = Hospital(*split_table(load_site(data, spec, name), spec.split))
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", HospitalNote)
+        hospital = Hospital(*split_table(load_site(data, spec, name), spec.split))
         client = Client(
             federation,
             name,

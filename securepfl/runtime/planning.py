@@ -1,5 +1,6 @@
 """What a run needs, from a configuration and tables: a bound federation, its hospitals' rows, and their ledgers."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -14,7 +15,7 @@ from securepfl.data.loading import left_out, load_sites
 from securepfl.data.patients import of_several_sites
 from securepfl.data.split import split_table
 from securepfl.data.table import Table
-from securepfl.errors import ConfigError, DataError, ModelError
+from securepfl.errors import ConfigError, DataError, HospitalNote, ModelError
 from securepfl.privacy.accounting.events import Unit
 from securepfl.runtime.hospital import Hospital
 from securepfl.settings.binding import built_in
@@ -82,8 +83,11 @@ def plan_tables(
     if spec is None:
         raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
     _check_seed(seed, ledgers)
-    tables = load_sites(data, spec)
-    notes = (spec.split_note, *left_out(data, spec))
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", HospitalNote)
+        tables = load_sites(data, spec)
+    said = [str(note.message) for note in noted if issubclass(note.category, HospitalNote)]
+    notes = (spec.split_note, *left_out(data, spec), *said)
     plan = _plan(federation, spec, tables, notes, where)
     return replace(plan, ledgers=ledgers, throwaway=seed is not None, earlier=beside(data))
 

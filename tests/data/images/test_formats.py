@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 
 from securepfl.data.images.masks import structure_of
 from securepfl.data.images.opening import READERS, read_file
-from securepfl.data.images.picture import Picture, UnfitError, upright
+from securepfl.data.images.picture import Picture, UnfitError, imported, upright
+from securepfl.errors import ConfigError
 
 GREY16 = noise(1, most=65536, kind=np.uint16)
 GREY8 = noise(2)
@@ -208,3 +209,8 @@ def test_every_ending_has_a_reader_that_refuses_text(tmp_path: Path):
         (tmp_path / f"a{ending}").write_text("no image")
         with pytest.raises(UnfitError, match=r"no .* file; replace it"):
             read_file(tmp_path / f"a{ending}")
+
+
+def test_a_missing_library_is_told_with_what_installs_it():
+    with pytest.raises(ConfigError, match=r"^nopixels is not installed; run: pip install 'securepfl\[imaging\]'$"):
+        imported("nopixels.reading")
