@@ -103,7 +103,9 @@ class Plain:
         masks: Mapping[str, Tensor] | None = None,
     ) -> TrainingReport:
         """Takes `steps` steps on `model`, in place. `masks`: 0/1 by parameter, where a 0 never moves."""
-        model.to(memory_format=torch.channels_last)  # convolutions are a fifth faster on a CPU, and numbers stay the same
+        model.to(
+            memory_format=torch.channels_last
+        )  # convolutions are a fifth faster on a CPU, and numbers stay the same
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         still = {
             p: masks[name].to(p) for name, p in trained.items() if masks and name in masks and not masks[name].all()
