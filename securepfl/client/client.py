@@ -32,9 +32,11 @@ from securepfl.client.draft import discard, discarded, inputs_of
 from securepfl.client.finetuning import Finetuned, round_behind
 from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
+from securepfl.client.neighbourhood import Neighbourhood
 from securepfl.client.opening import check_run, open_state, reserve
 from securepfl.client.parts import BuildModel, Parts
 from securepfl.client.pinning import Pin, pinned
+from securepfl.client.prior import PRIOR_ROUND, Share, released_shares
 from securepfl.client.readings import Readings
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.releasing import check_release, recorded
@@ -70,6 +72,7 @@ from securepfl.protocol.messages import (
     Unmask,
 )
 from securepfl.protocol.rounds import MOST_ATTEMPTS
+from securepfl.randomness import RandomStream, fresh_key
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 from securepfl.storage.folder import lock_folder
@@ -310,6 +313,9 @@ class Client(Readings):
         step.take(state, pending, parts.training.noise_variance)
         state.named |= in_short(body.named, self.federation.roster)
         state.coupled += opened.neighbourhood is not None
+        kept = Neighbourhood.of(opened, parts.models.start, self.federation, number)
+        if kept is not None:
+            kept.save(self.folder, self.session.digest)
         # Nothing tells of this step before the receipt does, which lasts; until then the answer may come again.
         self._commit(state, lasting=False)
         self._forget_draft()
@@ -501,6 +507,55 @@ class Client(Readings):
             steps, simulated = self.federation.release.finetuning, self._simulation is not None
             return model, recorded(self.session, self.ledger, expert, self.round, simulated, steps=steps)
         return model, recorded(self.session, self.ledger, expert, self.round, self._simulation is not None)
+
+    @property
+    def neighbourhood(self) -> Neighbourhood | None:
+        """What this hospital was last answered of its neighbours in this run, where experts are released; else None."""
+        return Neighbourhood.load(self.folder, self.session.digest)
+
+    @one_at_a_time
+    def release_cluster(self, number: int) -> tuple[nn.Module, dict[str, Any]]:
+        """The shared parameters with the mean personal ones of this hospital's neighbours, as cluster `number`, and its
+        audit record, in the ledger before it is returned.
+
+        It is post-processing of what they and this hospital released. Which neighbourhoods may leave together,
+        neighbourhood.releasable says. Raises ConfigError as `release`, and where there is no neighbourhood.
+        """
+        found = self.neighbourhood
+        model = None if found is None else self._parts.models.with_personal(self._state, found.mean)
+        model = check_release(self.session, self._simulation, model)
+        together = [] if found is None else list(found.together)
+        simulated = self._simulation is not None
+        told = {"number": number, "hospitals": together, "of_round": 0 if found is None else found.round}
+        return model, recorded(self.session, self.ledger, "cluster", self.round, simulated, **told)
+
+    @one_at_a_time
+    def release_prior(self) -> dict[str, Any] | None:
+        """How common the outcome is here, or how much of an image the structure covers, with noise: the audit record
+        that holds it, as JSON; charged like one step of training, in the ledger before anything is counted.
+
+        None where the budget doesn't hold that, or it was released in this run before: nothing is drawn twice. Raises
+        ConfigError where the federation releases none, the run is seeded or the task has no outcomes to count.
+        """
+        if not self.federation.release.prior:
+            raise ConfigError("no prior is released in this federation: set [release] prior = true")
+        check_release(self.session, self._simulation, self.personal_model())
+        share, training = Share.of(self.federation), self._parts.training
+        step = training.release(0, 1)
+        federation, number = self.session.digest.hex(), self.federation.rounds + PRIOR_ROUND
+        if self.ledger.has_reserved(federation=federation, round=number, attempt=0):
+            return None
+        if step is not None:
+            try:
+                reserved = self.ledger.reserve(step, federation=federation, round=number, attempt=0)
+            except BudgetError:
+                return None
+        found = released_shares(share, training.training, self.units, step, RandomStream(fresh_key()))
+        if step is not None:
+            self.ledger.settle(reserved, step)
+        self._books.remember(self._charged, lasting=False)
+        told = {"task": share.task, "shares": list(found.shares), "deviation": found.deviation, "units": self.units}
+        return recorded(self.session, self.ledger, "prior", self.round, self._simulation is not None, **told)
 
     def close(self) -> None:
         """Give the folder's and the ledger's locks back. The client can't be used afterwards."""

@@ -32,6 +32,10 @@ class Models:
         shared = average["shared"] + self.shift
         return self.partition.filled(self.template, shared, average["personal"]).eval()
 
+    def with_personal(self, state: ClientState, personal: Floats) -> nn.Module:
+        """A copy with the shared parameters and these `personal` ones [p]."""
+        return self.partition.filled(self.template, state.shared, personal).eval()
+
     def shared(self, state: ClientState) -> nn.Module | None:
         """A copy with the shared parameters and the hospitals' average personal ones, or None where there are personal
         parameters and no average of them.

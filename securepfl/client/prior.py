@@ -22,6 +22,8 @@ from securepfl.settings.federation import Federation
 from securepfl.tasks.names import DEFAULT_TASK
 
 _PHYSICAL_BATCH: Final = 64
+PRIOR_ROUND: Final = 2
+"""Behind the last round of training, and behind an expert's fine-tuning: its place in the ledger."""
 _EDGE: Final = 1e-4
 """Released shares stay this far from 0 and 1: nothing is known to be impossible."""
 
@@ -109,10 +111,3 @@ def released_shares(
     noisy = total + noise * stream.gaussian(len(total))
     shares: NDArray[np.float64] = np.clip(np.array(share.centre) + noisy / (rate * units), _EDGE, 1 - _EDGE)
     return Released(tuple(shares.tolist()), noise / (rate * units))
-
-
-def one_step(release: Release) -> Release:
-    """What a prior releases: as much as one step of training."""
-    return Release(
-        noise_multiplier=release.noise_multiplier, sample_rate=release.sample_rate, steps=1, unit=release.unit
-    )

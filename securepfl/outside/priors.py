@@ -69,16 +69,22 @@ class Priors:
         weights = [one.units / total for one in self.each]
         columns = zip(*(one.shares for one in self.each), strict=True)
         shares = [math.fsum(w * s for w, s in zip(weights, column, strict=True)) for column in columns]
-        noise = math.sqrt(math.fsum((w * one.deviation) ** 2 for w, one in zip(weights, self.each, strict=True)))
+        noise = self.deviation
         if any(noise > _NOISY * min(share, 1 - share) for share in shares):
             return ()
         whole = math.fsum(shares) if len(shares) > 1 and _is_classes(self.each) else 1.0
         return tuple(share / whole for share in shares)
 
     @property
+    def deviation(self) -> float:
+        """Of the noise in the mean: the largest of its shares'."""
+        total = sum(one.units for one in self.each)
+        return math.sqrt(math.fsum((one.units / total * one.deviation) ** 2 for one in self.each))
+
+    @property
     def said(self) -> str:
         """Whose word it is."""
-        return f"released by {len(self.each)} hospitals"
+        return f"released by {len(self.each)} hospitals, with noise of {self.deviation:.2g} in the mean"
 
 
 def signed_prior(record: Mapping[str, Any], signer: Identity) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from securepfl.errors import HospitalNote, SecurePFLError, StorageError
 from securepfl.learning.personal.partition import Partition
 from securepfl.outside.experts import SHARED, write_expert
+from securepfl.outside.priors import PRIORS
 from securepfl.report.ledger import README, SNAPSHOT
 from securepfl.report.notes import notes_of
 from securepfl.report.outcome import Observer, Outcome
@@ -22,6 +23,7 @@ from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.hospital import dataset_of
 from securepfl.runtime.local import SimulatedRun, root_key_of, simulate
 from securepfl.runtime.planning import Plan
+from securepfl.runtime.releasing import release_clusters, release_priors
 from securepfl.runtime.resuming import Wanted, check_same
 from securepfl.runtime.simulated_keys import SimulatedKeys
 from securepfl.runtime.spending import used_up, uses_up
@@ -91,6 +93,7 @@ def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failure
     with _noted(failures):
         if leaves:  # what it costs stands in the result
             without = release_finetuned(run.clients, out / "experts")
+            release_priors(plan.federation, run.clients, out / "experts" / PRIORS)
     with _noted(failures):
         if path.exists():  # an earlier process wrote it, and failed at something else
             result = json.loads(path.read_bytes())
@@ -261,3 +264,4 @@ def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
         signer = run.clients[dearest].session.keyring.identity
         shared = {**record, "site": "all", "ledger_head": heads}
         write_expert(folder / f"{SHARED}.safetensors", model, shared, federation.model, spec, signer)
+    release_clusters(federation, run.clients, folder)

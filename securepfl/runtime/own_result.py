@@ -5,6 +5,7 @@
 | result.json | the hospital's: its metrics are exact functions of its test rows |
 | personal.safetensors | the hospital's: its model, not released |
 | experts/NAME.safetensors, NAME.finetuned.safetensors, shared.safetensors | others': as `[release]` says |
+| experts/NAME.priors.json | others': where `[release] prior` says so, charged |
 """
 
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from securepfl.runtime.evaluation import site_outcome
 from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.judging import judged_models, scores_of
 from securepfl.runtime.opening import Opened
+from securepfl.runtime.releasing import own_priors, release_priors
 from securepfl.storage.folder import write_json
 
 RESULT: Final = "result.json"
@@ -38,6 +40,7 @@ def write_own(opened: Opened, out: Path) -> None:
     write_unreleased(out / PERSONAL, client.personal_model(), own, federation.model, spec)
     released = not is_seeded(client) or not federation.privacy.protects
     if federation.release.experts and released and client.round:
+        release_priors(federation, {client.name: client}, out / EXPERTS / own_priors(client.name))
         signer = client.session.keyring.identity
         if client.round == federation.rounds and client.shared_model() is not None:
             release_finetuned({client.name: client}, out / EXPERTS)
