@@ -29,6 +29,9 @@ from securepfl.errors import DataError
 __all__ = ["Table", "load_site", "load_sites", "load_unlabelled", "split_table", "table_from_columns"]
 
 
+_NAMES = "the rows' names, --id"
+
+
 def load_sites(path: Path, spec: DataSpec) -> dict[str, Table]:
     """Each site's table, sorted by site: from one file with a site column, or a folder with one file a site.
 
@@ -145,7 +148,7 @@ def _labels_if_all(source: Source, spec: DataSpec) -> NDArray[Any] | None:
 
 def _names(source: Source, column: str) -> NDArray[Any]:
     """The rows' own names, texts (dtype object) [rows]. Raises DataError for a row without one."""
-    cells = source.column(column, "the rows' names, --id")
+    cells = source.column(column, _NAMES)
     source.refuse(cells.missing(), column, "no name; fill it in, or name another column with --id")
     return np.array(cells.texts.to_pylist(), dtype=object)
 
@@ -180,6 +183,8 @@ def _check_declared(source: Source, spec: DataSpec, labelled: bool, id_column: s
             source.column(spec.split.column, "the split")
         if spec.patient is not None:
             source.column(spec.patient, "the patient")
+    if id_column is not None:
+        source.column(id_column, _NAMES)
     for name in spec.features:
         source.column(name, "declared as a feature")
     known = {

@@ -42,13 +42,8 @@ def test_a_structures_share_is_of_the_field_and_each_patient_counts_once():
 def test_an_image_without_a_field_and_units_that_are_not_there_move_nothing():
     labels = masks(0.3, 0.3)
     labels[1, 1] = 0
-    found = released_shares(
-        Share("segmentation", (0.5,), 0.5),
-        TrainingSet(TensorDataset(torch.zeros(2, 1), labels), None),
-        4,
-        None,
-        quiet(),
-    )
+    records = TrainingSet(TensorDataset(torch.zeros(2, 1), labels), None)
+    found = released_shares(Share("segmentation", (0.5,), 0.5), records, 4, None, quiet())
     assert found.shares == pytest.approx((0.5 - 0.2 / 4,))
 
 
