@@ -34,8 +34,6 @@ def hard_dice(first: Images, second: Images, field: Images | None = None, thresh
     [0.6666666666666666]
     """
     one, other = ((_scored(of, field) >= threshold) for of in (first, second))
-    inside = torch.ones_like(one) if field is None else _flat(field).to(one.device) != 0
-    one, other = one & inside, other & inside
     return _quotient(2 * _sum(one & other), _sum(one) + _sum(other))
 
 

@@ -44,7 +44,9 @@ def test_what_lies_outside_the_field_changes_nothing():
     torch.testing.assert_close(expected_dice(changed, field), expected_dice(chances, field))
     cropped = chances[:, 3:9, 2:11]
     torch.testing.assert_close(expected_dice(chances, field), expected_dice(cropped))
-    torch.testing.assert_close(hard_dice(chances, other, field.numpy(), 0.0), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        hard_dice(chances, other, field.numpy(), 0.3), hard_dice(cropped, other[:, 3:9, 2:11], None, 0.3)
+    )
 
 
 def test_empty_predictions_agree_on_nothing():

@@ -71,6 +71,7 @@ def test_metrics_are_means_over_images_of_what_lies_in_their_fields():
     chances = np.zeros((3, 8, 8), dtype=np.float32)
     chances[0, 2:4, 2:4] = 0.9
     chances[1, 2:4, 2:6] = 0.9
+    chances[2, 0, 0] = 0.9
     chances[:, 7, 7] = 0.9
     field = np.ones((3, 8, 8))
     field[:, 7, 7] = 0
@@ -102,9 +103,10 @@ def test_an_empty_mask_is_the_baseline_and_has_no_distance():
 def test_the_declared_shape_is_that_of_decided_masks():
     mask = np.zeros((1, 9, 12))
     mask[0, 1:6, 1:6], mask[0, 3, 3], mask[0, 1:4, 8:11], mask[0, 8, 8] = 1, 0, 1, 1
+    mask[0, 4, 11] = 1  # of the second region, at its corner
     lungs = Segmentation(structures=2, holes=False)
     decided = lungs.decide(mask)
-    assert not decided[0, 8, 8] and decided[0, 3, 3] and decided[0, 2, 9] and decided.sum() == 34
+    assert not decided[0, 8, 8] and decided[0, 3, 3] and decided[0, 2, 9] and decided[0, 4, 11] and decided.sum() == 35
     assert VESSELS.decide(mask).sum() == mask.sum()
     with pytest.raises(ValueError, match="structures = 0"):
         Segmentation(structures=0)
