@@ -23,6 +23,11 @@ class Scores:
     patients: NDArray[np.str_] = field(repr=False)
     seeds: NDArray[np.int64] = field(repr=False)
 
+    def under(self, seeds: NDArray[np.int64]) -> "Scores":
+        """Those of these seeds."""
+        kept = np.isin(self.seeds, seeds)
+        return Scores(self.values[kept], self.sites[kept], self.patients[kept], self.seeds[kept])
+
     def minus(self, other: "Scores") -> "Scores":
         """Image by image. Raises ValueError where they aren't the same images."""
         if not (np.array_equal(self.patients, other.patients) and np.array_equal(self.seeds, other.seeds)):

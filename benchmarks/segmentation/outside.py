@@ -29,7 +29,7 @@ from securepfl.outside.routed import Routed, routed
 from securepfl.tasks.starts import read_start
 from segmentation.cells import Cell, dices, measured, one_thread, run_all
 from segmentation.inside import shared_options
-from segmentation.recipes import Which, contestants
+from segmentation.recipes import Which, contestants, training
 from segmentation.remembering import Remembering
 from segmentation.sites import Study, read_study
 from segmentation.training import FINETUNING, Schedule, State, Trajectories, federated, finetuned, hospitals
@@ -99,7 +99,7 @@ def work(job: Job) -> str:
         "settings": job.settings,
         "cpu_seconds": seconds,
         "test": [] if held is None else [str(each) for each in held],
-        **outcomes(study, states, unseen, prior_of(tables), job.device),
+        **outcomes(study, states, unseen, prior_of(tables), job.device, slow=job.seed == 0),
     }
     part = job.scores.with_suffix(".part")
     part.write_text(json.dumps(cell))
@@ -155,18 +155,22 @@ def prior_of(tables: Mapping[str, Table]) -> float:
     return float(np.mean([each[:, 0].sum() / each[:, 1].sum() for each in labels]))
 
 
-def outcomes(study: Study, states: Mapping[str, State], unseen: Table, prior: float, device: str) -> Cell:
+def outcomes(
+    study: Study, states: Mapping[str, State], unseen: Table, prior: float, device: str, *, slow: bool = False
+) -> Cell:
     """What each way makes of the unseen hospital's images, and what its experts could have made."""
     models = {name: _model(study, state, device) for name, state in states.items()}
     ways: dict[str, Cell] = {}
-    for way, contestant in contestants().items():
-        found = routed(_panel(study, models, contestant.experts), unseen, contestant.recipe, prior)
+    for way, contestant in contestants(slow=slow).items():
+        panel = _panel(study, models, contestant.experts)
+        found = routed(
+            _plain(panel) if contestant.recipe.granularity == "layer" else panel, unseen, contestant.recipe, prior
+        )
         told = {"gates": _gates(found), "guarded": float(found.guarded.mean()), "why": found.why}
         ways[way] = {**_scored(study, found.logits, unseen, way), **told}
     for way, baseline in BASELINES.items():
-        # These train on the images, or average parameters: models that remember their answers won't do.
-        plain = {name: each.model for name, each in _panel(study, models, "finetuned").models.items()}
-        ways[way] = _scored(study, baseline(Panel(plain, study.task), unseen, SEGMENTATION, prior), unseen, way)
+        plain = _plain(_panel(study, models, "finetuned"))
+        ways[way] = _scored(study, baseline(plain, unseen, training(), prior), unseen, way)
     image, headroom = _headroom(study, models, unseen, prior)
     ways[BY_IMAGE] = {**ways["global"], "dice": image}
     return {"prior": prior, "ways": ways, "headroom": headroom, "recipe": SEGMENTATION.to_mapping()}
@@ -209,6 +213,11 @@ def _panel(study: Study, models: Mapping[str, Remembering], which: Which) -> Pan
     endings = {"shared": (), "trajectory": (TRAJECTORY,), "finetuned": (TUNED,), "both": (TRAJECTORY, TUNED)}[which]
     chosen = {name: model for name, model in models.items() if name.rpartition(".")[2] in endings}
     return Panel({SHARED: models[SHARED], **chosen}, study.task)
+
+
+def _plain(panel: Panel) -> Panel:
+    """For ways that train on the images or average parameters, for which models that remember answers won't do."""
+    return Panel({name: getattr(each, "model", each) for name, each in panel.models.items()}, panel.task)
 
 
 def _model(study: Study, state: State, device: str) -> Remembering:

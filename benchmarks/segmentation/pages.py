@@ -21,7 +21,7 @@ from segmentation.cells import Cell
 from segmentation.intervals import Estimate, Scores, estimates, joined
 from segmentation.outside import BY_IMAGE
 from segmentation.outside import read as read_outside
-from segmentation.recipes import ablation, contestants, reference
+from segmentation.recipes import contestants, reference
 
 INSIDE = ("start", "local", "FedAvg", "FedBN", "FedPer", "Ditto", "FedAvg, fine-tuned")
 OUTSIDE = ("routed", *reference(contestants()["routed"].recipe), *BASELINES, BY_IMAGE)
@@ -109,9 +109,9 @@ def _contest(ways: Mapping[str, Sequence[Cell]], dice: Mapping[str, Scores], lis
 def _taken_apart(dice: Mapping[str, Scores]) -> str:
     sites = list(dict.fromkeys(dice[ROUTED].sites.tolist()))
     rows = []
-    for way in ablation(contestants()[ROUTED].recipe):
-        if way in dice:
-            less = _less(dice[way], dice[ROUTED])
+    for way in contestants(slow=True):
+        if way in dice and ":" in way:
+            less = _less(dice[way], dice[ROUTED].under(dice[way].seeds))
             rows.append([way, *(f"{less[site].mean:+.4f}" for site in sites), less["mean"].signed])
     return _table(["changed", *sites, "mean"], rows)
 

@@ -23,9 +23,17 @@ class Contestant:
     recipe: Recipe
 
 
-def contestants(default: Recipe = SEGMENTATION) -> dict[str, Contestant]:
-    """The ways by name that are a recipe; "routed" is the default one over fine-tuned experts."""
-    return {"routed": Contestant("finetuned", default), **reference(default), **ablation(default)}
+def training(default: Recipe = SEGMENTATION) -> Recipe:
+    """For baselines that train on the images: many small steps, in place of few large ones as long."""
+    return replace(default, layers=replace(default.layers, passes=3, batch=4))
+
+
+def contestants(default: Recipe = SEGMENTATION, *, slow: bool = False) -> dict[str, Contestant]:
+    """The ways by name that are a recipe; "routed" is the default one over fine-tuned experts. `slow` adds those that
+    take as long as all others together: many views, many zooms, gates that are trained on the images.
+    """
+    ways = {"routed": Contestant("finetuned", default), **reference(default), **ablation(default)}
+    return ways | (many(default) | losses(default) if slow else {})
 
 
 def reference(default: Recipe) -> dict[str, Contestant]:
@@ -57,10 +65,8 @@ def ablation(default: Recipe) -> dict[str, Contestant]:
         "temperature: 0.1": replace(default, temperature=0.1),
         "views: 2": replace(default, views=("same", "mirrored")),
         "views: 4": replace(default, views=FOUR),
-        "views: 8": replace(default, views=VIEWS),
         "zooms: none": replace(default, zooms=(1.0,)),
         "zooms: 3": replace(default, zooms=(1.0, 0.75, 1.33)),
-        "zooms: 5": replace(default, zooms=(1.0, 0.6, 0.75, 1.33, 1.7)),
         "mixing: parameters": replace(default, mixing="parameters", granularity="site"),
         "threshold: 0": replace(default, prior_weight=0.0),
         "threshold: half": replace(default, prior_weight=0.5),
@@ -74,3 +80,27 @@ def ablation(default: Recipe) -> dict[str, Contestant]:
         "experts: none": Contestant("shared", default),
     }
     return {**experts, **{name: Contestant("finetuned", recipe) for name, recipe in changed.items()}}
+
+
+def many(default: Recipe) -> dict[str, Contestant]:
+    """More looks than a hospital would wait for."""
+    return {
+        "views: 8": Contestant("finetuned", replace(default, views=VIEWS)),
+        "zooms: 5": Contestant("finetuned", replace(default, zooms=(1.0, 0.6, 0.75, 1.33, 1.7))),
+    }
+
+
+def losses(default: Recipe) -> dict[str, Contestant]:
+    """The paper's gates, in each layer, trained by its losses (arXiv 2204.08467) for two passes."""
+    plain = replace(default, granularity="layer", zooms=(1.0,), mixing="logits", guard=False)
+    terms = {
+        "entropy": {"entropy": 10.0, "consistency": 0.0, "shape": 0.0},
+        "consistency": {"entropy": 0.0, "consistency": 0.1, "shape": 0.0},
+        "all three": {"entropy": 10.0, "consistency": 0.1, "shape": 1.0},
+    }
+    return {
+        f"loss: {name}, gates by layer": Contestant(
+            "finetuned", replace(plain, layers=replace(default.layers, passes=2, batch=4, **weights))
+        )
+        for name, weights in terms.items()
+    }
