@@ -7,7 +7,7 @@ from securepfl.report.epsilon import is_protected
 
 NO_PRIVACY_NOTE = (
     'No privacy: under [privacy] protection = "none" nothing is clipped and no noise is added, so nothing limits what '
-    "these models tell of anybody. The ledgers say so, and refuse these records to every private run from now on."
+    "these models tell of anybody. The run's ledgers say so, and refuse these records to every later private run."
 )
 Found = Mapping[str, Mapping[str, float | None]]
 
