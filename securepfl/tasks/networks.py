@@ -166,8 +166,12 @@ def _full_size(level: Tensor, like: Tensor) -> Tensor:
     larger = functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
     if larger.requires_grad:
         # A 1x1 convolution's gradient may come channels first, for which upsampling takes seven times as long.
-        larger.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        larger.register_hook(_channels_last)  # type: ignore[no-untyped-call]
     return larger
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _seed(body: nn.Module, stream: RandomStream) -> None:
