@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy.spatial.distance import directed_hausdorff
 
+from securepfl.settings.federation import Federation
+from securepfl.tasks.registry import task_named
 from securepfl.tasks.segmentation import Segmentation
 from securepfl.tasks.task import baseline_metrics
 
@@ -128,3 +130,9 @@ def test_labels_without_anything_to_learn_are_told(masks, fields, lacks):
 def test_what_is_chosen_is_each_pixel():
     outputs = torch.randn(2, 1, 3, 4)
     torch.testing.assert_close(VESSELS.choices(outputs).softmax(dim=2)[:, :, 1], outputs.sigmoid().flatten(1))
+
+
+def test_the_declared_shape_of_a_structure_reaches_its_task():
+    data = {"kind": "images", "size": [8, 8], "structures": 2, "holes": False}
+    federation = Federation.from_mapping({"model": {"kind": "unet", "task": "segmentation"}, "data": data})
+    assert task_named(federation.model.task, **federation.label_options) == Segmentation(structures=2, holes=False)
