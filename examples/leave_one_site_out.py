@@ -1,6 +1,6 @@
 """Train without one hospital, then fit the model to that hospital: each in turn. One command:
 
-    python examples/leave_one_site_out.py examples/fundus_vessels --data DATA --out runs/vessels
+    python examples/leave_one_site_out.py examples/fundus_vessels/without_privacy.toml --data DATA --out runs/vessels
 
 It makes the public start, writes a federation.toml for each way, and calls `securepfl run` and `securepfl route` as a
 user would. What is there already is not made again, so a stopped command goes on. Folders: OUT/start.safetensors,
@@ -57,17 +57,17 @@ def leave_out(site: str, config: str, data: Path, out: Path) -> dict[str, object
 def main() -> None:
     """Read the command line, train every way, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("example", type=Path, help="folder with federation.toml")
+    parser.add_argument("config", type=Path, help="settings in a folder named as the public start is")
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder a site")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made")
     parser.add_argument("--jobs", type=int, default=2, help="how many ways at once")
     given = parser.parse_args()
-    text = (given.example / "federation.toml").read_text()
+    text = given.config.read_text()
     settings = tomllib.loads(text)
     given.out.mkdir(parents=True, exist_ok=True)
     start = given.out / "start.safetensors"
     if not start.exists():
-        kind = given.example.name.replace("_", "-")
+        kind = given.config.resolve().parent.name.replace("_", "-")
         call(given.out / "log.txt", "start", kind, "--out", start)
     text = re.sub(r"^start = .*$", f"start = {json.dumps(str(start.resolve()))}", text, count=1, flags=re.MULTILINE)
     sites = sorted(settings["sites"])
