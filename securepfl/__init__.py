@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from securepfl.coordinator.coordinator import Coordinator
     from securepfl.crypto.keys.keys import FederationKey, Identity, Keyring, PublicIdentity
     from securepfl.learning.personal.adapters import with_adapters
+    from securepfl.outside.pipeline import route
+    from securepfl.outside.recipe import Recipe
     from securepfl.outside.routing import RoutedModel
     from securepfl.privacy.training.units import PatientDataset, group_records
     from securepfl.privacy.training.validation import replace_unsupported
@@ -28,6 +30,7 @@ __all__ = [
     "Keyring",
     "PatientDataset",
     "PublicIdentity",
+    "Recipe",
     "RoutedModel",
     "Simulation",
     "Suggestion",
@@ -38,6 +41,7 @@ __all__ = [
     "local_parties",
     "move_to",
     "replace_unsupported",
+    "route",
     "simulate",
     "suggest_partition",
     "with_adapters",
@@ -52,6 +56,7 @@ _HOMES = {
     "Keyring": "securepfl.crypto.keys.keys",
     "PatientDataset": "securepfl.privacy.training.units",
     "PublicIdentity": "securepfl.crypto.keys.keys",
+    "Recipe": "securepfl.outside.recipe",
     "RoutedModel": "securepfl.outside.routing",
     "Simulation": "securepfl.client.run_kind",
     "Suggestion": "securepfl.client.suggestion",
@@ -62,6 +67,7 @@ _HOMES = {
     "local_parties": "securepfl.runtime.local",
     "move_to": "securepfl.client.rotation",
     "replace_unsupported": "securepfl.privacy.training.validation",
+    "route": "securepfl.outside.pipeline",
     "simulate": "securepfl.runtime.local",
     "suggest_partition": "securepfl.client.suggestion",
     "with_adapters": "securepfl.learning.personal.adapters",

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,9 +89,10 @@ class Released:
 def released_shares(
     share: Share, training: TrainingSet, units: int, release: Release | None, stream: RandomStream
 ) -> Released:
-    """The shares over `units` declared units: one step of `release`, or without noise where it is None.
+    """The shares over `units` declared units: one step of `release`. Where it is None, those of the units that train, as
+    they are.
 
-    A unit that cannot be used counts as one of the centre: it moves nothing.
+    A declared unit that is not there counts as one of the centre: its number is private, as what a sum is divided by.
 
     >>> labels = torch.tensor([1.0, 0.0, 0.0, 0.0])
     >>> four = TrainingSet(torch.utils.data.TensorDataset(torch.zeros(4, 1), labels), None)
@@ -109,5 +109,6 @@ def released_shares(
         total += part.sum(dim=0).cpu().numpy()
     noise = 0.0 if release is None else release.noise_multiplier * share.limit
     noisy = total + noise * stream.gaussian(len(total))
-    shares: NDArray[np.float64] = np.clip(np.array(share.centre) + noisy / (rate * units), _EDGE, 1 - _EDGE)
-    return Released(tuple(shares.tolist()), noise / (rate * units))
+    counted = rate * units if release is not None else max(1, len(there))
+    shares = np.clip(np.array(share.centre) + noisy / counted, _EDGE, 1 - _EDGE)
+    return Released(tuple(shares.tolist()), noise / counted)

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from securepfl.data.images.placing import Placement
 from securepfl.data.table import Table
 from securepfl.errors import DataError
 from securepfl.outside import criteria
@@ -31,7 +32,10 @@ class Site:
         if not len(table):
             raise DataError(f"{table.site}: no rows to predict; name data with at least one")
         rows = placed_like(model, table.features)
-        return Site(rows, _fields(table, rows) if pool.task.name == "segmentation" else None, pool.task)
+        if pool.task.name != "segmentation":
+            return Site(rows, None, pool.task)
+        fit: str | None = getattr(getattr(pool, "spec", None), "fit", None)
+        return Site(rows, _fields(table, rows, fit), pool.task)
 
     def score(self, criterion: str, looks: Tensor, views: int, index: Tensor | None = None) -> Tensor:
         """`criterion` of looks [L, m, ...] at the rows `index` [m] (None: all), [m]."""
@@ -48,14 +52,15 @@ def certainty(site: Site, logits: Tensor) -> NDArray[np.float64]:
     return sure
 
 
-def _fields(table: Table, rows: Tensor) -> Tensor:
-    """Where pixels count: the field of view, else the image without its padding."""
-    n, height, width = len(rows), rows.shape[-2], rows.shape[-1]
+def _fields(table: Table, rows: Tensor, fit: str | None) -> Tensor:
+    """Where pixels count: the field of view, else the image without its padding. `fit`: how it was placed, None for as
+    it must have been.
+    """
+    size = int(rows.shape[-2]), int(rows.shape[-1])
     if table.labels is not None:
         return torch.from_numpy(table.labels[:, 1] > 0).to(rows.device)
     if table.sizes is None:
-        return torch.ones(n, height, width, dtype=torch.bool, device=rows.device)
-    own = torch.from_numpy(table.sizes).to(rows.device)
-    down = torch.arange(height, device=rows.device)[None, :, None] < own[:, 0, None, None]
-    right = torch.arange(width, device=rows.device)[None, None, :] < own[:, 1, None, None]
-    return down & right
+        return torch.ones(len(rows), *size, dtype=torch.bool, device=rows.device)
+    fit = fit or ("resize" if (table.sizes > np.array(size)).any() else "pad")
+    wholes = [Placement.of((int(own[0]), int(own[1])), size, fit).whole for own in table.sizes]
+    return torch.from_numpy(np.stack(wholes) > 0).to(rows.device)

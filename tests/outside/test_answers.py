@@ -21,6 +21,7 @@ from securepfl.outside.masks import own_mask
 from securepfl.outside.predictions import certainty_csv, predictions_csv
 from securepfl.outside.recipe import Recipe
 from securepfl.outside.routed import routed
+from securepfl.outside.site import Site
 from securepfl.outside.writing import write_answer
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.registry import task_named
@@ -128,6 +129,16 @@ def test_one_image_is_answered_as_it_is_among_others(tmp_path):
     assert one.names == ["p1_1"]
     np.testing.assert_array_equal(own_mask(one, 0), own_mask(many, 1))
     np.testing.assert_allclose(one.routed.gates[0], many.routed.gates[1])
+
+
+def test_padding_counts_for_nothing_whether_there_are_masks_or_not(tmp_path):
+    """What routing looks at is where an image lies in the array, small ones made larger too."""
+    from dataclasses import replace
+
+    experts = experts_of_images(size=[64, 64])
+    table = load_unlabelled(write_hospital(tmp_path / "new"), experts.spec)
+    seen = [Site.of(experts, each).fields for each in (table, replace(table, labels=None))]
+    assert torch.equal(*seen) and 0 < seen[0].float().mean() < 1
 
 
 def test_constant_images_are_answered_and_noted(tmp_path):
