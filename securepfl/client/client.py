@@ -49,7 +49,7 @@ from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import AggregateError, BudgetError, ConfigError, HospitalNote, MessageError, StorageError
-from securepfl.privacy.accounting.events import AnyRelease
+from securepfl.privacy.accounting.events import AnyRelease, Selection, SharedRelease
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
 from securepfl.protocol.messages import (
@@ -542,6 +542,8 @@ class Client(Readings):
         check_release(self.session, self._simulation, self.personal_model())
         share, training = Share.of(self.federation), self._parts.training
         step = training.release(0, 1)
+        if isinstance(step, SharedRelease | Selection):
+            raise ConfigError("[release] prior: not of this hospital's own noise; set prior = false")
         federation, number = self.session.digest.hex(), self.federation.rounds + PRIOR_ROUND
         if self.ledger.has_reserved(federation=federation, round=number, attempt=0):
             return None

@@ -89,8 +89,8 @@ class Released:
 def released_shares(
     share: Share, training: TrainingSet, units: int, release: Release | None, stream: RandomStream
 ) -> Released:
-    """The shares over `units` declared units: one step of `release`. Where it is None, those of the units that train, as
-    they are.
+    """The shares over `units` declared units: one step of `release`. Where it is None, those of the units that train,
+    as they are.
 
     A declared unit that is not there counts as one of the centre: its number is private, as what a sum is divided by.
 
