@@ -67,7 +67,8 @@ class Share:
             shares = sums / torch.bincount(owner, minlength=len(batch.units))[:, None]
         away = (shares - shares.new_tensor(self.centre)).nan_to_num(0.0, 0.0, 0.0)
         lengths = away.norm(dim=1, keepdim=True)
-        return away * (self.limit / lengths.clamp(min=self.limit))
+        bounded: Tensor = away * (self.limit / lengths.clamp(min=self.limit))
+        return bounded
 
     def _of_records(self, labels: Tensor) -> Tensor:
         if self.task == "segmentation":

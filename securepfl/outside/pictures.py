@@ -79,7 +79,8 @@ def shown_image(answered: Answered, place: int) -> NDArray[np.float64]:
     kept = np.stack([placed.back(channel) for channel in (channels if len(channels) == 3 else channels[:1])], axis=-1)
     low, high = np.percentile(kept, (0.5, 99.5))
     scaled = np.clip((kept - low) / (high - low if high > low else 1.0), 0.0, 1.0)
-    return scaled if scaled.shape[-1] == 3 else scaled[..., 0]
+    shown: NDArray[np.float64] = scaled if scaled.shape[-1] == 3 else scaled[..., 0]
+    return shown
 
 
 def _truth(answered: Answered, place: int) -> NDArray[np.bool_] | None:
