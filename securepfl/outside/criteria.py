@@ -113,6 +113,7 @@ def _entropy(choices: Tensor, views: int) -> Tensor:
 _OF_MASKS: Final[Mapping[str, Callable[[Tensor, int, Tensor], Tensor]]] = MappingProxyType(
     {
         "agreement": _agreement_of_masks,
+        "stability": _agreement_of_masks,
         "expected_dice": _expected_dice_of_masks,
         "consistency": _consistency_of_masks,
         "entropy": _entropy_of_masks,

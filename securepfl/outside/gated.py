@@ -1,7 +1,7 @@
 """Experts gated by what their answers are worth without labels: for a whole site, or for each sample."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from securepfl.outside.candidates import Looks, Pool, shared_model
 from securepfl.outside.gating import gates_of
 from securepfl.outside.mixed import Mixed, compared, joined, references, scales_of
 from securepfl.outside.mixing import averaged, mixed_logits
-from securepfl.outside.recipe import Recipe
+from securepfl.outside.recipe import STABILITY, Recipe
 from securepfl.outside.site import Site
 
 _LEAST_ZOOM: Final = 0.05
@@ -19,38 +19,82 @@ _LEAST_ZOOM: Final = 0.05
 
 
 def mixed_by_gates(pool: Pool, site: Site, recipe: Recipe) -> Mixed:
-    """The site's zooms first, by the shared model; then experts at those zooms, gated for the site or each sample."""
+    """The site's zooms first, by the shared model; then experts at those zooms, gated for the site or each sample.
+
+    By stability, which is over all zooms: experts first, then the zooms of their mixture.
+    """
     shared, model = shared_model(pool)
     names = list(pool.models)
     looks = Looks({**pool.models, shared: model}, site.rows, recipe)
-    weights, zoom_scores = _zooms(site, recipe, looks, shared)
-    zooms = {zoom: weight for zoom, weight in weights.items() if weight}
     known = references(site, recipe, {**pool.models, shared: model})
     scales = scales_of(site, known, shared)
-    scores = _scores(site, recipe, looks, zooms, {name: scales[name] for name in names})
-    gates = gates_of(scores, recipe.temperature, "sample" if recipe.granularity == "sample" else "site")
-    parts = []
+    if recipe.criterion == STABILITY:
+        scores = _stabilities(site, recipe, looks, names)
+        gates = gates_of(scores, recipe.temperature, _scope(recipe))
+        weights, zoom_scores = _zooms(site, recipe, looks, lambda part, zoom: _mixture(looks, names, gates, part, zoom))
+    else:
+        weights, zoom_scores = _zooms(site, recipe, looks, lambda part, zoom: looks.of(shared, part, zoom))
+        scores = _scores(site, recipe, looks, _counting(weights), {name: scales[name] for name in names})
+        gates = gates_of(scores, recipe.temperature, _scope(recipe))
+    zooms, parts = _counting(weights), []
     for number, index in enumerate(looks.parts):
         if recipe.mixing == "parameters":
             answer = _of_parameters(pool, looks, site.rows[index.to(site.rows.device)], gates[index], zooms)
         else:
             answers = torch.stack([looks.at(name, number, zooms) for name in names])
             answer = mixed_logits(gates[index], answers)
-        parts.append(compared(site, recipe, answer, looks.of(shared, number), index))
+        judged = None
+        if recipe.criterion == STABILITY:
+            mixture = [_mixture(looks, names, gates, number, zoom) for zoom in recipe.zooms]
+            judged = torch.cat(mixture), _at_all_zooms(recipe, looks, shared, number)
+        parts.append(compared(site, recipe, answer, looks.of(shared, number), index, judged))
     each = torch.tensor(list(weights.values()), dtype=torch.float64, device=gates.device)
     by_candidate = torch.einsum("z,ne->nze", each, gates).flatten(1)
     return Mixed(*joined(parts), by_candidate.cpu(), scores, zoom_scores, _scale_of(site, gates, known, names, shared))
 
 
-def _zooms(site: Site, recipe: Recipe, looks: Looks, shared: str) -> tuple[dict[float, float], Tensor]:
-    """The site's weight of each zoom, no zoom first, 0 where it is too small to be looked at; and scores [n, zooms]."""
+def _scope(recipe: Recipe) -> Literal["site", "sample", "both"]:
+    return "site" if recipe.granularity == "layer" else recipe.granularity
+
+
+def _counting(weights: Mapping[float, float]) -> dict[float, float]:
+    return {zoom: weight for zoom, weight in weights.items() if weight}
+
+
+def _mixture(looks: Looks, names: Sequence[str], gates: Tensor, part: int, zoom: float) -> Tensor:
+    """Looks [L, m, ...] of the experts' mixture at a zoom."""
+    return mixed_logits(gates[looks.parts[part]], torch.stack([looks.of(name, part, zoom) for name in names]))
+
+
+def _at_all_zooms(recipe: Recipe, looks: Looks, name: str, part: int) -> Tensor:
+    return torch.cat([looks.of(name, part, zoom) for zoom in recipe.zooms])
+
+
+def _stabilities(site: Site, recipe: Recipe, looks: Looks, names: Sequence[str]) -> Tensor:
+    """Scores [n, experts] over all views and zooms: who is wrong agrees with its mirror image, seldom with itself at
+    another size.
+    """
+    count = looks.views * len(recipe.zooms)
+    found = [
+        torch.stack(
+            [site.score(STABILITY, _at_all_zooms(recipe, looks, name, number), count, index) for name in names], 1
+        )
+        for number, index in enumerate(looks.parts)
+    ]
+    return torch.cat(found)
+
+
+def _zooms(
+    site: Site, recipe: Recipe, looks: Looks, answer: Callable[[int, float], Tensor]
+) -> tuple[dict[float, float], Tensor]:
+    """The site's weight of each zoom, no zoom first, 0 where it is too small to be looked at; and scores [n, zooms],
+    of what `answer` says of (part, zoom).
+    """
     zooms = [1.0, *(zoom for zoom in recipe.zooms if zoom != 1.0)]
     if len(zooms) == 1:
         return {1.0: 1.0}, torch.full((len(site.rows), 1), float("nan"), dtype=torch.float64)
     found = [
-        torch.stack(
-            [site.score(recipe.zoom_criterion, looks.of(shared, number, zoom), looks.views, index) for zoom in zooms], 1
-        )
+        torch.stack([site.score(recipe.zoom_criterion, answer(number, zoom), looks.views, index) for zoom in zooms], 1)
         for number, index in enumerate(looks.parts)
     ]
     scores = torch.cat(found)

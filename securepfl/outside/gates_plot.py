@@ -90,7 +90,7 @@ def _short(name: str) -> str:
 def _titled(answered: Answered) -> str:
     found, count = answered.routed, len(answered.table)
     kind = "images" if answered.images else "rows"
-    parted = count > _MOST_LINES and found.recipe.granularity == "sample"
+    parted = count > _MOST_LINES and found.recipe.granularity in ("sample", "both")
     lines = [
         f"weight of each candidate, gates by {found.recipe.granularity}"
         + (f", {_MOST_LINES} of {count} {kind} drawn" if parted else ""),

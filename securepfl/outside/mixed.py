@@ -31,13 +31,21 @@ class Mixed:
 
 
 def compared(
-    site: Site, recipe: Recipe, answer: Tensor, shared: Tensor, index: Tensor
+    site: Site,
+    recipe: Recipe,
+    answer: Tensor,
+    shared: Tensor,
+    index: Tensor,
+    judged: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Looks [L, m, ...] of rows `index`, as a part of Mixed's logits, shared and gains."""
+    """Looks [L, m, ...] of rows `index`, as a part of Mixed's logits, shared and gains. `judged`: other looks of the
+    mixture and of the shared model, all views, by which their scores are compared.
+    """
     views = len(recipe.views)
     gains = None
     if recipe.criterion not in OF_A_SITE:
-        one, other = (site.score(recipe.criterion, looks, views, index) for looks in (answer, shared))
+        pair, scored = ((answer, shared), views) if judged is None else (judged, len(judged[0]))
+        one, other = (site.score(recipe.criterion, looks, scored, index) for looks in pair)
         gains = one - other
     return answer[:views].mean(dim=0), shared[:views].mean(dim=0), gains
 

@@ -8,19 +8,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from securepfl.errors import ConfigError
 from securepfl.outside.gates import AdaptSettings
 from securepfl.outside.views import require_views
 from securepfl.outside.zooms import require_zooms
 
-Criterion = Literal["agreement", "expected_dice", "consistency", "margin", "entropy"]
-Granularity = Literal["site", "sample", "layer"]
+Criterion = Literal["agreement", "stability", "expected_dice", "consistency", "margin", "entropy"]
+Granularity = Literal["site", "sample", "both", "layer"]
 Mixing = Literal["logits", "parameters"]
 OF_A_SITE = ("margin",)
 """Criteria that say nothing of a sample alone."""
-_OF_MASKS = ("expected_dice",)
+STABILITY: Final = "stability"
+"""Agreement over all views and zooms together, which comes before zooms are chosen."""
+_OF_MASKS = ("expected_dice", STABILITY)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class Recipe:
     """Everything that routing does with a hospital's rows, but the rows.
 
     `views` (outside/views.py) and `zooms` are what experts are shown. `criterion` scores experts without labels
-    (outside/criteria.py); gates are softmax(score / `temperature`), one set for the site or for each sample. Zooms are
-    gated for the site, by `zoom_criterion` of the shared model and `zoom_temperature`. `mixing` of logits, or of
+    (outside/criteria.py); gates are softmax(score / `temperature`), one set for the site, for each sample, or of the
+    mean of both. Zooms are gated for the site, by `zoom_criterion` of the shared model and `zoom_temperature`; under
+    the criterion "stability", which looks at all zooms, by that of the experts' mixture. `mixing` of logits, or of
     parameters. `prior_weight` is how much of the way the threshold moves to a declared prior. `guard`: the shared model
     answers where the criterion doesn't improve over it.
     Granularity "layer" is the paper's (arXiv 2204.08467): gates in each layer trained as `layers` says, by entropy,
@@ -72,7 +75,11 @@ class Recipe:
     def _check_together(self) -> None:
         if len(self.views) < 2 and "agreement" in (self.criterion, *self._gated_by()):
             raise ConfigError("recipe: agreement is between views: name two or more, or another criterion")
-        if self.granularity == "sample" and self.criterion in OF_A_SITE:
+        if self.criterion == STABILITY and len(self.views) * len(self.zooms) < 2:
+            raise ConfigError("recipe: stability is between views and zooms: name two or more of either")
+        if self.zoom_criterion == STABILITY:
+            raise ConfigError("recipe: stability is over all zooms: let another zoom_criterion choose among them")
+        if self.granularity in ("sample", "both") and self.criterion in OF_A_SITE:
             raise ConfigError(f"recipe: {self.criterion} is a site's: set granularity to site, or another criterion")
         if self.granularity == "layer" and (len(self.zooms) > 1 or self.mixing == "parameters"):
             raise ConfigError("recipe: gates by layer have neither zooms nor mixed parameters: leave those out")

@@ -123,6 +123,53 @@ def test_masks_follow_the_expert_whose_views_agree():
     np.testing.assert_allclose(found.gates.sum(axis=1), 1.0)
 
 
+class OfOneSize(nn.Module):
+    """Bright pixels of images of the size it knows, and dark ones of others: the same in every view."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.own, self.width = bright(), width
+
+    def forward(self, x):
+        return self.own(x) if x.shape[-1] == self.width else -self.own(x)
+
+
+def test_stability_does_not_follow_an_expert_that_changes_with_size():
+    panel = Panel({"shared": leaning(), "one size": OfOneSize(images().shape[-1]), "steady": bright()}, masks().task)
+    recipe = Recipe(
+        views=("same", "mirrored"), zooms=(1.0, 0.5), criterion="agreement", granularity="both", guard=False
+    )
+    fooled = routed(panel, rows(images()), replace(recipe, zooms=(1.0,)))
+    np.testing.assert_allclose(fooled.gates[:, 1], fooled.gates[:, 2])
+    found = routed(panel, rows(images()), replace(recipe, criterion="stability"))
+    assert (found.gates.reshape(3, 2, 3)[:, :, 2].sum(axis=1) > 0.9).all()
+    kept = routed(panel, rows(images()), replace(recipe, criterion="stability", guard=True))
+    assert not kept.guarded.any() and kept.why.startswith("stability gains")
+
+
+def test_gates_of_site_and_image_lie_between_and_are_an_images_own_where_it_is_alone():
+    panel, recipe = (
+        masks(shared=bright(), tilted=leaning()),
+        Recipe(views=("same", "mirrored"), criterion="stability", temperature=0.3, guard=False),
+    )
+    scopes = {
+        scope: routed(panel, rows(images()), replace(recipe, granularity=scope)) for scope in ("site", "sample", "both")
+    }
+    odds = {scope: np.log(found.gates[:, 1] / found.gates[:, 0]) for scope, found in scopes.items()}
+    np.testing.assert_allclose(odds["both"], (odds["site"] + odds["sample"]) / 2, rtol=1e-6)
+    alone = [
+        routed(panel, rows(images()[:1]), replace(recipe, granularity=scope)).gates for scope in ("both", "sample")
+    ]
+    np.testing.assert_allclose(*alone)
+
+
+def test_stability_needs_two_looks_and_chooses_no_zoom():
+    with pytest.raises(ConfigError, match="two or more of either"):
+        Recipe(criterion="stability")
+    with pytest.raises(ConfigError, match="over all zooms"):
+        Recipe(zooms=(1.0, 0.5), zoom_criterion="stability")
+
+
 def test_views_leave_a_symmetric_expert_as_it_is():
     panel = masks(shared=bright(2.0))
     every = Recipe(views=("same", "turned", "half-turned", "upside-down"), criterion="agreement")
