@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from securepfl.data.declared_split import Split
 from securepfl.data.images.loading import load_sites
 from securepfl.data.images.spec import ImageSpec
 from securepfl.data.split import split_table
@@ -44,18 +45,15 @@ class Study:
             fill(network, self.start)
         return network.train()
 
-    def split(self, seed: int, *, choosing: bool = False) -> dict[str, tuple[Table, Table]]:
-        """(train, test) of each site, by patient. `choosing`: the training patients are split again and the test
-        patients seen by nobody, so that settings are chosen without them.
+    def split(self, seed: int = 0, *, choosing: bool = False) -> dict[str, tuple[Table, Table]]:
+        """(train, test) of each site as declared, by patient: the same under every seed, so that whoever chooses on
+        training patients never sees a test patient. `choosing`: the training patients are split again, by `seed`.
         """
         return {site: self._parts(table, seed, choosing) for site, table in self.tables.items()}
 
     def _parts(self, table: Table, seed: int, choosing: bool) -> tuple[Table, Table]:
-        split = self.spec.split if self.spec.split.method == "column" else replace(self.spec.split, random_state=seed)
-        train, test = split_table(table, split)
-        return (
-            split_table(train, replace(split, method="hash", random_state=1000 + seed)) if choosing else (train, test)
-        )
+        train, test = split_table(table, self.spec.split)
+        return split_table(train, Split(random_state=1000 + seed)) if choosing else (train, test)
 
 
 def read_study(data: Path, config: Path | None, start: Path | None, size: int | None = None) -> Study:
