@@ -52,7 +52,7 @@ def xray(data: Path, seed: int, sites: int = 6, width: int = 0) -> Task:
     beyond that are left over. `width` 0 is the small network, else the hidden units of the wide one. Raises DataError
     where the file is missing.
     """
-    (train, sick), (test, ill) = _published(data / FILE)
+    (train, sick), (test, ill) = published(data / FILE)
     shares = np.linspace(LEAST_SICK, MOST_SICK, sites)[_stream(seed, sites, "shares").permutation(sites)]
     for_training = _dealt(sick, shares, _stream(seed, sites, "train"))
     for_test = _dealt(ill, shares, _stream(seed, sites, "test"))
@@ -66,7 +66,7 @@ def xray(data: Path, seed: int, sites: int = 6, width: int = 0) -> Task:
     return Task(f"xray{sites}" + ("_wide" if width else ""), made, partial(XrayNet, width), head, norms)
 
 
-def _published(path: Path) -> tuple[tuple[Images, NDArray[np.int64]], ...]:
+def published(path: Path) -> tuple[tuple[Images, NDArray[np.int64]], ...]:
     """(images in [0, 1], 1 where pneumonia) of training with validation, and of test; no image twice."""
     if not path.is_file():
         raise DataError(f"{path}: is missing; give the folder that holds {FILE} with --data")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from methods.catalogue import ENTRIES
 from methods.data_clusters import two_clusters
-from methods.data_xray import Scanner, _dealt, _published, _stream
+from methods.data_xray import Scanner, _dealt, _stream, published
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -85,7 +85,7 @@ def test_no_row_is_in_two_splits_or_hospitals(name):
 
 def test_no_image_is_dealt_twice_before_scanners_render_it():
     made("xray6")
-    for images, labels in _published(DATA / "pneumonia_xray" / "pneumoniamnist_3882_524_624.npz"):
+    for images, labels in published(DATA / "pneumonia_xray" / "pneumoniamnist_3882_524_624.npz"):
         assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
         dealt = np.concatenate(_dealt(labels, np.linspace(0.45, 0.8, 20), _stream(3, "test")))
         assert len(np.unique(dealt)) == len(dealt)
