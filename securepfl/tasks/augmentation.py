@@ -19,14 +19,17 @@ _NOISE: Final = 0.1
 _DRAWS: Final = 8
 
 
-def patches(images: Tensor, labels: Tensor, count: int, size: int, stream: RandomStream) -> tuple[Tensor, Tensor]:
+def patches(
+    images: Tensor, labels: Tensor, count: int, size: int, stream: RandomStream, turn: float = 180.0
+) -> tuple[Tensor, Tensor]:
     """`count` random patches of at most `size` x `size`, drawn evenly from all images: x, y.
 
     images: floating [n, C, H, W]; labels: [n, 2, H, W], the structure and what is scored. x is [count, C, h, w], y
     [count, 2, h, w] in the labels' type, with h and w the lesser of `size` and the image's own. Each patch lies in its
-    image's field as far as it has room, is turned by any angle, zoomed by .75 to 1.35 and mirrored at random; its
-    contrast, brightness and noise differ. An image no larger than a patch is taken whole, about its middle. What lies
-    outside an image is 0 and not scored. Raises ValueError where there is no image or count or size is below 1.
+    image's field as far as it has room, is turned by up to `turn` degrees either way, zoomed by .75 to 1.35 and
+    mirrored at random; its contrast, brightness and noise differ. An image no larger than a patch is taken whole, about
+    its middle. What lies outside an image is 0 and not scored. Raises ValueError where there is no image or count or
+    size is below 1.
 
     >>> from securepfl.tasks.models import public_stream
     >>> x, y = patches(torch.randn(3, 1, 90, 80), torch.ones(3, 2, 90, 80, dtype=torch.uint8), 4, 64, public_stream(1))
@@ -40,7 +43,7 @@ def patches(images: Tensor, labels: Tensor, count: int, size: int, stream: Rando
     of = torch.from_numpy(_evenly(len(images), count, stream)).to(images.device)
     drawn = torch.from_numpy(stream.uniform(_DRAWS * count).reshape(_DRAWS, count, 1, 1)).to(images.device).float()
     own = labels.index_select(0, of)
-    rows, columns = _places(own[:, 1], drawn[:5], shape)
+    rows, columns = _places(own[:, 1], drawn[:5], shape, turn)
     x = _interpolated(images.index_select(0, of), rows, columns)
     return _recoloured(x, drawn[5:], stream), _nearest(own, rows, columns)
 
@@ -52,10 +55,11 @@ def _evenly(images: int, count: int, stream: RandomStream) -> NDArray[np.int64]:
     return order.ravel()[:count]
 
 
-def _places(fields: Tensor, drawn: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _places(fields: Tensor, drawn: Tensor, shape: tuple[int, int], turn: float) -> tuple[Tensor, Tensor]:
     """Row and column in its image of each pixel of each patch, [count, h, w], from fields [count, H, W]."""
     angle, zoom, mirrored, down, right = drawn
-    angle = 2 * math.pi * angle
+    # From 0 on where any angle will do, as starts were made.
+    angle = math.radians(2 * turn) * angle - (0.0 if turn >= 180.0 else math.radians(turn))
     scale = 1 / (_ZOOM[0] + (_ZOOM[1] - _ZOOM[0]) * zoom)
     down, right = (
         _middle(fields.amax(dim=axis), side, at) for axis, side, at in ((2, shape[0], down), (1, shape[1], right))

@@ -69,3 +69,16 @@ def test_an_image_without_a_field_has_patches_that_count_nothing():
 def test_nothing_to_draw_is_refused(count, size, images):
     with pytest.raises(ValueError, match="at least 1"):
         patches(torch.zeros(images, 1, 9, 9), torch.zeros(images, 2, 9, 9), count, size, public_stream("none"))
+
+
+def test_patches_stand_where_they_are_not_turned():
+    mask = torch.zeros(1, 2, 64, 64, dtype=torch.uint8)
+    mask[:, 1], mask[:, 0, :32] = 1, 1
+
+    def slanted(turn):
+        _, y = patches(torch.zeros(1, 1, 64, 64), mask, 20, 40, public_stream("turn"), turn)
+        above, below = (y[:, 0] * y[:, 1]).amax(dim=2), ((1 - y[:, 0]) * y[:, 1]).amax(dim=2)
+        return int((above * below).amax(dim=1).sum())
+
+    assert slanted(0.0) == 0
+    assert slanted(180.0) > 10
