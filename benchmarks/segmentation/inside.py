@@ -177,6 +177,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--batch", default=schedule.batch, show_default=True),
         click.option("--patch", default=schedule.patch, show_default=True),
         click.option("--rate", default=schedule.rate, show_default=True),
+        click.option("--turn", default=schedule.turn, show_default=True, help="Degrees; 15 where images stand."),
         click.option("--size", type=int, help="Longest side, in place of the declared one."),
         click.option("--device", default="cpu", show_default=True),
     )
@@ -202,6 +203,7 @@ def main(
     batch: int,
     patch: int,
     rate: float,
+    turn: float,
     size: int | None,
     device: str,
     choosing: bool,
@@ -209,7 +211,7 @@ def main(
 ) -> None:
     """Train and test every way under every seed."""
     one_thread()
-    schedule = Schedule(rounds, steps, batch, patch, rate)
+    schedule = Schedule(rounds, steps, batch, patch, rate, turn)
     folder = out / data.name / ("inside-choosing" if choosing else "inside")
     runs = [run for run in RUNS if run in (only or RUNS) and (run != "start" or start is not None)]
     wanted = [

@@ -252,6 +252,7 @@ def main(
     batch: int,
     patch: int,
     rate: float,
+    turn: float,
     size: int | None,
     device: str,
     choosing: bool,
@@ -260,7 +261,7 @@ def main(
 ) -> None:
     """Leave each site out under every seed."""
     one_thread()
-    schedule = Schedule(rounds, steps, batch, patch, rate)
+    schedule = Schedule(rounds, steps, batch, patch, rate, turn)
     folder = out / data.name / ("outside-choosing" if choosing else "outside")
     sites = only or tuple(read_study(data, config, start, size).tables)
     wanted = [

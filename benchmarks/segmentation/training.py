@@ -9,7 +9,7 @@ the rounds before it.
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -38,13 +38,16 @@ PULL = 0.1
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rounds of `steps` minibatches of `batch` patches of `patch` pixels; Adam, whose `rate` falls as a cosine."""
+    """Rounds of `steps` minibatches of `batch` patches of `patch` pixels, turned by up to `turn` degrees; Adam, whose
+    `rate` falls as a cosine.
+    """
 
     rounds: int = 30
     steps: int = 30
     batch: int = 4
     patch: int = 128
     rate: float = 2e-3
+    turn: float = 180.0
 
     @property
     def budget(self) -> int:
@@ -61,7 +64,7 @@ class Schedule:
 
     def lasting(self, steps: int) -> "Schedule":
         """The same in rounds that take `steps` together, rounded."""
-        return Schedule(max(1, round(steps / self.steps)), min(self.steps, steps), self.batch, self.patch, self.rate)
+        return replace(self, rounds=max(1, round(steps / self.steps)), steps=min(self.steps, steps))
 
 
 @dataclass(eq=False)
@@ -89,7 +92,7 @@ class Hospital:
             group["lr"] = rate
         total = 0.0
         for _ in range(steps):
-            x, y = patches(self.images, self.labels, schedule.batch, schedule.patch, self.stream)
+            x, y = patches(self.images, self.labels, schedule.batch, schedule.patch, self.stream, schedule.turn)
             loss = self.task.loss(self.model(x), y).mean()
             self.optimiser.zero_grad()
             loss.backward()
