@@ -192,8 +192,9 @@ class Ledger:
 
     @property
     def knows_run(self) -> bool:
-        """Whether this run has reserved anything here, in this session or an earlier one."""
-        return any(reservation.run == self.run for reservation in self._history.reserved.values())
+        """Whether this run has reserved anything here, or trained without protection, in this session or before."""
+        lines = (*self._history.reserved.values(), *self._history.unprotected)
+        return any(line.run == self.run for line in lines)
 
     @property
     def unit(self) -> Unit | None:

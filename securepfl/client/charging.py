@@ -89,9 +89,23 @@ class Books:
     folder: Path | None = None
 
     @classmethod
-    def of(cls, place: Path | None, name: str, simulation: Simulation | None, folder: Path | None = None) -> "Books":
-        """At `place`, None for the default: the hospital's own, and for a seeded run one inside its folder."""
+    def of(
+        cls,
+        place: Path | None,
+        name: str,
+        simulation: Simulation | None,
+        folder: Path | None = None,
+        *,
+        protects: bool = True,
+    ) -> "Books":
+        """At `place`, None for the default: the hospital's own, and for a seeded run one inside its folder.
+
+        Without protection a seed changes nothing of what is told of anybody, and experts leave all the same: such a run
+        stands in the hospital's own ledger of simulations, seeded or not.
+        """
         kind = kind_of(simulation)
+        if kind == "seeded" and not protects:
+            kind = "simulated"
         default = folder / THROWAWAY if kind == "seeded" and folder is not None else ledgers_place()
         return cls(Registry(place or default, name), kind, folder)
 
@@ -124,10 +138,13 @@ class Books:
         found = self.registry.find(rows.identities, rows.declared, self.kind)
         return self.registry.ledger_at(found.id, self.kind)
 
-    def charged(self, rows: Rows, opener: Opener) -> Charged:
+    def charged(self, rows: Rows, opener: Opener, *, protects: bool = True) -> Charged:
         """The ledger of these records, opened by `opener`; the hospital is warned of what it should know. Raises as
-        Registry.open.
+        Registry.open, and LedgerError where a private run is charged for records that trained without protection, in
+        simulations of this hospital or under another name. A ledger's own lines say that of itself.
         """
+        if protects and self.kind != "seeded":
+            self.registry.check_protected(rows.identities, self.kind)
         charged = self.registry.open(rows.identities, rows.declared, self.kind, opener)
         charged = replace(charged, notes=rows.notes + charged.notes)
         for note in charged.notes:
@@ -150,7 +167,7 @@ class Books:
                 raise LedgerError(f"{path}: does not hold what this run spent; name the ledgers= that it began with")
             return ledger
 
-        charged = self.charged(rows, opener)
+        charged = self.charged(rows, opener, protects=session.federation.privacy.protects)
         self.remember(charged)
         return charged
 

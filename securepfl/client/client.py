@@ -158,7 +158,8 @@ class Client(Readings):
         try:
             self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
             self.session = self.session.joining(bytes.fromhex(self._state.joined))
-            self._books = Books.of(ledgers, name, simulation, folder)
+            protects = federation.privacy.protects
+            self._books = Books.of(ledgers, name, simulation, folder, protects=protects)
             rows = self._books.rows_of(parts.records, parts.scanned.contents, data_set, federation)
             self._charged = self._books.opened(self.session, rows, self._state, self.units)
             self.ledger, self.ledger_notes = self._charged.ledger, self._charged.notes

@@ -1,5 +1,6 @@
 """Models that leave a hospital for use outside, each with its audit record."""
 
+import math
 from typing import Any
 
 from torch import nn
@@ -34,10 +35,11 @@ def recorded(session: Session, ledger: Ledger, expert: str, rounds: int, simulat
     """The audit record of a release after `rounds` rounds, once it stands in the ledger: `of` says more of what it is.
 
     `noise` says whose noise makes the model private: this hospital's own ("local"), or all hospitals' together
-    ("shared"); "none" where nothing does, and then `epsilon` is None.
+    ("shared"); "none" where nothing does. `epsilon` is None then, and where the records trained without protection in
+    another run: none holds for them, whatever this one adds.
     Raises LedgerError.
     """
-    federation = session.federation
+    federation, spent = session.federation, ledger.spent()
     record = {
         "expert": expert,
         **of,
@@ -45,7 +47,7 @@ def recorded(session: Session, ledger: Ledger, expert: str, rounds: int, simulat
         "settings": federation.digest.hex(),
         "rounds": rounds,
         "protection": federation.privacy.protection,
-        "epsilon": ledger.spent() if federation.privacy.protects else None,
+        "epsilon": spent if federation.privacy.protects and math.isfinite(spent) else None,
         "delta": federation.privacy.delta,
         "unit": federation.privacy.unit,
         "noise": _noise_of(federation),

@@ -57,7 +57,7 @@ def notes_of(
 
 def _seeded(federation: Federation, seed: int) -> str:
     if not federation.privacy.protects:
-        return f"seeded (--seed {seed}): it can be repeated, and its ledgers stay in its folder"
+        return f"seeded (--seed {seed}): it can be repeated"
     return (
         f"seeded (--seed {seed}): whoever knows the seed can subtract the noise, so this run protects nobody; "
         "no expert is released, and its ledgers stay in its folder"

@@ -1,6 +1,7 @@
 """A plan carried out: all parties in one process, and the run's folder."""
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -258,7 +259,8 @@ def _release(federation: Federation, run: SimulatedRun, folder: Path) -> None:
         client.shared_model() is not None for client in run.clients.values()
     ):
         released = {name: client.release("shared") for name, client in run.clients.items()}
-        dearest = max(released, key=lambda name: released[name][1]["epsilon"] or 0.0)
+        spent = {name: record["epsilon"] for name, (_, record) in released.items()}
+        dearest = max(released, key=lambda name: math.inf if spent[name] is None else spent[name])
         model, record = released[dearest]
         heads = [record["ledger_head"] for _, record in released.values()]
         signer = run.clients[dearest].session.keyring.identity

@@ -61,7 +61,7 @@ def configured(
 
 def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:
     """The simulated hospitals of data/demo.py. Raises ConfigError for --seed with --ledgers."""
-    _check_seed(seed, ledgers)
+    _check_seed(federation, seed, ledgers)
     spec, tables = simulated_hospitals(0 if seed is None else seed)
     note = (
         "patients and hospitals are simulated: drawn after the published means and covariances of 569 biopsies, at two "
@@ -82,14 +82,16 @@ def plan_tables(
     spec, where = federation.data_spec, "" if config is None else f"{config}: "
     if spec is None:
         raise ConfigError(f"{where}no [data] table; declare label, ranges and categories there")
-    _check_seed(seed, ledgers)
+    _check_seed(federation, seed, ledgers)
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", HospitalNote)
         tables = load_sites(data, spec)
     said = [str(note.message) for note in noted if issubclass(note.category, HospitalNote)]
     notes = (spec.split_note, *left_out(data, spec), *said)
     plan = _plan(federation, spec, tables, notes, where)
-    return replace(plan, ledgers=ledgers, throwaway=seed is not None, earlier=beside(data))
+    # Without noise there is none to repeat, and experts leave a seeded run too: what trained so is told for good.
+    throwaway = seed is not None and federation.privacy.protects
+    return replace(plan, ledgers=ledgers, throwaway=throwaway, earlier=beside(data))
 
 
 def beside(data: Path) -> Path:
@@ -106,8 +108,8 @@ def known_as(table: Table, earlier: Path | None) -> KnownAs:
     return KnownAs(by=identities, earlier=() if earlier is None else (earlier / f"{table.site}.jsonl",))
 
 
-def _check_seed(seed: int | None, ledgers: Path | None) -> None:
-    if ledgers is not None and seed is not None:
+def _check_seed(federation: Federation, seed: int | None, ledgers: Path | None) -> None:
+    if ledgers is not None and seed is not None and federation.privacy.protects:
         raise ConfigError("--seed and --ledgers: seeded noise protects nobody and is kept out of ledgers; drop one")
 
 

@@ -1,5 +1,6 @@
 """What leaves hospitals beside their models, where all of them are at hand: means over neighbourhoods, and priors."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from securepfl.settings.federation import Federation
 def release_clusters(federation: Federation, clients: Mapping[str, Client], folder: Path) -> None:
     """Write `cluster-K.safetensors` of the neighbourhoods that may leave together, each signed by who was answered it.
 
-    Its epsilon is the largest of all whose data are in it. Raises what Client.release_cluster raises, StorageError.
+    Its epsilon is the largest of all whose data are in it: the shared parameters are of all hospitals. Raises what
+    Client.release_cluster raises, StorageError.
     """
     spec = federation.data_spec
     if spec is None:
@@ -25,8 +27,8 @@ def release_clusters(federation: Federation, clients: Mapping[str, Client], fold
             continue
         client = clients[name]
         model, record = client.release_cluster(number)
-        spent = [clients[other].ledger.spent() for other in (name, *record["hospitals"])]
-        told = record if record["epsilon"] is None else record | {"epsilon": max(spent)}
+        spent = max(other.ledger.spent() for other in clients.values())
+        told = record | {"epsilon": spent if record["epsilon"] is not None and math.isfinite(spent) else None}
         write_expert(path, model, told, federation.model, spec, client.session.keyring.identity)
 
 

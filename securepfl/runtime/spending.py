@@ -16,7 +16,7 @@ def uses_up(clients: Mapping[str, Client]) -> list[str]:
         for name, client in clients.items()
         if _used_up(client, client.spent_after_run)
     }
-    return _lines(clients, said)
+    return _unprotected(clients) + _lines(clients, said)
 
 
 def used_up(clients: Mapping[str, Client]) -> list[str]:
@@ -26,11 +26,22 @@ def used_up(clients: Mapping[str, Client]) -> list[str]:
         for name, client in clients.items()
         if _used_up(client, client.ledger.spent())
     }
-    return _lines(clients, said)
+    return _unprotected(clients) + _lines(clients, said)
 
 
 def _used_up(client: Client, spent: float) -> bool:
+    if client.ledger.is_unprotected:
+        return False
     return client.federation.privacy.protects and _budget(client) - spent < _NOTHING * _budget(client)
+
+
+def _unprotected(clients: Mapping[str, Client]) -> list[str]:
+    """Of hospitals that sit a private run out, whatever their budget."""
+    names = [name for name, its in clients.items() if its.ledger.is_unprotected and its.federation.privacy.protects]
+    if not names:
+        return []
+    why = 'these records trained without protection in an earlier run ([privacy] protection = "none")'
+    return [f"{', '.join(names)}: {why}: no epsilon holds for them, and no round of a private run can be spent on them"]
 
 
 def _budget(client: Client) -> float:

@@ -212,6 +212,40 @@ class Registry:
                 raise
         return Charged(ledger, claim.id, listing.registry, claim.notes + elsewhere)
 
+    def check_protected(self, identities: Identities, kind: Kind) -> None:
+        """Raises LedgerError where another ledger than those of `kind` here, at this place, says that these records
+        trained without protection: this hospital's simulations, and what knows most of them under another name.
+        """
+        if not self.folder.parent.is_dir():
+            return
+        for registry in (self, *self._other_sites()):
+            own = registry.site == self.site
+            try:
+                seen = registry._unprotected(identities, but=kind if own else None)
+            except (LedgerError, StorageError):
+                if own:
+                    raise
+                continue  # theirs to mend
+            for path, share in seen:
+                if own or share > _MOST:
+                    raise LedgerError(
+                        f"{self.site}: {share:.0%} of these records trained without protection in a simulation "
+                        f'([privacy] protection = "none"; {path}), so no epsilon bounds what is known of them; leave '
+                        "these records out"
+                    )
+
+    def _unprotected(self, identities: Identities, but: Kind | None) -> list[tuple[Path, float]]:
+        """Ledgers, but for those of one kind, by which some of the records trained unprotected, and how many did."""
+        if not self._exists():
+            return []
+        listing = self._listing()
+        held = [one for one in listing.data_sets if one.kind != but and _is_unprotected(self._path(one))]
+        if not held:
+            return []
+        prints = Fingerprints.of(self._key(listing), identities)
+        seen = [(self._path(one), self._seen(one, prints, prints.twins)) for one in held]
+        return [(path, its.share) for path, its in seen if its.same]
+
     def remember(self, data_set: str, kind: Kind, ledger: Ledger, *, lasting: bool = True) -> None:
         """Note the ledger's last line: an older copy in its place is refused from now on. Where that is not `lasting`,
         a power cut may leave the note of an earlier line (see write_bytes). Raises StorageError.
@@ -395,7 +429,7 @@ class Registry:
         """Raises LedgerError for a ledger that spent and is not listed: an older registry.json stands there."""
         stems = {one.stem for one in listing.data_sets}
         for path in self.folder.glob("*.jsonl"):
-            if path.stem not in stems and b'"reservation"' in _read(path):
+            if path.stem not in stems and (b'"reservation"' in _read(path) or _is_unprotected(path)):
                 raise LedgerError(
                     f"{self.folder / LISTING}: does not list {path.name}, so it is older than that ledger; {_RESTORE}"
                 )
@@ -525,6 +559,11 @@ def _read(path: Path) -> bytes:
         return b""
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
+
+
+def _is_unprotected(path: Path) -> bool:
+    """Whether the ledger there says that its records trained without protection."""
+    return b'"kind":"unprotected"' in _read(path)
 
 
 def _keys_of(lines: list[bytes]) -> frozenset[bytes]:

@@ -1,23 +1,27 @@
 """Training without protection: in simulations alone, said in the ledger before the first step, and for good."""
 
+import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from parties import MODEL, close_all, exchange, federation_of, parties, rows_of
+from parties import MODEL, close_all, exchange, federation_of, parties, reopened, rows_of
 from torch import nn
 
 from securepfl import Client, local_parties
 from securepfl.client.records import TrainingSet
+from securepfl.client.run_kind import Simulation
 from securepfl.client.unprotected import Minibatches, Plain
 from securepfl.crypto.keys.signing import ledger_verifier
-from securepfl.errors import BudgetError, ConfigError, DataError
+from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.ledger.lines import Unprotected, decode_line, split_lines
 from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.report.ledger import budget_of, verdict
+from securepfl.runtime.spending import used_up, uses_up
 
 CPU = torch.device("cpu")
 PLAIN = {
@@ -97,6 +101,68 @@ def test_a_private_run_on_those_records_gets_no_budget(tmp_path):
     _, clients = parties(private, tmp_path / "three", noise_key=bytes(32))  # seeded: a ledger of its own
     assert all(client.affords_run for client in clients.values())
     close_all(clients)
+
+
+def test_an_unprotected_run_goes_on_after_its_process_ended(tmp_path):
+    coordinator, clients = parties(unprotected(), tmp_path)
+    exchange(coordinator, clients)
+    clients["alder"] = reopened(clients["alder"])
+    exchange(coordinator, clients)
+    assert clients["alder"].round == 2
+    assert sum(isinstance(line, Unprotected) for line in lines_of(clients["alder"])) == 1
+    close_all(clients)
+
+
+def test_what_a_private_run_releases_of_records_that_trained_unprotected_since_claims_no_epsilon(tmp_path):
+    private = federation_of(**PLAIN)
+    coordinator, clients = parties(private, tmp_path / "one", ledgers=tmp_path / "ledgers")
+    exchange(coordinator, clients)
+    close_all(clients)
+    coordinator, others = parties(unprotected(), tmp_path / "two", ledgers=tmp_path / "ledgers")
+    exchange(coordinator, others)
+    close_all(others)
+    client = reopened(clients["alder"])
+    _, record = client.release("personal")
+    assert record["epsilon"] is None and record["protection"] == "dp" and not client.affords_run
+    assert used_up({"alder": client}) == uses_up({"alder": client})
+    assert "trained without protection" in used_up({"alder": client})[0] and "inf" not in used_up({"alder": client})[0]
+    client.close()
+
+
+@pytest.mark.parametrize("seed", [None, bytes(32)])
+def test_neither_a_real_run_nor_another_name_nor_a_seed_forgets_it(tmp_path, seed):
+    coordinator, clients = parties(unprotected(), tmp_path / "one", seed, seed, ledgers=tmp_path / "ledgers")
+    exchange(coordinator, clients)
+    close_all(clients)
+    private = federation_of(**PLAIN)
+    keyrings, _ = local_parties(private)
+    made = partial(Client, private, build_model=MODEL, ledgers=tmp_path / "ledgers", device="cpu")
+    with pytest.raises(LedgerError, match="100% of these records trained without protection") as caught:
+        made("alder", training=rows_of("alder"), keyring=keyrings["alder"], folder=tmp_path / "real")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(LedgerError, match="leave these records out"):
+        made(
+            "birch",
+            training=rows_of("alder"),
+            keyring=keyrings["birch"],
+            folder=tmp_path / "other",
+            simulation=Simulation(),
+        )
+    _, clients = parties(private, tmp_path / "two", ledgers=tmp_path / "ledgers")
+    assert not any(client.affords_run for client in clients.values())
+    close_all(clients)
+
+
+def test_a_registry_from_before_is_noticed(tmp_path):
+    """Its ledger has no reservation, and is spent all the same."""
+    coordinator, clients = parties(unprotected(), tmp_path / "one", ledgers=tmp_path / "ledgers")
+    exchange(coordinator, clients)
+    close_all(clients)
+    listing = tmp_path / "ledgers" / "alder" / "registry.json"
+    before = json.loads(listing.read_text())
+    listing.write_text(json.dumps(before | {"data_sets": []}))
+    with pytest.raises(LedgerError, match="does not list"):
+        parties(federation_of(**PLAIN), tmp_path / "two", ledgers=tmp_path / "ledgers", data_set="another")
 
 
 def test_a_seeded_run_repeats_and_may_release_what_says_that_nothing_protects_it(tmp_path):
