@@ -37,6 +37,8 @@ from segmentation.training import FINETUNING, Schedule, State, Trajectories, fed
 TRAJECTORY, TUNED = "trajectory", "finetuned"
 ALPHA = 0.1
 CEILING, BY_IMAGE = "best expert by labels", "best expert of each image by labels"
+CHANGING = ("TENT", "AdaMerging", "parameter average")
+"""Baselines that train on the images, or change parameters."""
 DETAILED = ("routed", "global, bare", "global", "logit ensemble")
 """Ways whose HD95 is measured, which takes longer than all else of them."""
 
@@ -169,8 +171,9 @@ def outcomes(
         told = {"gates": _gates(found), "guarded": float(found.guarded.mean()), "why": found.why}
         ways[way] = {**_scored(study, found.logits, unseen, way), **told}
     for way, baseline in BASELINES.items():
-        plain = _plain(_panel(study, models, "finetuned"))
-        ways[way] = _scored(study, baseline(plain, unseen, training(), prior), unseen, way)
+        panel = _panel(study, models, "finetuned")
+        logits = baseline(_plain(panel) if way in CHANGING else panel, unseen, training(), prior)
+        ways[way] = _scored(study, logits, unseen, way)
     image, headroom = _headroom(study, models, unseen, prior)
     ways[BY_IMAGE] = {**ways["global"], "dice": image}
     return {"prior": prior, "ways": ways, "headroom": headroom, "recipe": SEGMENTATION.to_mapping()}

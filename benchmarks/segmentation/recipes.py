@@ -68,27 +68,27 @@ def ablation(default: Recipe) -> dict[str, Contestant]:
         "temperature: 0.03": replace(default, temperature=0.03),
         "temperature: 0.1": replace(default, temperature=0.1),
         "views: 2": replace(default, views=("same", "mirrored")),
-        "views: 4": replace(default, views=FOUR),
         "zooms: none": replace(default, zooms=(1.0,)),
         "zooms: 3": replace(default, zooms=(1.0, 0.75, 1.33)),
-        "mixing: parameters": replace(default, mixing="parameters", granularity="site"),
         "threshold: 0": replace(default, prior_weight=0.0),
         "threshold: half": replace(default, prior_weight=0.5),
         "threshold: whole": replace(default, prior_weight=1.0),
         "guard: none": replace(default, guard=False),
     }
     experts: Mapping[str, Contestant] = {
-        "experts: trajectory": Contestant("trajectory", default),
         "experts: fine-tuned": Contestant("finetuned", default),
-        "experts: both": Contestant("both", default),
         "experts: none": Contestant("shared", default),
     }
     return {**experts, **{name: Contestant("finetuned", recipe) for name, recipe in changed.items()}}
 
 
 def many(default: Recipe) -> dict[str, Contestant]:
-    """More looks than a hospital would wait for."""
+    """More looks, or other models, than the rest needs."""
     return {
+        "experts: trajectory": Contestant("trajectory", default),
+        "experts: both": Contestant("both", default),
+        "mixing: parameters": Contestant("finetuned", replace(default, mixing="parameters", granularity="site")),
+        "views: 4": Contestant("finetuned", replace(default, views=FOUR)),
         "views: 8": Contestant("finetuned", replace(default, views=VIEWS)),
         "zooms: 5": Contestant("finetuned", replace(default, zooms=(1.0, 0.6, 0.75, 1.33, 1.7))),
     }

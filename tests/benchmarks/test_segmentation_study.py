@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 from segmentation import cells, inside, outside, pages
 from segmentation.intervals import Scores, estimates, joined
+from segmentation.recipes import contestants
 from segmentation.remembering import Remembering
 from segmentation.simulated import write_sites
 from segmentation.sites import read_study
@@ -22,6 +23,7 @@ from segmentation.training import (
     matches,
 )
 
+from securepfl.outside.routed import routed
 from securepfl.tasks.networks import build_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -167,6 +169,17 @@ def test_inside_writes_each_way_once_and_its_page(data, tmp_path):
     text = page.read_text()
     assert text.startswith("before") and text.endswith("after")
     assert "Simulated." in text and "| trajectory, by layer |" in text
+
+
+def test_slow_ways_and_trained_gates_answer_too(data):
+    study = read_study(data, None, None)
+    models = {name: Remembering(study.model()) for name in ("shared", "north.finetuned", "east.trajectory")}
+    ways = contestants(slow=True)
+    assert set(contestants()) < set(ways)
+    for way in set(ways) - set(contestants()):
+        panel = outside._panel(study, models, ways[way].experts)
+        found = routed(outside._plain(panel), study.tables["far"], ways[way].recipe, 0.2)
+        assert np.isfinite(found.logits.numpy()).all(), way
 
 
 def test_outside_leaves_a_site_out_and_routes_it_anew_without_training(data, tmp_path):
