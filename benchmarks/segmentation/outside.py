@@ -175,7 +175,8 @@ def outcomes(
         logits = baseline(_plain(panel) if way in CHANGING else panel, unseen, training(), prior)
         ways[way] = _scored(study, logits, unseen, way)
     image, headroom = _headroom(study, models, unseen, prior)
-    ways[BY_IMAGE] = {**ways["global"], "dice": image}
+    known = {name: ways["global"][name] for name in ("ids", "patients")}
+    ways[BY_IMAGE] = {**known, "dice": image}
     return {"prior": prior, "ways": ways, "headroom": headroom, "recipe": SEGMENTATION.to_mapping()}
 
 
