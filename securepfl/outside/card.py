@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ _KINDS = {
     "shared": "shared by all hospitals",
     "cluster": "mean over hospitals alike",
 }
+_PLAIN = MappingProxyType(
+    str.maketrans({"\n": " ", "&": "&amp;", "<": "&lt;", **{mark: f"\\{mark}" for mark in "\\|`[]*!"}})
+)
+"""Other hospitals' names are text in a card: no link, image or HTML."""
 
 
 def card_of(answered: Answered, scores: Mapping[str, Scored], drawn: int, plotted: bool) -> str:
@@ -178,7 +183,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(cell.translate(_PLAIN) for cell in cells) + " |"
 
 
 def _number(values: Any) -> str:

@@ -25,6 +25,7 @@ from securepfl.data.prevalence import in_order
 from securepfl.errors import ConfigError, StorageError
 from securepfl.learning.personal.adapters import folded
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
+from securepfl.outside.audit_record import check_record
 from securepfl.outside.signed_file import SignedFile, read_signed, write_signed
 from securepfl.settings.binding import blank_model, built_in
 from securepfl.settings.tables import ModelSettings
@@ -149,6 +150,7 @@ def _checked(path: Path, found: SignedFile) -> Mapping[str, Any]:
     record: Mapping[str, Any] = meta["record"]
     if meta["format"] != FORMAT:
         raise StorageError(f"{path}: format {meta['format']}, and this securepfl reads {FORMAT}; upgrade it")
+    check_record(record)
     if record["noise"] not in ("local", "none"):
         raise StorageError(
             f"{path}: of a run with shared noise, whose epsilon holds for all hospitals' sum and not for one model; "
@@ -185,7 +187,11 @@ def _check_signers(path: Path, signer: PublicIdentity, others: Collection[Public
 
 
 def _settings_of(meta: Mapping[str, Any]) -> ModelSettings:
-    return msgspec.convert(meta["model"], type=ModelSettings)
+    settings = msgspec.convert(meta["model"], type=ModelSettings)
+    if settings != settings.without_start():
+        # Nobody who signs a file has the say over which of the reader's own files are opened.
+        raise ValueError("the file of a start")
+    return settings
 
 
 def _spec_of(meta: Mapping[str, Any], where: str) -> Declared:

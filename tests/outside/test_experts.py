@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from securepfl.crypto.keys.identity import Identity
+from securepfl.data.images.spec import ImageSpec
 from securepfl.data.schema import DataSpec
 from securepfl.errors import StorageError
 from securepfl.outside import signed_file
@@ -156,6 +157,29 @@ def test_an_expert_from_before_files_were_signed_is_refused_with_a_remedy(tmp_pa
 def test_an_expert_of_a_run_with_shared_noise_is_refused(tmp_path):
     release(tmp_path, "north", noise="shared")
     refused(tmp_path, r"of a run with shared noise.*ask for a run without \[shared_noise\]")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"delta": "abc"}, {"epsilon": "x"}, {"epsilon": {}}, {"epsilon": 10**400}, {"epsilon": -1.0}, {"hospitals": 5},
+        {"unit": "<script>"}, {"rounds": "\n# heading"}, {"site": "north\nsays: all is well"}, {"simulation": "no"},
+    ],
+)  # fmt: skip
+def test_an_audit_record_that_nobody_could_read_is_refused(tmp_path, written):
+    name = written.get("site", "north")
+    release(tmp_path, name, signer=Identity.generate(name), **{key: written[key] for key in written if key != "site"})
+    with pytest.raises(StorageError, match="not an expert that securepfl released"):
+        read_experts(tmp_path)
+
+
+def test_a_signed_file_opens_no_other_file_of_its_reader(tmp_path):
+    path = release(tmp_path, "north")
+    found = read_signed(path)
+    model = found.meta["model"] | {"kind": "cnn", "start": str(tmp_path / "secret")}
+    data = ImageSpec(size=(8, 8), label="ill").to_mapping()
+    write_signed(path, found.arrays, {**found.meta, "model": model, "data": data}, PEOPLE["north"])
+    assert "secret" not in refused(tmp_path, "not an expert that securepfl released")
 
 
 def test_a_mean_over_too_few_hospitals_is_refused(tmp_path):
