@@ -113,9 +113,12 @@ class Start:
 def read_start(path: Path) -> Start:
     """The start in a file. Raises ModelError where there is none, or it is damaged, too large or another file."""
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path}: the start is no plain file; name one, or {_MEND}")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
             raise ModelError(f"{path}: a start has at most {MOST_BYTES >> 20} MiB; name another file")
-        data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: the start cannot be read ({error.strerror}); name a file, or {_MEND}") from None
     return Start.from_bytes(data, str(path))

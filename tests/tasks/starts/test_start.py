@@ -1,6 +1,7 @@
 """A start's file: what is written is read back, and anything else is refused with one line that names the file."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,12 @@ def test_a_file_too_large_is_not_read(path):
 def test_a_missing_file_is_an_error_of_one_line(tmp_path):
     with pytest.raises(ModelError, match="cannot be read"):
         read_start(tmp_path / "none")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless device here")
+def test_a_device_is_no_start_and_is_not_read_to_its_end():
+    with pytest.raises(ModelError, match="no plain file"):
+        read_start(Path("/dev/zero"))
 
 
 def test_another_network_is_refused_and_left_as_it_was(path):
