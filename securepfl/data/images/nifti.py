@@ -11,6 +11,8 @@ from securepfl.data.images.picture import Picture, UnfitError, check_pixels, imp
 _GZIP: Final = b"\x1f\x8b"
 _HEADER: Final = 540
 """Bytes of the longer header, that of NIfTI-2."""
+_MOST_BEFORE: Final = 1 << 24
+"""Bytes of headers and extensions before the pixels: a zipped file's few bytes can stand for any number."""
 
 
 def read_nifti(data: bytes, _: str | None = None) -> Picture:
@@ -22,6 +24,8 @@ def read_nifti(data: bytes, _: str | None = None) -> Picture:
         kind = nibabel.Nifti2Image if _first(start) == _HEADER else nibabel.Nifti1Image
         header = kind.header_class.from_fileobj(io.BytesIO(start))
         across, down = _plane(header)
+        if not 0 <= header["vox_offset"] <= _MOST_BEFORE:
+            raise UnfitError("says that its pixels begin far behind its header; save it without extensions")
         if zipped:
             data = _unzipped(data, int(header["vox_offset"]) + across[1] * down[1] * header.get_data_dtype().itemsize)
         return _slice(kind.from_bytes(data), across, down)

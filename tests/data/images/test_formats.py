@@ -120,12 +120,34 @@ def huge_tiff() -> bytes:
     return data[:place] + struct.pack("<HHII", 257, 4, 1, 2**31) + data[place + 12 :]
 
 
+def bomb_tiff(compression: int, strip: bytes, tile: int | None = None) -> bytes:
+    """A TIFF of 16 x 16 pixels whose only strip, or tile of that side, unpacks to `strip`'s content."""
+    place = (273, 279) if tile is None else (324, 325)
+    numbers = {256: 16, 257: 16, 258: 8, 259: compression, 262: 1, 277: 1, place[0]: 8, place[1]: len(strip)}
+    numbers |= {278: 16} if tile is None else {322: tile, 323: tile}
+    tags = [struct.pack("<HHII", tag, 4, 1, number) for tag, number in sorted(numbers.items())]
+    return (
+        b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+    )
+
+
+def far_nifti() -> bytes:
+    header = bytearray(huge_nifti())
+    header[42:46] = struct.pack("<HH", 8, 8)
+    header[108:112] = struct.pack("<f", 3e7)
+    return gzip.compress(bytes(header) + bytes(30_000_100))
+
+
 REFUSED: dict[str, tuple[str, Any, str]] = {
     "huge PNG": ("a.png", lambda: huge_png(15000, 10000), "more than 100,000,000 pixels"),
     "larger than Pillow reads": ("a.png", lambda: huge_png(60000, 60000), "more than 100,000,000 pixels"),
     "huge NIfTI": ("a.nii", huge_nifti, "more than 100,000,000 pixels"),
     "huge zipped NIfTI": ("a.nii.gz", lambda: gzip.compress(huge_nifti()), "more than 100,000,000 pixels"),
     "huge TIFF": ("a.tif", huge_tiff, "more than 100,000,000 pixels"),
+    "NIfTI far behind": ("a.nii.gz", far_nifti, "begin far behind its header"),
+    "deflated bomb": ("a.tif", lambda: bomb_tiff(8, zlib.compress(bytes(10**6))), "far more than its pixels"),
+    "deflated bomb in a tile": ("a.tif", lambda: bomb_tiff(8, zlib.compress(b"0"), 10**5), "more than 100,000,000"),
+    "packed bomb": ("a.tif", lambda: bomb_tiff(32773, b"\x81\0" * 10**5), "far more than its pixels"),
     "complex NIfTI": ("a.nii", lambda: huge_nifti(np.complex64), "several numbers a pixel"),
     "nothing": ("a.tif", bytes, "is empty"),
     "other bytes": ("a.nii", lambda: b"\0" * 400, "no NIfTI file"),
