@@ -62,7 +62,7 @@ def write_gates_plot(answered: Answered, path: Path) -> None:
     axes = figure.subplots()
     drawn = _heat(axes, values, lines, columns)
     axes.axhline(0.5, color="white", linewidth=3)
-    axes.set_title(_titled(answered), fontsize=8, loc="left")
+    axes.set_title(_titled(answered), fontsize=8, loc="left", parse_math=False)
     figure.colorbar(drawn, ax=axes, label="weight", aspect=max(6, min(40, 2 * len(lines))), pad=0.02)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
@@ -76,10 +76,12 @@ def _drawn(answered: Answered) -> tuple[list[str], NDArray[np.float64]]:
         return ["all layers", *map(_short, found.layers)], np.vstack([layers.mean(axis=0), layers])
     if not np.ptp(found.gates, axis=0).any():
         return ["site"], mean[None]
-    kept = np.arange(len(found.gates))
+    kept, kind = np.arange(len(found.gates)), "image" if answered.images else "row"
     if len(kept) > _MOST_LINES:
         kept = np.linspace(0, len(kept) - 1, _MOST_LINES).round().astype(int)
-    names = [_short(answered.names[place]) + " (guard)" * bool(found.guarded[place]) for place in kept]
+    # Numbers, as in gates.json: a picture without ids may be shown to others.
+    rows = answered.table.rows
+    names = [f"{kind} {rows[place]}" + " (guard)" * bool(found.guarded[place]) for place in kept]
     return ["mean of all", *names], np.vstack([mean, found.gates[kept]])
 
 
@@ -102,8 +104,8 @@ def _titled(answered: Answered) -> str:
 
 def _heat(axes: Any, values: NDArray[np.float64], lines: list[str], columns: list[str]) -> Any:
     drawn = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_yticks(range(len(lines)), lines, fontsize=7)
-    axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=35, ha="right")
+    axes.set_yticks(range(len(lines)), lines, fontsize=7, parse_math=False)
+    axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=35, ha="right", parse_math=False)
     for line, column in np.ndindex(values.shape):
         weight = float(values[line, column])
         shade = "white" if weight < 0.6 else "black"

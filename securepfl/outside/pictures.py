@@ -117,7 +117,7 @@ def _figure(answered: Answered, place: int, panels: int, fill: Callable[[Any], N
 def _fill(axes: Any, image: NDArray[np.float64], panels: list[tuple[str, NDArray[np.bool_] | None]]) -> None:
     for each, (title, mask) in zip(axes, panels, strict=True):
         each.imshow(image if mask is None else _inked(image, mask), cmap="gray", vmin=0.0, vmax=1.0)
-        each.set_title(title, fontsize=9)
+        each.set_title(title, fontsize=9, parse_math=False)
         each.set_axis_off()
 
 

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from securepfl.data.labels import BinaryLabels, Listed
 from securepfl.outside.answered import Answered
 from securepfl.outside.masks import MASKS, own_mask
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER: Final = re.compile(r"[+-][0-9.]+")
 
 Column = Sequence[Any] | NDArray[np.generic]
 
@@ -82,14 +86,17 @@ def certainty_csv(answered: Answered) -> str:
 
 
 def csv_of(columns: Mapping[str, Column]) -> str:
-    """Columns of one length as CSV; floats with six digits, NaN as an empty cell.
+    """Columns of one length as CSV; floats with six digits, NaN as an empty cell, and before a text that a spreadsheet
+    would take for a formula and run, an apostrophe: labels are other hospitals' words.
 
     >>> csv_of({"row": [1, 2], "certainty": [0.5, float("nan")]})
     'row,certainty\\n1,0.500000\\n2,\\n'
+    >>> csv_of({"id": ["=1+1", "-7", "-x"]})
+    "id\\n'=1+1\\n-7\\n'-x\\n"
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(_cell, columns))
     cells = zip(
         *(column.tolist() if isinstance(column, np.ndarray) else column for column in columns.values()), strict=True
     )
@@ -98,6 +105,8 @@ def csv_of(columns: Mapping[str, Column]) -> str:
 
 
 def _cell(cell: Any) -> Any:
+    if isinstance(cell, str):
+        return f"'{cell}" if cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None else cell
     if not isinstance(cell, float):
         return cell
     return f"{cell:.6f}" if np.isfinite(cell) else ""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,7 +17,9 @@ from securepfl.data.schema import DataSpec
 from securepfl.data.table import Table
 from securepfl.errors import ConfigError, StorageError
 from securepfl.outside.answered import Answered, safe_places
+from securepfl.outside.card import card_of
 from securepfl.outside.experts import Experts
+from securepfl.outside.gates_plot import write_gates_plot
 from securepfl.outside.masks import own_mask
 from securepfl.outside.predictions import certainty_csv, predictions_csv
 from securepfl.outside.recipe import Recipe
@@ -111,6 +114,39 @@ def test_gates_pictures_metrics_and_card_are_there_and_name_no_image(written):
         assert "p1_0" not in text and "p2" not in text
 
 
+def test_the_plot_of_gates_is_the_same_whatever_images_are_called(written, tmp_path):
+    _, answered, _ = written
+    found = replace(answered.routed, gates=np.eye(4, len(answered.routed.candidates)))
+    drawn = []
+    for names in (["a", "b", "c", "d"], [r"Doe $\frac$", "b", "c", "d"]):
+        table = replace(answered.table, ids=np.array(names, dtype=object))
+        write_gates_plot(replace(answered, table=table, routed=found), tmp_path / "gates.png")
+        drawn.append((tmp_path / "gates.png").read_bytes())
+    assert drawn[0] == drawn[1]
+
+
+def test_other_hospitals_names_are_text_in_card_and_plot(written):
+    _, answered, out = written
+    names = [r"$\frac$", "<script>", "[a](javascript:b)"]
+    records = answered.experts.records | {"east": record("east", expert="cluster", hospitals=names)}
+    candidates = [replace(one, expert=names[0]) for one in answered.routed.candidates]
+    found = replace(answered.routed, candidates=candidates)
+    changed = replace(answered, experts=replace(answered.experts, records=records), routed=found)
+    write_gates_plot(changed, out.parent / "named.png")
+    card = card_of(changed, {}, 0, True)
+    assert "script" in card and "<script" not in card and "[a](" not in card
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_text(written):
+    _, answered, _ = written
+    said = ["=cmd|' /C calc'!A0", "@SUM(A1)", "-7", "+x"]
+    named = replace(answered.table, ids=np.array(said, dtype=object), patients=np.array(said, dtype=object))
+    changed = replace(answered, table=named)
+    for text in (predictions_csv(changed), certainty_csv(changed)):
+        cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
+        assert {f"'{said[0]}", f"'{said[1]}", "-7", "'+x"} <= set(cells) and said[0] not in cells
+
+
 def test_without_truth_there_is_no_result_and_the_card_says_so(tmp_path):
     write_answer(answered_of(write_hospital(tmp_path / "new", masks=False), experts_of_images()), tmp_path / "out")
     assert not (tmp_path / "out" / "result.json").exists()
@@ -133,8 +169,6 @@ def test_one_image_is_answered_as_it_is_among_others(tmp_path):
 
 def test_padding_counts_for_nothing_whether_there_are_masks_or_not(tmp_path):
     """What routing looks at is where an image lies in the array, small ones made larger too."""
-    from dataclasses import replace
-
     experts = experts_of_images(size=[64, 64])
     table = load_unlabelled(write_hospital(tmp_path / "new"), experts.spec)
     seen = [Site.of(experts, each).fields for each in (table, replace(table, labels=None))]
