@@ -4,7 +4,8 @@
         --out runs/imaging [--choosing] [--write docs/imaging_results.md]
 
 The unit is a patient, delta 1e-5, every step sees all of them. What is trained: the head alone, on features of the
-frozen body that are computed once; or head and norms along public directions (whitening.py).
+frozen body that are computed once; a head on more of them (wider.py); or head and norms along public directions
+(whitening.py).
 Epsilon infinity is the same training with the same clip and no noise, so what is missing there is not the noise's.
 
 Noise shared over hospitals is added here to the sum over all patients, of the size that it has in a run where fewer
@@ -17,6 +18,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,15 +38,16 @@ from securepfl.randomness import RandomStream
 from securepfl.tasks.augmentation import patches
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.networks import UNet
+from securepfl.tasks.prediction import evaluating
 from securepfl.tasks.starts.recipes import recipe_named
 from securepfl.tasks.starts.start import read_start
-from segmentation.cells import Cell, finished, one_thread, read, run_all, write
-from segmentation.inside import scores
+from segmentation.cells import Cell, finished, measured, one_thread, read, run_all, write
 from segmentation.intervals import estimates, joined
 from segmentation.pages import markers
 from segmentation.sites import Study, read_study, tensors
 from segmentation.training import NORMS
 from segmentation.whitening import Whitened, whitening
+from segmentation.wider import Wider
 
 DELTA: Final = 1e-5
 NO_NOISE: Final = 1e-9
@@ -53,6 +56,8 @@ PIXELS: Final = 2000
 """Of an image, for the head."""
 PATCHES: Final = 2
 """Of a patient and a step, for the norms."""
+_PUBLIC: Final = 24
+"""Images of nobody that scale the wider features."""
 SETTLED: Final = 0.5
 """The mean over this last part of the steps is the model: it costs no privacy."""
 
@@ -61,7 +66,7 @@ SETTLED: Final = 0.5
 class Scope:
     """What is trained, and how: full-batch steps whose rate falls to a fifth.
 
-    `directions`: along so many public ones.
+    `directions`: along so many public ones. `wider`: on more features than the body's.
     """
 
     trained: tuple[str, ...]
@@ -69,18 +74,22 @@ class Scope:
     clip: float
     rate: float
     directions: int | None = None
+    wider: bool = False
 
 
 SCOPES: Final[Mapping[str, Scope]] = {
     "head": Scope(("head.*",), steps=25, clip=0.2, rate=0.8),
+    "head on zooms": Scope(("head.*",), steps=25, clip=0.2, rate=0.8, wider=True),
     "head and norms, public directions": Scope((*NORMS, "head.*"), steps=16, clip=1.0, rate=0.5, directions=60),
 }
 WAYS: Final = tuple(
     (scope, noise, epsilon)
     for scope, noise, epsilons in (
         ("head", "shared", (1.0, 8.0, math.inf)),
-        ("head", "local", (1.0, 8.0, math.inf)),
-        ("head and norms, public directions", "shared", (1.0, 8.0, math.inf)),
+        ("head", "local", (8.0, math.inf)),
+        ("head on zooms", "shared", (1.0, 8.0, math.inf)),
+        ("head on zooms", "local", (8.0, math.inf)),
+        ("head and norms, public directions", "shared", (8.0, math.inf)),
     )
     for epsilon in epsilons
 )
@@ -99,7 +108,7 @@ def name_of(scope: str, noise: str, epsilon: float) -> str:
 class Pixels(Dataset[tuple[Tensor, Tensor]]):
     """A patient's features at PIXELS random pixels of each image's field, made once: [r, F, K, 1], [r, 2, K, 1]."""
 
-    def __init__(self, model: UNet, table: Table, stream: RandomStream) -> None:
+    def __init__(self, model: UNet | Wider, table: Table, stream: RandomStream) -> None:
         images, labels = tensors(table)
         self._items = []
         for rows in by_patient(table):
@@ -107,7 +116,7 @@ class Pixels(Dataset[tuple[Tensor, Tensor]]):
             self._items.append((torch.stack([x for x, _ in seen]), torch.stack([y for _, y in seen])))
 
     @staticmethod
-    def _sampled(model: UNet, image: Tensor, label: Tensor, stream: RandomStream) -> tuple[Tensor, Tensor]:
+    def _sampled(model: UNet | Wider, image: Tensor, label: Tensor, stream: RandomStream) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             features = model.features(image[None])[0].flatten(1)
         inside = label[1].flatten().nonzero()[:, 0]
@@ -182,6 +191,11 @@ class Job:
         return dict(json.loads(json.dumps({**given, "choosing": self.choosing, "start": self.start.name})))
 
     @property
+    def of_pixels(self) -> tuple[str, "Job"]:
+        """What a head's features depend on."""
+        return self.scope, replace(self, noise="shared", epsilon=math.inf, seed=0)
+
+    @property
     def way(self) -> str:
         """Its name."""
         return name_of(self.scope, self.noise, self.epsilon)
@@ -232,33 +246,46 @@ def trained(
     return {name: torch.stack([each[name] for each in last]).mean(dim=0) for name in last[0]}
 
 
-def models(job: Job, study: Study, tables: Mapping[str, Table]) -> dict[str, dict[str, Tensor]]:
+def models(job: Job, study: Study, tables: Mapping[str, Table]) -> dict[str, nn.Module]:
     """Each hospital's model under the way: one for all with shared noise."""
     scope = SCOPES[job.scope]
-    directions = public_directions(job, study, scope) if scope.directions else None
     sigma = noise_of(scope, job.epsilon, len(tables), job.noise)
     groups = [list(tables)] if job.noise == "shared" else [[site] for site in tables]
     found = {}
     for group in groups:
-        model = study.model().eval()
-        parts: list[Dataset[tuple[Tensor, Tensor]]] = []
-        for site in group:
-            stream = public_stream("private study", "looks", site, job.seed)
-            if scope.directions:
-                parts.append(Patches(tables[site], job.patch, stream))
-            else:
-                parts.append(Pixels(model, tables[site], stream))
-        module: nn.Module = Whitened(model, scope.trained, directions) if scope.directions else _head_of(model)
-        moved = trained(module, Together(parts), study, scope, sigma, job.seed)
-        state = dict(model.state_dict())
-        if isinstance(module, Whitened):
-            module.z.data.copy_(moved["z"])
-            moved = {name: value.detach() for name, value in module.tensors().items()}
-        found |= {site: {**state, **moved} for site in group}
+        model = _model(job, study, scope)
+        looks = _patches(job, tables) if isinstance(model, Whitened) else _pixels(*job.of_pixels)
+        data = Together([looks[site] for site in group])
+        model.load_state_dict(trained(model, data, study, scope, sigma, job.seed), strict=False)
+        found |= dict.fromkeys(group, model.eval())
     return found
 
 
-def _head_of(model: UNet) -> UNet:
+def _patches(job: Job, tables: Mapping[str, Table]) -> dict[str, Dataset[tuple[Tensor, Tensor]]]:
+    streams = {site: public_stream("private study", "looks", site, job.seed) for site in tables}
+    return {site: Patches(table, job.patch, streams[site]) for site, table in tables.items()}
+
+
+@lru_cache(maxsize=4)
+def _pixels(scope: str, job: Job) -> dict[str, Dataset[tuple[Tensor, Tensor]]]:
+    """The same for all noise and seeds: computed once in a process."""
+    study = read_study(job.data, job.config, job.start, job.size)
+    model = _model(job, study, SCOPES[scope])
+    if isinstance(model, Whitened):
+        raise TypeError("only a head is trained on pixels")
+    parts = study.split(0, choosing=job.choosing)
+    return {
+        site: Pixels(model, train, public_stream("private study", "looks", site)) for site, (train, _) in parts.items()
+    }
+
+
+def _model(job: Job, study: Study, scope: Scope) -> UNet | Wider | Whitened:
+    """The start, with what is trained free and the rest frozen."""
+    model = study.model().eval()
+    if scope.directions:
+        return Whitened(model, scope.trained, public_directions(job, study, scope))
+    if scope.wider:
+        return Wider(model, public_images(job, study.spec, count=_PUBLIC))
     model.body.requires_grad_(False)
     return model
 
@@ -269,8 +296,7 @@ def public_directions(job: Job, study: Study, scope: Scope) -> Tensor:
     if path.exists():
         found: Tensor = torch.load(path, weights_only=True)
         return found
-    recipe = recipe_named(read_start(job.start).name)
-    images = public_images(recipe, study.spec, job.patch)
+    images = public_images(job, study.spec)
     stream = public_stream("private study", "directions")
     made = whitening(study.model(), scope.trained, images, scope.directions or 1, stream)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -278,9 +304,10 @@ def public_directions(job: Job, study: Study, scope: Scope) -> Tensor:
     return made
 
 
-def public_images(recipe: Any, spec: ImageSpec, side: int, count: int = 32) -> Tensor:
-    """`count` images [n, 1, side, side] of nobody."""
-    drawn = recipe.draw(count, 8_000_000, side)
+def public_images(job: Job, spec: ImageSpec, count: int = 32) -> Tensor:
+    """`count` images [n, 1, side, side] of nobody, of the kind that the start was made on."""
+    recipe = recipe_named(read_start(job.start).name)
+    drawn = recipe.draw(count, 8_000_000, job.patch)
     pairs = zip(drawn.images, drawn.labels, strict=True)
     return torch.from_numpy(
         np.stack([scaled(image[0, :, :, None].astype(np.float64), labels[1], spec) for image, labels in pairs])
@@ -292,9 +319,9 @@ def work(job: Job) -> str:
     began, spent = time.monotonic(), time.process_time()
     study = read_study(job.data, job.config, job.start, job.size)
     parts = study.split(0, choosing=job.choosing)
-    states = models(job, study, {site: train for site, (train, _) in parts.items()})
+    made = models(job, study, {site: train for site, (train, _) in parts.items()})
     seconds = round(time.process_time() - spent)
-    return _tested(job, job.way, study, parts, states, seconds) + f" ({time.monotonic() - began:.0f} s)"
+    return _tested(job, job.way, study, parts, made, seconds) + f" ({time.monotonic() - began:.0f} s)"
 
 
 def _tested(
@@ -302,15 +329,22 @@ def _tested(
     way: str,
     study: Study,
     parts: Mapping[str, tuple[Table, Table]],
-    states: Mapping[str, Mapping[str, Tensor]],
+    made: Mapping[str, nn.Module],
     seconds: int,
 ) -> str:
-    sites = {site: scores(study, dict(states[site]), test, "cpu") for site, (_, test) in parts.items()}
+    sites = {site: scores(study, made[site], test) for site, (_, test) in parts.items()}
     patients = {site: len(by_patient(train)) for site, (train, _) in parts.items()}
     cell: Cell = {"way": way, "seed": job.seed, "settings": job.settings, "sites": sites, "patients": patients}
     write(job.folder, {**cell, "cpu_seconds": seconds})
     means = "/".join(f"{np.nanmean(np.array(found['dice'], float)):.3f}" for found in sites.values())
     return f"seed {job.seed}: {way} {means}"
+
+
+def scores(study: Study, model: nn.Module, test: Table) -> Cell:
+    """Of each test image."""
+    with evaluating(model), torch.no_grad():
+        outputs = [model(torch.from_numpy(test.features[at : at + 1])) for at in range(len(test))]
+    return measured(study.task, study.task.predict(torch.cat(outputs)), test, hd95=False)
 
 
 def section(found: Mapping[str, Sequence[Cell]], note: str = "") -> str:
@@ -390,14 +424,15 @@ def main(
     if not finished(folder, START, 0, replace(first, scope="head").settings):
         study = read_study(data, config, start, size)
         parts = study.split(0, choosing=choosing)
-        states = dict.fromkeys(parts, study.model().state_dict())
-        click.echo(_tested(replace(first, scope="head", seed=0), START, study, parts, states, 0))
+        start_alone = study.model()
+        made = dict.fromkeys(parts, start_alone)
+        click.echo(_tested(replace(first, scope="head", seed=0), START, study, parts, made, 0))
     run_all(work, [job for job in wanted if not finished(folder, job.way, job.seed, job.settings)], jobs)
-    made = section(read(folder), note)
+    table = section(read(folder), note)
     if page is None:
-        click.echo(made)
+        click.echo(table)
     else:
-        page.write_text(replaced(page.read_text(), made, *markers(data.name, "private")))
+        page.write_text(replaced(page.read_text(), table, *markers(data.name, "private")))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from segmentation import private
 from segmentation.cells import read
 from segmentation.simulated import write_sites
 from segmentation.whitening import Whitened, whitening
+from segmentation.wider import ZOOMS, Wider
 
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
@@ -72,6 +73,19 @@ def test_a_step_without_noise_is_the_mean_of_clipped_gradients():
     assert torch.allclose(whitened.z.detach(), -sum(gradients) / 2, atol=1e-5)
 
 
+def test_a_head_on_zooms_starts_at_the_start_and_moves_by_its_head_alone():
+    start = build_network("unet", 1, 2).eval()
+    with torch.no_grad():
+        before = start(images())
+        wider = Wider(start, images(8))
+        assert wider.width == 1 + start.width + len(ZOOMS)
+        assert torch.allclose(wider(images()), before, atol=1e-5)
+        features = wider.features(images())
+        assert torch.allclose(wider(features), wider(images()))
+        assert torch.allclose(wider.features(images(8))[:, 1:].mean(dim=(0, 2, 3)), torch.tensor(0.0), atol=1e-3)
+    assert {name for name, each in wider.named_parameters() if each.requires_grad} == {"head.weight", "head.bias"}
+
+
 def test_shared_noise_is_what_counts_with_what_may_not():
     scope = private.SCOPES["head"]
     own = noise_multiplier_for(8.0, private.DELTA, 1.0, scope.steps)
@@ -88,14 +102,14 @@ def test_a_study_writes_files_and_a_table_and_runs_nothing_twice(tmp_path, monke
     start.write_bytes(as_start(VESSELS, build_network("unet", 1, 8), VESSELS.card, {"seed": 0}).to_bytes())
     quick = {name: private.replace(scope, steps=2) for name, scope in private.SCOPES.items()}
     monkeypatch.setattr(private, "SCOPES", quick)
-    monkeypatch.setattr(private, "WAYS", (("head", "shared", 8.0), ("head", "local", math.inf)))
+    monkeypatch.setattr(private, "WAYS", (("head", "shared", 8.0), ("head on zooms", "local", math.inf)))
     options = [tmp_path / "sites", "--start", start, "--seeds", 2, "--patch", 32, "--out", tmp_path / "runs"]
     run = CliRunner().invoke(private.main, [str(each) for each in options], catch_exceptions=False)
     cells = read(tmp_path / "runs" / "sites" / "private")
     assert {way: len(found) for way, found in cells.items()} == {
         "public start": 1,
         "head, shared noise, epsilon 8": 2,
-        "head, local noise, epsilon inf": 1,
+        "head on zooms, local noise, epsilon inf": 1,
     }
     assert "| head, shared noise, epsilon 8 |" in run.output
     assert [cell["seed"] for cell in cells["head, shared noise, epsilon 8"]] == [0, 1]
