@@ -553,6 +553,8 @@ class Client(Readings):
                 reserved = self.ledger.reserve(step, federation=federation, round=number, attempt=0)
             except BudgetError:
                 return None
+        else:
+            self.ledger.unprotect(federation=federation, round=number)
         found = released_shares(share, training.training, self.units, step, RandomStream(fresh_key()))
         if step is not None:
             self.ledger.settle(reserved, step)

@@ -94,11 +94,11 @@ def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failure
     with _noted(failures):
         if leaves:  # what it costs stands in the result
             without = release_finetuned(run.clients, out / "experts")
-            release_priors(plan.federation, run.clients, out / "experts" / PRIORS)
+            without += release_priors(plan.federation, run.clients, out / "experts" / PRIORS)
     with _noted(failures):
         if path.exists():  # an earlier process wrote it, and failed at something else
             result = json.loads(path.read_bytes())
-        else:
+        elif not failures:  # what is still to be spent would be missing in it
             outcome = outcome_of(plan.federation, run, plan.hospitals, plan.build_model, seed)
             result = _result(plan, run, outcome, seed, without)
             write_json(path, result)

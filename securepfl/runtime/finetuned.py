@@ -21,6 +21,9 @@ def release_finetuned(clients: Mapping[str, Client], folder: Path) -> list[str]:
             continue
         if spec is None:
             raise ValueError("a run's federation declares its data")
+        if client.shared_model() is None:
+            without.append(f"{name}: no fine-tuned expert: the last round formed no sum, so there is no shared model")
+            continue
         try:
             model, record = client.release("finetuned")
         except BudgetError as error:

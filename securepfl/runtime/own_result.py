@@ -8,6 +8,7 @@
 | experts/NAME.priors.json | others': where `[release] prior` says so, charged |
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -38,23 +39,24 @@ def write_own(opened: Opened, out: Path) -> None:
         raise TypeError("a client that was opened from files has declared data")
     own = {"site": client.name, "round": client.round, "private": True}
     write_unreleased(out / PERSONAL, client.personal_model(), own, federation.model, spec)
+    without: list[str] = []
     released = not is_seeded(client) or not federation.privacy.protects
     if federation.release.experts and released and client.round:
-        release_priors(federation, {client.name: client}, out / EXPERTS / own_priors(client.name))
+        without += release_priors(federation, {client.name: client}, out / EXPERTS / own_priors(client.name))
         signer = client.session.keyring.identity
         if client.round == federation.rounds and client.shared_model() is not None:
-            release_finetuned({client.name: client}, out / EXPERTS)
+            without += release_finetuned({client.name: client}, out / EXPERTS)
         model, record = client.release("personal")
         write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec, signer)
         if client.shared_model() is not None:
             model, record = client.release("shared")
             write_expert(out / EXPERTS / f"{SHARED}.safetensors", model, record, federation.model, spec, signer)
-    write_json(out / RESULT, result_of_own(opened))
+    write_json(out / RESULT, result_of_own(opened, without))
 
 
-def result_of_own(opened: Opened) -> dict[str, Any]:
-    """result.json's content: one site of what `securepfl run` writes. No model was trained alone: between real
-    hospitals that would be a second release from the same rows, so its metrics are null.
+def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]:
+    """result.json's content, `without` what was not released: one site of what `securepfl run` writes. No model was
+    trained alone: between real hospitals that would be a second release from the same rows, so its metrics are null.
     """
     client = opened.client
     judged = judged_models(client, opened.hospital, None, None)
@@ -74,7 +76,7 @@ def result_of_own(opened: Opened) -> dict[str, Any]:
         "metrics": metrics_of(client.task),
         "named": dict(client.named),
         "seconds": {name: round(seconds, 4) for name, seconds in client.seconds.items()},
-        "notes": list(opened.notes),
+        "notes": [*opened.notes, *without],
         "ledger": {"path": str(client.ledger.path.absolute()), "head": client.ledger.head},
     }
 

@@ -32,13 +32,13 @@ def release_clusters(federation: Federation, clients: Mapping[str, Client], fold
         write_expert(path, model, told, federation.model, spec, client.session.keyring.identity)
 
 
-def release_priors(federation: Federation, clients: Mapping[str, Client], path: Path) -> None:
-    """Write the priors that hospitals release to `path`, each signed by its own hospital.
+def release_priors(federation: Federation, clients: Mapping[str, Client], path: Path) -> list[str]:
+    """Write the priors that hospitals release to `path`, each signed by its own hospital: a line for each without.
 
     Raises what Client.release_prior raises, StorageError.
     """
     if not federation.release.prior or path.exists():
-        return
+        return []
     released = {name: client.release_prior() for name, client in clients.items()}
     signed = [
         signed_prior(record, clients[name].session.keyring.identity)
@@ -47,6 +47,12 @@ def release_priors(federation: Federation, clients: Mapping[str, Client], path: 
     ]
     if signed:
         write_priors(path, signed)
+    return [
+        f"{name}: no prior: the budget doesn't hold it, or it was counted before and lost with its process, and stays "
+        "charged; `securepfl audit budget` shows which"
+        for name, record in released.items()
+        if record is None
+    ]
 
 
 def own_priors(name: str) -> str:

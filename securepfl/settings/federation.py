@@ -337,8 +337,12 @@ class Federation(Settings, frozen=True, dict=True):
         return hashlib.sha256(rfc8785.dumps(plain)).digest()
 
     def told(self) -> dict[str, Any]:
-        """All settings as plain values, for a record that others read: of a start's file, its name alone."""
+        """All settings as plain values, for a record that others read: of a start's file, its name alone, and where
+        nothing protects neither epsilon nor clip.
+        """
         plain: dict[str, Any] = msgspec.to_builtins(self)
+        if not self.privacy.protects:
+            plain["privacy"] |= {"epsilon": None, "clip": None}
         if self.model.start is not None:
             plain["model"]["start"] = Path(self.model.start).name
         return plain

@@ -14,7 +14,9 @@ from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.training.units import PatientDataset
 from securepfl.randomness import RandomStream, fresh_key
+from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.local import simulate
+from securepfl.runtime.releasing import release_priors
 from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
@@ -110,6 +112,25 @@ def test_a_prior_is_part_of_the_planned_epsilon_and_is_released_once(run):
         assert before < 5.9 and client.ledger.spent() == pytest.approx(6.0, rel=1e-6)
         assert record["epsilon"] == client.ledger.spent() and record["expert"] == "prior"
         assert client.release_prior() is None
+
+
+def test_what_was_not_released_is_said_and_stops_nothing(tmp_path):
+    bound, build = federation(rounds=1, coupling={}, similarity={}, release={"experts": True, "finetuning": 1})
+    training, said = {name: rows(seed) for seed, name in enumerate(bound.roster)}, []
+
+    def begin(run):
+        said.extend(release_finetuned(run.clients, tmp_path / "experts"))  # there is no shared model yet
+
+    options = {"ledgers": tmp_path / "ledgers", "device": "cpu", "begin": begin}
+    with simulate(bound, training, build, tmp_path / "run", **options):
+        assert len(said) == 7 and "h0: no fine-tuned expert: the last round formed no sum" in said[0]
+
+
+def test_a_prior_that_was_counted_and_lost_is_said(run, tmp_path):
+    for client in run.clients.values():
+        client.release_prior()
+    told = release_priors(run.coordinator.federation, run.clients, tmp_path / "priors.json")
+    assert len(told) == 7 and told[0].startswith("h0: no prior: ") and not (tmp_path / "priors.json").exists()
 
 
 def test_a_federation_that_releases_no_prior_releases_none(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from securepfl.errors import StorageError
 from securepfl.outside.experts import read_experts
+from securepfl.report.ledger import budget_of
 from securepfl.runtime.execution import execute
 from securepfl.runtime.planning import configured, plan_demo
 from securepfl.storage.unfinished import UNFINISHED
@@ -102,3 +103,17 @@ def test_a_display_that_fails_stops_no_round(tmp_path):
     with pytest.raises(StorageError, match="Broken pipe"):
         execute(plan(), tmp_path / "run", seed=None, device="cpu", display=broken)
     assert {path.name for path in (tmp_path / "run").iterdir()} == WHOLE
+
+
+def test_a_result_waits_for_all_that_is_still_to_be_spent(tmp_path, monkeypatch):
+    """Where an expert's fine-tuning could not be written, a result of before it would state too small an epsilon."""
+    settings = configured(None, rounds=1, plaintext=True).changed("release", experts=True, finetuning=1, prior=True)
+    asked, out = plan_demo(settings, None, None), tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"the rest comes with `.* --resume "):
+        refuse_to_write(patch, "experts")
+        execute(asked, out, seed=None, device="cpu", display=quiet)
+    result = execute(asked, out, seed=None, device="cpu", display=quiet, resume=True)
+    for name, site in json.loads((out / "result.json").read_text())["sites"].items():
+        (ledger,) = (out / "ledger" / name).glob("*.jsonl")
+        assert site["privacy"]["epsilon"] == budget_of(ledger, None)["spent"] == pytest.approx(4.0, rel=1e-3)
+    assert len(result["sites"]) == 9 and (out / "experts" / "priors.json").exists()

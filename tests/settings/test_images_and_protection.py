@@ -156,3 +156,9 @@ def test_a_segmentation_is_decided_at_even_odds_whatever_is_declared_of_its_shar
     bound = settings.bound(NAMES, build, units=5)
     assert bound.operating_point_of("a") == ()
     assert torch.equal(initial_model(build, bound).head.bias, torch.zeros(1))
+
+
+def test_a_record_of_unprotected_settings_tells_no_epsilon():
+    told = Federation.from_mapping({"privacy": NONE}).told()
+    assert told["privacy"]["epsilon"] is None and told["privacy"]["clip"] is None
+    assert Federation.from_mapping({}).told()["privacy"]["epsilon"] == 4.0
