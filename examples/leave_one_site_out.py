@@ -48,7 +48,9 @@ def leave_out(site: str, config: str, data: Path, out: Path) -> dict[str, object
     if (run / "unfinished").exists():
         call(log, "run", "--resume", run)
     elif not (run / "result.json").exists():
-        call(log, "run", folder / "federation.toml", "--data", data, "--out", run)
+        # Ways run at once, and the data are public: each has ledgers of its own. Of patients, all must share one.
+        ledgers = folder / "ledgers"
+        call(log, "run", folder / "federation.toml", "--data", data, "--out", run, "--ledgers", ledgers)
     if not routed.exists():
         call(log, "route", run, "--data", data / site, "--out", routed)
     return json.loads((routed / "result.json").read_text())
