@@ -1,4 +1,4 @@
-"""Synthetic chest X-rays with their lung fields, made of published proportions and physics alone.
+"""Synthetic chest X-rays with their lung fields, made of proportions and physics alone.
 
 A chest is a few shapes in centimetres (x from the middle to the image's right, which is the patient's left, y down
 from the lungs' tops). What X-rays meet on their way is added up, as water, and shown as film or detector would. No

@@ -1,4 +1,4 @@
-"""Synthetic photographs of the retina with their vessels, made of published anatomy and optics alone.
+"""Synthetic photographs of the retina with their vessels, made of anatomy and optics alone.
 
 trees.py grows the vessels; here a camera looks at them: a window of 256 pixels somewhere in a field of 30 to 50
 degrees, 16 to 45 micrometres a pixel. No patient's image was used, nor looked at for any number below.
