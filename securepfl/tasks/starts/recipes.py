@@ -39,7 +39,8 @@ class Recipe:
             f"Public start {self.name}. No patient is in it. It was trained only on {self.shown} They were drawn by "
             "securepfl from anatomy and optics: published ranges where a source is named, our judgement elsewhere. No "
             "image of a patient was used to draw them, to choose a number of the generator, or to train. It is a place "
-            "for training to begin, not a medical device: by itself it is wrong often, and nobody has tested it on patients for clinical use."
+            "for training to begin, not a medical device: by itself it is wrong often, and nobody has "
+            "tested it on patients for clinical use."
         )
 
 
