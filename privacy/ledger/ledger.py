@@ -193,8 +193,8 @@ class Ledger:
     @property
     def knows_run(self) -> bool:
         """Whether this run has reserved anything here, or trained without protection, in this session or before."""
-        lines = (*self._history.reserved.values(), *self._history.unprotected)
-        return any(line.run == self.run for line in lines)
+        reserved = {line.run for line in self._history.reserved.values()}
+        return self.run in reserved | {line.run for line in self._history.unprotected}
 
     @property
     def unit(self) -> Unit | None:
