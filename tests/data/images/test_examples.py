@@ -19,6 +19,7 @@ def declared(name: str) -> ImageSpec:
     return spec
 
 
+# Marked long: written without the images at hand, and not run on them yet.
 def images_of(name: str) -> Path:
     if not (PUBLIC / name).is_dir():
         pytest.skip(f"no images at {PUBLIC / name}")
@@ -35,6 +36,7 @@ def test_both_declare_masks_and_a_field_of_view():
     assert list(eyes.values()) == ["Image_01", "Image_01", "im0077", "21_training"]
 
 
+@pytest.mark.long
 def test_the_vessels_of_three_hospitals_are_read_as_declared():
     tables = load_sites(images_of("fundus_vessels"), declared("fundus_vessels"))
     assert list(tables) == ["chasedb1", "drive", "stare"]
@@ -46,6 +48,7 @@ def test_the_vessels_of_three_hospitals_are_read_as_declared():
     assert len(set(tables["chasedb1"].patients)) == len(tables["chasedb1"]) / 2
 
 
+@pytest.mark.long
 def test_the_lungs_of_four_hospitals_are_read_as_declared():
     tables = load_sites(images_of("chest_lungs"), declared("chest_lungs"))
     assert sorted(tables) == ["europe_other", "hannover", "spain", "uk"]
