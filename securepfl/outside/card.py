@@ -107,7 +107,10 @@ def _experts(answered: Answered) -> list[str]:
     else:
         lines.append("- Compare the keys' fingerprints with the hospitals' by phone: a signature alone names nobody.")
     if any(record.get("epsilon") is None for record in experts.records.values()):
-        lines.append("- **Not private**: some experts trained without protection; their records must not need any.")
+        lines.append(
+            "- **Not private**: some experts, or their records in another run, trained without protection; these "
+            "records must not need any."
+        )
     return lines
 
 
