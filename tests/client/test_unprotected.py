@@ -153,6 +153,16 @@ def test_neither_a_real_run_nor_another_name_nor_a_seed_forgets_it(tmp_path, see
     close_all(clients)
 
 
+def test_a_prior_alone_is_told_too(tmp_path):
+    """An exact share of a hospital that trained in no round."""
+    data = {"label": "ill", "ranges": {name: {"centre": 0, "spread": 1} for name in "abcdef"}}
+    _, clients = parties(unprotected(release={"experts": True, "prior": True}, data=data), tmp_path)
+    client = clients["alder"]
+    record = client.release_prior()
+    assert record["epsilon"] is None and record["deviation"] == 0 and client.ledger.is_unprotected
+    close_all(clients)
+
+
 def test_a_registry_from_before_is_noticed(tmp_path):
     """Its ledger has no reservation, and is spent all the same."""
     coordinator, clients = parties(unprotected(), tmp_path / "one", ledgers=tmp_path / "ledgers")
