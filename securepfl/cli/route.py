@@ -45,7 +45,7 @@ def route(
     from securepfl.outside.unseen import Asked, route_unseen, summary, trusted_identities
     from securepfl.outside.writing import check_out, write_answer, write_table
 
-    alone = check_out(out)
+    alone = check_out(out, data)
     trusted = None if identities is None else trusted_identities(identities)
     answered = route_unseen(Asked(run_folder, data, prior, recipe, id_column, trusted))
     if out is None and answered.images:

@@ -57,14 +57,17 @@ def write_table(answered: Answered, out: Path) -> None:
     write_bytes(out, predictions_csv(answered).encode())
 
 
-def check_out(out: Path | None) -> bool:
+def check_out(out: Path | None, data: Path | None = None) -> bool:
     """Whether `out` is a table's file and no folder, by its ending; False for None. Raises StorageError where something
-    is there already: nothing is ever written over.
+    is there already, as nothing is ever written over, and where it lies in the folder `data`: masks would be read as
+    its images next time.
     """
     if out is None:
         return False
     if out.exists() or out.is_symlink():
         raise StorageError(f"{out}: exists; name another place with --out")
+    if data is not None and data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise StorageError(f"{out}: lies in the folder of the data; name a place outside of it with --out")
     return out.suffix.lower() == TABLE
 
 

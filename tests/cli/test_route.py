@@ -163,6 +163,12 @@ def test_identities_pin_who_may_have_signed(run, called, tmp_path):
     refused(called(run, "--id", "name", "--identities", cards), "none of the given identities", "by phone")
 
 
+def test_an_answer_is_not_written_among_the_data(run, called, tmp_path):
+    (tmp_path / "hospital" / "images").mkdir(parents=True)
+    out = tmp_path / "hospital" / "images" / "out"
+    refused(called(run, "--out", out, data="hospital"), "lies in the folder of the data", "--out")
+
+
 def test_nothing_is_written_over(run, called, tmp_path):
     for name in ("out", "p.csv"):
         (tmp_path / name).write_text("mine")
