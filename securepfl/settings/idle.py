@@ -32,7 +32,7 @@ def idle_settings(federation: Federation) -> list[str]:
             "hospitals are drawn to neighbours in the last round alone, which reaches no personal model under "
             f'[trajectory] of = "local"; set of = "mixture", or {_mend(federation)}'
         )
-    return notes + _idle_neighbours(federation)
+    return notes + _idle_neighbours(federation) + _same_experts(federation, federation.shape.personal)
 
 
 def _compares(federation: Federation) -> bool:
@@ -69,6 +69,18 @@ def _idle_neighbours(federation: Federation) -> list[str]:
             f"were taken; set at most {others}"
         ]
     return []
+
+
+def _same_experts(federation: Federation, personal: int) -> list[str]:
+    """Where all hospitals release one and the same model, for want of anything in which theirs could differ."""
+    release = federation.release
+    apart = personal or release.finetuning or federation.trajectory.of == "local"
+    if not release.experts or apart or any(site.prevalence is not None for site in federation.sites.values()):
+        return []
+    return [
+        "[release] experts: nothing is personal, so all hospitals' experts are one and the same model, and route has "
+        'nothing to choose among; set [release] finetuning, [model] personal, or [trajectory] of = "local"'
+    ]
 
 
 def without_coupling(federation: Federation) -> str:

@@ -86,3 +86,16 @@ def test_the_network_lasso_is_taken_off_by_removing_its_table():
     lasso = {"similarity": {"every": 1}, "coupling": {}, "lasso": {"penalty": 0.1}}
     (note,) = idle_settings(federation(NAMES[:3], **lasso))
     assert note.endswith("add hospitals, or remove [lasso]")
+
+
+def test_experts_that_are_one_and_the_same_model_are_a_note():
+    same = {"similarity": {}, "coupling": {}, "model": {"personal": []}, "release": {"experts": True}}
+    (note,) = idle_settings(federation(**same))
+    assert note.startswith("[release] experts: nothing is personal") and "set [release] finetuning" in note
+    for apart in (
+        {"release": {"experts": True, "finetuning": 2}},
+        {"trajectory": {"of": "local"}},
+        {"model": {"personal": "head"}},
+        {"release": {}},
+    ):
+        assert idle_settings(federation(**(same | apart))) == []
