@@ -13,6 +13,10 @@ class ConfigError(SecurePFLError):
     """A setting is wrong: mend the TOML file, the option or the argument it names."""
 
 
+class ExtraError(ConfigError):
+    """A library is missing that an extra brings: install it."""
+
+
 class DataError(SecurePFLError):
     """The data do not fit their declaration: mend the file, the column or the `[data]` table it names."""
 

@@ -405,7 +405,11 @@ def _taken_up(path: Path, lines: list[bytes], terms: Terms, signer: Signer) -> t
     history = History()
     for _ in replay(str(path), lines, signer.verify, history):
         pass
-    return history, terms.taken_up(path, history.session)
+    try:
+        return history, terms.taken_up(path, history.session)
+    except BudgetError:
+        _check_protected(path, terms.site, history)  # nobody who trained without protection declared a budget
+        raise
 
 
 def _composed(path: Path, history: History, release: AnyRelease) -> Composition:

@@ -131,7 +131,9 @@ def _site_file(path: Path, site: str) -> Path:
     exact = [file for file in files if composed(file.stem) == site]
     found = exact or [file for file in files if site in composed(file.name).split(".")]
     if len(found) != 1:
-        raise DataError(f"{path}: {len(found)} files are named after site {site}; name the file itself")
+        count = f"{len(found)} files are" if found else "no files are"
+        mend = "; name the file itself" if found else ", and no folder; check --site, or name the file or folder itself"
+        raise DataError(f"{path}: {count} named after site {site}{mend}")
     return found[0]
 
 

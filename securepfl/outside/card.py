@@ -90,7 +90,7 @@ def _experts(answered: Answered) -> list[str]:
             name,
             _kind(record),
             _epsilon(record),
-            f"{record.get('delta'):g}" if record.get("delta") is not None else "-",
+            f"{record.get('delta'):g}" if None not in (record.get("delta"), record.get("epsilon")) else "-",
             str(record.get("unit", "-")),
             str(record.get("rounds", "-")),
             experts.signers[name].fingerprint if name in experts.signers else "unsigned",

@@ -22,7 +22,7 @@ from torch import nn
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.data.declared import Declared, spec_of
 from securepfl.data.prevalence import in_order
-from securepfl.errors import ConfigError, StorageError
+from securepfl.errors import ConfigError, ExtraError, StorageError
 from securepfl.learning.personal.adapters import folded
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
 from securepfl.outside.audit_record import check_record
@@ -121,6 +121,8 @@ def read_experts(folder: Path, trusted: Collection[bytes] | None = None) -> Expe
             _check_signers(path, found.signer, signers.values())
             name = path.stem
             models[name], records[name], signers[name] = _model(found), record, found.signer
+        except ExtraError:
+            raise  # nothing is wrong with the file
         except (AttributeError, KeyError, TypeError, RuntimeError, ValueError, ConfigError):
             raise StorageError(f"{path}: not an expert that securepfl released; restore it from a copy") from None
     meta = {} if first is None else first.meta

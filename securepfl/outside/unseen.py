@@ -143,4 +143,8 @@ def summary(answered: Answered) -> list[str]:
 
 
 def _weights(names: Iterable[str], gates: Iterable[float]) -> str:
-    return ", ".join(f"{name} {gate:.2f}" for name, gate in zip(names, gates, strict=True))
+    """Weights by name; those that round to nothing are counted, as every zoom of every expert is a candidate."""
+    pairs = list(zip(names, gates, strict=True))
+    shown = [f"{name} {gate:.2f}" for name, gate in pairs if gate >= 0.005]
+    rest = len(pairs) - len(shown)
+    return ", ".join([*shown, f"{rest} other(s) 0.00"] if rest else shown)

@@ -170,7 +170,7 @@ def test_the_skeleton_asks_for_public_units_and_prevalence(tmp_path: Path):
 
 
 def test_a_site_without_a_file_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match="0 files are named after site va"):
+    with pytest.raises(DataError, match="no files are named after site va"):
         describe_columns(tmp_path, "va")
 
 

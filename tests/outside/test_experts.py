@@ -11,14 +11,15 @@ from torch import nn
 from securepfl.crypto.keys.identity import Identity
 from securepfl.data.images.spec import ImageSpec
 from securepfl.data.schema import DataSpec
-from securepfl.errors import StorageError
-from securepfl.outside import signed_file
+from securepfl.errors import ConfigError, StorageError
+from securepfl.outside import experts, signed_file
 from securepfl.outside.experts import read_experts, write_expert, write_unreleased
 from securepfl.outside.routing import RoutedModel
 from securepfl.outside.signed_file import read_signed, signed_bytes, write_signed
 from securepfl.settings.binding import blank_model
 from securepfl.settings.tables import ModelSettings
 from securepfl.tasks.binary import BINARY
+from securepfl.tasks.imaging import imaging
 from securepfl.tasks.models import build_model
 from securepfl.tasks.prediction import predict
 
@@ -223,3 +224,14 @@ def test_keys_that_are_not_among_the_given_identities_are_refused(tmp_path):
         read_experts(tmp_path, known)
     release(tmp_path, "south.finetuned", expert="finetuned", signer=Identity.generate("south"))
     refused(tmp_path, "other keys of 'south' than before")
+
+
+def test_a_library_that_is_missing_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def without(*_):
+        with imaging("a U-Net"):
+            raise ModuleNotFoundError("No module named 'monai'", name="monai")
+
+    release(tmp_path, "north")
+    monkeypatch.setattr(experts, "built_in", without)
+    with pytest.raises(ConfigError, match=r"needs monai: pip install"):
+        read_experts(tmp_path)

@@ -43,6 +43,7 @@ def _table(path: Path, spec: ImageSpec) -> Table:
     else:
         check_folder(path)
         hospital = path
+        _check_one(path, spec)
         images = images_in(path / spec.images if is_hospital(path, spec) else path, path)
     masks = _where_there(images, hospital, spec.masks, "mask")
     fields = _where_there(images, hospital, spec.fields, "field of view")
@@ -56,6 +57,15 @@ def _table(path: Path, spec: ImageSpec) -> Table:
     return table_of(
         composed(hospital.resolve().name), images, read, labels, named_here(images, tags_of(read), index, spec)
     )
+
+
+def _check_one(path: Path, spec: ImageSpec) -> None:
+    """Raises DataError for a folder of hospitals, whose masks would be read as images of one."""
+    if spec.images == "." or is_hospital(path, spec):
+        return
+    inside = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and is_hospital(entry, spec))
+    if inside:
+        raise DataError(f"{path}: holds {len(inside)} folder(s) of hospitals; name one hospital's folder")
 
 
 def _index_where_there(hospital: Path, images: Files, spec: ImageSpec) -> Source | None:

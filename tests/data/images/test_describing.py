@@ -56,3 +56,10 @@ def test_a_folder_of_tables_stays_one(tmp_path: Path):
     save(noise(1), tmp_path / "logo.png")
     (tmp_path / "north.csv").write_text("age,weight,ill\n61,70,1\n58,80,0\n")
     assert "# Columns of north.csv" in printed(tmp_path, "north")
+
+
+def test_another_site_than_any_folders_is_told_so(tmp_path: Path):
+    done = CliRunner().invoke(cli, ["data", "ranges", str(fill(tmp_path)), "--site", "nort"])
+    assert str(done.exception).endswith(
+        "no files are named after site nort, and no folder; check --site, or name the file or folder itself"
+    )

@@ -159,3 +159,8 @@ def test_a_declaration_reads_back_as_equal():
         label="ill", classes=["a", "b"], intensity="range", range=[0, 255], split={"method": "stratified"}, patient=None
     )
     assert ImageSpec.from_mapping(spec.to_mapping()) == spec
+
+
+def test_a_folder_of_hospitals_is_not_one_unseen_hospital(hospitals: Path):
+    with pytest.raises(DataError, match=r"holds 2 folder\(s\) of hospitals; name one hospital's folder"):
+        load_unlabelled(hospitals, declare())

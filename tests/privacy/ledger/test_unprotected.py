@@ -50,6 +50,16 @@ def test_what_was_spent_before_stays_on_the_lines_and_nothing_bounds_it_any_more
             later.reserve(STEP, federation=FEDERATION, round=1, attempt=0)
 
 
+def test_a_looser_budget_is_told_that_none_holds_before_it_is_told_to_declare_one(tmp_path):
+    path = tmp_path / "north.jsonl"
+    with Ledger.open(path, terms(), SIGNER) as ledger:
+        ledger.unprotect(federation=FEDERATION, round=1)
+    with pytest.raises(BudgetError, match="trained without protection"):
+        Ledger.check(path, terms(budget=Budget(8.0, 1e-5)), SIGNER, STEP)
+    with pytest.raises(BudgetError, match="trained without protection"):
+        Ledger.open(path, terms(budget=Budget(8.0, 1e-5)), SIGNER)
+
+
 def test_a_run_that_spends_no_budget_takes_up_a_smaller_one_as_it_is(tmp_path):
     path = tmp_path / "north.jsonl"
     Ledger.open(path, terms(budget=Budget(0.5, 1e-6)), SIGNER).close()
