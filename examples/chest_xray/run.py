@@ -97,7 +97,7 @@ def main() -> None:
     federation.write_text(declared(asked.out.name, world.members, asked.epsilon))
     run, routed = asked.out / "run", asked.out / "routed"
     for command in (
-        ["run", federation, "--data", hospitals, "--out", run],
+        ["run", federation, "--data", hospitals, "--out", run, "--ledgers", asked.out / "ledgers"],
         ["route", run, "--data", hospitals / "unseen", "--out", routed],
     ):
         done = subprocess.run([sys.executable, "-m", "securepfl", *map(str, command)], check=False)  # noqa: S603
