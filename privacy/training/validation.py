@@ -73,7 +73,13 @@ def check_sizes(model: nn.Module) -> None:
 
 
 def set_training(model: nn.Module) -> None:
-    """Training mode, in which frozen norms keep to their fixed statistics, as in evaluation."""
+    """Training mode, in which frozen norms keep to their fixed statistics, as in evaluation.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).requires_grad_(False))
+    >>> set_training(model)
+    >>> model[0].training, model[1].training
+    (True, False)
+    """
     model.train()
     for module in model.modules():
         if is_frozen_norm(module):
