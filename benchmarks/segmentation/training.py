@@ -80,6 +80,7 @@ class Hospital:
     optimiser: torch.optim.Adam = field(init=False)
 
     def __post_init__(self) -> None:
+        self.model.to(memory_format=torch.channels_last)  # a fifth of a step's time on a CPU
         self.optimiser = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.99))
 
     def __len__(self) -> int:
@@ -120,8 +121,8 @@ def hospitals(
 
 
 def copied(state: Mapping[str, Tensor]) -> State:
-    """Tensors of their own."""
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
+    """Tensors of their own, as they are written."""
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
 
 
 def averaged(states: Sequence[State], weights: Sequence[float]) -> State:

@@ -79,6 +79,8 @@ class UNet(nn.Module):
                 f"this U-Net takes images [n, {self.channels}, height, width], or its {self.width} features in their "
                 f"place, not {list(x.shape)}: mend the images' channels ([data] colour)"
             )
+        if x.shape[1] == self.channels and not self.head._forward_hooks:
+            return self._folded(x)
         features = x if x.shape[1] == self.width else self.features(x)
         own = features[:, :1] * self.spread[0] + self.centre[0]
         logits: Tensor = own + self.head(features)
@@ -87,15 +89,34 @@ class UNet(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """[n, F, H, W] of images [n, C, H, W]: the body's logit and the decoder's levels at full size, standardised."""
         height, width = images.shape[-2:]
-        padded = functional.pad(images, (0, -width % _STRIDE, 0, -height % _STRIDE))
-        # A quarter faster on a CPU; the weights stay as they are.
-        levels = self._levels(padded.contiguous(memory_format=torch.channels_last))
+        levels = self._padded_levels(images)
         centres, spreads = (torch.split(of, list(self.widths)) for of in (self.centre, self.spread))
         scaled = (
-            _full_size((level - centre[:, None, None]) / spread[:, None, None], padded)
+            _full_size((level - centre[:, None, None]) / spread[:, None, None], levels[0])
             for level, centre, spread in zip(levels, centres, spreads, strict=True)
         )
         return torch.cat(list(scaled), dim=1)[..., :height, :width]
+
+    def _folded(self, images: Tensor) -> Tensor:
+        """The logits of images: each level through its part of the head at its own size, then one channel made larger.
+
+        The same sum as of all features at full size, in less time and memory. Hooks on the head, by which
+        private training sees each record's gradient, are of one call over all features: with them this isn't asked.
+        """
+        height, width = images.shape[-2:]
+        levels = self._padded_levels(images)
+        slopes = self.head.weight[0, :, 0, 0] / self.spread
+        logits = levels[0] + self.head.bias - slopes @ self.centre
+        for level, part in zip(levels, torch.split(slopes, list(self.widths)), strict=True):
+            told = level.permute(0, 2, 3, 1) @ part
+            logits = logits + _full_size(told[:, None], logits)
+        return logits[..., :height, :width]
+
+    def _padded_levels(self, images: Tensor) -> tuple[Tensor, ...]:
+        height, width = images.shape[-2:]
+        padded = functional.pad(images, (0, -width % _STRIDE, 0, -height % _STRIDE))
+        # A quarter faster on a CPU; the weights stay as they are.
+        return self._levels(padded.contiguous(memory_format=torch.channels_last))
 
     def _levels(self, images: Tensor) -> tuple[Tensor, ...]:
         """The body's logit and its three finest decoder levels, each at its own size, as BasicUNet.forward has them."""
