@@ -27,7 +27,8 @@ def convert(value: object, kind: Any, place: str, where: str) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         problem, (*words, last) = str(error).split(" - at")[0], _words(kind) or ("",)
-        known = f"known are {', '.join(words)} and {last}" if words and "enum" in problem else "mend the value"
+        known = f"known are {', '.join(words)} and {last}" if words else f'write "{last}", or leave the key out'
+        known = known if last and "enum" in problem else "mend the value"
         raise ConfigError(f"{where}: {place}: {problem}; {known}") from None
 
 

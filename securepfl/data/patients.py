@@ -39,9 +39,10 @@ def read_patients(source: Source, column: str, missing_values: Iterable[Value]) 
 
 
 def of_several_sites(tables: Mapping[str, Table]) -> str | None:
-    """In words, which patients have rows at several hospitals, by their first row at each; None where none has.
+    """In words, which patients' ids stand at several hospitals, by their first row at each; None where none does.
 
-    All of them would spend on such a patient, and no ledger would say so. Only whoever holds all tables can see it.
+    Where that is one person, all of them would spend on it, and no ledger would say so. Only whoever holds all tables
+    can see it.
     """
     found = [(site, name) for site, table in tables.items() for name in dict.fromkeys(_ids(table))]
     shared: dict[int, list[int]] = {}
@@ -49,7 +50,7 @@ def of_several_sites(tables: Mapping[str, Table]) -> str | None:
         shared.setdefault(other, [other]).append(place)
     named = [", ".join(_row(tables, *found[place]) for place in places) for places in list(shared.values())[:_NAMED]]
     more = f"; and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
-    return f"{len(shared)} patient(s) have rows at several sites ({'; '.join(named)}{more})" if shared else None
+    return f"{len(shared)} patient id(s) stand at several sites ({'; '.join(named)}{more})" if shared else None
 
 
 def _ids(table: Table) -> list[str]:

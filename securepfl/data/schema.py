@@ -28,6 +28,7 @@ from securepfl.data.label_forms import (
 )
 from securepfl.data.outcomes import LabelRange
 from securepfl.data.prevalence import require_shares
+from securepfl.data.scope import PatientScope, require_scope
 from securepfl.data.source import Source
 from securepfl.data.values import Value, in_both, require, require_values
 from securepfl.spelling import alike, spelled_out
@@ -42,6 +43,8 @@ class DataSpec:
     is the opposite of `positive`: of a comparison, of 1, of "yes", "y", "true", "t", "positive" or "pos". Labels of
     other tasks: `classes` lists every class, in order; `label_range` declares a number; a list as `label` names several
     columns, each a yes or no.
+
+    `patient` names the column of patients' ids; `patient_scope` says how far these reach (scope.py).
 
     `id` names the hospital's data set in its registry of ledgers; without it the records alone tell whose it is.
 
@@ -63,6 +66,7 @@ class DataSpec:
     label_range: LabelRange | None = None
     site: str | None = None
     patient: str | None = None
+    patient_scope: PatientScope = None
     drop: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
     separator: str | None = None
@@ -82,6 +86,7 @@ class DataSpec:
         require_shares(self.prevalence)
         require_threshold(self, self.threshold)
         require_labels(self, self.missing_values)
+        require_scope(self.patient_scope, self.patient)
         _check_columns(self)
         _check_files(self)
         _check_separator(self.separator)

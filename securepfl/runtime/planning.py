@@ -127,7 +127,7 @@ def _plan(
         )
     build = built_in(settings, spec)
     hospitals, without = _hospitals(tables, spec)
-    notes = (*notes, *without.values(), *_patients_of_several(hospitals, federation.privacy.unit))
+    notes = (*notes, *without.values(), *_patients_of_several(hospitals, spec, federation.privacy.unit))
     present = {name: settings for name, settings in federation.sites.items() if name not in without}
     try:
         bound = federation.replace(sites=present).bound(hospitals, build)
@@ -147,12 +147,19 @@ def _hospitals(tables: Mapping[str, Table], spec: Declared) -> tuple[dict[str, H
     return found, without
 
 
-def _patients_of_several(hospitals: Mapping[str, Hospital], unit: Unit) -> list[str]:
-    """A note on patients of several hospitals. Raises DataError where the unit is the patient."""
+def _patients_of_several(hospitals: Mapping[str, Hospital], spec: Declared, unit: Unit) -> list[str]:
+    """A note on patients whose ids stand at several hospitals. Raises DataError where the unit is the patient, unless
+    each hospital's ids are its own.
+    """
     found = of_several_sites({name: hospital.train for name, hospital in hospitals.items()})
-    if found is not None and unit == "patient":
+    if found is None:
+        return []
+    if spec.patient_scope == "hospital":
+        return [f'{found}, and are different people there: [data] patient_scope = "hospital" says so']
+    if unit == "patient":
         raise DataError(
-            f'{found}, and [privacy] unit = "patient" counts each once: keep a patient\'s rows at one site, or number '
-            "patients by site. Between real hospitals nobody can see this: agree beforehand who enters such a patient"
+            f'{found}, and [privacy] unit = "patient" counts each person once: keep a patient\'s rows at one site, or, '
+            'where each hospital numbers its own patients, declare [data] patient_scope = "hospital". Between real '
+            "hospitals nobody can see this: agree beforehand who enters a patient of several"
         )
-    return [] if found is None else [f"{found}: each spends on them, and epsilon is per record of one site"]
+    return [f"{found}: each spends on them, and epsilon is per record of one site"]

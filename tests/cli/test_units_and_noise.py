@@ -99,8 +99,8 @@ def test_a_patient_at_two_sites_is_refused_without_naming_the_patient(tmp_path, 
     result, _ = run(tmp_path, privacy='unit = "patient"', shared_patient=spellings)
     assert isinstance(result.exception, DataError)
     message = str(result.exception)
-    assert re.search(r"1 patient\(s\) have rows at several sites \(ash row 1, \w+ row \d+", message)
-    assert not {"everywhere", "007"} & set(message.split())
+    assert re.search(r"1 patient id\(s\) stand at several sites \(ash row 1, \w+ row \d+", message)
+    assert not {"everywhere", "007"} & set(message.split()) and '[data] patient_scope = "hospital"' in message
 
 
 def test_a_ledger_of_records_is_not_gone_on_with_for_patients(tmp_path):

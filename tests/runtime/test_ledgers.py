@@ -18,7 +18,7 @@ from securepfl.client.identities import KnownAs
 from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
 from securepfl.crypto.keys.signing import ledger_verifier
-from securepfl.errors import BudgetError, LedgerError
+from securepfl.errors import BudgetError, DataError, LedgerError
 from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.runtime.execution import execute
 from securepfl.runtime.hospital import dataset_of
@@ -144,12 +144,13 @@ WIDE = {name: {**its, "spread": 50} for name, its in RANGES.items()}
         ("rows.csv", rows(), ",.", {"label": "died", "drop": ["ill", "note"]}),
         ("rows.csv", rows(), ",.", {"ranges": {"age": RANGES["age"]}, "drop": ["bmi", "died", "note"]}),
         ("rows.csv", only("site", "who", "age", "bmi", "ill"), ",.", {"drop": None, "id": "fewer columns"}),
+        ("rows.csv", rows(), ",.", {"patient_scope": "hospital"}),
         ("rows.csv", rows(), ",.", {"patient": None, "drop": ["died", "note", "who"]}),
         ("rows.csv", {name: both + rows(9)[name] for name, both in rows().items()}, ",.", {"id": "grown"}),
     ],
     ids=[
         *("moved", "another id", "another order", "part", "other marks", "other columns' order", "Parquet"),
-        *("other ranges", "another label", "other features", "fewer columns", "no patients", "grown"),
+        *("other ranges", "another label", "other features", "fewer columns", "own ids", "no patients", "grown"),
     ],
 )
 def test_the_same_rows_are_charged_to_the_ledger_that_knows_them(known, name, frame, marks, data):
@@ -172,6 +173,27 @@ def test_patients_in_place_of_records_are_refused_and_not_begun_anew(known):
         run(known, data, settings(unit="patient", id="stroke"))
     (one,) = Registry(known / "ledgers", "alder").data_sets()
     assert one.id == "biopsies" and not (known / "out").exists()
+
+
+def numbered(*ids):
+    """`rows()` with each hospital's patients under `ids`, in place of their own."""
+    return rows() | {"who": [f"{site}{place}" for site in ids for place in range(40)]}
+
+
+def test_no_scope_of_ids_forgets_what_was_spent_on_patients_who_share_theirs(tmp_path):
+    same = written(tmp_path / "rows.csv", numbered("p", "p", "p"))
+    own = settings("patient", patient_scope="hospital").changed("privacy", budget=1.0)
+    run(tmp_path, same, own)
+    before = [summary(site).epsilon for site in SITES]
+    assert min(before) > 0.99
+    everywhere = settings("patient").changed("privacy", budget=1.0)
+    with pytest.raises(DataError, match=r"patient id.* stand at several sites"):
+        run(tmp_path, same, everywhere, out="same ids")
+    anew = written(tmp_path / "anew.csv", numbered("a", "b", "c"))
+    for federation in (everywhere, own):
+        with pytest.raises(BudgetError, match="what earlier runs spent on the same records"):
+            run(tmp_path, anew, federation, out="other ids")
+    assert [summary(site).epsilon for site in SITES] == before
 
 
 def test_three_runs_under_three_names_compose(tmp_path):

@@ -63,12 +63,31 @@ def test_a_patient_of_two_hospitals_is_named_to_both_by_rows(tmp_path: Path, oth
         "data": {**SETTINGS["data"], "patient": "id"},
     }
     planned = plan_tables(Federation.from_mapping(settings), tmp_path, seed=1, ledgers=None)
-    told = "1 patient(s) have rows at several sites (ash row 1, beech row 2)"
+    told = "1 patient id(s) stand at several sites (ash row 1, beech row 2)"
     assert any(note.startswith(f"{told}: each spends on them") for note in planned.notes)
     by_patient = Federation.from_mapping({**settings, "privacy": {"unit": "patient"}})
     with pytest.raises(DataError, match="keep a patient's rows at one site") as caught:
         plan_tables(by_patient, tmp_path, seed=1, ledgers=None)
     assert told in str(caught.value)
+    own = {**settings, "data": {**settings["data"], "patient_scope": "hospital"}, "privacy": {"unit": "patient"}}
+    numbered = plan_tables(Federation.from_mapping(own), tmp_path, seed=1, ledgers=None)
+    assert any(note.startswith(f"{told}, and are different people there") for note in numbered.notes)
+    assert numbered.federation.digest != planned.federation.changed("privacy", unit="patient").digest
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"patient": "id", "patient_scope": "site"}, r"\[data\] patient_scope: .*write \"hospital\", or leave"),
+        ({"patient_scope": "hospital"}, "patient_scope: there is no patient .*declare patient"),
+    ],
+)
+def test_a_scope_is_a_known_one_of_declared_ids(data: dict[str, str], said: str):
+    images = {"kind": "images", "size": [8, 8], **data}
+    for declared in ({**SETTINGS["data"], **data}, images):
+        model = {"kind": "unet", "task": "segmentation"} if declared is images else SETTINGS["model"]
+        with pytest.raises(ConfigError, match=said):
+            Federation.from_mapping({**SETTINGS, "model": model, "data": declared})
 
 
 def test_a_completed_skeleton_is_a_file_that_can_be_planned_with(tmp_path: Path):

@@ -29,6 +29,7 @@ from securepfl.data.label_forms import (
 from securepfl.data.outcomes import LabelRange
 from securepfl.data.prevalence import require_shares
 from securepfl.data.schema import told
+from securepfl.data.scope import PatientScope, require_scope
 from securepfl.data.source import Source
 from securepfl.data.values import Value, require
 
@@ -53,7 +54,7 @@ class ImageSpec:
     `negative`, `classes` or `label_range` as of tables. `index` is a CSV file in each hospital's folder, or one beside
     the hospitals' folders with a column `site`; its column `file` names images, by name or path. `patient` is a column
     of the index, "pattern:REGEX" with one group over a file's name without its ending, "dicom:KEYWORD", or "file": each
-    image is a patient.
+    image is a patient. `patient_scope` says how far such ids reach (scope.py).
 
     An image becomes [channels, height, width] of `size`: `colour` picks its channels; `fit` "pad" keeps pixels and
     fills up below and right, "resize" brings the longest side to size first; then `intensity`: "range" takes `range` to
@@ -79,6 +80,7 @@ class ImageSpec:
     file: str = "file"
     site: str = "site"
     patient: str | None = None
+    patient_scope: PatientScope = None
     label: str | tuple[str, ...] | None = None
     positive: str | int | float | tuple[Value, ...] | None = None
     negative: str | int | float | tuple[Value, ...] | None = None
@@ -106,6 +108,7 @@ class ImageSpec:
         _require_folders(self)
         require(bool(self.index) and "/" not in self.index, f'index = "{self.index}": a file\'s plain name')
         _require_patient(self.patient)
+        require_scope(self.patient_scope, self.patient)
         require_labels(self)
         require_threshold(self, self.threshold)
         require_shares(self.prevalence)
