@@ -29,7 +29,7 @@ from securepfl.outside.routed import Routed, routed
 from securepfl.tasks.starts import read_start
 from segmentation.cells import Cell, dices, measured, one_thread, run_all
 from segmentation.inside import shared_options
-from segmentation.recipes import Which, contestants, training
+from segmentation.recipes import Compared, Which, contestants, training
 from segmentation.remembering import Remembering
 from segmentation.sites import Study, read_study
 from segmentation.training import FINETUNING, Schedule, State, Trajectories, federated, finetuned, hospitals
@@ -101,7 +101,7 @@ def work(job: Job) -> str:
         "settings": job.settings,
         "cpu_seconds": seconds,
         "test": [] if held is None else [str(each) for each in held],
-        **outcomes(study, states, unseen, prior_of(tables), job.device, slow=job.seed == 0),
+        **outcomes(study, states, unseen, prior_of(tables), job.device, _compared(job)),
     }
     part = job.scores.with_suffix(".part")
     part.write_text(json.dumps(cell))
@@ -158,12 +158,12 @@ def prior_of(tables: Mapping[str, Table]) -> float:
 
 
 def outcomes(
-    study: Study, states: Mapping[str, State], unseen: Table, prior: float, device: str, *, slow: bool = False
+    study: Study, states: Mapping[str, State], unseen: Table, prior: float, device: str, compared: Compared
 ) -> Cell:
     """What each way makes of the unseen hospital's images, and what its experts could have made."""
     models = {name: _model(study, state, device) for name, state in states.items()}
     ways: dict[str, Cell] = {}
-    for way, contestant in contestants(slow=slow).items():
+    for way, contestant in contestants(compared).items():
         panel = _panel(study, models, contestant.experts)
         found = routed(
             _plain(panel) if contestant.recipe.granularity == "layer" else panel, unseen, contestant.recipe, prior
@@ -171,6 +171,8 @@ def outcomes(
         told = {"gates": _gates(found), "guarded": float(found.guarded.mean()), "why": found.why}
         ways[way] = {**_scored(study, found.logits, unseen, way), **told}
     for way, baseline in BASELINES.items():
+        if compared == "choices" and way in CHANGING:
+            continue
         panel = _panel(study, models, "finetuned")
         logits = baseline(_plain(panel) if way in CHANGING else panel, unseen, training(), prior)
         ways[way] = _scored(study, logits, unseen, way)
@@ -178,6 +180,13 @@ def outcomes(
     known = {name: ways["global"][name] for name in ("ids", "patients")}
     ways[BY_IMAGE] = {**known, "dice": image}
     return {"prior": prior, "ways": ways, "headroom": headroom, "recipe": SEGMENTATION.to_mapping()}
+
+
+def _compared(job: Job) -> Compared:
+    """Who chooses needs no baseline that trains; and what takes longest is measured under one seed."""
+    if job.choosing:
+        return "choices"
+    return "all" if job.seed == 0 else "short"
 
 
 def _scored(study: Study, logits: torch.Tensor, unseen: Table, way: str) -> Cell:

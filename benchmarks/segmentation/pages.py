@@ -109,7 +109,7 @@ def _contest(ways: Mapping[str, Sequence[Cell]], dice: Mapping[str, Scores], lis
 def _taken_apart(dice: Mapping[str, Scores]) -> str:
     sites = list(dict.fromkeys(dice[ROUTED].sites.tolist()))
     rows = []
-    for way in contestants(slow=True):
+    for way in contestants("all"):
         if way in dice and ":" in way:
             less = _less(dice[way], dice[ROUTED].under(dice[way].seeds))
             rows.append([way, *(f"{less[site].mean:+.4f}" for site in sites), less["mean"].signed])

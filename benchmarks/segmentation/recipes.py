@@ -8,6 +8,8 @@ from securepfl.outside.recipe import SEGMENTATION, Recipe
 from securepfl.outside.views import VIEWS
 
 Which = Literal["shared", "trajectory", "finetuned", "both"]
+Compared = Literal["short", "choices", "all"]
+"""How much of it: without many views, zooms and other models; with those; and with gates trained on the images."""
 EVEN: Final = 1e9
 """A temperature at which all gates are alike."""
 HARD: Final = 1e-9
@@ -28,12 +30,12 @@ def training(default: Recipe = SEGMENTATION) -> Recipe:
     return replace(default, layers=replace(default.layers, passes=3, batch=4))
 
 
-def contestants(default: Recipe = SEGMENTATION, *, slow: bool = False) -> dict[str, Contestant]:
-    """The ways by name that are a recipe; "routed" is the default one over fine-tuned experts. `slow` adds those that
-    take as long as all others together: many views, many zooms, gates that are trained on the images.
-    """
+def contestants(compared: Compared = "short", default: Recipe = SEGMENTATION) -> dict[str, Contestant]:
+    """The ways by name that are a recipe; "routed" is the default one over fine-tuned experts."""
     ways = {"routed": Contestant("finetuned", default), **reference(default), **ablation(default)}
-    return ways | (many(default) | losses(default) if slow else {})
+    if compared == "short":
+        return ways
+    return ways | many(default) | (losses(default) if compared == "all" else {})
 
 
 def reference(default: Recipe) -> dict[str, Contestant]:

@@ -79,7 +79,7 @@ class UNet(nn.Module):
                 f"this U-Net takes images [n, {self.channels}, height, width], or its {self.width} features in their "
                 f"place, not {list(x.shape)}: mend the images' channels ([data] colour)"
             )
-        if x.shape[1] == self.channels and not self.head._forward_hooks:
+        if x.shape[1] == self.channels and type(self.head) is nn.Conv2d and not self.head._forward_hooks:
             return self._folded(x)
         features = x if x.shape[1] == self.width else self.features(x)
         own = features[:, :1] * self.spread[0] + self.centre[0]
@@ -101,7 +101,8 @@ class UNet(nn.Module):
         """The logits of images: each level through its part of the head at its own size, then one channel made larger.
 
         The same sum as of all features at full size, in less time and memory. Hooks on the head, by which
-        private training sees each record's gradient, are of one call over all features: with them this isn't asked.
+        private training sees each record's gradient, are of one call over all features: with them this isn't asked, nor
+        where routing put a layer of its own in the head's place.
         """
         height, width = images.shape[-2:]
         levels = self._padded_levels(images)

@@ -174,7 +174,7 @@ def test_inside_writes_each_way_once_and_its_page(data, tmp_path):
 def test_slow_ways_and_trained_gates_answer_too(data):
     study = read_study(data, None, None)
     models = {name: Remembering(study.model()) for name in ("shared", "north.finetuned", "east.trajectory")}
-    ways = contestants(slow=True)
+    ways = contestants("all")
     assert set(contestants()) < set(ways)
     for way in set(ways) - set(contestants()):
         panel = outside._panel(study, models, ways[way].experts)

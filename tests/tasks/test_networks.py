@@ -66,6 +66,18 @@ def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place():
         torch.testing.assert_close(net(some).flatten(1), corrected.flatten(1)[:, 5:9])
 
 
+def test_the_head_meets_levels_at_their_own_size_as_it_meets_features():
+    net = build_network("unet", channels=1, hidden=4).double()
+    for tensor in (net.head.weight, net.head.bias, net.centre):
+        torch.nn.init.normal_(tensor)
+    torch.nn.init.uniform_(net.spread, 0.5, 2.0)
+    images = torch.randn(2, 1, 20, 27, dtype=torch.float64)
+    short, long = net(images), net(net.features(images))
+    torch.testing.assert_close(short, long)
+    gradients = [torch.autograd.grad(of.square().sum(), net.parameters(), retain_graph=True) for of in (short, long)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_the_starting_logit_does_not_depend_on_how_features_are_standardised():
     net, images = build_network("unet", 1, 4).eval(), images_of(2)
     with torch.no_grad():
