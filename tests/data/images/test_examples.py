@@ -6,24 +6,39 @@ import numpy as np
 import pytest
 
 from securepfl.data.images.spec import ImageSpec
-from securepfl.data.loading import load_sites
+from securepfl.runtime.planning import Plan, plan_tables
 from securepfl.settings.federation import Federation
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PUBLIC = REPOSITORY.parent / "shared" / "data"
 
 
+def federation_of(name: str) -> Federation:
+    return Federation.read(REPOSITORY / "examples" / name / "federation.toml")
+
+
 def declared(name: str) -> ImageSpec:
-    spec = Federation.read(REPOSITORY / "examples" / name / "federation.toml").data_spec
+    spec = federation_of(name).data_spec
     assert isinstance(spec, ImageSpec)
     return spec
 
 
-# Marked long: written without the images at hand, and not run on them yet.
-def images_of(name: str) -> Path:
+def planned(name: str) -> Plan:
+    """As `securepfl run` plans the example, but without its start, a file that `securepfl start` makes."""
     if not (PUBLIC / name).is_dir():
         pytest.skip(f"no images at {PUBLIC / name}")
-    return PUBLIC / name
+    federation = federation_of(name).changed("model", start=None, trained="all")
+    return plan_tables(federation, PUBLIC / name, seed=1, ledgers=None)
+
+
+def training_patients(plan: Plan) -> dict[str, int]:
+    return {name: len(set(hospital.train.patients)) for name, hospital in plan.hospitals.items()}
+
+
+def check_units(plan: Plan) -> None:
+    """Nobody counts as more patients than train, so that no zeros stand for any, and few are left out."""
+    for name, found in training_patients(plan).items():
+        assert found - 1 <= plan.federation.units_of(name) <= found
 
 
 def test_both_declare_masks_and_a_field_of_view():
@@ -36,21 +51,31 @@ def test_both_declare_masks_and_a_field_of_view():
     assert list(eyes.values()) == ["Image_01", "Image_01", "im0077", "21_training"]
 
 
-@pytest.mark.long
-def test_the_vessels_of_three_hospitals_are_read_as_declared():
-    tables = load_sites(images_of("fundus_vessels"), declared("fundus_vessels"))
-    assert list(tables) == ["chasedb1", "drive", "stare"]
-    assert sum(map(len, tables.values())) == 88
-    for table in tables.values():
-        assert table.labels is not None and np.abs(table.features).max() <= 4
-        share = table.labels[:, 0].sum() / table.labels[:, 1].sum()
-        assert 0.03 < share < 0.25
-    assert len(set(tables["chasedb1"].patients)) == len(tables["chasedb1"]) / 2
+@pytest.mark.parametrize("name", ["fundus_vessels", "chest_lungs"])
+def test_training_without_privacy_is_of_the_same_images(name: str):
+    other = Federation.read(REPOSITORY / "examples" / name / "without_privacy.toml")
+    assert (other.data, other.sites) == (federation_of(name).data, federation_of(name).sites)
 
 
-@pytest.mark.long
-def test_the_lungs_of_four_hospitals_are_read_as_declared():
-    tables = load_sites(images_of("chest_lungs"), declared("chest_lungs"))
-    assert sorted(tables) == ["europe_other", "hannover", "spain", "uk"]
-    assert sum(map(len, tables.values())) == 147
-    assert len({name for table in tables.values() for name in table.patients}) == 83
+def test_the_vessels_of_three_hospitals_are_read_and_planned_as_declared():
+    plan = planned("fundus_vessels")
+    assert list(plan.hospitals) == ["chasedb1", "drive", "stare"]
+    assert sum(len(its.train) + len(its.test) for its in plan.hospitals.values()) == 88
+    for hospital in plan.hospitals.values():
+        labels = hospital.train.labels
+        assert labels is not None and np.abs(hospital.train.features).max() <= 4
+        assert 0.03 < labels[:, 0].sum() / labels[:, 1].sum() < 0.25
+    eyes = plan.hospitals["chasedb1"]
+    assert len(set(eyes.train.patients)) == len(eyes.train) / 2
+    check_units(plan)
+
+
+def test_the_lungs_of_four_hospitals_are_read_and_planned_as_declared():
+    plan = planned("chest_lungs")
+    assert list(plan.hospitals) == ["europe_other", "hannover", "spain", "uk"]
+    assert sum(len(its.train) + len(its.test) for its in plan.hospitals.values()) == 147
+    people = [len({*its.train.patients, *its.test.patients}) for its in plan.hospitals.values()]
+    assert sum(people) == 83
+    told = [note for note in plan.notes if "different people" in note]
+    assert len(told) == 1 and "1 patient id(s) stand at several sites (europe_other row" in told[0]
+    check_units(plan)
