@@ -11,7 +11,7 @@ from securepfl.data.images.loading import load_sites
 from securepfl.data.images.spec import ImageSpec
 from securepfl.data.split import split_table
 from securepfl.data.table import Table
-from securepfl.errors import ConfigError
+from securepfl.errors import ConfigError, DataError
 from securepfl.settings.federation import Federation
 from securepfl.tasks.networks import UNet, build_network
 from securepfl.tasks.segmentation import Segmentation
@@ -48,12 +48,11 @@ class Study:
     def split(self, seed: int = 0, *, choosing: bool = False) -> dict[str, tuple[Table, Table]]:
         """(train, test) of each site as declared, by patient: the same under every seed, so that whoever chooses on
         training patients never sees a test patient. `choosing`: the training patients are split again, by `seed`.
-        """
-        return {site: self._parts(table, seed, choosing) for site, table in self.tables.items()}
 
-    def _parts(self, table: Table, seed: int, choosing: bool) -> tuple[Table, Table]:
-        train, test = split_table(table, self.spec.split)
-        return split_table(train, Split(random_state=1000 + seed)) if choosing else (train, test)
+        Raises ConfigError where a site has too few of them for that.
+        """
+        parts = {site: split_table(table, self.spec.split) for site, table in self.tables.items()}
+        return {site: _again(train, seed) for site, (train, _) in parts.items()} if choosing else parts
 
 
 def read_study(data: Path, config: Path | None, start: Path | None, size: int | None = None) -> Study:
@@ -73,6 +72,18 @@ def read_study(data: Path, config: Path | None, start: Path | None, size: int | 
     if size is not None:
         spec = replace(spec, size=(size, size), fit="resize")
     return Study(data.name, spec, load_sites(data, spec), federation.model.hidden, start)
+
+
+def _again(train: Table, seed: int) -> tuple[Table, Table]:
+    """Training patients split by a hash, by the next one where all fall on one side, as few easily do."""
+    for state in range(1000 + seed, 100_000, 1000):
+        try:
+            found = split_table(train, Split(random_state=state))
+        except DataError:
+            continue
+        if len(found[1]):
+            return found
+    raise ConfigError(f"{train.site}: one training patient alone cannot be split again; study it without --choosing")
 
 
 def tensors(table: Table, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,6 +23,7 @@ from segmentation.training import (
     matches,
 )
 
+from securepfl.errors import ConfigError
 from securepfl.outside.routed import routed
 from securepfl.tasks.networks import build_network
 
@@ -61,17 +62,24 @@ def test_simulated_sites_lie_as_real_ones_do_and_repeat(data, tmp_path):
     assert set(train.patients).isdisjoint(test.patients)
 
 
-def test_choices_never_see_a_test_patient(tmp_path):
-    write_sites("lungs", tmp_path, patients=12, side=16)
+@pytest.mark.parametrize("patients", [12, 6])
+def test_choices_never_see_a_test_patient(tmp_path, patients):
+    write_sites("lungs", tmp_path, patients=patients, side=16)
     study = read_study(tmp_path, None, None)
     assert all(np.array_equal(study.split(0)[s][1].ids, study.split(1)[s][1].ids) for s in study.tables)
     for seed in range(3):
         for site, (_, test) in study.split(seed).items():
             train, chosen = study.split(seed, choosing=True)[site]
             parts = [set(part.patients) for part in (train, chosen, test)]
+            assert all(parts)
             assert not set.union(
                 *(a & b for a, b in ((parts[0], parts[1]), (parts[0], parts[2]), (parts[1], parts[2])))
             )
+
+
+def test_one_training_patient_is_not_split_again(data):
+    with pytest.raises(ConfigError, match="one training patient alone cannot be split again"):
+        read_study(data, None, None).split(0, choosing=True)
 
 
 def test_every_way_spends_the_same_gradients(data, monkeypatch):
