@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from securepfl.client.records import TrainingSet
 from securepfl.settings.tables import ModelSettings
+from securepfl.tasks.layout import laid_out
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.prediction import evaluating
 
@@ -46,7 +47,7 @@ def are_cached(settings: ModelSettings, model: nn.Module) -> bool:
 def with_features(records: TrainingSet, model: nn.Module, device: torch.device) -> TrainingSet:
     """`records` with the features of `model` in the place of images, [features, pixels, 1] each, and masks alike."""
     found: list[tuple[Tensor, Tensor] | Exception] = []
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), laid_out(model), torch.no_grad():
         for place in range(records.found):
             try:
                 x, y = records.dataset[place]

@@ -1,7 +1,7 @@
 """A hospital's state between messages: one file, replaced in one step, so a killed party starts again from it.
 
-The file is safetensors: arrays under their field's name (of `pending`, behind "pending."; of `trajectory`, behind
-"trajectory."), all else as JSON in its metadata. A field of another name or meaning needs another SCHEMA.
+The file is safetensors: arrays under their field's name (of `pending`, `trajectory` and `moments`, behind
+"pending." and so on), all else as JSON in its metadata. A field of another name or meaning needs another SCHEMA.
 """
 
 import secrets
@@ -16,7 +16,10 @@ from securepfl.errors import StorageError
 from securepfl.protocol.messages import Part
 from securepfl.storage.folder import read_arrays, write_arrays
 
-SCHEMA = 6
+SCHEMA = 7
+_READ = (6, SCHEMA)
+"""6 had no moments."""
+_PARTS = ("trajectory", "moments")
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -66,6 +69,7 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     identifier of the federation's run that it takes part in, empty before the first message. `epoch` is that of the
     keys in use; `nonce` (hexadecimal) went out with the last contribution. `named` is what the coordinator last said of
     each hospital that did something wrong. `ended` says why the run is over before its last round, or is empty.
+    `moments` are what Adam knows where nothing protects (unprotected.py).
     `shortened` has, for each round in which the clip counted, the fraction of units that it shortened: exact, and so
     for the hospital's own eyes. In `coupled` rounds it was drawn to neighbours.
     """
@@ -83,6 +87,7 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     aggregate: Doubles | None = None
     average_personal: Floats | None = None
     trajectory: dict[str, NDArray[Any]] = {}
+    moments: dict[str, Floats] = {}
     nonce: str = ""
     similarity: dict[str, float] = {}
     distances: dict[str, float] = {}
@@ -156,7 +161,7 @@ class ClientState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """Read what save wrote. Raises StorageError where it is damaged or belongs to another federation."""
         arrays, meta = read_arrays(path)
         try:
-            if (schema := meta.pop("schema")) != SCHEMA:
+            if (schema := meta.pop("schema")) not in _READ:
                 raise StorageError(f"{path}: schema {schema}, but this securepfl reads {SCHEMA}; upgrade it")
             if meta["federation"] != federation:
                 raise StorageError(
@@ -180,9 +185,9 @@ def _own(value: Any) -> Any:
 def _split(state: ClientState) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays of a state by their name in the file, and all else."""
     fields = msgspec.structs.asdict(state)
-    trajectory, pending = fields.pop("trajectory"), fields.pop("pending")
+    parts, pending = {name: fields.pop(name) for name in _PARTS}, fields.pop("pending")
     arrays, meta = _arrays_apart(fields)
-    arrays |= {f"trajectory.{name}": part for name, part in trajectory.items()}
+    arrays |= {f"{name}.{part}": array for name, held in parts.items() for part, array in held.items()}
     meta["pending"] = None
     if pending is not None:
         bytes_, rest = np.frombuffer(pending.message, dtype=np.uint8), msgspec.structs.asdict(pending)
@@ -198,7 +203,7 @@ def _arrays_apart(fields: dict[str, Any]) -> tuple[dict[str, NDArray[Any]], dict
 
 def _joined(arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> dict[str, Any]:
     """The inverse of _split: fields by name."""
-    fields: dict[str, Any] = {**meta, "trajectory": {}}
+    fields: dict[str, Any] = meta | {name: {} for name in _PARTS}
     for name, array in arrays.items():
         place, _, part = name.partition(".")
         if not part:

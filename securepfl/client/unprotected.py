@@ -3,8 +3,10 @@
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from securepfl.client.comparing import follow
 from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Round
-from securepfl.client.state import ClientState
+from securepfl.client.state import ClientState, Floats
 from securepfl.client.training import Trained, as_floats, copy_of
 from securepfl.errors import DataError
 from securepfl.learning.personal.partition import Partition
@@ -23,8 +25,12 @@ from securepfl.privacy.training.validation import set_training
 from securepfl.randomness import RandomStream
 from securepfl.settings.federation import Federation
 from securepfl.tasks.augmentation import patches
+from securepfl.tasks.layout import laid_out
 
 BETAS: Final = (0.9, 0.99)
+Moments = dict[str, Floats]
+"""What Adam knows of t trained numbers in p parameters: "steps" [p], "mean" [t] and "square" [t] of gradients."""
+_MOMENTS: Final = MappingProxyType({"mean": "exp_avg", "square": "exp_avg_sq"})
 PATCH: Final = 128
 """Pixels a side of the patches that segmentation trains on; smaller images are taken whole."""
 
@@ -101,19 +107,21 @@ class Plain:
         steps: int,
         first: int = 0,
         masks: Mapping[str, Tensor] | None = None,
+        moments: Moments | None = None,
     ) -> TrainingReport:
-        """Takes `steps` steps on `model`, in place. `masks`: 0/1 by parameter, where a 0 never moves."""
-        _lay_out(model)
+        """Takes `steps` steps on `model`, in place. `masks`: 0/1 by parameter, where a 0 never moves. `moments`: what
+        Adam knows from earlier steps, and is given what it knows after these; None to begin anew and keep nothing.
+        """
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         still = {
             p: masks[name].to(p) for name, p in trained.items() if masks and name in masks and not masks[name].all()
         }
         optimiser = torch.optim.Adam(trained.values(), lr=self.rate, betas=BETAS)
-        modes = [(module, module.training) for module in model.modules()]
-        set_training(model)
         total = torch.zeros((), device=records.x.device)
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
+        with laid_out(model, trained=True), _training(model), torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(int(stream.words(1)[0] >> 1))
+            if moments:
+                _recall(optimiser, moments)
             for rate in self.rates(first, steps):
                 optimiser.param_groups[0]["lr"] = rate
                 x, y = records.draw(self.batch, stream)
@@ -125,17 +133,41 @@ class Plain:
                         parameter.grad.mul_(mask)
                 optimiser.step()
                 total += value.detach()
-        optimiser.zero_grad(set_to_none=True)
-        for module, mode in modes:
-            module.training = mode
+            optimiser.zero_grad(set_to_none=True)
+        if moments is not None:
+            moments |= _known(optimiser)
         return TrainingReport(steps, clipped_fraction=None, mean_loss=float(total) / steps, mode="unprotected")
 
 
-def _lay_out(model: nn.Module) -> None:
-    """Weights as convolutions of images take them fastest on a CPU; the numbers stay the same."""
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+@contextmanager
+def _training(model: nn.Module) -> Iterator[None]:
+    """In training mode inside the block; afterwards each submodule is in the mode it was in before."""
+    modes = [(module, module.training) for module in model.modules()]
+    set_training(model)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _known(optimiser: torch.optim.Adam) -> Moments:
+    """Of all parameters in their order, of those that had no gradient yet nothing: zeros."""
+    pairs = [(parameter, optimiser.state.get(parameter, {})) for parameter in optimiser.param_groups[0]["params"]]
+    steps = np.array([float(its.get("step", 0)) for _, its in pairs], dtype=np.float32)
+    return {"steps": steps} | {
+        name: as_floats(torch.cat([its.get(key, torch.zeros_like(parameter)).flatten() for parameter, its in pairs]))
+        for name, key in _MOMENTS.items()
+    }
+
+
+def _recall(optimiser: torch.optim.Adam, moments: Moments) -> None:
+    parameters: list[Tensor] = optimiser.param_groups[0]["params"]
+    sizes = [parameter.numel() for parameter in parameters]
+    parts = {key: torch.split(torch.from_numpy(moments[name].copy()), sizes) for name, key in _MOMENTS.items()}
+    for place, (parameter, steps) in enumerate(zip(parameters, moments["steps"], strict=True)):
+        kept = {key: torch.empty_like(parameter).copy_(flat[place].view_as(parameter)) for key, flat in parts.items()}
+        optimiser.state[parameter] = {"step": torch.tensor(float(steps)), **kept}
 
 
 @dataclass(frozen=True)
@@ -156,8 +188,9 @@ class UnprotectedTraining:
         """Nothing that an epsilon is known of."""
 
     def train(self, round_: Round, state: ClientState) -> Trained:
-        """Train from the state's shared and personal parameters; the state's personal ones move, and its account of
-        what is compared. Raises what model, loss and data set raise.
+        """Train from the state's shared and personal parameters; the state's personal ones move, its account of what is
+        compared, and what Adam knows. Under a support, which changes, Adam begins anew in each round. Raises what
+        model, loss and data set raise.
         """
         self.training.check_length()
         support, steps = round_.support, self.federation.training.steps
@@ -171,6 +204,7 @@ class UnprotectedTraining:
                 steps=steps,
                 first=(round_.number - 1) * steps,
                 masks=self.partition.mask_from_support(moving),
+                moments=state.moments if moving.all() else None,
             )
         trained, personal = (
             as_floats(self.partition.flatten_shared(model)),

@@ -17,6 +17,7 @@ from securepfl.outside.recipe import Recipe
 from securepfl.outside.views import seen, seen_back, turns_sides
 from securepfl.outside.zooms import zoomed, zoomed_back
 from securepfl.tasks.inference import is_large, logits_in_windows
+from securepfl.tasks.layout import laid_out
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.prediction import evaluating
 from securepfl.tasks.task import Task
@@ -138,7 +139,7 @@ def looked(
     Answers with a place for each pixel are brought back into the rows' own.
     """
     shown = zoomed(rows, zoom)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), laid_out(model), torch.no_grad():
         answers = [_answer(name, model, seen(shown, view) if view != "same" else shown, view, zoom) for view in views]
         answers += [_answer(name, model, shown + nudge, "same", zoom) for nudge in nudges]
     kinds = [*views, *["same"] * len(nudges)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from securepfl.errors import ModelError, SecurePFLError, first_line
 from securepfl.tasks.inference import is_large, logits_in_windows
+from securepfl.tasks.layout import laid_out
 
 if TYPE_CHECKING:
     from securepfl.tasks.task import Predictions, Task
@@ -90,7 +91,7 @@ def predict(
         raise ValueError(f"batch must be at least 1, not {batch}")
     rows = placed_like(model, features, trained)
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), laid_out(model), torch.no_grad():
             parts = [task.predict(_outputs(model, part)) for part in torch.split(rows, batch or _fitting(rows))]
     except SecurePFLError:
         raise

@@ -9,6 +9,7 @@ import pytest
 import torch
 from parties import MODEL, close_all, exchange, federation_of, parties, reopened, rows_of
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from securepfl import Client, local_parties
 from securepfl.client.records import TrainingSet
@@ -22,6 +23,7 @@ from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.randomness import RandomStream
 from securepfl.report.ledger import budget_of, verdict
 from securepfl.runtime.spending import used_up, uses_up
+from securepfl.tasks.networks import build_network
 
 CPU = torch.device("cpu")
 PLAIN = {
@@ -111,6 +113,66 @@ def test_an_unprotected_run_goes_on_after_its_process_ended(tmp_path):
     assert clients["alder"].round == 2
     assert sum(isinstance(line, Unprotected) for line in lines_of(clients["alder"])) == 1
     close_all(clients)
+
+
+def after_three_rounds(folder, *, between):
+    """Alder's state after rounds that begin with what `between` makes of it; seeded, so that runs repeat."""
+    coordinator, clients = parties(unprotected(), folder, bytes(32), bytes(32))
+    for _ in range(3):
+        exchange(coordinator, clients)
+        clients["alder"] = between(clients["alder"])
+    state = clients["alder"].state
+    close_all(clients)
+    return state
+
+
+def forgetful(client):
+    client._state.moments.clear()
+    return client
+
+
+def test_adam_remembers_over_rounds_and_over_the_end_of_its_process(tmp_path):
+    whole = after_three_rounds(tmp_path / "whole", between=lambda client: client)
+    again = after_three_rounds(tmp_path / "again", between=reopened)
+    other = after_three_rounds(tmp_path / "other", between=forgetful)
+    assert np.array_equal(whole.shared, again.shared) and not np.array_equal(whole.shared, other.shared)
+    assert set(whole.moments["steps"].tolist()) == {30.0} and (whole.moments["square"] > 0).any()
+    assert all(np.array_equal(array, again.moments[name]) for name, array in whole.moments.items())
+
+
+def trained_in(pieces, moments):
+    x = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    records, net = Minibatches(x, x.mean(dim=(1, 2, 3)), patched=False), build_network("cnn", 1, 2)
+    plain, first = Plain(rate=0.01, batch=6, whole=8), 0
+    for steps in pieces:
+        stream = RandomStream(bytes(32))
+        plain.train(net, records, lambda z, y: (z - y) ** 2, stream, steps=steps, first=first, moments=moments)
+        first += steps
+    assert all(parameter.is_contiguous() for parameter in net.parameters())
+    return parameters_to_vector(net.parameters())
+
+
+def test_steps_in_two_halves_are_those_of_one_piece():
+    whole, halves, anew = trained_in([8], None), trained_in([4, 4], {}), trained_in([4, 4], None)
+    assert (whole - halves).abs().max() < 0.05 * (whole - anew).abs().max()
+
+
+class Viewing(nn.Module):
+    """A pipeline's own network, which asks for a view that one layout alone has."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(1, 3, 3), nn.Linear(3 * 36, 1)
+
+    def forward(self, images):
+        return self.head(self.body(images).view(len(images), -1)).squeeze(-1)
+
+
+def test_a_model_that_asks_for_views_of_its_convolutions_trains():
+    x = torch.ones(4, 1, 8, 8)
+    records = Minibatches(x, torch.ones(4), patched=False)
+    net = Viewing()
+    Plain(0.01, 4, 2).train(net, records, lambda z, y: (z - y) ** 2, RandomStream(bytes(32)), steps=2)
 
 
 def test_what_a_private_run_releases_of_records_that_trained_unprotected_since_claims_no_epsilon(tmp_path):
