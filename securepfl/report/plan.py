@@ -17,7 +17,8 @@ _WIDTH = 30
 def print_plan(console: Console, plan: RunPlan) -> None:
     """The plan on `console`, in the order in which people decide."""
     units = f"{plan.units:,} {plan.unit}s at {len(plan.hospitals)} hospitals"
-    heading = f"{plan.name}: {units}, {plan.model} model of {plan.features} features, epsilon {plan.epsilon:g}"
+    sees = f"{plan.features} features" if plan.features else "images"
+    heading = f"{plan.name}: {units}, {plan.model} model of {sees}, epsilon {plan.epsilon:g}"
     _say(console, heading, "bold")
     _say(console, "From declarations alone: no row was read, nothing was spent.")
     _title(console, "Settings")
@@ -25,13 +26,16 @@ def print_plan(console: Console, plan: RunPlan) -> None:
     _say(console, plan.personal)
     _title(console, "What to expect")
     _expectation(console, plan)
-    _title(console, "What would change it")
+    if plan.changes:
+        _title(console, "What would change it")
     for change in plan.changes:
         _say(console, _change(change))
-    _title(console, "If a declaration is wrong")
-    console.print(_wrong(plan.wrong))
-    _say(console, "Measured on sixteen tables at epsilon 1. Unsure of a size, declare the larger round number.")
+    if plan.wrong:
+        _title(console, "If a declaration is wrong")
+        console.print(_wrong(plan.wrong))
+        _say(console, "Measured on sixteen tables at epsilon 1. Unsure of a size, declare the larger round number.")
     _title(console, "What the run spends")
+    _say(console, _paid(plan))
     console.print(_hospitals(plan.hospitals.items()))
     for note in dict.fromkeys(hospital.note for hospital in plan.hospitals.values() if hospital.note):
         _say(console, note)
@@ -54,15 +58,31 @@ def _settings(settings: Iterable[Setting]) -> Table:
         table.add_row(
             setting.key,
             f"{setting.value:g}",
-            "chosen:" if setting.by_rule else f"the file's; the rule: {setting.rule:g},",
+            _origin(setting),
             setting.reason,
         )
     return table
 
 
+def _origin(setting: Setting) -> str:
+    if setting.rule is None:
+        return "the default;" if setting.by_rule else "the file's;"
+    return "chosen:" if setting.by_rule else f"the file's; the rule: {setting.rule:g},"
+
+
+def _paid(plan: RunPlan) -> str:
+    """What epsilon pays for, and how much is spent after each part of it."""
+    parts = []
+    for one in plan.paid:
+        steps = "1 step" if one.steps == 1 else f"{one.steps:,} steps" if one.steps else "nothing more"
+        so_far = "" if one.epsilon is None or not one.steps else f", epsilon {one.epsilon:.3g} by then"
+        parts.append(f"{one.what} ({steps}{so_far})")
+    return f"Epsilon {plan.epsilon:g} (delta {plan.delta:g}) pays for {'; '.join(parts)}."
+
+
 def _expectation(console: Console, plan: RunPlan) -> None:
     if plan.expected is None:
-        _say(console, "No forecast: a regression has no AUROC.")
+        _say(console, f"No forecast: {plan.no_forecast}.")
         return
     _say(
         console,

@@ -122,7 +122,7 @@ def choice_of(federation: "Federation") -> Choice:
         limit=None if "encryption.limit" in free else federation.encryption.limit,
         several=several_of(federation),
     )
-    return choose(facts or _unknown(federation), given)
+    return choose(facts or facts_without_rows(federation), given)
 
 
 def alone_at(federation: "Federation", site: str) -> "Federation":
@@ -156,7 +156,7 @@ def facts_of(federation: "Federation") -> Facts | None:
         return None
     row, outputs = columns_of(spec).row, _outputs(federation)
     return dataclasses.replace(
-        _unknown(federation),
+        facts_without_rows(federation),
         residual=outputs.residual,
         curvature=outputs.curvature,
         row=row_of_mlp(row, federation.model.hidden) if kind == "mlp" else row,
@@ -172,7 +172,7 @@ def columns_of(spec: DataSpec) -> Columns:
     return Columns(len(spec.ranges) - binary, binary, levels)
 
 
-def _unknown(federation: "Federation") -> Facts:
+def facts_without_rows(federation: "Federation") -> Facts:
     """The facts that need no `[data]`; an update's values are bounded by the clip alone."""
     from securepfl.privacy.accounting.gaussian import mu_of  # noqa: PLC0415 (it loads scipy)
 
@@ -190,6 +190,7 @@ def _unknown(federation: "Federation") -> Facts:
         row=1.0,
         steps=federation.training.steps,
         absent=None if noise is None else noise.absent,
+        beside=federation.release.steps,
     )
 
 

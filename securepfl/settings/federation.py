@@ -438,7 +438,7 @@ class Federation(Settings, frozen=True, dict=True):
         """The noisy steps that a run's epsilon pays for: those of all rounds, of a fine-tuned expert, and one that a
         prior counts as.
         """
-        return self.rounds * self.training.steps + self.release.finetuning + int(self.release.prior)
+        return self.rounds * self.training.steps + self.release.steps
 
     def sample_rate_for(self, units: int) -> float:
         """The declared sample rate of a hospital with `units` training records or patients."""

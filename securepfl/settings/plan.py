@@ -11,23 +11,38 @@ from securepfl.learning.declared.facts import Facts, Share
 from securepfl.learning.declared.forecast import ASSUMED_AUROC, Forecast, forecast
 from securepfl.learning.declared.rule import Choice, Given, choose
 from securepfl.learning.declared.wrong import WRONG, Wrong
+from securepfl.privacy.accounting.accounting import epsilon
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
+from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.accounting.gaussian import epsilon_of, mu_of
-from securepfl.settings.auto import AutoKey, choice_of, chosen, columns_of, facts_of, several_of
+from securepfl.settings.auto import (
+    AutoKey,
+    choice_of,
+    chosen,
+    columns_of,
+    facts_of,
+    facts_without_rows,
+    several_of,
+)
 from securepfl.settings.federation import Federation
 from securepfl.settings.roster import check_declared, check_roster
 
 EPSILONS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Of the curve, beside the federation's own."""
 
+_NO_TABLE: Final = "no [data] table; a plan rests on what it declares: label, ranges and categories"
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that the run will use, what the rule would choose, whether it did, and why that one."""
+    """A number that the run will use, what the rule would choose (None: there is no rule for it), whether the file left
+    it to be chosen, and why that one.
+    """
 
     key: str
     value: float
     by_rule: bool
-    rule: float
+    rule: float | None
     reason: str
 
 
@@ -49,11 +64,22 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Paid:
+    """A part of what the run's epsilon pays for: its noisy steps, and a hospital's epsilon with all before it (None:
+    it isn't the same at all hospitals, or noise is shared).
+    """
+
+    what: str
+    steps: int
+    epsilon: float | None
+
+
+@dataclass(frozen=True)
 class HospitalPlan:
     """A hospital's declared part: its share of the mean, the threshold of its model (None: several
     outputs, or none declared), the noise of a step over the clip
-    (None: shared noise), what the run costs it, its budget, and what a further full-batch run may cost after it, in a
-    ledger without earlier lines (None: batches are drawn, so only the ledger can tell).
+    (None: shared noise), what all that the run releases costs it, its budget, and what a further full-batch run may
+    cost after it, in a ledger without earlier lines (None: batches are drawn, so only the ledger can tell).
     """
 
     units: int
@@ -69,7 +95,9 @@ class HospitalPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that `securepfl plan` says. `expected` and `curve` are empty for a regression, which has no AUROC."""
+    """All that `securepfl plan` says. `no_forecast` is why there is none; then `expected`, `curve` and `wrong` are
+    empty, or `expected` and `curve` alone.
+    """
 
     name: str
     unit: str
@@ -82,15 +110,19 @@ class RunPlan:
     personal: str
     assumed_auroc: float
     expected: Forecast | None
+    no_forecast: str
     curve: tuple[Point, ...]
     changes: tuple[Change, ...]
     wrong: tuple[Wrong, ...]
+    paid: tuple[Paid, ...]
     hospitals: Mapping[str, HospitalPlan]
     notes: tuple[str, ...]
 
 
 def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
     """The plan; `auroc` is what the model would reach without privacy, a guess from the literature.
+
+    Of images there is no forecast and no rule for clip, rate and rounds; what is spent is planned alike.
 
     Raises ConfigError where units, `[sites]` or `[data]` are missing, the model is the pipeline's own, or `auroc` says
     nothing.
@@ -99,9 +131,10 @@ def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
     spec = federation.data_spec
     choice, ready = choice_of(federation), chosen(federation)
     linear = replace(facts, row=columns_of(spec).row) if isinstance(spec, DataSpec) else facts
-    predicted = ready.model.task != "regression"
+    no_forecast = _no_forecast(ready)
+    guess = None if no_forecast else auroc
     try:
-        expected = forecast(linear, auroc) if predicted else None
+        expected = _expected(linear, guess, choice)
     except ValueError as error:
         raise ConfigError(f"--auroc: {error}") from None
     return RunPlan(
@@ -116,10 +149,12 @@ def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
         personal=_personal(ready),
         assumed_auroc=auroc,
         expected=expected,
-        curve=tuple(_curve(ready, linear, auroc)) if predicted else (),
-        changes=tuple(_changes(federation, linear, choice, auroc if predicted else None)),
-        wrong=WRONG,
-        hospitals={name: _hospital(ready, facts, choice, name, share) for name, share in _shares(ready, facts)},
+        no_forecast=no_forecast,
+        curve=() if guess is None else tuple(_curve(ready, linear, guess, choice)),
+        changes=tuple(_changes(federation, linear, choice, guess)),
+        wrong=WRONG if isinstance(spec, DataSpec) else (),
+        paid=tuple(_paid(ready, facts)),
+        hospitals={name: _hospital(ready, name, share) for name, share in _shares(ready, facts)},
         notes=tuple(_notes(ready, choice)),
     )
 
@@ -131,11 +166,9 @@ def _checked(federation: Federation) -> Facts:
             "clip 1, learning rate 1 and 10 rounds unless you set them)"
         )
     if federation.data is None:
-        raise ConfigError("no [data] table; a plan rests on what it declares: label, ranges and categories")
+        raise ConfigError(_NO_TABLE)
     if not federation.privacy.protects:
         raise ConfigError('[privacy] protection = "none": a plan is about noise, and there is none; run it')
-    if federation.data.get("kind") == "images":
-        raise ConfigError('[data] kind = "images": a plan was measured on tables and can say nothing of images; run it')
     files = federation.data.get("files") or {}
     missing = sorted(set(files) - set(federation.sites))
     if not federation.sites or missing:
@@ -143,10 +176,19 @@ def _checked(federation: Federation) -> Facts:
         raise ConfigError(f"no [sites.{name}] table; declare units = N for every hospital that is to take part")
     check_roster(sorted(federation.sites), federation.minimum)
     check_declared(federation.sites, federation.privacy.unit)
-    facts = facts_of(federation)
-    if facts is None:
-        raise ConfigError("no [data] table; a plan rests on what it declares: label, ranges and categories")
-    return facts
+    return facts_of(federation) or facts_without_rows(federation)
+
+
+def _no_forecast(ready: Federation) -> str:
+    """Why there is none, or nothing."""
+    if ready.model.is_for_images:
+        what = "masks" if ready.model.task == "segmentation" else "images"
+        return f"it was measured on tables, and what a model of {what} reaches no declaration tells"
+    return "a regression has no AUROC" if ready.model.task == "regression" else ""
+
+
+def _expected(facts: Facts, auroc: float | None, choice: Choice) -> Forecast | None:
+    return None if auroc is None else forecast(facts, auroc, choice.rounds * facts.steps)
 
 
 def _shares(federation: Federation, facts: Facts) -> Iterator[tuple[str, Share]]:
@@ -155,6 +197,24 @@ def _shares(federation: Federation, facts: Facts) -> Iterator[tuple[str, Share]]
 
 def _settings(ready: Federation, facts: Facts, auto: tuple[AutoKey, ...]) -> Iterator[Setting]:
     """The file's numbers stand beside what the rule would choose if it chose all."""
+    values: dict[AutoKey, float] = {
+        "rounds": ready.rounds,
+        "training.learning_rate": ready.training.learning_rate,
+        "privacy.clip": ready.privacy.clip,
+        "encryption.limit": ready.encryption.limit,
+    }
+    rules = _rules(ready, facts)
+    for key, value in values.items():
+        rule, reason = rules.get(key, (None, "no rule was measured on images"))
+        yield Setting(key, value, key in auto, rule, reason)
+
+
+def _rules(ready: Federation, facts: Facts) -> dict[AutoKey, tuple[float, str]]:
+    """What the rule would choose, and why; of images the limit alone, which follows from the others."""
+    limit = "the largest value that an update holds: a whole error, and five standard deviations of noise"
+    if ready.model.is_for_images:
+        given = Given(ready.rounds, ready.training.learning_rate, ready.privacy.clip)
+        return {"encryption.limit": (choose(facts, given).limit, limit)}
     free = choose(facts, Given(several=several_of(ready)))
     stop = (
         f"training goes on until noise in a typical patient's log-odds has a standard deviation of {free.wanted:.2f}"
@@ -164,22 +224,13 @@ def _settings(ready: Federation, facts: Facts, auto: tuple[AutoKey, ...]) -> Ite
     whose = "a typical error" if ready.model.task == "regression" else "the rarest outcome's error"
     width = f"{facts.residual:.3g}, times the norm of a typical row's gradient, {math.sqrt(facts.row):.3g}"
     sparse = ", and the root of the share that a round trains" if facts.density < 1 else ""
-    reasons: dict[AutoKey, tuple[float, float, str]] = {
-        "rounds": (
-            ready.rounds,
-            free.rounds,
-            "as few as go in safe steps; more rounds under one epsilon only cut the same training into smaller steps",
-        ),
-        "training.learning_rate": (ready.training.learning_rate, free.learning_rate, stop),
-        "privacy.clip": (ready.privacy.clip, free.clip, f"{whose} at the start, {width}{sparse}"),
-        "encryption.limit": (
-            ready.encryption.limit,
-            free.limit,
-            "the largest value that an update holds: a whole error, and five standard deviations of noise",
-        ),
+    few = "as few as go in safe steps; more rounds under one epsilon only cut the same training into smaller steps"
+    return {
+        "rounds": (free.rounds, few),
+        "training.learning_rate": (free.learning_rate, stop),
+        "privacy.clip": (free.clip, f"{whose} at the start, {width}{sparse}"),
+        "encryption.limit": (free.limit, limit),
     }
-    for key, (value, rule, reason) in reasons.items():
-        yield Setting(key, value, key in auto, rule, reason)
 
 
 def _personal(ready: Federation) -> str:
@@ -199,37 +250,38 @@ def _at(facts: Facts, federation: Federation, epsilon: float) -> Facts:
     return replace(facts, mu=mu_of(epsilon, federation.privacy.delta))
 
 
-def _curve(federation: Federation, facts: Facts, auroc: float) -> Iterator[Point]:
-    for epsilon in sorted({*EPSILONS, federation.privacy.epsilon}):
-        yield Point(epsilon, forecast(_at(facts, federation, epsilon), auroc))
+def _curve(federation: Federation, facts: Facts, auroc: float, choice: Choice) -> Iterator[Point]:
+    for each in sorted({*EPSILONS, federation.privacy.epsilon}):
+        found = _expected(_at(facts, federation, each), auroc, choice)
+        if found is not None:
+            yield Point(each, found)
 
 
 def _changes(federation: Federation, facts: Facts, choice: Choice, auroc: float | None) -> Iterator[Change]:
     """Shared noise, another round, another hospital."""
-
-    def expected(other: Facts) -> Forecast | None:
-        return None if auroc is None else forecast(other, auroc)
-
     if facts.absent is None and len(facts.hospitals) > 3:
-        shared = replace(facts, absent=1)
+        shared = replace(facts, absent=1, beside=0)
         times = facts.noise(choice.rounds) / shared.noise(choice.rounds)
+        without = ", and no expert is released" if federation.release.experts else ""
         yield Change(
             "shared noise",
-            expected(shared),
+            _expected(shared, auroc, choice),
             f"noise in the mean would be {times:.2f} times less; epsilon then holds against who sees the sums, and not "
-            'against who sees a hospital\'s own update (preset = "shared-noise")',
+            f'against who sees a hospital\'s own update{without} (preset = "shared-noise")',
         )
+    if federation.model.is_for_images:
+        return
     more = choice_of(federation.replace(rounds=choice.rounds + 1))
     further = more.travel / choice.travel - 1
     yield Change(
         "another round",
-        expected(facts),
+        _expected(facts, auroc, choice),
         f"training would go {further:.0%} further at the same epsilon"
         if further > 0.02
         else "nothing: the same training in smaller steps, for one more exchange of messages",
     )
     units = sorted(hospital.units for hospital in facts.hospitals)[len(facts.hospitals) // 2]
-    yield Change("another hospital", expected(_joined(facts, units)), f"one of {units} units")
+    yield Change("another hospital", _expected(_joined(facts, units), auroc, choice), f"one of {units} units")
 
 
 def _joined(facts: Facts, units: int) -> Facts:
@@ -240,16 +292,40 @@ def _joined(facts: Facts, units: int) -> Facts:
     return replace(facts, hospitals=tuple(Share(n, n / total, rate) for n, rate in zip(counts, rates, strict=True)))
 
 
-def _hospital(ready: Federation, facts: Facts, choice: Choice, name: str, share: Share) -> HospitalPlan:
-    epsilon, delta, budget = ready.privacy.epsilon, ready.privacy.delta, ready.budget_of(name)
-    left = _left(budget, epsilon, delta) if share.rate == 1 else None
+def _paid(ready: Federation, facts: Facts) -> Iterator[Paid]:
+    """What a hospital releases, in the order in which it does, and what it has spent by then."""
+    release, steps, local = ready.release, 0, ready.training.steps
+    each = f" of {local} steps" if local > 1 else ""
+    parts = [(f"{ready.rounds} round{'s' * (ready.rounds > 1)}{each}", ready.rounds * local)]
+    parts += [("fine-tuning an expert", release.finetuning)] if release.finetuning else []
+    parts += [("a prior", 1)] if release.prior else []
+    parts += [("experts made of these", 0)] if release.experts else []
+    alike = len({share.rate for share in facts.hospitals}) == 1 and not ready.shares_noise
+    for what, more in parts:
+        steps += more
+        yield Paid(what, more, _cost(ready, facts.hospitals[0].rate, steps) if alike else None)
+
+
+def _cost(ready: Federation, rate: float, steps: int) -> float:
+    """The epsilon of `steps` steps with the noise that the whole run's epsilon asks for: as a ledger will say."""
+    step = Release(noise_multiplier=_noise(ready, rate), sample_rate=rate, steps=steps, unit=ready.privacy.unit)
+    return epsilon([step], ready.privacy.delta)
+
+
+def _noise(ready: Federation, rate: float) -> float:
+    return noise_multiplier_for(ready.privacy.epsilon, ready.privacy.delta, rate, ready.run_steps)
+
+
+def _hospital(ready: Federation, name: str, share: Share) -> HospitalPlan:
+    whole, delta, budget = ready.privacy.epsilon, ready.privacy.delta, ready.budget_of(name)
+    left = _left(budget, whole, delta) if share.rate == 1 else None
     return HospitalPlan(
         units=share.units,
         share=share.weight,
         threshold=point[0] if len(point := ready.operating_point_of(name)) == 1 else None,
         sample_rate=share.rate,
-        noise_multiplier=None if ready.shares_noise else facts.multiplier(share, ready.run_steps),
-        epsilon=epsilon,
+        noise_multiplier=None if ready.shares_noise else _noise(ready, share.rate),
+        epsilon=whole if ready.shares_noise else _cost(ready, share.rate, ready.run_steps),
         budget=budget,
         left=left,
         note=_budget_note(ready, name, budget, left),
@@ -276,6 +352,8 @@ def _notes(ready: Federation, choice: Choice) -> Iterator[str]:
     least, name = units[0]
     if ready.privacy.delta > 1 / (10 * least):
         yield f"delta {ready.privacy.delta:g} is above 1/(10 n) at {name} ({least} units): lower it"
+    if ready.model.is_for_images:
+        return
     if ready.prevalence_of() is None and ready.model.task != "regression":
         yield "no prevalence is declared: training starts from even odds; [data] prevalence costs nothing and helps"
     if choice.output_noise > 2 * choice.wanted:

@@ -330,6 +330,11 @@ class ReleaseSettings(Settings, frozen=True):
         extra = "finetuning" if self.finetuning else "prior"
         require(self.experts or not (self.finetuning or self.prior), f"{extra} goes with experts; set experts = true")
 
+    @property
+    def steps(self) -> int:
+        """The noisy steps that these releases take behind the rounds: a prior counts as one."""
+        return self.finetuning + int(self.prior)
+
 
 class SiteSettings(Settings, frozen=True):
     """`[sites.NAME]`: what is publicly known of a hospital, and its budget.

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from securepfl.cli.main import cli, main
-from securepfl.privacy.accounting.gaussian import delta_of, mu_of
+from securepfl.privacy.accounting.calibration import noise_multiplier_for
+from securepfl.privacy.accounting.gaussian import delta_of, epsilon_of, mu_of
 
 HEART = """
 name = "heart"
@@ -123,6 +124,24 @@ def test_what_a_plan_cannot_do_without(config, monkeypatch, capsys, old, new, wo
     config.write_text(HEART.replace(old, new))
     told = refusal(config, monkeypatch, capsys)
     assert words in told and told.startswith(f"securepfl: {config}:")
+
+
+def test_what_is_released_beside_the_rounds_takes_of_their_epsilon(config):
+    config.write_text(HEART + "[release]\nexperts = true\nfinetuning = 30\nprior = true\n")
+    plan, bare = found_in(config), HEART.replace("[data]", "[release]\nexperts = true\n[data]", 1)
+    rounds, tuning, prior, experts = plan["paid"]
+    steps = [one["steps"] for one in plan["paid"]]
+    assert steps[1:] == [30, 1, 0] and steps[0] == plan["settings"][0]["value"]
+    noise = plan["hospitals"]["va"]["noise_multiplier"]
+    assert noise == noise_multiplier_for(1.0, 1e-5, 1.0, sum(steps))
+    assert rounds["epsilon"] == pytest.approx(epsilon_of(math.sqrt(steps[0]) / noise, 1e-5))
+    assert rounds["epsilon"] < tuning["epsilon"] < 1.0
+    assert prior["epsilon"] == experts["epsilon"] == pytest.approx(1.0, abs=1e-6)
+    config.write_text(bare)
+    without = found_in(config)
+    assert without["hospitals"]["va"]["noise_multiplier"] < noise
+    assert without["expected"]["middle"] > plan["expected"]["middle"] + 0.01
+    assert without["settings"][1]["value"] > plan["settings"][1]["value"]
 
 
 def test_a_guess_that_says_nothing_is_refused(config, monkeypatch, capsys):

@@ -36,7 +36,8 @@ class Facts:
     `residual`: how large a unit's gradient by the model's outputs may typically be; `curvature`: the loss's second
     derivative by an output; `row`: the typical squared norm of an output's gradient by the parameters. `hidden` is
     whether there are hidden layers, `steps` the local steps a round, `density` the share of coordinates that a round
-    trains. `absent` (under shared noise alone) is how many hospitals' noise does not count.
+    trains. `absent` (under shared noise alone) is how many hospitals' noise does not count. `beside`: steps of the same
+    noise that the same `mu` pays for and that train no round: those of further releases.
     Raises ValueError where a number is out of range.
     """
 
@@ -49,6 +50,7 @@ class Facts:
     steps: int = 1
     density: float = 1.0
     absent: int | None = None
+    beside: int = 0
 
     def __post_init__(self) -> None:
         if not self.hospitals:
@@ -59,6 +61,8 @@ class Facts:
                 raise ValueError(f"{name} = {value}: must be positive and finite")
         if self.absent is not None and not 0 <= self.absent < len(self.hospitals):
             raise ValueError(f"absent = {self.absent}: must be fewer than the {len(self.hospitals)} hospitals")
+        if self.beside < 0 or (self.beside and self.absent is not None):
+            raise ValueError(f"beside = {self.beside}: must be 0 or more, and 0 under shared noise")
 
     @property
     def units(self) -> int:
@@ -66,27 +70,32 @@ class Facts:
         return sum(hospital.units for hospital in self.hospitals)
 
     def noise(self, steps: int) -> float:
-        """Standard deviation, of a number in the mean over hospitals, of all the noise that `steps` steps add at
-        learning rate 1 / `steps` and clip 1.
+        """Standard deviation, of a number in the mean over hospitals, of all the noise that the rounds' `steps` steps
+        add at learning rate 1 / `steps` and clip 1.
 
         >>> four = (Share(100, 0.25),) * 4
         >>> round(Facts(four, mu=0.5, residual=0.5, curvature=0.25, row=9.0).noise(10), 4)
         0.01
+        >>> round(Facts(four, mu=0.5, residual=0.5, curvature=0.25, row=9.0, beside=30).noise(10), 4)
+        0.02
         """
         if self.absent is not None:
             counted = len(self.hospitals) - self.absent
             return math.sqrt(len(self.hospitals) / counted) / (_SHARED_NOISE * self.mu * self.units)
-        parts = (hospital.weight / (_mu(self.mu, hospital.rate, steps) * hospital.units) for hospital in self.hospitals)
-        return math.hypot(*parts)
+        paid = steps + self.beside
+        parts = (hospital.weight / (_mu(self.mu, hospital.rate, paid) * hospital.units) for hospital in self.hospitals)
+        return math.hypot(*parts) * math.sqrt(paid / steps)
 
     def multiplier(self, hospital: Share, steps: int) -> float:
-        """Noise of one step at `hospital`, over its clip. Where batches are drawn it is the limit of many steps.
+        """Noise of one step at `hospital`, over its clip, where rounds take `steps`. Where batches are drawn it is the
+        limit of many steps.
 
         >>> facts = Facts((Share(5000, 1.0, rate=0.1),), mu=0.5, residual=0.5, curvature=0.25, row=9.0)
         >>> round(facts.multiplier(facts.hospitals[0], 20), 2)
         1.11
         """
-        return hospital.rate * math.sqrt(steps) / _mu(self.mu, hospital.rate, steps)
+        paid = steps + self.beside
+        return hospital.rate * math.sqrt(paid) / _mu(self.mu, hospital.rate, paid)
 
 
 def _mu(mu: float, rate: float, steps: int) -> float:

@@ -28,8 +28,10 @@ class Forecast:
     high: float
 
 
-def forecast(facts: Facts, auroc: float = ASSUMED_AUROC) -> Forecast:
+def forecast(facts: Facts, auroc: float = ASSUMED_AUROC, steps: int = LEAST_STEPS) -> Forecast:
     """The AUROC to expect of a linear model with these facts, where `auroc` is what it would have without privacy.
+
+    `steps`, the rounds' own, count where the same epsilon pays for others beside them, or batches are drawn.
 
     Raises ValueError unless `auroc` is above .5 and below 1.
 
@@ -42,7 +44,7 @@ def forecast(facts: Facts, auroc: float = ASSUMED_AUROC) -> Forecast:
     """
     if not 0.5 < auroc < 1:
         raise ValueError(f"the AUROC assumed without privacy is {auroc}: give one above 0.5 and below 1, e.g. 0.85")
-    noise = facts.residual * math.sqrt(facts.row) * facts.noise(LEAST_STEPS) / facts.curvature
+    noise = facts.residual * math.sqrt(facts.row) * facts.noise(steps) / facts.curvature
     low, middle, high = (_blurred(auroc, factor * noise) for factor in (_WORST, _MIDDLE, _BEST))
     return Forecast(max(low - _WIDER, 0.5), middle, min(high + _WIDER, 1.0))
 
