@@ -56,9 +56,8 @@ def ablation(default: Recipe) -> dict[str, Contestant]:
     """The default with one thing changed."""
     changed: Mapping[str, Recipe] = {
         "criterion: agreement": replace(default, criterion="agreement"),
-        "criterion: stability": replace(default, criterion="stability"),
-        "criterion: stability, gates of site and image": replace(default, criterion="stability", granularity="both"),
-        "criterion: stability, gates of site": replace(default, criterion="stability", granularity="site"),
+        "criterion: agreement, gates of image": replace(default, criterion="agreement", granularity="sample"),
+        "criterion: agreement, no zooms": replace(default, criterion="agreement", zooms=(1.0,)),
         "criterion: expected Dice": replace(default, criterion="expected_dice"),
         "criterion: consistency": replace(default, criterion="consistency"),
         "criterion: entropy": replace(default, criterion="entropy"),
@@ -69,9 +68,8 @@ def ablation(default: Recipe) -> dict[str, Contestant]:
         "temperature: 0.01": replace(default, temperature=0.01),
         "temperature: 0.03": replace(default, temperature=0.03),
         "temperature: 0.1": replace(default, temperature=0.1),
-        "views: 2": replace(default, views=("same", "mirrored")),
+        "views: 1": replace(default, views=("same",)),
         "zooms: none": replace(default, zooms=(1.0,)),
-        "zooms: 3": replace(default, zooms=(1.0, 0.75, 1.33)),
         "threshold: 0": replace(default, prior_weight=0.0),
         "threshold: half": replace(default, prior_weight=0.5),
         "threshold: whole": replace(default, prior_weight=1.0),

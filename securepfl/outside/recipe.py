@@ -128,8 +128,8 @@ class Recipe:
 SEGMENTATION = Recipe(
     views=("same", "mirrored"),
     zooms=(1.0, 0.75, 1.33),
-    criterion="agreement",
-    granularity="sample",
+    criterion=STABILITY,
+    granularity="both",
     layers=AdaptSettings(batch=2, noise=0.5, shape=1.0, view="mirrored"),
 )
 CLASSES_OF_IMAGES = Recipe(views=("same", "mirrored"))
@@ -140,7 +140,7 @@ def default_recipe(task: str, images: bool) -> Recipe:
     """The recipe of the task of that name, on images or on tables.
 
     >>> default_recipe("segmentation", images=True).criterion
-    'agreement'
+    'stability'
     """
     if task == "segmentation":
         return SEGMENTATION
