@@ -16,6 +16,7 @@ from securepfl.errors import ConfigError, DataError
 from securepfl.outside.answered import Answered
 from securepfl.outside.experts import Experts, read_experts
 from securepfl.outside.gates import AdaptSettings
+from securepfl.outside.once import each_once
 from securepfl.outside.priors import Priors, read_priors
 from securepfl.outside.recipe import Recipe, default_recipe
 from securepfl.outside.routed import routed
@@ -54,13 +55,14 @@ def route_unseen(asked: Asked) -> Answered:
     check_prior(asked.prior)
     experts = read_experts(asked.run / EXPERTS, asked.trusted)
     released = read_priors(asked.run / EXPERTS, experts, asked.trusted)
+    experts, same = each_once(experts)
     recipe = recipe_of(asked.recipe, experts)
     table = load_unlabelled(asked.data, experts.spec, asked.id_column)
     if not len(table):
         raise DataError(f"{asked.data}: no rows to predict; name data with at least one")
     prior, said = _prior_of(asked, released, experts)
     found = routed(experts, table, recipe, prior or None)
-    return Answered(table, experts, found, prior, said, _notes(table))
+    return Answered(table, experts, found, prior, said, (*same, *_notes(table)))
 
 
 def trusted_identities(folder: Path) -> frozenset[bytes]:

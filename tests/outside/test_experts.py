@@ -14,8 +14,10 @@ from securepfl.data.schema import DataSpec
 from securepfl.errors import ConfigError, StorageError
 from securepfl.outside import experts, signed_file
 from securepfl.outside.experts import read_experts, write_expert, write_unreleased
+from securepfl.outside.once import each_once
 from securepfl.outside.routing import RoutedModel
 from securepfl.outside.signed_file import read_signed, signed_bytes, write_signed
+from securepfl.outside.unseen import Asked, route_unseen, summary
 from securepfl.settings.binding import blank_model
 from securepfl.settings.tables import ModelSettings
 from securepfl.tasks.binary import BINARY
@@ -84,6 +86,20 @@ def test_who_signed_an_expert_is_told_with_its_record(tmp_path):
     release(tmp_path, "north")
     experts = read_experts(tmp_path)
     assert experts.signers["north"] == PEOPLE["north"].public and experts.records["north"] == record("north")
+
+
+def test_a_model_that_several_released_is_one_candidate(tmp_path):
+    same = {"north": 1, "south": 1, "north.finetuned": 2, "shared": 3, "east": 3}
+    for name, seed in same.items():
+        kind = {"north.finetuned": "finetuned", "shared": "shared"}.get(name, "personal")
+        release(tmp_path / "experts", name, seed=seed, expert=kind)
+    only, notes = each_once(read_experts(tmp_path / "experts"))
+    assert set(only.models) == set(only.records) == set(only.signers) == {"north", "north.finetuned", "shared"}
+    assert notes == ("experts that are one and the same model count once: east as shared; south as north",)
+    assert each_once(only) == (only, ())
+    (tmp_path / "new.csv").write_text("age,bmi,hr\n1,2,3\n0,1,0\n")
+    answered = route_unseen(Asked(tmp_path, tmp_path / "new.csv"))
+    assert notes[0] in summary(answered) and len(answered.routed.candidates) == 3
 
 
 def test_experts_of_another_rank_are_not_one_runs(tmp_path):

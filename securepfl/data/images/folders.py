@@ -131,7 +131,7 @@ def in_words(problems: Mapping[str, Sequence[int]]) -> str:
     """Images by number, with what is wrong with them.
 
     >>> in_words({"is empty": [2], "is grey": [1, 4, 5, 9, 10]})
-    'image 2 in order of names is empty; images 1, 4, 5 and 2 more in order of names: is grey'
+    'image 2 in order of names is empty; each of images 1, 4, 5 and 2 more in order of names is grey'
     """
     return "; ".join(f"{_numbered(numbers)} {problem}" for problem, numbers in problems.items())
 
@@ -140,7 +140,7 @@ def _numbered(numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
         return f"image {numbers[0]} in order of names"
     more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    return f"images {', '.join(map(str, numbers[:_NAMED]))}{more} in order of names:"
+    return f"each of images {', '.join(map(str, numbers[:_NAMED]))}{more} in order of names"
 
 
 def _walked(folder: Path) -> Iterator[Path]:

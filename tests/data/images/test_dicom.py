@@ -125,7 +125,9 @@ def test_outside_patients_of_a_tag_are_numbered(tmp_path: Path):
 def test_a_spacing_other_than_declared_is_refused(tmp_path: Path):
     folder(tmp_path, PixelSpacing=[0.5, 0.25])
     assert len(load_sites(tmp_path, by_tag(spacing=[0.501, 0.25]))) == 2
-    with pytest.raises(DataError, match="images 1, 2, 3 and 1 more in order of names: has another spacing") as caught:
+    with pytest.raises(
+        DataError, match="each of images 1, 2, 3 and 1 more in order of names has another spacing"
+    ) as caught:
         load_sites(tmp_path, by_tag(spacing=[0.25, 0.5]))
     assert SECRET not in str(caught.value)
 

@@ -93,7 +93,8 @@ def test_every_hospital_is_told_at_once_and_images_of_one_fault_together(hospita
     os.truncate(hospitals / "south" / "images" / "south_1_2.png", 100)
     message = refusal(hospitals, declare())
     assert (
-        "images 1, 3, 4 in order of names: is truncated" in message and "image 3 in order of names is trunc" in message
+        "each of images 1, 3, 4 in order of names is truncated" in message
+        and "image 3 in order of names is trunc" in message
     )
 
 
@@ -116,7 +117,9 @@ def test_an_image_larger_than_declared_is_refused_under_pad(hospitals: Path):
 
 
 def test_colours_that_a_grey_image_lacks_are_refused(hospitals: Path):
-    assert "images 1, 2, 3 and 1 more in order of names: is grey, and" in refusal(hospitals, declare(colour="green"))
+    assert "each of images 1, 2, 3 and 1 more in order of names is grey, and" in refusal(
+        hospitals, declare(colour="green")
+    )
 
 
 def test_folders_that_are_no_hospital_are_refused(hospitals: Path):
