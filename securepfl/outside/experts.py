@@ -8,6 +8,7 @@
 | shared.safetensors | shared parameters with all hospitals' mean personal ones |
 """
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch import nn
 
 from securepfl.crypto.keys.identity import Identity, PublicIdentity
 from securepfl.data.declared import Declared, spec_of
+from securepfl.data.images.spec import MOST_PIXELS
 from securepfl.data.prevalence import in_order
 from securepfl.errors import ConfigError, ExtraError, StorageError
 from securepfl.learning.personal.adapters import folded
@@ -153,6 +155,11 @@ def _checked(path: Path, found: SignedFile) -> Mapping[str, Any]:
     if meta["format"] != FORMAT:
         raise StorageError(f"{path}: format {meta['format']}, and this securepfl reads {FORMAT}; upgrade it")
     check_record(record)
+    if math.prod(meta["data"].get("size", ())) > MOST_PIXELS:
+        raise StorageError(
+            f"{path}: declares images of more than {MOST_PIXELS:,} pixels, which are not routed; remove it, and ask "
+            "for a run on smaller ones"
+        )
     if record["noise"] not in ("local", "none"):
         raise StorageError(
             f"{path}: of a run with shared noise, whose epsilon holds for all hospitals' sum and not for one model; "

@@ -23,6 +23,7 @@ from securepfl.settings.tables import ModelSettings
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.imaging import imaging
 from securepfl.tasks.models import build_model
+from securepfl.tasks.networks import build_network
 from securepfl.tasks.prediction import predict
 
 SPEC = DataSpec.from_mapping(
@@ -144,6 +145,19 @@ def test_what_another_hospital_could_sign_is_refused_at_once_and_by_file(tmp_pat
     made = lambda *_: pytest.fail("a model was made")  # noqa: E731
     monkeypatch.setattr("securepfl.outside.experts.blank_model", made)
     assert str(path) in refused(tmp_path, "not an expert that securepfl released")
+
+
+def test_an_expert_that_would_be_shown_huge_images_is_refused_before_any_is_made(tmp_path):
+    network = ModelSettings(kind="unet", task="segmentation", hidden=2)
+    model = build_network("unet", 1, 2)
+    path, person = tmp_path / "north.safetensors", PEOPLE["north"]
+    write_expert(path, model, record("north"), network, ImageSpec(size=(2048, 4096)), person)
+    assert read_experts(tmp_path).spec.size == (2048, 4096)
+    found = read_signed(path)
+    arrays, meta = dict(found.arrays), found.meta
+    meta["data"].update(size=[8192, 8192])
+    write_signed(path, arrays, meta, person)
+    refused(tmp_path, "more than 8,388,608 pixels.*ask for a run on smaller ones")
 
 
 @pytest.mark.parametrize("place", [12, 400, 9000, -1], ids=["header", "record", "signer", "last weight"])

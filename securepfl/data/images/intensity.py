@@ -1,5 +1,7 @@
 """What an image's values become: a function of the one image, its own field of view and declared constants."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
@@ -9,18 +11,27 @@ from securepfl.data.images.spec import ImageSpec
 
 _CUT = 4.0
 _FLAT = 1e-9
+_ROWS = 64
 _LUMA = np.array([0.299, 0.587, 0.114])
 """ITU-R BT.601: how bright red, green and blue look."""
 
 
-def coloured(values: NDArray[np.float64], spec: ImageSpec) -> NDArray[np.float64]:
+def coloured(values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
     """The channels that are declared, [height, width, channels]. Raises UnfitError for a grey image of colours."""
     grey = values.shape[2] == 1
     if spec.colour == "grey":
-        return values if grey else values @ _LUMA[:, None]
+        return values if grey else _grey(values)
     if grey:
         raise UnfitError(f'is grey, and [data] colour = "{spec.colour}" needs colours; declare "grey", or replace it')
     return values if spec.colour == "rgb" else values[:, :, 1:2]
+
+
+def _grey(values: NDArray[Any]) -> NDArray[np.float64]:
+    """How bright colours look, some rows at a time: all of them as float64 would take three times the answer's room."""
+    bright = np.empty((*values.shape[:2], 1))
+    for start in range(0, len(values), _ROWS):
+        bright[start : start + _ROWS] = values[start : start + _ROWS] @ _LUMA[:, None]
+    return bright
 
 
 def scaled(values: NDArray[np.float64], field: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from securepfl.errors import ConfigError
 
-MOST_PIXELS: Final = 100_000_000
+MOST_PIXELS: Final = 40_000_000
 """No image of a hospital has more but a whole slide, which is no image of one size. Asked before decoding: a few bytes
-can stand for any number of pixels."""
+can stand for any number of pixels, each of which takes some twenty bytes on its way."""
 TOO_MANY: Final = f"says that it has more than {MOST_PIXELS:,} pixels; scale it down, or replace the file"
 
 
@@ -25,13 +25,14 @@ class UnfitError(ValueError):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Picture:
-    """One image, upright, as stored: `values` [height, width, channels], 1 or 3 channels, finite.
+    """One image, upright, as stored: `values` [height, width, channels], 1 or 3 channels, finite, in the file's own
+    type, as float64 takes eight times the room.
 
     `spacing` (row, column) in mm and `affine` [4, 4], where the file says so. `tag` is the DICOM element that was asked
     for, as text. `lossy`: a compression may have changed values. Raises UnfitError.
     """
 
-    values: NDArray[np.float64] = field(repr=False)
+    values: NDArray[Any] = field(repr=False)
     spacing: tuple[float, float] | None = None
     affine: NDArray[np.float64] | None = field(default=None, repr=False)
     tag: str | None = field(default=None, repr=False)
@@ -55,13 +56,13 @@ def check_pixels(height: int, width: int) -> None:
         raise UnfitError(TOO_MANY)
 
 
-def channels_last(values: NDArray[Any]) -> NDArray[np.float64]:
-    """[height, width] or [height, width, channels] as float64 [height, width, 1 or 3]; three equal channels are one.
+def channels_last(values: NDArray[Any]) -> NDArray[Any]:
+    """[height, width] or [height, width, channels] as [height, width, 1 or 3]; three equal channels are one.
 
     Raises UnfitError for other channels, and for pixels that are not opaque.
     """
     if values.ndim == 2:
-        return values[:, :, None].astype(np.float64)
+        return values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 2, 3, 4):
         raise UnfitError("is neither grey nor of three colours; save one image a file, grey or RGB")
     if values.shape[2] in (2, 4):
@@ -70,7 +71,7 @@ def channels_last(values: NDArray[Any]) -> NDArray[np.float64]:
         values = values[:, :, :-1]
     if values.shape[2] == 3 and np.all(values == values[:, :, :1]):
         values = values[:, :, :1]
-    return values.astype(np.float64)
+    return values
 
 
 def _opaque(values: NDArray[Any]) -> Any:

@@ -41,14 +41,14 @@ class Placement:
     def into(self, values: NDArray[Any], fill: float = 0.0) -> NDArray[np.float64]:
         """An image [height, width] or [height, width, channels] in an array of `size`, with `fill` below and right."""
         laid = np.full((*self.size, *values.shape[2:]), fill, dtype=np.float64)
-        laid[: self.inner[0], : self.inner[1]] = _resized(values.astype(np.float64), self.inner)
+        laid[: self.inner[0], : self.inner[1]] = _resized(values, self.inner)
         return laid
 
     def back(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """An array [height, width] of `size`, as probabilities, as an image of its own size."""
         if values.shape != self.size:
             raise ValueError(f"values must have shape {list(self.size)}, not {list(values.shape)}")
-        return _resized(values[: self.inner[0], : self.inner[1]].astype(np.float64), self.own)
+        return _resized(values[: self.inner[0], : self.inner[1]], self.own)
 
     @property
     def whole(self) -> NDArray[np.uint8]:
@@ -58,10 +58,10 @@ class Placement:
         return laid
 
 
-def _resized(values: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+def _resized(values: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
     """Bilinear, over all pixels that one becomes where it gets smaller."""
     if values.shape[:2] == size:
-        return values
+        return values.astype(np.float64)
     if values.ndim == 3:
         return np.stack([_resized(values[:, :, channel], size) for channel in range(values.shape[2])], axis=2)
     images = imported("PIL.Image")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import msgspec
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ PATTERN, TAG, FILE = "pattern:", "dicom:", "file"
 """How `patient` begins where no column holds it, and the word by which each image is a patient."""
 
 _LONGEST = 8192
+MOST_PIXELS: Final = 1 << 23
+"""Of the declared size. An image of as many takes four experts at three zooms two minutes and a GiB on one core."""
 _KEYWORD = re.compile(r"[A-Z][A-Za-z0-9]+")
 _OF_INTENSITY: Mapping[str, str] = MappingProxyType({"range": "range", "window": "local"})
 
@@ -103,6 +105,8 @@ class ImageSpec:
         _require_word("kind", self.kind, ("images",))
         sides = all(1 <= side <= _LONGEST for side in self.size)
         require(sides, f"size = {list(self.size)}: [height, width] in pixels, each from 1 to {_LONGEST}")
+        few = math.prod(self.size) <= MOST_PIXELS
+        require(few, f'size = {list(self.size)}: more than {MOST_PIXELS:,} pixels; declare fewer, with fit = "resize"')
         if self.segments and self.masks is None:
             object.__setattr__(self, "masks", "masks")
         _require_folders(self)
