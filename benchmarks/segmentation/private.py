@@ -4,8 +4,8 @@
         --out runs/imaging [--choosing] [--write docs/imaging_results.md]
 
 The unit is a patient, delta 1e-5, every step sees all of them. What is trained: the head alone, on features of the
-frozen body that are computed once; a head on more of them (wider.py); or head and norms along public directions
-(whitening.py).
+frozen body that are computed once; a head that also sees the body's answer at other zooms (`[model] zooms`); or head
+and norms along public directions (whitening.py).
 Epsilon infinity is the same training with the same clip and no noise, so what is missing there is not the noise's.
 
 Noise shared over hospitals is added here to the sum over all patients, of the size that it has in a run where fewer
@@ -47,7 +47,6 @@ from segmentation.pages import markers
 from segmentation.sites import Study, read_study, tensors
 from segmentation.training import NORMS
 from segmentation.whitening import Whitened, whitening
-from segmentation.wider import Wider
 
 DELTA: Final = 1e-5
 NO_NOISE: Final = 1e-9
@@ -56,8 +55,6 @@ PIXELS: Final = 2000
 """Of an image, for the head."""
 PATCHES: Final = 2
 """Of a patient and a step, for the norms."""
-_PUBLIC: Final = 24
-"""Images of nobody that scale the wider features."""
 SETTLED: Final = 0.5
 """The mean over this last part of the steps is the model: it costs no privacy."""
 
@@ -66,7 +63,7 @@ SETTLED: Final = 0.5
 class Scope:
     """What is trained, and how: full-batch steps whose rate falls to a fifth.
 
-    `directions`: along so many public ones. `wider`: on more features than the body's.
+    `directions`: along so many public ones. `zooms`: `[model] zooms`.
     """
 
     trained: tuple[str, ...]
@@ -74,12 +71,12 @@ class Scope:
     clip: float
     rate: float
     directions: int | None = None
-    wider: bool = False
+    zooms: tuple[float, ...] = ()
 
 
 SCOPES: Final[Mapping[str, Scope]] = {
     "head": Scope(("head.*",), steps=25, clip=0.2, rate=0.8),
-    "head on zooms": Scope(("head.*",), steps=25, clip=0.2, rate=0.8, wider=True),
+    "head on zooms": Scope(("head.*",), steps=25, clip=0.2, rate=0.8, zooms=(0.5, 0.67, 1.5, 2.0)),
     "head and norms, public directions": Scope((*NORMS, "head.*"), steps=16, clip=1.0, rate=0.5, directions=60),
 }
 WAYS: Final = tuple(
@@ -108,7 +105,7 @@ def name_of(scope: str, noise: str, epsilon: float) -> str:
 class Pixels(Dataset[tuple[Tensor, Tensor]]):
     """A patient's features at PIXELS random pixels of each image's field, made once: [r, F, K, 1], [r, 2, K, 1]."""
 
-    def __init__(self, model: UNet | Wider, table: Table, stream: RandomStream) -> None:
+    def __init__(self, model: UNet, table: Table, stream: RandomStream) -> None:
         images, labels = tensors(table)
         self._items = []
         for rows in by_patient(table):
@@ -116,7 +113,7 @@ class Pixels(Dataset[tuple[Tensor, Tensor]]):
             self._items.append((torch.stack([x for x, _ in seen]), torch.stack([y for _, y in seen])))
 
     @staticmethod
-    def _sampled(model: UNet | Wider, image: Tensor, label: Tensor, stream: RandomStream) -> tuple[Tensor, Tensor]:
+    def _sampled(model: UNet, image: Tensor, label: Tensor, stream: RandomStream) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             features = model.features(image[None])[0].flatten(1)
         inside = label[1].flatten().nonzero()[:, 0]
@@ -290,13 +287,11 @@ def _pixels(scope: str, job: Job) -> dict[str, Dataset[tuple[Tensor, Tensor]]]:
     }
 
 
-def _model(job: Job, study: Study, scope: Scope) -> UNet | Wider | Whitened:
+def _model(job: Job, study: Study, scope: Scope) -> UNet | Whitened:
     """The start, with what is trained free and the rest frozen."""
-    model = study.model().eval()
+    model = study.model(scope.zooms).eval()
     if scope.directions:
         return Whitened(model, scope.trained, public_directions(job, study, scope))
-    if scope.wider:
-        return Wider(model, public_images(job, study.spec, count=_PUBLIC))
     model.body.requires_grad_(False)
     return model
 

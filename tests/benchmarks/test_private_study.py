@@ -10,7 +10,6 @@ from segmentation import private
 from segmentation.cells import read
 from segmentation.simulated import write_sites
 from segmentation.whitening import Whitened, whitening
-from segmentation.wider import ZOOMS, Wider
 
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.training.dpsgd import DPSettings, train_private
@@ -71,19 +70,6 @@ def test_a_step_without_noise_is_the_mean_of_clipped_gradients():
         unit="patient",
     )
     assert torch.allclose(whitened.z.detach(), -sum(gradients) / 2, atol=1e-5)
-
-
-def test_a_head_on_zooms_starts_at_the_start_and_moves_by_its_head_alone():
-    start = build_network("unet", 1, 2).eval()
-    with torch.no_grad():
-        before = start(images())
-        wider = Wider(start, images(8))
-        assert wider.width == 1 + start.width + len(ZOOMS)
-        assert torch.allclose(wider(images()), before, atol=1e-5)
-        features = wider.features(images())
-        assert torch.allclose(wider(features), wider(images()))
-        assert torch.allclose(wider.features(images(8))[:, 1:].mean(dim=(0, 2, 3)), torch.tensor(0.0), atol=1e-3)
-    assert {name for name, each in wider.named_parameters() if each.requires_grad} == {"head.weight", "head.bias"}
 
 
 def test_shared_noise_is_what_counts_with_what_may_not():

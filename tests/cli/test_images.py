@@ -1,4 +1,6 @@
-"""Folders of images through `run` and its files, as a user calls it: masks with and without privacy, and classes."""
+"""Folders of images through `run`, `route` and their files, as a user calls them: masks with and without privacy, a
+frozen start's head, and classes.
+"""
 
 import json
 import sys
@@ -6,8 +8,12 @@ import sys
 import numpy as np
 import pytest
 from image_folders import save
+from PIL import Image
+from segmentation.simulated import write_sites
 
 from securepfl.cli.main import main
+from securepfl.tasks.networks import build_network
+from securepfl.tasks.starts.recipes import VESSELS, as_start
 
 SIDE, EACH = 24, 16
 SITES = ("east", "north", "west")
@@ -111,6 +117,51 @@ def test_masks_are_learned_under_privacy_of_patients(run):
         assert 0 < site["privacy"]["epsilon"] <= 50 and site["units"]["unusable"] == 0
         assert 0 <= site["metrics"]["personalised"]["dice"] <= 1
     assert result["metrics"]["majority"] == "empty mask"
+
+
+FROZEN = """rounds = 2
+[training]
+steps = 4
+[privacy]
+unit = "patient"
+epsilon = 50.0
+[encryption]
+scheme = "none"
+[trajectory]
+of = "local"
+[release]
+experts = true
+[model]
+hidden = 2
+start = "start.safetensors"
+trained = "head"
+zooms = [0.5, 2.0]
+"""
+
+
+def test_a_start_is_corrected_at_zooms_under_privacy_and_its_experts_are_routed(tmp_path, monkeypatch, capsys):
+    """On simulated vessels, of which a site takes no part."""
+    write_sites("vessels", tmp_path / "data", patients=3, side=48)
+    start = as_start(VESSELS, build_network("unet", 1, 2), VESSELS.card, {"seed": 0})
+    (tmp_path / "start.safetensors").write_bytes(start.to_bytes())
+    declared = (tmp_path / "data" / "federation.toml").read_text()
+    declared = declared.replace('[privacy]\nprotection = "none"\n', "").replace("far = { units = 3 }\n", "")
+    declared = declared.replace("[model]\n", FROZEN).replace("[data]\n", '[data]\nwithout = ["far"]\n')
+    (tmp_path / "f.toml").write_text(declared)
+
+    def called(*arguments):
+        monkeypatch.setattr(sys, "argv", ["securepfl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 0, capsys.readouterr().err
+
+    called("run", tmp_path / "f.toml", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["federation"]["model"]["zooms"] == [0.5, 2.0]
+    assert all(0 < site["privacy"]["epsilon"] <= 50 for site in result["sites"].values())
+    called("route", tmp_path / "out", "--data", tmp_path / "data" / "far", "--out", tmp_path / "routed")
+    masks = sorted((tmp_path / "routed" / "masks").iterdir())
+    assert len(masks) == 4 and {Image.open(mask).size for mask in masks} == {(48, 48)}
 
 
 def test_classes_of_images_are_learned(run):

@@ -12,8 +12,8 @@ from securepfl.tasks.segmentation import Segmentation
 CPU = torch.device("cpu")
 
 
-def unet():
-    net = build_network("unet", 1, 2)
+def unet(zooms=()):
+    net = build_network("unet", 1, 2, zooms=zooms)
     with torch.no_grad():
         net.head.weight.normal_(std=0.1)
     return net
@@ -27,8 +27,9 @@ def item(seed, side=20, field=1):
     return image, mask
 
 
-def test_the_head_on_features_gives_what_the_network_gives_in_the_field():
-    net, (image, mask) = unet(), item(1)
+@pytest.mark.parametrize("zooms", [(), (0.5, 2.0)])
+def test_the_head_on_features_gives_what_the_network_gives_in_the_field(zooms):
+    net, (image, mask) = unet(zooms), item(1)
     mask[1, :5] = 0
     x, y = with_features(TrainingSet([(image, mask)], None), net, CPU).dataset[0]
     assert x.shape == (net.width, PIXELS, 1) and y.shape == (2, PIXELS, 1) and y.dtype == torch.uint8
