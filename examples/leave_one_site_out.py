@@ -21,8 +21,11 @@ SECUREPFL = [sys.executable, "-m", "securepfl"]
 
 
 def without(config: str, site: str) -> str:
-    """The settings in which `site` takes no part: its own table goes, and `[data] without` names it."""
-    table = re.compile(rf"^\[sites\.\"?{re.escape(site)}\"?\]\n(?:(?!\[).*\n?)*", re.MULTILINE)
+    """The settings in which `site` takes no part: its own table or line in `[sites]` goes, and `[data] without` names
+    it.
+    """
+    name = rf"\"?{re.escape(site)}\"?"
+    table = re.compile(rf"^\[sites\.{name}\]\n(?:(?!\[).*\n?)*|^{name} = \{{ .*\}}.*\n", re.MULTILINE)
     named = table.sub("", config)
     return re.sub(r"^\[data\]$", f"[data]\nwithout = {json.dumps([site])}", named, count=1, flags=re.MULTILINE)
 

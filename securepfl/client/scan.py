@@ -84,7 +84,8 @@ class Scan:
         ]
         if self.cut:
             told.append(
-                f"{self.declared} {unit}s are declared and {self.found} were found: {self.cut} do not train, chosen by "
-                "a public hash of what they hold; declare them before the next federation"
+                f"{self.declared} {unit}s are declared and {self.found} were found: {self.cut} "
+                f"{'does' if self.cut == 1 else 'do'} not train, chosen by a public hash of what they hold; declare "
+                "them before the next federation"
             )
         return tuple(told)

@@ -58,7 +58,9 @@ def _ids(table: Table) -> list[str]:
 
 
 def _row(tables: Mapping[str, Table], site: str, name: str) -> str:
-    return f"{site} row {tables[site].rows[_ids(tables[site]).index(name)]}"
+    table = tables[site]
+    kind = "row" if table.sizes is None else "image"
+    return f"{site} {kind} {table.rows[_ids(table).index(name)]}"
 
 
 def _encoded(cells: Cells) -> tuple[list[str], NDArray[np.int64]]:

@@ -161,11 +161,7 @@ def _result(
 ) -> dict[str, Any]:
     """result.json's content; `without` says what was not released."""
     partition = _partition_of(plan)
-    told = [
-        f"{name}: {note}"
-        for name, client in run.clients.items()
-        for note in (*client.scan.warnings, *client.ledger_notes)
-    ]
+    told = [f"{name}: {note}" for name, client in run.clients.items() for note in client.ledger_notes]
     told += [] if plan.throwaway else used_up(run.clients)
     told += [*failed_notes(run.traffic.failures), *without]
     return result_of(plan.federation, outcome) | {

@@ -45,7 +45,7 @@ finetuning = 5
 prior = true
 
 [sites]
-north = { units = 2 }
+north = { units = 1 }
 south = { units = 3 }
 
 [data]
@@ -73,7 +73,9 @@ def test_a_run_on_images_is_charged_what_was_planned(tmp_path: Path):
     federation = configured(declared(tmp_path))
     planned = plan_of(federation)
     plan = plan_tables(federation, fill(tmp_path / "data"), None, None)
-    execute(plan, tmp_path / "out", seed=None, device="cpu", display=quiet)
+    result = execute(plan, tmp_path / "out", seed=None, device="cpu", display=quiet)
+    assert len(set(result["notes"])) == len(result["notes"])
+    assert any("2 were found: 1 does not train" in note for note in result["notes"])
     for name in SITES:
         place, _ = Registry(Path(os.environ["SECUREPFL_LEDGERS"]), name).ledger_at(name, "simulated")
         charged = verify_ledger(place, ledger_verifier(None))
@@ -91,7 +93,7 @@ def test_of_images_no_accuracy_is_forecast_and_the_plan_says_so(tmp_path: Path, 
     assert planned.expected is None and not planned.curve and not planned.wrong
     print_plan(tables(), planned)
     said = capsys.readouterr().out
-    assert "5 patients at 2 hospitals, unet model of images, epsilon 3" in said
+    assert "4 patients at 2 hospitals, unet model of images, epsilon 3" in said
     assert "No forecast: it was measured on tables, and what a model of masks reaches no declaration tells." in said
     assert "fine-tuning an expert (5 steps" in said and "experts made of these (nothing more)" in said
     assert "no prevalence" not in said

@@ -1,5 +1,7 @@
 """The examples' declarations, and the public images that they are for, where these lie beside the checkout."""
 
+import runpy
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,18 @@ def test_training_without_privacy_is_of_the_same_images(name: str):
     assert (other.data, other.sites) == (federation_of(name).data, federation_of(name).sites)
 
 
+@pytest.mark.parametrize("name", ["fundus_vessels", "chest_lungs"])
+def test_each_hospital_can_be_left_out_of_either_settings(name: str):
+    script = runpy.run_path(str(REPOSITORY / "examples" / "leave_one_site_out.py"))
+    for file in ("federation.toml", "without_privacy.toml"):
+        text = (REPOSITORY / "examples" / name / file).read_text()
+        whole = tomllib.loads(text)
+        for site in whole["sites"]:
+            left = tomllib.loads(script["without"](text, site))
+            assert left["sites"] == {other: its for other, its in whole["sites"].items() if other != site}
+            assert left["data"] == whole["data"] | {"without": [site]}
+
+
 def test_the_vessels_of_three_hospitals_are_read_and_planned_as_declared():
     plan = planned("fundus_vessels")
     assert list(plan.hospitals) == ["chasedb1", "drive", "stare"]
@@ -77,5 +91,5 @@ def test_the_lungs_of_four_hospitals_are_read_and_planned_as_declared():
     people = [len({*its.train.patients, *its.test.patients}) for its in plan.hospitals.values()]
     assert sum(people) == 83
     told = [note for note in plan.notes if "different people" in note]
-    assert len(told) == 1 and "1 patient id(s) stand at several sites (europe_other row" in told[0]
+    assert len(told) == 1 and "1 patient id(s) stand at several sites (europe_other image" in told[0]
     check_units(plan)
