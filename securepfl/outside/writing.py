@@ -20,10 +20,12 @@ from securepfl.outside.gates_plot import gates_json, write_gates_plot
 from securepfl.outside.masks import MASKS, write_masks
 from securepfl.outside.pictures import PICTURES, write_pictures
 from securepfl.outside.predictions import certainty_csv, predictions_csv
-from securepfl.storage.folder import new_folder, write_bytes, write_json
+from securepfl.storage.folder import new_folder, remove_left, write_bytes, write_json
 from securepfl.tasks.resampling import LEVEL, Scored
 
 SCHEMA: Final = 1
+CARD: Final = "card.md"
+"""Written last."""
 TABLE: Final = ".csv"
 """Ending of a file that is to hold predictions alone."""
 
@@ -35,6 +37,7 @@ def write_answer(answered: Answered, out: Path) -> None:
     """
     check_out(out)
     scores = answered.scores()
+    remove_left(out, CARD)
     with new_folder(out) as folder:
         write_bytes(folder / "predictions.csv", predictions_csv(answered).encode())
         write_bytes(folder / "certainty.csv", certainty_csv(answered).encode())
@@ -47,7 +50,7 @@ def write_answer(answered: Answered, out: Path) -> None:
         plotted = _plotted(answered, folder / "gates.png")
         if scores:
             write_json(folder / "result.json", result_of(answered, scores))
-        write_bytes(folder / "card.md", card_of(answered, scores, drawn, plotted).encode())
+        write_bytes(folder / CARD, card_of(answered, scores, drawn, plotted).encode())
 
 
 def write_table(answered: Answered, out: Path) -> None:

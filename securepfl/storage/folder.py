@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -131,24 +132,69 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under `path` whole when the block ends, and not at all when it raises.
 
     Raises StorageError where `path` already exists with something in it, or cannot be written; where only its name
-    cannot be given any more, what the block wrote stays, and the error says where.
+    cannot be given any more, what the block wrote stays, and the error says where. A kill leaves what there is so far,
+    beside `path`: see remove_left.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StorageError(f"{path}: already holds a run or other files; name another folder with --out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        partial, lock = _partial_of(path)
     except OSError as error:
         raise storage_error(path, error) from None
     try:
-        yield partial
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise storage_error(path, error) from None
-        raise
-    try:
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be made ({error.strerror}); what belongs there lies in {partial}") from None
+        try:
+            yield partial
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise storage_error(path, error) from None
+            raise
+        try:
+            partial.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            where = f"what belongs there lies in {partial}"
+            raise StorageError(f"{path}: cannot be made ({error.strerror}); {where}") from None
+    finally:
+        os.close(lock)
+
+
+def remove_left(path: Path, last: str) -> None:
+    """Remove what `new_folder(path)` left beside `path` in processes that were killed. `last`: the file that is written
+    last, by which what only lacks its name is told from a part, and stays.
+
+    A process that lives holds its folder locked. Only real folders of this user go, of the name that new_folder gives;
+    where a file system knows no locks, none does.
+    """
+    named = re.compile(re.escape(_partial_prefix(path)) + "[a-z0-9_]{8}")
+    for entry in path.parent.glob(".*.partial-*") if path.parent.is_dir() else ():
+        if named.fullmatch(entry.name) and not (entry / last).exists():
+            _remove_unless_in_use(entry)
+
+
+def _remove_unless_in_use(folder: Path) -> None:
+    with suppress(OSError):  # another user's, a link, no folder, gone by now, or locked
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _partial_prefix(path: Path) -> str:
+    return f".{path.name}.partial-"
+
+
+def _partial_of(path: Path) -> tuple[Path, int]:
+    """A new folder beside `path` that nobody else takes for one that was left, and the descriptor that locks it."""
+    while True:
+        partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(path), dir=path.parent))
+        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):  # a file system without locks: then nothing is removed there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, descriptor
+        os.close(descriptor)  # removed between its making and its lock

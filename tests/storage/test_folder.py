@@ -1,11 +1,22 @@
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from securepfl.errors import StorageError
-from securepfl.storage.folder import lock_folder, new_folder, read_arrays, write_arrays, write_bytes, write_json
+from securepfl.storage.folder import (
+    lock_folder,
+    new_folder,
+    read_arrays,
+    remove_left,
+    write_arrays,
+    write_bytes,
+    write_json,
+)
 
 
 def test_arrays_and_meta_come_back_as_written(tmp_path):
@@ -88,3 +99,46 @@ def test_a_lock_empties_no_file_that_it_is_a_link_to(tmp_path):
     (folder / "lock").symlink_to(precious)
     lock_folder(folder).close()
     assert precious.read_text() == "kept"
+
+
+LEFT = """
+import sys, time
+from pathlib import Path
+from securepfl.storage.folder import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    for name in sys.argv[2:]:
+        (folder / name).write_text("part")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def writer(path, *names):
+    """A process that is in the middle of writing `path`, and its folder."""
+    process = subprocess.Popen([sys.executable, "-c", LEFT, path, *names], stdout=subprocess.PIPE, text=True)
+    return process, Path(process.stdout.readline().strip())
+
+
+def killed(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path):
+    out = tmp_path / "out"
+    (dead, left), (done, whole), (busy, theirs) = writer(out, "a.csv"), writer(out, "card.md"), writer(out, "a.csv")
+    try:
+        killed(dead)
+        killed(done)
+        other = [tmp_path / name for name in (".out.partial-mine", ".output.partial-abcdefgh", ".out.partial-aaaaaaa1")]
+        for folder in other[:2]:
+            folder.mkdir()
+        other[2].symlink_to(other[0], target_is_directory=True)
+        assert left.is_dir()
+        remove_left(out, "card.md")
+        assert not left.exists() and all(path.exists() for path in (whole, theirs, *other))
+    finally:
+        killed(busy)
+    remove_left(out, "card.md")
+    assert not theirs.exists() and whole.exists()
