@@ -56,6 +56,7 @@ class Job:
     schedule: Schedule
     choosing: bool
     again: bool
+    short: bool
     folder: Path
     device: str
 
@@ -186,7 +187,7 @@ def _compared(job: Job) -> Compared:
     """Who chooses needs no baseline that trains; and what takes longest is measured under one seed."""
     if job.choosing:
         return "choices"
-    return "all" if job.seed == 0 else "short"
+    return "all" if job.seed == 0 and not job.short else "short"
 
 
 def _scored(study: Study, logits: torch.Tensor, unseen: Table, way: str) -> Cell:
@@ -251,6 +252,7 @@ def _listed(values: np.ndarray[Any, Any]) -> list[float | None]:
 @shared_options
 @click.option("--choosing", is_flag=True, help="See training patients alone.")
 @click.option("--again", is_flag=True, help="Route finished models anew.")
+@click.option("--short", is_flag=True, help="Without many views and zooms, other models and trained gates.")
 @click.option("--only", multiple=True, help="Sites to leave out.")
 def main(
     data: Path,
@@ -270,6 +272,7 @@ def main(
     device: str,
     choosing: bool,
     again: bool,
+    short: bool,
     only: tuple[str, ...],
 ) -> None:
     """Leave each site out under every seed."""
@@ -278,7 +281,7 @@ def main(
     folder = out / data.name / ("outside-choosing" if choosing else "outside")
     sites = only or tuple(read_study(data, config, start, size).tables)
     wanted = [
-        Job(site, seed, data, config, start, size, schedule, choosing, again, folder, device)
+        Job(site, seed, data, config, start, size, schedule, choosing, again, short, folder, device)
         for seed in range(first, first + seeds)
         for site in sites
     ]

@@ -27,10 +27,10 @@ State = dict[str, Tensor]
 NORMS = ("*.adn.N.*",)
 OUTPUT = ("head.*", "body.final_conv.*")
 ALPHAS = (0.1, 0.5, 0.8)
-FINETUNING = 60
+FINETUNING = 150
 LOWEST = 0.05
 """Of the learning rate, at the end of its cosine."""
-TUNED = 0.5
+TUNED = 1.0
 """Of the learning rate, at the beginning of a fine-tuning."""
 PULL = 0.1
 """Ditto's."""
