@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from securepfl.outside.answered import Answered
 from securepfl.outside.masks import own_mask, placement_of
+from securepfl.outside.predictions import told_in_words, truth_in_words
 from securepfl.tasks.imaging import imaging
 
 PICTURES: Final = "pictures"
@@ -50,7 +51,7 @@ def _of_class(answered: Answered, place: int) -> Any:
     words = {name: _told(answered, said, place) for name, said in _both(answered).items()}
     lines = [f"{name}: {text}" for name, text in words.items()]
     if answered.table.labels is not None:
-        lines.insert(0, f"truth: {answered.table.labels[place]}")
+        lines.insert(0, f"truth: {truth_in_words(answered.table.labels[place], answered.experts.spec)}")
     lines.append(f"{_guarded(answered, place)}certainty {answered.routed.certainty[place]:.2f}")
     return _figure(answered, place, 1, lambda axes: _fill(axes, image, [("\n".join(lines), None)]))
 
@@ -61,11 +62,7 @@ def _both(answered: Answered) -> dict[str, NDArray[Any]]:
 
 def _told(answered: Answered, said: NDArray[Any], place: int) -> str:
     columns = answered.task.columns(said[place : place + 1], answered.experts.point)
-    return ", ".join(f"{name} {_short(column[0])}" for name, column in columns.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return told_in_words(columns, answered.experts.spec)
 
 
 def _guarded(answered: Answered, place: int) -> str:

@@ -48,17 +48,51 @@ def _of_masks(answered: Answered) -> dict[str, Column]:
 
 def named(columns: Mapping[str, NDArray[np.generic]], spec: Any) -> dict[str, Column]:
     """A yes-or-no task's decisions by the declared labels, where each side is declared as one; others as they are."""
-    rule = getattr(spec, "label_rule", None)
-    if not isinstance(rule, BinaryLabels) or spec.positive is None:
-        return dict(columns)
-    sides = (rule.negative, rule.positive)
-    words = [side.values[0] for side in sides if isinstance(side, Listed) and len(side.values) == 1]
-    if len(words) != 2:
+    words = _words(spec)
+    if not words:
         return dict(columns)
     return {
         name: [words[int(one)] for one in column.tolist()] if name.startswith("prediction") else column
         for name, column in columns.items()
     }
+
+
+def _words(spec: Any) -> tuple[Any, ...]:
+    """The declared labels for no and yes; () where either isn't one, or there are other labels than yes and no."""
+    rule = getattr(spec, "label_rule", None)
+    if not isinstance(rule, BinaryLabels) or spec.positive is None:
+        return ()
+    sides = (rule.negative, rule.positive)
+    words = tuple(side.values[0] for side in sides if isinstance(side, Listed) and len(side.values) == 1)
+    return words if len(words) == 2 else ()
+
+
+def told_in_words(columns: Mapping[str, NDArray[np.generic]], spec: Any) -> str:
+    """One row's columns in a line, by the declared labels; of a class, it and its probability alone."""
+    row = {name: column[0] for name, column in named(columns, spec).items()}
+    if spec.classes is not None:
+        chosen = row["prediction"]
+        return f"{chosen}, probability {_short(row[f'probability {chosen}'])}"
+    if isinstance(spec.label, str) and "prediction" in row and spec.label_range is None:
+        said = row["prediction"] if _words(spec) else f"{spec.label} = {row['prediction']}"
+        return f"{said}, probability {_short(row['probability'])}"
+    return ", ".join(f"{name} {_short(value)}" for name, value in row.items())
+
+
+def truth_in_words(label: Any, spec: Any) -> str:
+    """One row's true label as it was declared; of several labels those that hold."""
+    if spec.classes is not None:
+        return str(spec.label_options["classes"][int(label)])
+    if isinstance(spec.label, tuple):
+        return ", ".join(name for name, holds in zip(spec.label, label, strict=True) if holds) or "none"
+    if spec.label_range is not None:
+        return _short(float(label))
+    words = _words(spec)
+    return str(words[int(label)]) if words else f"{spec.label} = {int(label)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def certainty_csv(answered: Answered) -> str:

@@ -21,7 +21,7 @@ from securepfl.outside.card import card_of
 from securepfl.outside.experts import Experts
 from securepfl.outside.gates_plot import write_gates_plot
 from securepfl.outside.masks import own_mask
-from securepfl.outside.predictions import certainty_csv, predictions_csv
+from securepfl.outside.predictions import certainty_csv, predictions_csv, told_in_words, truth_in_words
 from securepfl.outside.recipe import Recipe
 from securepfl.outside.routed import routed
 from securepfl.outside.site import Site
@@ -275,6 +275,29 @@ def test_images_with_classes_get_a_table_and_pictures(tmp_path):
     experts = Experts({"shared": net}, image_spec(label="ill"), BINARY, {"shared": record("shared")})
     write_answer(Answered(table, experts, routed(experts, table)), tmp_path / "out")
     assert (tmp_path / "out" / "pictures" / "b" / "c.png").exists() and not (tmp_path / "out" / "masks").exists()
+
+
+@pytest.mark.parametrize(
+    ("declared", "said", "truth", "told", "true"),
+    [
+        ({"label": "organ", "classes": ("lung", "eye")}, [[0.1, 0.9]], 0, "eye, probability 0.900", "lung"),
+        ({"label": "state", "positive": "ill", "negative": "well"}, [0.7], 0, "ill, probability 0.700", "well"),
+        ({"label": "ill"}, [0.2], 1, "ill = 0, probability 0.200", "ill = 1"),
+        (
+            {"label": ("fat", "thin")},
+            [[0.2, 0.6]],
+            [True, True],
+            "probability fat 0.200, prediction fat 0, probability thin 0.600, prediction thin 1",
+            "fat, thin",
+        ),
+    ],
+    ids=["classes", "yes or no in words", "yes or no", "several labels"],
+)
+def test_pictures_name_labels_as_they_were_declared(declared, said, truth, told, true):
+    spec = image_spec(**declared)
+    kind = "multilabel" if isinstance(spec.label, tuple) else "multiclass" if spec.classes else "binary"
+    columns = task_named(kind, **spec.label_options).columns(np.array(said))
+    assert (told_in_words(columns, spec), truth_in_words(truth, spec)) == (told, true)
 
 
 def test_a_view_that_a_models_shape_cannot_take_is_refused_in_a_line(tmp_path):
