@@ -34,8 +34,8 @@ class UNet(nn.Module):
     So a frozen body is a public start that a trained head corrects. Names: `head.*`, `body.*`; of the norms
     `body.*.adn.N.*`. Any height and width will do; inside, images are padded to multiples of 16 with zeros.
 
-    `zooms`: the body's logit of the image seen so many times larger is a feature too, one for each. What a frozen body
-    lacks most is scale: patients' structures are wider or narrower than those that it was trained on.
+    `zooms`: the body's logit of the image seen so many times larger is a feature too, one for each: for structures that
+    are wider or narrower than those that a frozen body was trained on.
 
     `centre` and `spread` standardise the features, those at zooms by the logit's own; a public start sets them.
     `hidden` is the width at full size. Raises ValueError for a size below 1, and ConfigError without MONAI.

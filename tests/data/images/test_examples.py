@@ -29,7 +29,7 @@ def planned(name: str) -> Plan:
     """As `securepfl run` plans the example, but without its start, a file that `securepfl start` makes."""
     if not (PUBLIC / name).is_dir():
         pytest.skip(f"no images at {PUBLIC / name}")
-    federation = federation_of(name).changed("model", start=None, trained="all", zooms=())
+    federation = federation_of(name).changed("model", start=None, trained="all")
     return plan_tables(federation, PUBLIC / name, seed=1, ledgers=None)
 
 
