@@ -1,6 +1,5 @@
 """Side by side for the eye: the image, the truth where there is one, the shared model's answer and the routed one's."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +16,12 @@ PICTURES: Final = "pictures"
 MOST_PICTURES: Final = 200
 """More images than this are not drawn: the masks are there for all."""
 _SIDE: Final = 3.2
+_LINE: Final = 0.18
+"""Inches of a line of a title."""
 _DPI: Final = 110
 _INK: Final = (0.86, 0.16, 0.16)
 _DARK: Final = 0.55
+_Panels = list[tuple[str, NDArray[np.bool_] | None]]
 
 
 def write_pictures(answered: Answered, folder: Path) -> int:
@@ -35,7 +37,7 @@ def write_pictures(answered: Answered, folder: Path) -> int:
 
 def _of_mask(answered: Answered, place: int) -> Any:
     image, truth = shown_image(answered, place), _truth(answered, place)
-    panels: list[tuple[str, NDArray[np.bool_] | None]] = [("image", None)]
+    panels: _Panels = [("image", None)]
     if truth is not None:
         panels.append(("truth", truth))
     said = {"global": own_mask(answered, place, shared=True), "routed": own_mask(answered, place)}
@@ -43,7 +45,7 @@ def _of_mask(answered: Answered, place: int) -> Any:
     panels += [(name + (f", Dice {dice[name]:.3f}" if name in dice else ""), mask) for name, mask in said.items()]
     sure = answered.routed.certainty[place]
     panels[-1] = (f"{panels[-1][0]}\n{_guarded(answered, place)}certainty {sure:.2f}", panels[-1][1])
-    return _figure(answered, place, len(panels), lambda axes: _fill(axes, image, panels))
+    return _figure(answered, place, panels, image)
 
 
 def _of_class(answered: Answered, place: int) -> Any:
@@ -53,7 +55,7 @@ def _of_class(answered: Answered, place: int) -> Any:
     if answered.table.labels is not None:
         lines.insert(0, f"truth: {truth_in_words(answered.table.labels[place], answered.experts.spec)}")
     lines.append(f"{_guarded(answered, place)}certainty {answered.routed.certainty[place]:.2f}")
-    return _figure(answered, place, 1, lambda axes: _fill(axes, image, [("\n".join(lines), None)]))
+    return _figure(answered, place, [("\n".join(lines), None)], image)
 
 
 def _both(answered: Answered) -> dict[str, NDArray[Any]]:
@@ -101,17 +103,18 @@ def _dice_of(answered: Answered, place: int) -> dict[str, float]:
     return found
 
 
-def _figure(answered: Answered, place: int, panels: int, fill: Callable[[Any], None]) -> Any:
+def _figure(answered: Answered, place: int, panels: _Panels, image: NDArray[np.float64]) -> Any:
     with imaging("a picture"):
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional
     own = placement_of(answered, place).own
     height = float(np.clip(_SIDE * own[0] / own[1], 1.5, 6.0))
-    figure = Figure(figsize=(_SIDE * panels, height + 0.7), layout="constrained")
-    fill(figure.subplots(1, panels, squeeze=False)[0])
+    lines = max(title.count("\n") + 1 for title, _ in panels)
+    figure = Figure(figsize=(_SIDE * len(panels), height + _LINE * (lines + 1)), layout="constrained")
+    _fill(figure.subplots(1, len(panels), squeeze=False)[0], image, panels)
     return figure
 
 
-def _fill(axes: Any, image: NDArray[np.float64], panels: list[tuple[str, NDArray[np.bool_] | None]]) -> None:
+def _fill(axes: Any, image: NDArray[np.float64], panels: _Panels) -> None:
     for each, (title, mask) in zip(axes, panels, strict=True):
         each.imshow(image if mask is None else _inked(image, mask), cmap="gray", vmin=0.0, vmax=1.0)
         each.set_title(title, fontsize=9, parse_math=False)
