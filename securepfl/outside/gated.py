@@ -87,8 +87,10 @@ def _stabilities(site: Site, recipe: Recipe, looks: Looks, names: Sequence[str])
 def _zooms(
     site: Site, recipe: Recipe, looks: Looks, answer: Callable[[int, float], Tensor]
 ) -> tuple[dict[float, float], Tensor]:
-    """The site's weight of each zoom, no zoom first, 0 where it is too small to be looked at; and scores [n, zooms],
-    of what `answer` says of (part, zoom).
+    """The site's weight of each zoom, no zoom first, and scores [n, zooms], of what `answer` says of (part, zoom). A
+    weight is 0 where it is too small to be looked at, or the zoom is scored below no zoom.
+
+    Zooms help where sizes differ from those of training, and cost where they don't; the score told one from the other.
     """
     zooms = [1.0, *(zoom for zoom in recipe.zooms if zoom != 1.0)]
     if len(zooms) == 1:
@@ -98,8 +100,9 @@ def _zooms(
         for number, index in enumerate(looks.parts)
     ]
     scores = torch.cat(found)
+    means = scores.mean(dim=0)
     weights = gates_of(scores, recipe.zoom_temperature, "site")[0]
-    weights = torch.where(weights < _LEAST_ZOOM * weights.max(), 0.0, weights)
+    weights = torch.where((means < means[0]) | (weights < _LEAST_ZOOM * weights.max()), 0.0, weights)
     return dict(zip(zooms, (weights / weights.sum()).tolist(), strict=True)), scores
 
 

@@ -31,7 +31,8 @@ class Recipe:
 
     `views` (outside/views.py) and `zooms` are what experts are shown. `criterion` scores experts without labels
     (outside/criteria.py); gates are softmax(score / `temperature`), one set for the site, for each sample, or of the
-    mean of both. Zooms are gated for the site, by `zoom_criterion` of the shared model and `zoom_temperature`; under
+    mean of both. Zooms are gated for the site, by `zoom_criterion` of the shared model and `zoom_temperature`, and
+    count where no zoom isn't scored higher; under
     the criterion "stability", which looks at all zooms, by that of the experts' mixture. `mixing` of logits, or of
     parameters. `prior_weight` is how much of the way the threshold moves to a declared prior. `guard`: the shared model
     answers where the criterion doesn't improve over it.
@@ -128,7 +129,7 @@ class Recipe:
 SEGMENTATION = Recipe(
     views=("same", "mirrored"),
     zooms=(1.0, 0.75, 1.33),
-    criterion=STABILITY,
+    criterion="agreement",
     granularity="both",
     layers=AdaptSettings(batch=2, noise=0.5, shape=1.0, view="mirrored"),
 )
@@ -140,7 +141,7 @@ def default_recipe(task: str, images: bool) -> Recipe:
     """The recipe of the task of that name, on images or on tables.
 
     >>> default_recipe("segmentation", images=True).criterion
-    'stability'
+    'agreement'
     """
     if task == "segmentation":
         return SEGMENTATION
