@@ -4,8 +4,7 @@
         --out runs/imaging [--choosing] [--write docs/imaging_results.md]
 
 The unit is a patient, delta 1e-5, every step sees all of them. What is trained: the head alone, on features of the
-frozen body that are computed once; a head that also sees the body's answer at other zooms (`[model] zooms`); or head
-and norms along public directions (whitening.py).
+frozen body that are computed once; or head and norms along public directions (whitening.py).
 Epsilon infinity is the same training with the same clip and no noise, so what is missing there is not the noise's.
 
 Noise shared over hospitals is added here to the sum over all patients, of the size that it has in a run where fewer
@@ -63,7 +62,7 @@ SETTLED: Final = 0.5
 class Scope:
     """What is trained, and how: full-batch steps whose rate falls to a fifth.
 
-    `directions`: along so many public ones. `zooms`: `[model] zooms`.
+    `directions`: along so many public ones.
     """
 
     trained: tuple[str, ...]
@@ -71,12 +70,10 @@ class Scope:
     clip: float
     rate: float
     directions: int | None = None
-    zooms: tuple[float, ...] = ()
 
 
 SCOPES: Final[Mapping[str, Scope]] = {
     "head": Scope(("head.*",), steps=25, clip=0.2, rate=0.8),
-    "head on zooms": Scope(("head.*",), steps=25, clip=0.2, rate=0.8, zooms=(0.5, 0.67, 1.5, 2.0)),
     "head and norms, public directions": Scope((*NORMS, "head.*"), steps=16, clip=1.0, rate=0.5, directions=60),
 }
 WAYS: Final = tuple(
@@ -84,8 +81,6 @@ WAYS: Final = tuple(
     for scope, noise, epsilons in (
         ("head", "shared", (1.0, 8.0, math.inf)),
         ("head", "local", (8.0, math.inf)),
-        ("head on zooms", "shared", (1.0, 8.0, math.inf)),
-        ("head on zooms", "local", (8.0, math.inf)),
         ("head and norms, public directions", "shared", (8.0, math.inf)),
     )
     for epsilon in epsilons
@@ -289,7 +284,7 @@ def _pixels(scope: str, job: Job) -> dict[str, Dataset[tuple[Tensor, Tensor]]]:
 
 def _model(job: Job, study: Study, scope: Scope) -> UNet | Whitened:
     """The start, with what is trained free and the rest frozen."""
-    model = study.model(scope.zooms).eval()
+    model = study.model().eval()
     if scope.directions:
         return Whitened(model, scope.trained, public_directions(job, study, scope))
     model.body.requires_grad_(False)

@@ -1,6 +1,6 @@
 """A data set as a study sees it: its declaration, each site's images, and who trains and who tests under a seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,9 +36,9 @@ class Study:
         """With the shape that the declaration knows of."""
         return Segmentation(structures=self.spec.structures, holes=self.spec.holes)
 
-    def model(self, zooms: Sequence[float] = ()) -> UNet:
+    def model(self) -> UNet:
         """The network as everybody starts: the same for every seed, as a federation's digest binds it."""
-        network = build_network("unet", self.spec.channels, self.width, zooms=zooms)
+        network = build_network("unet", self.spec.channels, self.width)
         if not isinstance(network, UNet):
             raise TypeError("a study of masks needs a U-Net")
         if self.start is not None:

@@ -130,8 +130,7 @@ def built_in(settings: ModelSettings, spec: Declared) -> Callable[[], nn.Module]
         case "mlp" | "logistic" as kind if isinstance(spec, DataSpec):
             return partial(build_model, kind, len(spec.feature_names), settings.hidden, outputs=task.outputs)
         case "unet" | "cnn" as network if isinstance(spec, ImageSpec):
-            sizes = {"hidden": settings.hidden, "outputs": task.outputs}
-            return partial(build_network, network, spec.channels, **sizes, zooms=settings.zooms)
+            return partial(build_network, network, spec.channels, settings.hidden, outputs=task.outputs)
         case "own":
             raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
     known = '"unet" or "cnn"' if isinstance(spec, ImageSpec) else '"mlp" or "logistic"'

@@ -53,7 +53,7 @@ Made = TypeVar("Made")
 
 _LATER: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "model": {"trained": "all", "zooms": ()},
+        "model": {"trained": "all"},
         "training": {"batch": 4},
         "privacy": {"protection": "dp"},
         "release": {"finetuning": 0, "prior": False},
@@ -136,10 +136,6 @@ class Federation(Settings, frozen=True, dict=True):
             self._require_shared_noise_fits()
         self._require_protection_fits()
         self._require_model_of_the_data()
-        require(
-            not self.model.zooms or self.model.trained == "head",
-            '[model] zooms are seen by the head of a frozen start: set trained = "head" and start, or remove zooms',
-        )
         require(
             not (self.masked and self.similarity.every > 0) or self.similarity.beside_masks,
             'masking = "pairwise" with similarity: sketches would show what masks hide to a coordinator that has a '

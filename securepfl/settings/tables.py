@@ -57,8 +57,6 @@ def _require_place(settings: Settings, key: str, **places: tuple[str, ...]) -> N
 
 IMAGE_KINDS: Final = ("unet", "cnn")
 """The models of `[data] kind = "images"`."""
-_ZOOMS: Final = (0.25, 4.0)
-_MOST_ZOOMS: Final = 8
 
 
 class ModelSettings(Settings, frozen=True):
@@ -69,8 +67,7 @@ class ModelSettings(Settings, frozen=True):
     own torch module. `hidden` is the width of an mlp's hidden layer and of an image model's first stage. `start` is a
     file that `securepfl start` wrote, from whose weights an image model starts; a relative path is from the settings
     file. `trained`: "all", the "head" alone on features that are computed once, or fnmatch patterns; the rest is
-    frozen. `zooms`: a U-Net's head also sees what the frozen body says of the image at these zooms, each from .25 to 4.
-    `personal` are fnmatch patterns of parameter names, or a rule:
+    frozen. `personal` are fnmatch patterns of parameter names, or a rule:
     the output layer's bias ("intercept"), all of it ("head"), the "adapters", or the smallest of these that the model
     has ("auto", in learning/personal). `task` is what the model is for: None is "binary", unless a pipeline hands in a
     loss of its own and names no task. `adapters` gives every Linear and Conv layer a correction of that rank (0: a
@@ -82,25 +79,19 @@ class ModelSettings(Settings, frozen=True):
     hidden: int = 8
     start: str | None = None
     trained: Literal["all", "head"] | tuple[str, ...] = "all"
-    zooms: tuple[float, ...] = ()
     personal: tuple[str, ...] | Rule = "auto"
     adapters: int | None = None
 
     def __post_init__(self) -> None:
         require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
         require(self.adapters is None or self.adapters >= 0, f"adapters = {self.adapters}: a rank, 0 or more")
-        _require_place(self, "kind", start=IMAGE_KINDS, trained=IMAGE_KINDS, zooms=("unet",))
+        _require_place(self, "kind", start=IMAGE_KINDS, trained=IMAGE_KINDS)
         require(self.start != "", 'start = "": name the file that `securepfl start` wrote, or leave the key out')
         require(
             self.trained != "head" or self.start is not None,
             'trained = "head" needs a start: without one the frozen body is random; set start = "FILE" (`securepfl '
             'start` writes it), or trained = "all"',
         )
-        for zoom in self.zooms:
-            require(zoom != 1, "zooms: 1 is the image itself, which every head sees; remove it")
-            require(_ZOOMS[0] <= zoom <= _ZOOMS[1], f"zooms: {zoom:g} must be from {_ZOOMS[0]:g} to {_ZOOMS[1]:g}")
-        require(len(set(self.zooms)) == len(self.zooms), f"zooms = {list(self.zooms)}: name each once")
-        require(len(self.zooms) <= _MOST_ZOOMS, f"zooms: {len(self.zooms)} of them; name at most {_MOST_ZOOMS}")
         require(self.trained != (), 'trained = []: nothing would train; name patterns, or write "all" or "head"')
         require(
             self.adapters is None or self.trained == "all",

@@ -4,7 +4,6 @@ No layer mixes records: norms are over groups of channels of one image, so each 
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar, Final, Literal, cast
 
@@ -34,11 +33,8 @@ class UNet(nn.Module):
     So a frozen body is a public start that a trained head corrects. Names: `head.*`, `body.*`; of the norms
     `body.*.adn.N.*`. Any height and width will do; inside, images are padded to multiples of 16 with zeros.
 
-    `zooms`: the body's logit of the image seen so many times larger is a feature too, one for each: for structures that
-    are wider or narrower than those that a frozen body was trained on.
-
-    `centre` and `spread` standardise the features, those at zooms by the logit's own; a public start sets them.
-    `hidden` is the width at full size. Raises ValueError for a size below 1, and ConfigError without MONAI.
+    `centre` and `spread` [F] standardise the features; a public start sets them. `hidden` is the width at full size.
+    Raises ValueError for a size below 1, and ConfigError without MONAI.
 
     >>> net = UNet(1, 4, public_stream("example"))
     >>> images = torch.zeros(2, 1, 20, 30)
@@ -48,14 +44,13 @@ class UNet(nn.Module):
 
     output_layer: ClassVar[str] = "head"
 
-    def __init__(self, channels: int, hidden: int, stream: RandomStream, zooms: Sequence[float] = ()) -> None:
+    def __init__(self, channels: int, hidden: int, stream: RandomStream) -> None:
         super().__init__()
         _check_sizes(channels=channels, hidden=hidden)
         with imaging('[model] kind = "unet"'):
             from monai.networks.nets import BasicUNet  # noqa: PLC0415 - optional
         self.channels, self.widths = channels, (1, *(hidden * width for width in _LEVELS))
-        self.zooms = tuple(zooms)
-        self.width = sum(self.widths) + len(self.zooms)
+        self.width = sum(self.widths)
         with torch.device("meta"):  # torch's global generator plays no part
             self.body = BasicUNet(
                 spatial_dims=2,
@@ -72,8 +67,8 @@ class UNet(nn.Module):
         _seed(self.body, stream)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.register_buffer("centre", torch.zeros(sum(self.widths)))
-        self.register_buffer("spread", torch.ones(sum(self.widths)))
+        self.register_buffer("centre", torch.zeros(self.width))
+        self.register_buffer("spread", torch.ones(self.width))
         self.centre: Tensor
         self.spread: Tensor
 
@@ -92,9 +87,7 @@ class UNet(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """[n, F, H, W] of images [n, C, H, W]: the body's logit, the decoder's levels at full size, and the logit at
-        each zoom; all standardised.
-        """
+        """[n, F, H, W] of images [n, C, H, W]: the body's logit and the decoder's levels at full size, standardised."""
         height, width = images.shape[-2:]
         levels = self._padded_levels(images)
         centres, spreads = (torch.split(of, list(self.widths)) for of in (self.centre, self.spread))
@@ -102,8 +95,7 @@ class UNet(nn.Module):
             _full_size((level - centre[:, None, None]) / spread[:, None, None], levels[0])
             for level, centre, spread in zip(levels, centres, spreads, strict=True)
         )
-        own = torch.cat(list(scaled), dim=1)[..., :height, :width]
-        return torch.cat([own, *self._at_zooms(images)], dim=1)
+        return torch.cat(list(scaled), dim=1)[..., :height, :width]
 
     def _folded(self, images: Tensor) -> Tensor:
         """The logits of images: each level through its part of the head at its own size, then one channel made larger.
@@ -114,24 +106,12 @@ class UNet(nn.Module):
         """
         height, width = images.shape[-2:]
         levels = self._padded_levels(images)
-        weights, of_zooms = torch.split(self.head.weight[0, :, 0, 0], [len(self.spread), len(self.zooms)])
-        slopes = weights / self.spread
+        slopes = self.head.weight[0, :, 0, 0] / self.spread
         logits = levels[0] + cast(Tensor, self.head.bias) - slopes @ self.centre
         for level, part in zip(levels, torch.split(slopes, list(self.widths)), strict=True):
             told = level.permute(0, 2, 3, 1) @ part
             logits = logits + _full_size(told[:, None], logits)
-        logits = logits[..., :height, :width]
-        for weight, seen in zip(of_zooms, self._at_zooms(images), strict=True):
-            logits = logits + weight * seen
-        return logits
-
-    def _at_zooms(self, images: Tensor) -> Iterator[Tensor]:
-        """[n, 1, H, W] for each zoom: the body's logit of the image seen so, standardised and back at its own size."""
-        for zoom in self.zooms:
-            size = [max(1, round(side * zoom)) for side in images.shape[-2:]]
-            shown = functional.interpolate(images, size, mode="bilinear", antialias=zoom < 1, align_corners=False)
-            logit = self._padded_levels(shown)[0][..., : size[0], : size[1]]
-            yield _full_size((logit - self.centre[0]) / self.spread[0], images)
+        return logits[..., :height, :width]
 
     def _padded_levels(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = images.shape[-2:]
@@ -186,24 +166,19 @@ class ConvNet(nn.Module):
         return logits.squeeze(-1)
 
 
-def build_network(
-    kind: NetworkKind, channels: int, hidden: int = 8, seed: int = 0, outputs: int = 1, zooms: Sequence[float] = ()
-) -> nn.Module:
-    """The network `kind` for images of `channels`, of public starting weights that `seed` picks; `zooms` as in UNet.
+def build_network(kind: NetworkKind, channels: int, hidden: int = 8, seed: int = 0, outputs: int = 1) -> nn.Module:
+    """The network `kind` for images of `channels`, of public starting weights that `seed` picks.
 
-    Raises ModelError where `kind` is unknown, a U-Net is to have more than the one output that it has, or a classifier
-    zooms.
+    Raises ModelError where `kind` is unknown, or a U-Net is to have more than the one output that it has.
     """
     if kind not in ("unet", "cnn"):
         raise ModelError(f'model kind "{kind}" is unknown: use "unet" or "cnn"')
     stream = public_stream(kind, channels, hidden, seed)
     if kind == "cnn":
-        if zooms:
-            raise ModelError('[model] kind = "cnn" sees images at their own size alone: remove zooms')
         return ConvNet(channels, hidden, stream, outputs)
     if outputs != 1:
         raise ModelError(f'[model] kind = "unet" has one output a pixel, not {outputs}: set task = "segmentation"')
-    return UNet(channels, hidden, stream, zooms)
+    return UNet(channels, hidden, stream)
 
 
 def _full_size(level: Tensor, like: Tensor) -> Tensor:

@@ -88,14 +88,14 @@ def test_a_study_writes_files_and_a_table_and_runs_nothing_twice(tmp_path, monke
     start.write_bytes(as_start(VESSELS, build_network("unet", 1, 8), VESSELS.card, {"seed": 0}).to_bytes())
     quick = {name: private.replace(scope, steps=2) for name, scope in private.SCOPES.items()}
     monkeypatch.setattr(private, "SCOPES", quick)
-    monkeypatch.setattr(private, "WAYS", (("head", "shared", 8.0), ("head on zooms", "local", math.inf)))
+    monkeypatch.setattr(private, "WAYS", (("head", "shared", 8.0), ("head", "local", math.inf)))
     options = [tmp_path / "sites", "--start", start, "--seeds", 2, "--patch", 32, "--out", tmp_path / "runs"]
     run = CliRunner().invoke(private.main, [str(each) for each in options], catch_exceptions=False)
     cells = read(tmp_path / "runs" / "sites" / "private")
     assert {way: len(found) for way, found in cells.items()} == {
         "public start": 1,
         "head, shared noise, epsilon 8": 2,
-        "head on zooms, local noise, epsilon inf": 1,
+        "head, local noise, epsilon inf": 1,
     }
     assert "| head, shared noise, epsilon 8 |" in run.output
     assert [cell["seed"] for cell in cells["head, shared noise, epsilon 8"]] == [0, 1]

@@ -135,11 +135,10 @@ experts = true
 hidden = 2
 start = "start.safetensors"
 trained = "head"
-zooms = [0.5, 2.0]
 """
 
 
-def test_a_start_is_corrected_at_zooms_under_privacy_and_its_experts_are_routed(tmp_path, monkeypatch, capsys):
+def test_a_starts_head_is_trained_under_privacy_and_its_experts_are_routed(tmp_path, monkeypatch, capsys):
     """On simulated vessels, of which a site takes no part."""
     write_sites("vessels", tmp_path / "data", patients=3, side=48)
     start = as_start(VESSELS, build_network("unet", 1, 2), VESSELS.card, {"seed": 0})
@@ -157,7 +156,7 @@ def test_a_start_is_corrected_at_zooms_under_privacy_and_its_experts_are_routed(
 
     called("run", tmp_path / "f.toml", "--data", tmp_path / "data", "--out", tmp_path / "out")
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["federation"]["model"]["zooms"] == [0.5, 2.0]
+    assert result["federation"]["model"]["trained"] == "head"
     assert all(0 < site["privacy"]["epsilon"] <= 50 for site in result["sites"].values())
     called("route", tmp_path / "out", "--data", tmp_path / "data" / "far", "--out", tmp_path / "routed")
     masks = sorted((tmp_path / "routed" / "masks").iterdir())

@@ -36,11 +36,10 @@ def patients(seed, unreadable=False):
     return [None, *found] if unreadable else found
 
 
-def bound(start, zooms=(), **tables):
-    frozen = {"start": str(start), "trained": "head", "zooms": list(zooms)}
+def bound(start, **tables):
     defaults = {
         "rounds": 2,
-        "model": {"kind": "unet", "task": "segmentation", "hidden": 2, **frozen},
+        "model": {"kind": "unet", "task": "segmentation", "hidden": 2, "start": str(start), "trained": "head"},
         "training": {"learning_rate": 1.0},
         "privacy": {"epsilon": 50.0, "unit": "patient"},
         "encryption": {"scheme": "none"},
@@ -57,11 +56,8 @@ def clients_of(federation, build, folder, rows=None, **options):
     return parties(federation, folder, model=build, rows=rows, **options)
 
 
-@pytest.mark.parametrize("zooms", [(), (0.5, 2.0)])
-def test_the_body_stays_and_the_head_learns_from_features_that_are_had_once(tmp_path, zooms):
-    start = start_file(tmp_path, 0)
-    federation, build = bound(start, zooms, training={"steps": 8, "learning_rate": 1.0})
-    assert federation.shape.shared == build().head.weight.numel() + 1 == 16 + len(zooms)
+def test_the_body_stays_and_the_head_learns_from_features_that_are_had_once(tmp_path):
+    federation, build = bound(start_file(tmp_path, 0), training={"steps": 8, "learning_rate": 1.0})
     coordinator, clients = clients_of(federation, build, tmp_path)
     client = clients["alder"]
     assert isinstance(client.training_set.dataset, FeatureRecords)

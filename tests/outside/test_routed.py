@@ -81,10 +81,8 @@ def test_experts_are_seen_at_zooms_that_are_scored_no_lower_than_none(small, gat
     assert np.isfinite(one.zoom_scores).all()
 
 
-@pytest.mark.parametrize("zooms", [(), (0.5,)])
-def test_layers_of_a_u_net_are_mixed(zooms):
-    networks = (build_network("unet", 1, 4, seed=seed, zooms=zooms) for seed in (0, 1))
-    panel = masks(**dict(zip(("shared", "other"), networks, strict=True)))
+def test_layers_of_a_u_net_are_mixed():
+    panel = masks(shared=build_network("unet", 1, 4), other=build_network("unet", 1, 4, seed=1))
     recipe = replace(default_recipe("segmentation", images=True), granularity="layer", zooms=(1.0,))
     found = routed(panel, rows(images(2)), replace(recipe, layers=replace(recipe.layers, passes=1)))
     assert "body.final_conv" in found.layers

@@ -16,7 +16,6 @@ from securepfl.tasks.starts.start import Start, taken
 NAMES = ("a", "b", "c")
 IMAGES = {"kind": "images", "size": [16, 16]}
 UNET = {"kind": "unet", "task": "segmentation", "hidden": 2}
-FROZEN = UNET | {"start": "x", "trained": "head"}
 NONE = {"protection": "none"}
 
 
@@ -43,17 +42,6 @@ def start_file(folder, change=0.0):
         ({"model": UNET | {"trained": []}}, ["trained = []"]),
         ({"model": UNET | {"trained": ["head.*"], "adapters": 1}}, ["adapters", "trained"]),
         ({"model": UNET | {"start": ""}}, ["start"]),
-        ({"model": UNET | {"zooms": [0.5]}}, ["zooms", 'trained = "head" and start']),
-        ({"model": UNET | {"start": "x", "trained": ["head.*"], "zooms": [0.5]}}, ["zooms", 'trained = "head"']),
-        ({"model": FROZEN | {"kind": "cnn", "zooms": [0.5]}}, ["zooms", 'kind = "unet"']),
-        ({"model": FROZEN | {"zooms": [0.5, 1]}}, ["zooms: 1", "remove it"]),
-        ({"model": FROZEN | {"zooms": [2, 2.0]}}, ["zooms = [2.0, 2.0]", "each once"]),
-        ({"model": FROZEN | {"zooms": [0]}}, ["zooms: 0 must be from 0.25 to 4"]),
-        ({"model": FROZEN | {"zooms": [-0.5]}}, ["zooms: -0.5"]),
-        ({"model": FROZEN | {"zooms": [float("nan")]}}, ["zooms: nan"]),
-        ({"model": FROZEN | {"zooms": [4.5]}}, ["zooms: 4.5"]),
-        ({"model": FROZEN | {"zooms": [2 + n / 10 for n in range(9)]}}, ["zooms: 9 of them", "at most 8"]),
-        ({"model": FROZEN | {"zooms": 0.5}}, ["zooms"]),
         ({"model": {"kind": "mlp"}, "data": IMAGES}, ["mlp", "tables", "unet"]),
         ({"model": {"kind": "unet"}, "data": IMAGES}, ["unet", 'task = "segmentation"']),
         ({"model": UNET | {"kind": "cnn"}, "data": IMAGES}, ['task = "segmentation"', 'kind = "unet"']),
@@ -106,22 +94,6 @@ def test_the_new_keys_leave_digests_of_enrolled_federations_as_they_were():
     ):
         changed = tables | {table: tables[table] | {key: value}}
         assert federation(**changed).digest != federation(**tables).digest
-
-
-def test_zooms_leave_digests_without_them_as_they_were():
-    """The number is what the version before this key gave."""
-    tables = {
-        "rounds": 5,
-        "model": {"kind": "unet", "task": "segmentation", "start": "s.safetensors", "trained": "head"},
-        "training": {"learning_rate": 0.5},
-        "privacy": {"epsilon": 2.0, "clip": 1.0},
-        "encryption": {"limit": 0.5},
-        "data": IMAGES,
-        "sites": {name: {"units": 40} for name in NAMES},
-    }
-    plain = federation(**tables)
-    assert plain.digest.hex() == "ddead93c11c607f894983d6aa1daaa49e44b504b0cd1749e969cbafe386b4e6c"
-    assert plain.changed("model", zooms=(0.5,)).digest != plain.digest
 
 
 def test_a_start_counts_by_what_it_holds_and_not_by_where_it_lies(tmp_path):

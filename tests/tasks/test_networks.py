@@ -17,9 +17,6 @@ from securepfl.tasks.binary import bce
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.networks import build_network
 from securepfl.tasks.segmentation import Segmentation
-from securepfl.tasks.starts.start import taken
-
-ZOOMS = (0.5, 0.67, 1.5, 2.0)
 
 
 def images_of(count, channels=1, height=20, width=27, seed=0):
@@ -53,10 +50,9 @@ def test_any_size_will_do(height, width):
     assert build_network("cnn", 1, 4)(images_of(2, 1, height, width)).shape == (2,)
 
 
-@pytest.mark.parametrize("zooms", [(), ZOOMS])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place(channels, zooms):
-    net = build_network("unet", channels, 4, zooms=zooms).eval().double()
+def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place(channels):
+    net = build_network("unet", channels, 4).eval().double()
     images = images_of(3, channels).double()
     with torch.no_grad():
         net.centre.normal_(generator=torch.Generator().manual_seed(1))
@@ -73,9 +69,8 @@ def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place(ch
         torch.testing.assert_close(net(some).flatten(1), corrected.flatten(1)[:, 5:9])
 
 
-@pytest.mark.parametrize("zooms", [(), ZOOMS])
-def test_the_head_meets_levels_at_their_own_size_as_it_meets_features(zooms):
-    net = build_network("unet", channels=1, hidden=4, zooms=zooms).double()
+def test_the_head_meets_levels_at_their_own_size_as_it_meets_features():
+    net = build_network("unet", channels=1, hidden=4).double()
     for tensor in (net.head.weight, net.head.bias, net.centre):
         torch.nn.init.normal_(tensor)
     torch.nn.init.uniform_(net.spread, 0.5, 2.0)
@@ -87,28 +82,11 @@ def test_the_head_meets_levels_at_their_own_size_as_it_meets_features(zooms):
 
 
 def test_a_head_with_an_adapter_answers_as_one_without():
-    net, images = build_network("unet", 1, 2, zooms=(0.5,)).eval(), images_of(2)
+    net, images = build_network("unet", 1, 2).eval(), images_of(2)
     with torch.no_grad():
         net.head.weight.normal_(generator=torch.Generator().manual_seed(3))
         before = net(images)
         torch.testing.assert_close(with_adapters(net, 1)(images), before)
-
-
-def test_a_zooms_feature_is_the_bodys_answer_to_the_image_seen_so():
-    """At sides of which all zooms are multiples of 16, so that nothing is padded."""
-    net, images = build_network("unet", 1, 4, zooms=(0.5, 2.0)).eval(), images_of(2, height=32, width=64)
-    with torch.no_grad():
-        net.centre[0], net.spread[0] = 0.3, 2.0
-        half = torch.nn.functional.interpolate(images, (16, 32), mode="bilinear", antialias=True)
-        twice = torch.nn.functional.interpolate(images, (64, 128), mode="bilinear")
-        answers = [torch.nn.functional.interpolate(net(seen), (32, 64), mode="bilinear") for seen in (half, twice)]
-        torch.testing.assert_close(net.features(images)[:, -2:], (torch.cat(answers, dim=1) - 0.3) / 2.0)
-
-
-def test_a_start_fits_a_network_with_zooms_too():
-    plain, zoomed = (taken(build_network("unet", 1, 2, zooms=zooms)) for zooms in ((), ZOOMS))
-    assert {name: value.shape for name, value in zoomed.items()} == {n: value.shape for n, value in plain.items()}
-    assert all((zoomed[name] == plain[name]).all() for name in plain)
 
 
 def test_the_starting_logit_does_not_depend_on_how_features_are_standardised():
@@ -127,8 +105,6 @@ def test_other_channels_are_refused_in_a_line():
         build_network("resnet", 1)
     with pytest.raises(ModelError, match="one output a pixel"):
         build_network("unet", 1, outputs=3)
-    with pytest.raises(ModelError, match="remove zooms"):
-        build_network("cnn", 1, zooms=(0.5,))
     with pytest.raises(ValueError, match="channels must be at least 1"):
         build_network("cnn", 0)
 
@@ -152,11 +128,9 @@ def test_the_rule_finds_the_head():
         output_layer(net)
 
 
-@pytest.mark.parametrize(
-    ("trained", "zooms"), [("all", ()), ("head", ()), ("head", ZOOMS), ("body.upcat_1", ()), ("adn.N", ())]
-)
-def test_each_image_of_a_u_net_has_its_own_gradient_and_torch_agrees(trained, zooms):
-    net, images = build_network("unet", 1, 2, zooms=zooms), images_of(5, height=16, width=18)
+@pytest.mark.parametrize("trained", ["all", "head", "body.upcat_1", "adn.N"])
+def test_each_image_of_a_u_net_has_its_own_gradient_and_torch_agrees(trained):
+    net, images = build_network("unet", 1, 2), images_of(5, height=16, width=18)
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(trained == "all" or trained in name)
     validate_model(net)
@@ -216,12 +190,11 @@ def test_every_way_to_per_image_gradients_takes_the_same_step(unit):
         torch.testing.assert_close(found[mode], found["per-sample"], atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("zooms", [(), (0.5, 1.5)])
-def test_cached_features_of_a_frozen_body_train_the_head_as_images_do(zooms):
+def test_cached_features_of_a_frozen_body_train_the_head_as_images_do():
     images = images_of(6)
     masks, found = masks_of(images), []
     for cached in (False, True):
-        net = build_network("unet", 1, 4, zooms=zooms)
+        net = build_network("unet", 1, 4)
         with torch.no_grad():
             net.centre.fill_(0.1)
             net.spread.fill_(0.8)
