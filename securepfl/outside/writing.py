@@ -24,8 +24,6 @@ from securepfl.storage.folder import new_folder, remove_left, write_bytes, write
 from securepfl.tasks.resampling import LEVEL, Scored
 
 SCHEMA: Final = 1
-CARD: Final = "card.md"
-"""Written last."""
 TABLE: Final = ".csv"
 """Ending of a file that is to hold predictions alone."""
 
@@ -37,7 +35,7 @@ def write_answer(answered: Answered, out: Path) -> None:
     """
     check_out(out)
     scores = answered.scores()
-    remove_left(out, CARD)
+    remove_left(out)
     with new_folder(out) as folder:
         write_bytes(folder / "predictions.csv", predictions_csv(answered).encode())
         write_bytes(folder / "certainty.csv", certainty_csv(answered).encode())
@@ -50,7 +48,7 @@ def write_answer(answered: Answered, out: Path) -> None:
         plotted = _plotted(answered, folder / "gates.png")
         if scores:
             write_json(folder / "result.json", result_of(answered, scores))
-        write_bytes(folder / CARD, card_of(answered, scores, drawn, plotted).encode())
+        write_bytes(folder / "card.md", card_of(answered, scores, drawn, plotted).encode())
 
 
 def write_table(answered: Answered, out: Path) -> None:

@@ -24,6 +24,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 _PART: Final = 1 << 20
 """Bytes of a file read at once."""
+_LEFT: Final = ".securepfl-unfinished"
+"""Stands in a folder until all else does."""
 
 
 def write_bytes(path: Path, data: bytes, *, lasting: bool = True) -> None:
@@ -133,7 +135,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises StorageError where `path` already exists with something in it, or cannot be written; where only its name
     cannot be given any more, what the block wrote stays, and the error says where. A kill leaves what there is so far,
-    beside `path`: see remove_left.
+    beside `path`, with a file that says so: see remove_left.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StorageError(f"{path}: already holds a run or other files; name another folder with --out")
@@ -151,6 +153,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                 raise storage_error(path, error) from None
             raise
         try:
+            (partial / _LEFT).unlink()
             partial.replace(path)
             sync_folder(path.parent)
         except OSError as error:
@@ -160,28 +163,40 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def remove_left(path: Path, last: str) -> None:
-    """Remove what `new_folder(path)` left beside `path` in processes that were killed. `last`: the file that is written
-    last, by which what only lacks its name is told from a part, and stays.
+def remove_left(path: Path) -> None:
+    """Remove what `new_folder(path)` left beside `path` in processes that were killed; what only lacks its name stays.
 
-    A process that lives holds its folder locked. Only real folders of this user go, of the name that new_folder gives;
-    where a file system knows no locks, none does.
+    A process that lives holds its folder locked. Only real folders of this user go, of the name that new_folder gives
+    and with the file that it marks them by, as a name alone can be anybody's; where a file system knows no locks, none
+    does.
     """
     named = re.compile(re.escape(_partial_prefix(path)) + "[a-z0-9_]{8}")
     for entry in path.parent.glob(".*.partial-*") if path.parent.is_dir() else ():
-        if named.fullmatch(entry.name) and not (entry / last).exists():
+        if named.fullmatch(entry.name):
             _remove_unless_in_use(entry)
 
 
 def _remove_unless_in_use(folder: Path) -> None:
-    with suppress(OSError):  # another user's, a link, no folder, gone by now, or locked
+    with suppress(OSError):  # another user's, a link, no folder, not marked, gone by now, or locked
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(_LEFT, dir_fd=descriptor, follow_symlinks=False)
             if os.fstat(descriptor).st_uid == os.geteuid():
-                shutil.rmtree(folder, ignore_errors=True)
+                _empty(descriptor)
+                folder.rmdir()
         finally:
             os.close(descriptor)
+
+
+def _empty(descriptor: int) -> None:
+    """Remove all that an open folder holds, whatever stands under its name by now, and its mark last."""
+    with os.scandir(descriptor) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name == _LEFT):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.name, dir_fd=descriptor)
+            else:
+                os.unlink(entry.name, dir_fd=descriptor)
 
 
 def _partial_prefix(path: Path) -> str:
@@ -189,12 +204,10 @@ def _partial_prefix(path: Path) -> str:
 
 
 def _partial_of(path: Path) -> tuple[Path, int]:
-    """A new folder beside `path` that nobody else takes for one that was left, and the descriptor that locks it."""
-    while True:
-        partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(path), dir=path.parent))
-        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(OSError):  # a file system without locks: then nothing is removed there either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if partial.exists():
-            return partial, descriptor
-        os.close(descriptor)  # removed between its making and its lock
+    """A new folder beside `path`, marked once it is locked, and the descriptor that locks it."""
+    partial = Path(tempfile.mkdtemp(prefix=_partial_prefix(path), dir=path.parent))
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    with suppress(OSError):  # a file system without locks: then nothing is removed there either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    (partial / _LEFT).touch(mode=0o600)
+    return partial, descriptor

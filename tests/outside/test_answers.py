@@ -238,7 +238,9 @@ def test_a_tables_rows_have_their_own_names_and_the_labels_theirs():
 
 
 def test_a_table_is_written_with_metrics_where_labels_are(tmp_path):
-    (tmp_path / ".out.partial-abcdefgh").mkdir()
+    left = tmp_path / ".out.partial-abcdefgh"
+    left.mkdir()
+    (left / ".securepfl-unfinished").touch()
     write_answer(tables(labels=np.repeat([0, 1], 6)), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "what a killed call left goes"
     assert json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]["routed"]["accuracy"] == 1.0

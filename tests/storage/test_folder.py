@@ -127,18 +127,48 @@ def killed(process):
 
 def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path):
     out = tmp_path / "out"
-    (dead, left), (done, whole), (busy, theirs) = writer(out, "a.csv"), writer(out, "card.md"), writer(out, "a.csv")
+    (dead, left), (busy, theirs) = writer(out, "a.csv"), writer(out, "a.csv")
     try:
+        (left / "masks").mkdir()
+        (left / "masks" / "a.png").write_text("part")
+        (left / "elsewhere").symlink_to(theirs, target_is_directory=True)
         killed(dead)
-        killed(done)
         other = [tmp_path / name for name in (".out.partial-mine", ".output.partial-abcdefgh", ".out.partial-aaaaaaa1")]
         for folder in other[:2]:
             folder.mkdir()
-        other[2].symlink_to(other[0], target_is_directory=True)
-        assert left.is_dir()
-        remove_left(out, "card.md")
-        assert not left.exists() and all(path.exists() for path in (whole, theirs, *other))
+        other[2].symlink_to(theirs, target_is_directory=True)
+        remove_left(out)
+        assert not left.exists() and all(path.exists() for path in (theirs / "a.csv", *other))
     finally:
         killed(busy)
-    remove_left(out, "card.md")
-    assert not theirs.exists() and whole.exists()
+    remove_left(out)
+    assert not theirs.exists()
+
+
+def test_what_only_lacks_its_name_stays(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(StorageError, match="what belongs there lies in"), new_folder(out) as folder:
+        (folder / "card.md").write_text("whole")
+        out.write_text("in the way")
+    remove_left(out)
+    assert [path.name for path in folder.iterdir()] == ["card.md"]
+
+
+def test_no_folder_goes_for_its_name_alone(tmp_path):
+    """Whoever may write in the folder around `out` can give another's folder that name."""
+    mine = tmp_path / ".out.partial-abcdefgh"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    remove_left(tmp_path / "out")
+    assert (mine / "thesis.txt").exists()
+
+
+def test_a_folder_that_may_not_be_read_is_left_alone(tmp_path):
+    """Another user's, in a folder that both write to."""
+    closed = tmp_path / ".out.partial-abcdefgh"
+    closed.mkdir(mode=0)
+    tmp_path.chmod(0o777)
+    code = "import os; from pathlib import Path; from securepfl.storage.folder import remove_left; "
+    code += "os.geteuid() or os.setuid(1); remove_left(Path('out'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and closed.exists(), done.stderr
