@@ -38,15 +38,16 @@ def inside_section(found: Mapping[str, Sequence[Cell]], note: str = "") -> str:
     ways = [*(way for way in INSIDE if way in found), *(way for way in found if way not in INSIDE)]
     dice = {way: joined(found[way], "dice") for way in ways}
     sites = list(dict.fromkeys(dice[ways[0]].sites.tolist()))
-    head = ["way", *sites, "mean of sites", "pooled", "pooled less FedAvg", "HD95, px", "CPU s a seed"]
+    head = ["way", *sites, "mean of sites", "pooled", "pooled less FedAvg", "HD95, px", "CPU s a seed", "seeds"]
     rows = []
     for way in ways:
         mine, far = estimates(dice[way]), estimates(joined(found[way], "hd95"))
         less = "" if way == "FedAvg" or "FedAvg" not in dice else _less(dice[way], dice["FedAvg"])["pooled"].signed
         seconds = np.mean([cell["cpu_seconds"] for cell in found[way]])
         tail = [str(mine["mean"]), str(mine["pooled"]), less, f"{far['mean'].mean:.1f}", f"{seconds:.0f}"]
+        tail.append(str(len(found[way])))
         rows.append([way, *(f"{mine[site].mean:.4f}" for site in sites), *tail])
-    return "\n\n".join(filter(None, [note, _told(found[ways[0]], "inside"), _table(head, rows)]))
+    return "\n\n".join(filter(None, [note, _told(max(found.values(), key=len), "inside"), _table(head, rows)]))
 
 
 def outside_section(found: Sequence[Cell], note: str = "", *, test: bool = False) -> str:
@@ -111,7 +112,7 @@ def _taken_apart(dice: Mapping[str, Scores]) -> str:
     rows = []
     for way in contestants("all"):
         if way in dice and ":" in way:
-            less = _less(dice[way], dice[ROUTED].under(dice[way].seeds))
+            less = _less(dice[way], dice[ROUTED])
             rows.append([way, *(f"{less[site].mean:+.4f}" for site in sites), less["mean"].signed])
     return _table(["changed", *sites, "mean"], rows)
 
@@ -160,7 +161,8 @@ def _reason(gained: Estimate, possible: float, rank: float) -> str:
 
 
 def _less(one: Scores, other: Scores) -> dict[str, Estimate]:
-    return estimates(one.minus(other))
+    """Under the seeds that both have."""
+    return estimates(one.under(other.seeds).minus(other.under(one.seeds)))
 
 
 def _has(found: Sequence[Cell], metric: str) -> bool:
