@@ -18,7 +18,7 @@ from securepfl.client.records import Loss, TrainingSet
 from securepfl.client.round import Round
 from securepfl.client.state import ClientState, Floats
 from securepfl.client.training import Trained, as_floats, copy_of
-from securepfl.errors import DataError
+from securepfl.errors import DataError, StorageError
 from securepfl.learning.personal.partition import Partition
 from securepfl.privacy.training.tally import TrainingReport
 from securepfl.privacy.training.validation import set_training
@@ -111,6 +111,7 @@ class Plain:
     ) -> TrainingReport:
         """Takes `steps` steps on `model`, in place. `masks`: 0/1 by parameter, where a 0 never moves. `moments`: what
         Adam knows from earlier steps, and is given what it knows after these; None to begin anew and keep nothing.
+        Raises StorageError for moments that are not of this model, before a step is taken.
         """
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         still = {
@@ -161,9 +162,20 @@ def _known(optimiser: torch.optim.Adam) -> Moments:
     }
 
 
+def _fit(moments: Moments, sizes: list[int]) -> bool:
+    """Whether moments are whole, and of parameters of these sizes."""
+    shapes = {"steps": (len(sizes),), "mean": (sum(sizes),), "square": (sum(sizes),)}
+    if {name: array.shape for name, array in moments.items()} != shapes:
+        return False
+    positive = bool((moments["steps"] >= 0).all() and (moments["square"] >= 0).all())
+    return positive and all(bool(np.isfinite(array).all()) for array in moments.values())
+
+
 def _recall(optimiser: torch.optim.Adam, moments: Moments) -> None:
     parameters: list[Tensor] = optimiser.param_groups[0]["params"]
     sizes = [parameter.numel() for parameter in parameters]
+    if not _fit(moments, sizes):
+        raise StorageError("state.safetensors: what Adam knows is of another model, or damaged; restore it from a copy")
     parts = {key: torch.split(torch.from_numpy(moments[name].copy()), sizes) for name, key in _MOMENTS.items()}
     for place, (parameter, steps) in enumerate(zip(parameters, moments["steps"], strict=True)):
         kept = {key: torch.empty_like(parameter).copy_(flat[place].view_as(parameter)) for key, flat in parts.items()}

@@ -30,7 +30,7 @@ def laid_out(model: nn.Module, *, trained: bool = False) -> Iterator[None]:
     True
     """
     own = {parameter: parameter.data for parameter in model.parameters()} if isinstance(model, UNet | ConvNet) else {}
-    own = {parameter: data for parameter, data in own.items() if data.ndim == _WEIGHT and data.device.type == "cpu"}
+    own = {parameter: data for parameter, data in own.items() if _can_be_laid_out(data)}
     for parameter, data in own.items():
         parameter.data = data.contiguous(memory_format=torch.channels_last)
     try:
@@ -38,3 +38,9 @@ def laid_out(model: nn.Module, *, trained: bool = False) -> Iterator[None]:
     finally:
         for parameter, data in own.items():
             parameter.data = data.copy_(parameter.data) if trained else data
+
+
+def _can_be_laid_out(data: torch.Tensor) -> bool:
+    """What lies so already stays: another thread may have laid it out, and will put it back."""
+    stands = data.ndim == _WEIGHT and data.device.type == "cpu"
+    return stands and not data.is_contiguous(memory_format=torch.channels_last)

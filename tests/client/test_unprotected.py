@@ -16,7 +16,7 @@ from securepfl.client.records import TrainingSet
 from securepfl.client.run_kind import Simulation
 from securepfl.client.unprotected import Minibatches, Plain
 from securepfl.crypto.keys.signing import ledger_verifier
-from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError
+from securepfl.errors import BudgetError, ConfigError, DataError, LedgerError, StorageError
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.ledger.lines import Unprotected, decode_line, split_lines
 from securepfl.privacy.ledger.summary import verify_ledger
@@ -155,6 +155,26 @@ def trained_in(pieces, moments):
 def test_steps_in_two_halves_are_those_of_one_piece():
     whole, halves, anew = trained_in([8], None), trained_in([4, 4], {}), trained_in([4, 4], None)
     assert (whole - halves).abs().max() < 0.05 * (whole - anew).abs().max()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda held: held.update(mean=held["mean"][:-1]),
+        lambda held: held.pop("steps"),
+        lambda held: held.update(steps=held["steps"][:-1]),
+        lambda held: held.update(steps=-held["steps"]),
+        lambda held: held.update(square=held["square"] * np.float32("nan")),
+        lambda held: held.update(other=held["mean"]),
+    ],
+    ids=["other sizes", "a part lacks", "other parameters", "negative", "not finite", "a part more"],
+)
+def test_damaged_moments_are_refused_in_a_line_before_a_step(damage):
+    moments = {}
+    trained_in([1], moments)
+    damage(moments)
+    with pytest.raises(StorageError, match="what Adam knows is of another model, or damaged; restore it"):
+        trained_in([1], moments)
 
 
 class Viewing(nn.Module):

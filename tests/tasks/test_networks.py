@@ -1,6 +1,7 @@
 """Networks for images: alike everywhere, trained record by record, and a head that is found."""
 
 import sys
+import threading
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from securepfl.privacy.training.probe import check_independence
 from securepfl.privacy.training.units import group_records
 from securepfl.privacy.training.validation import validate_model
 from securepfl.tasks.binary import bce
+from securepfl.tasks.layout import laid_out
 from securepfl.tasks.models import public_stream
 from securepfl.tasks.networks import build_network
 from securepfl.tasks.segmentation import Segmentation
@@ -207,3 +209,21 @@ def test_cached_features_of_a_frozen_body_train_the_head_as_images_do():
         found.append(net.head.weight.detach())
     assert found[0].norm() > 0.01
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
+
+
+def test_threads_that_predict_at_once_leave_weights_as_they_lay():
+    """Else they can't be saved: safetensors refuses what isn't contiguous."""
+    net, inside, left = build_network("unet", 1, 2), threading.Event(), threading.Event()
+
+    def later():
+        with laid_out(net):
+            inside.set()
+            left.wait(10)
+
+    with laid_out(net):
+        other = threading.Thread(target=later)
+        other.start()
+        assert inside.wait(10)
+    left.set()
+    other.join()
+    assert all(parameter.is_contiguous() for parameter in net.parameters())
