@@ -19,7 +19,12 @@ from securepfl.errors import SecurePFLError
 
 @click.command()
 @click.argument("config", type=EXISTING, required=False)
-@click.option("--data", type=PATH, help="One CSV or Parquet file with a site column, or a folder with one file a site.")
+@click.option(
+    "--data",
+    type=PATH,
+    help="One CSV or Parquet file with a site column, a folder with one file a site, or one with a folder of images a "
+    "site.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds, in place of the configuration's.")
 @click.option("--epsilon", type=float, help="Epsilon of the whole run, in place of the configuration's.")
 @click.option("--plaintext", is_flag=True, help="No encryption: same sums, and the coordinator can read updates.")

@@ -60,7 +60,7 @@ def _served(answered: Answered) -> list[str]:
     recipe = found.recipe
     lines += [
         "",
-        f"- Gates by {recipe.granularity}, from {recipe.criterion} without labels; views {', '.join(recipe.views)}; "
+        f"- Gates by {recipe.whose_gates}, from {recipe.criterion} without labels; views {', '.join(recipe.views)}; "
         + "zooms "
         + ", ".join(f"{zoom:g}" for zoom in recipe.zooms)
         + f"; {recipe.mixing} mixed.",
@@ -135,7 +135,7 @@ def _scores(answered: Answered, scores: Mapping[str, Scored]) -> list[str]:
         ]
         rows.append((metric.title, *told))
     return [
-        *_table(("metric", "routed", "global", "routed - global"), rows),
+        *_table(("metric", "routed", "shared", "routed - shared"), rows),
         "",
         "- 95 % intervals over resampled " + ("patients." if answered.table.patients is not None else "records."),
         "- Both models answered under the same views, prior and threshold. The truth was read for this table alone.",

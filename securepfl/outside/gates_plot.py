@@ -94,7 +94,7 @@ def _titled(answered: Answered) -> str:
     kind = "images" if answered.images else "rows"
     parted = count > _MOST_LINES and found.recipe.granularity in ("sample", "both")
     lines = [
-        f"weight of each candidate, gates by {found.recipe.granularity}"
+        f"weight of each candidate, gates by {found.recipe.whose_gates}"
         + (f", {_MOST_LINES} of {count} {kind} drawn" if parted else ""),
         f"views: {', '.join(found.recipe.views)}",
         *(["guard: the shared model answered all"] if found.fell_back else []),

@@ -40,7 +40,7 @@ def _of_mask(answered: Answered, place: int) -> Any:
     panels: _Panels = [("image", None)]
     if truth is not None:
         panels.append(("truth", truth))
-    said = {"global": own_mask(answered, place, shared=True), "routed": own_mask(answered, place)}
+    said = {"shared": own_mask(answered, place, shared=True), "routed": own_mask(answered, place)}
     dice = _dice_of(answered, place)
     panels += [(name + (f", Dice {dice[name]:.3f}" if name in dice else ""), mask) for name, mask in said.items()]
     sure = answered.routed.certainty[place]
@@ -59,7 +59,7 @@ def _of_class(answered: Answered, place: int) -> Any:
 
 
 def _both(answered: Answered) -> dict[str, NDArray[Any]]:
-    return {"global": answered.shared, "routed": answered.predictions}
+    return {"shared": answered.shared, "routed": answered.predictions}
 
 
 def _told(answered: Answered, said: NDArray[Any], place: int) -> str:

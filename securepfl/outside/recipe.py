@@ -73,6 +73,15 @@ class Recipe:
             raise ConfigError(f"recipe: prior_weight = {self.prior_weight}: must be between 0 and 1")
         self._check_together()
 
+    @property
+    def whose_gates(self) -> str:
+        """Whose gates they are, for people.
+
+        >>> Recipe(granularity="both", views=("same", "mirrored"), criterion="consistency").whose_gates
+        'site and sample'
+        """
+        return "site and sample" if self.granularity == "both" else self.granularity
+
     def _check_together(self) -> None:
         if len(self.views) < 2 and "agreement" in (self.criterion, *self._gated_by()):
             raise ConfigError("recipe: agreement is between views: name two or more, or another criterion")

@@ -5,7 +5,7 @@
 | predictions.csv, certainty.csv | each row's answer under its own name; certainty by patient |
 | masks/ID.png | of a segmentation: each image's mask in its own size |
 | gates.json, gates.png | which expert and zoom served what |
-| pictures/ID.png | images beside truth, global and routed answer |
+| pictures/ID.png | images beside truth, shared model's and routed answer |
 | card.md | the model card, with every expert's privacy |
 | result.json | metrics, where truth is there |
 """

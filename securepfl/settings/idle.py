@@ -32,7 +32,7 @@ def idle_settings(federation: Federation) -> list[str]:
             "hospitals are drawn to neighbours in the last round alone, which reaches no personal model under "
             f'[trajectory] of = "local"; set of = "mixture", or {_mend(federation)}'
         )
-    return notes + _idle_neighbours(federation) + _same_experts(federation, federation.shape.personal)
+    return notes + _idle_neighbours(federation) + same_experts(federation, bool(federation.shape.personal))
 
 
 def _compares(federation: Federation) -> bool:
@@ -71,8 +71,8 @@ def _idle_neighbours(federation: Federation) -> list[str]:
     return []
 
 
-def _same_experts(federation: Federation, personal: int) -> list[str]:
-    """Where all hospitals release one and the same model, for want of anything in which theirs could differ."""
+def same_experts(federation: Federation, personal: bool) -> list[str]:
+    """A note where all hospitals release one and the same model, for want of anything in which theirs could differ."""
     release = federation.release
     apart = personal or release.finetuning or federation.trajectory.of == "local"
     if not release.experts or apart or any(site.prevalence is not None for site in federation.sites.values()):

@@ -25,6 +25,7 @@ from securepfl.settings.auto import (
     several_of,
 )
 from securepfl.settings.federation import Federation
+from securepfl.settings.idle import same_experts
 from securepfl.settings.roster import check_declared, check_roster
 
 EPSILONS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -352,6 +353,7 @@ def _notes(ready: Federation, choice: Choice) -> Iterator[str]:
     least, name = units[0]
     if ready.privacy.delta > 1 / (10 * least):
         yield f"delta {ready.privacy.delta:g} is above 1/(10 n) at {name} ({least} units): lower it"
+    yield from same_experts(ready, personal=ready.model.personal != () or ready.model.adapters is not None)
     if ready.model.is_for_images:
         return
     if ready.prevalence_of() is None and ready.model.task != "regression":

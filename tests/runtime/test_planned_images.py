@@ -69,6 +69,16 @@ def declared(folder: Path) -> Path:
     return path
 
 
+def test_that_all_experts_will_be_one_model_is_said_before_it_is_paid_for(tmp_path: Path):
+    path = declared(tmp_path)
+    assert plan_of(configured(path)).notes == ()
+    path.write_text(SETTINGS.replace("finetuning = 5\n", ""))
+    (note,) = plan_of(configured(path)).notes
+    assert note.startswith("[release] experts: nothing is personal, so all hospitals' experts are one and the same")
+    path.write_text(SETTINGS.replace("finetuning = 5\n", "").replace('"head"\n', '"head"\npersonal = "intercept"\n'))
+    assert plan_of(configured(path)).notes == ()
+
+
 def test_a_run_on_images_is_charged_what_was_planned(tmp_path: Path):
     federation = configured(declared(tmp_path))
     planned = plan_of(federation)

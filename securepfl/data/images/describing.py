@@ -134,4 +134,8 @@ def _patient_lines(images: Files, index: Path | None, header: bool | None) -> li
     names = names_of(index, header)
     if names is None:
         return [*lines, f"# {index.name}: its first line may be a patient's; where it holds names: --header"]
-    return [*lines, f"# columns of {index.name}: {', '.join(key_of(name) for name in names)}"]
+    return [
+        *lines,
+        _line('# file = "file"', f"the column of {index.name} that names images (`site`: hospitals, if it is for all)"),
+        f"# columns of {index.name}: {', '.join(key_of(name) for name in names)}",
+    ]

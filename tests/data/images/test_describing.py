@@ -40,7 +40,9 @@ def test_names_of_an_indexs_columns_are_shown(tmp_path: Path):
     fill(tmp_path)
     rows = "".join(f"north_{n // 2}_{n},{50 + n},{n % 2},north\n" for n in range(4))
     (tmp_path / "index.csv").write_text("file,age,ill,hospital\n" + rows)
-    assert "# columns of index.csv: file, age, ill, hospital" in printed(tmp_path, "north", "--header")
+    text = printed(tmp_path, "north", "--header")
+    assert "# columns of index.csv: file, age, ill, hospital" in text
+    assert '# file = "file"           # the column of index.csv that names images' in text
 
 
 def test_kinds_and_colours_are_those_of_most_images(tmp_path: Path):
