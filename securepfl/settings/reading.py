@@ -157,7 +157,7 @@ def _choices(kind: Any, key: str) -> str:
         kind = hints[0].get(name) if hints else None
     *words, last = _words(kind) or ["those in docs/configuration.md"]
     known = f"{', '.join(words)} and {last}" if words else last
-    return f"{known}; patterns stand in a list" if key == "model.personal" else known
+    return f"{known}; patterns stand in a list" if key in ("model.personal", "model.trained") else known
 
 
 def _words(hint: Any) -> list[str]:

@@ -121,6 +121,7 @@ def test_the_command_line_says_it_in_one_line_too(tmp_path):
     [
         ("sparsity", "kind", "auto, support, select, soft and difference"),
         ("model", "personal", "auto, intercept, head and adapters; patterns stand in a list"),
+        ("model", "trained", "all and head; patterns stand in a list"),
         ("privacy", "unit", "record and patient"),
     ],
 )
