@@ -53,6 +53,16 @@ def of_several_sites(tables: Mapping[str, Table]) -> str | None:
     return f"{len(shared)} patient id(s) stand at several sites ({'; '.join(named)}{more})" if shared else None
 
 
+def trained_and_tested(train: Mapping[str, Table], test: Mapping[str, Table]) -> int:
+    """How many patients' ids among the test rows of some hospital stand among the training rows of another, in
+    whatever spelling: each hospital splits its own rows.
+    """
+    trained = [name for table in train.values() for name in dict.fromkeys(_ids(table))]
+    tested = [name for table in test.values() for name in dict.fromkeys(_ids(table))]
+    alike = alike_before([*trained, *tested])
+    return len({other for place, other in alike.items() if place >= len(trained) > other})
+
+
 def _ids(table: Table) -> list[str]:
     return [] if table.patients is None else table.patients.tolist()
 

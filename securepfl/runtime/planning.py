@@ -12,7 +12,7 @@ from securepfl.client.identities import KnownAs
 from securepfl.data.declared import Declared
 from securepfl.data.demo import simulated_hospitals
 from securepfl.data.loading import left_out, load_sites
-from securepfl.data.patients import of_several_sites
+from securepfl.data.patients import of_several_sites, trained_and_tested
 from securepfl.data.split import split_table
 from securepfl.data.table import Table
 from securepfl.errors import ConfigError, DataError, HospitalNote, ModelError
@@ -148,12 +148,12 @@ def _hospitals(tables: Mapping[str, Table], spec: Declared) -> tuple[dict[str, H
 
 
 def _patients_of_several(hospitals: Mapping[str, Hospital], spec: Declared, unit: Unit) -> list[str]:
-    """A note on patients whose ids stand at several hospitals. Raises DataError where the unit is the patient, unless
+    """Notes on patients whose ids stand at several hospitals. Raises DataError where the unit is the patient, unless
     each hospital's ids are its own.
     """
     found = of_several_sites({name: hospital.train for name, hospital in hospitals.items()})
     if found is None:
-        return []
+        return _tested_elsewhere(hospitals, spec)
     if spec.patient_scope == "hospital":
         return [f'{found}, and are different people there: [data] patient_scope = "hospital" says so']
     if unit == "patient":
@@ -162,4 +162,15 @@ def _patients_of_several(hospitals: Mapping[str, Hospital], spec: Declared, unit
             'where each hospital numbers its own patients, declare [data] patient_scope = "hospital". Between real '
             "hospitals nobody can see this: agree beforehand who enters a patient of several"
         )
-    return [f"{found}: each spends on them, and epsilon is per record of one site"]
+    told = f"{found}: each spends on them, and epsilon is per record of one site"
+    return [told, *_tested_elsewhere(hospitals, spec)]
+
+
+def _tested_elsewhere(hospitals: Mapping[str, Hospital], spec: Declared) -> list[str]:
+    """A note on patients who train at one hospital and test at another."""
+    if spec.patient_scope == "hospital":
+        return []
+    train = {name: hospital.train for name, hospital in hospitals.items()}
+    count = trained_and_tested(train, {name: hospital.test for name, hospital in hospitals.items()})
+    told = "the ids of {} patient(s) of test rows stand in training rows of another site: metrics count them as unseen"
+    return [told.format(count)] if count else []

@@ -75,6 +75,19 @@ def test_a_patient_of_two_hospitals_is_named_to_both_by_rows(tmp_path: Path, oth
     assert numbered.federation.digest != planned.federation.changed("privacy", unit="patient").digest
 
 
+@pytest.mark.parametrize("unit", ["record", "patient"])
+@pytest.mark.parametrize(("scope", "counted"), [({}, 1), ({"patient_scope": "hospital"}, 0)])
+def test_a_patient_who_trains_at_one_hospital_and_tests_at_others_is_counted(tmp_path, unit, scope, counted):
+    for site, names in {"ash": ("p1", "a2"), "beech": ("b1", "p1"), "cedar": ("c1", "P-1")}.items():
+        rows = "\n".join(f"{row},{row},{'test' if row and site != 'ash' else 'train'},{names[row]}" for row in (0, 1))
+        (tmp_path / f"{site}.csv").write_text(f"a,y,fold,id\n{rows}\n", encoding="utf-8")
+    data = {**SETTINGS["data"], "patient": "id", **scope}
+    settings = {**SETTINGS, "sites": {site: {"units": 2} for site in ROWS}, "data": data, "privacy": {"unit": unit}}
+    notes = plan_tables(Federation.from_mapping(settings), tmp_path, seed=1, ledgers=None).notes
+    told = [note for note in notes if "stand in training rows of another site: metrics count them as unseen" in note]
+    assert len(told) == counted and all(note.startswith("the ids of 1 patient") for note in told)
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
