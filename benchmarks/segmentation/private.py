@@ -269,6 +269,17 @@ def _patches(job: Job, tables: Mapping[str, Table]) -> dict[str, Dataset[tuple[T
     return {site: Patches(table, job.patch, streams[site]) for site, table in tables.items()}
 
 
+@lru_cache(maxsize=1)
+def _features(job: Job) -> dict[str, list[Tensor]]:
+    """Each test image's [1, F, H, W] from the start's body, computed once in a process: some GiB, which spare a head
+    most of its test.
+    """
+    study = read_study(job.data, job.config, job.start, job.size)
+    model, parts = study.model().eval(), study.split(0, choosing=job.choosing)
+    with torch.no_grad():
+        return {site: [model.features(image) for image in _one_by_one(test)] for site, (_, test) in parts.items()}
+
+
 @lru_cache(maxsize=4)
 def _pixels(scope: str, job: Job) -> dict[str, Dataset[tuple[Tensor, Tensor]]]:
     """The same for all noise and seeds: computed once in a process."""
@@ -333,7 +344,8 @@ def _tested(
     made: Mapping[str, nn.Module],
     seconds: int,
 ) -> str:
-    sites = {site: scores(study, made[site], test) for site, (_, test) in parts.items()}
+    seen = _features(job.of_pixels[1]) if all(map(_frozen, made.values())) else {}
+    sites = {site: scores(study, made[site], test, seen.get(site)) for site, (_, test) in parts.items()}
     patients = {site: len(by_patient(train)) for site, (train, _) in parts.items()}
     cell: Cell = {"way": way, "seed": job.seed, "settings": job.settings, "sites": sites, "patients": patients}
     write(job.folder, {**cell, "cpu_seconds": seconds})
@@ -341,10 +353,18 @@ def _tested(
     return f"seed {job.seed}: {way} {means}"
 
 
-def scores(study: Study, model: nn.Module, test: Table) -> Cell:
-    """Of each test image."""
+def _frozen(model: nn.Module) -> bool:
+    return isinstance(model, UNet) and not any(p.requires_grad for p in model.body.parameters())
+
+
+def _one_by_one(test: Table) -> Iterator[Tensor]:
+    return (torch.from_numpy(test.features[at : at + 1]) for at in range(len(test)))
+
+
+def scores(study: Study, model: nn.Module, test: Table, features: Sequence[Tensor] | None = None) -> Cell:
+    """Of each test image; `features`: of all, where a frozen body's are known."""
     with evaluating(model), torch.no_grad():
-        outputs = [model(torch.from_numpy(test.features[at : at + 1])) for at in range(len(test))]
+        outputs = [model(seen) for seen in features or _one_by_one(test)]
     return measured(study.task, study.task.predict(torch.cat(outputs)), test, hd95=False)
 
 
@@ -425,7 +445,7 @@ def main(
     if not finished(folder, START, 0, replace(first, scope="head").settings):
         study = read_study(data, config, start, size)
         parts = study.split(0, choosing=choosing)
-        start_alone = study.model()
+        start_alone = study.model().requires_grad_(False)
         made = dict.fromkeys(parts, start_alone)
         click.echo(_tested(replace(first, scope="head", seed=0), START, study, parts, made, 0))
     run_all(work, [job for job in wanted if not finished(folder, job.way, job.seed, job.settings)], jobs)

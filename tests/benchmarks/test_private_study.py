@@ -99,5 +99,9 @@ def test_a_study_writes_files_and_a_table_and_runs_nothing_twice(tmp_path, monke
     }
     assert "| head, shared noise, epsilon 8 |" in run.output
     assert [cell["seed"] for cell in cells["head, shared noise, epsilon 8"]] == [0, 1]
+    study = private.read_study(tmp_path / "sites", None, start)
+    for site, (_, test) in study.split().items():
+        seen = private.scores(study, study.model(), test)["dice"]
+        assert cells["public start"][0]["sites"][site]["dice"] == pytest.approx(seen), "features serve as images do"
     again = CliRunner().invoke(private.main, [str(each) for each in options], catch_exceptions=False)
     assert "seed" not in again.output.split("Dice")[0]
