@@ -57,11 +57,10 @@ def ablation(default: Recipe) -> dict[str, Contestant]:
     """The default with one thing changed."""
     changed: Mapping[str, Recipe] = {
         "criterion: stability": replace(default, criterion="stability"),
-        "criterion: stability, gates of site": replace(default, criterion="stability", granularity="site"),
         "criterion: expected Dice": replace(default, criterion="expected_dice"),
         "criterion: consistency": replace(default, criterion="consistency"),
         "criterion: entropy": replace(default, criterion="entropy"),
-        "gates: site": replace(default, granularity="site"),
+        "gates: site and image": replace(default, granularity="both"),
         "gates: image": replace(default, granularity="sample"),
         "temperature: 0.003": replace(default, temperature=0.003),
         "temperature: 0.03": replace(default, temperature=0.03),

@@ -139,7 +139,6 @@ SEGMENTATION = Recipe(
     views=("same", "mirrored"),
     zooms=(1.0, 0.75, 1.33),
     criterion="agreement",
-    granularity="both",
     layers=AdaptSettings(batch=2, noise=0.5, shape=1.0, view="mirrored"),
 )
 CLASSES_OF_IMAGES = Recipe(views=("same", "mirrored"))
