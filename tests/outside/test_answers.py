@@ -110,7 +110,7 @@ def test_gates_pictures_metrics_and_card_are_there_and_name_no_image(written):
     assert result["metrics"]["routed"]["dice"] > 0.85 and result["intervals"]["over"] == "patients"
     card = (out / "card.md").read_text()
     assert "| east | its own model | 8 | 1e-05 | patient | 3 |" in card and "Simulated" in card
-    assert "Gates by site and sample, from" in card and "| metric | routed | shared | routed - shared |" in card
+    assert "Gates by site, from" in card and "| metric | routed | shared | routed - shared |" in card
     for text in (card, (out / "gates.json").read_text(), (out / "result.json").read_text()):
         assert "p1_0" not in text and "p2" not in text
 
