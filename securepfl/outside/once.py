@@ -5,9 +5,7 @@ name. As several candidates it would be asked several times and weigh as often, 
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -15,12 +13,10 @@ from torch import nn
 from securepfl.outside.candidates import SHARED
 from securepfl.outside.experts import Experts
 
-_One = TypeVar("_One")
-
 
 def each_once(experts: Experts) -> tuple[Experts, tuple[str, ...]]:
-    """`experts` without those that equal another one, of which "shared" stays, else the first by name; and a note that
-    names them, where there are any.
+    """`experts` without models that equal another one, of which "shared" stays, else the first by name; and a note that
+    names them, where there are any. Audit records and signatures stay all: each was released, at its own epsilon.
     """
     first: dict[bytes, str] = {}
     same: dict[str, list[str]] = {}
@@ -32,17 +28,8 @@ def each_once(experts: Experts) -> tuple[Experts, tuple[str, ...]]:
         return experts, ()
     left_out = {name for names in same.values() for name in names}
     told = "; ".join(f"{', '.join(names)} as {kept}" for kept, names in same.items())
-    only = replace(
-        experts,
-        models=_without(experts.models, left_out),
-        records=_without(experts.records, left_out),
-        signers=_without(experts.signers, left_out),
-    )
-    return only, (f"experts that are one and the same model count once: {told}",)
-
-
-def _without(found: Mapping[str, _One], names: set[str]) -> dict[str, _One]:
-    return {name: one for name, one in found.items() if name not in names}
+    models = {name: model for name, model in experts.models.items() if name not in left_out}
+    return replace(experts, models=models), (f"experts that are one and the same model count once: {told}",)
 
 
 def _content(model: nn.Module) -> bytes:

@@ -129,7 +129,7 @@ def summary(answered: Answered) -> list[str]:
     lines = [f"experts: {', '.join(experts.models)}"]
     simulated = any(record.get("simulation") for record in experts.records.values())
     lines.append(
-        f"signatures hold: {len(experts.signers)} of {len(experts.models)}"
+        f"signatures hold: {len(experts.signers)} of {len(experts.records)}"
         + (", by a simulation's own keys" if simulated else "; compare the fingerprints in card.md by phone")
     )
     lines.append(f"mean weights: {_weights(map(str, found.candidates), found.gates.mean(axis=0).tolist())}")
