@@ -69,6 +69,7 @@ def test_each_hospital_can_be_left_out_of_either_settings(name: str):
             left = tomllib.loads(script["without"](text, site))
             assert left["sites"] == {other: its for other, its in whole["sites"].items() if other != site}
             assert left["data"] == whole["data"] | {"without": [site]}
+            assert left.get("minimum", 3) <= len(left["sites"]), "a sum of so few hospitals is refused"
 
 
 def test_the_vessels_of_three_hospitals_are_read_and_planned_as_declared():
