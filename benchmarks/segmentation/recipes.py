@@ -40,8 +40,7 @@ def contestants(compared: Compared = "short", default: Recipe = SEGMENTATION) ->
 
 def reference(default: Recipe) -> dict[str, Contestant]:
     """Baselines beside those of outside/baselines.py: "bare" has neither views nor threshold, as a hospital would use a
-    model that it was given; "zooms" are those that count, mixed
-    evenly.
+    model that it was given; "zooms" are those that count, mixed evenly.
     """
     even = replace(default, temperature=EVEN, zoom_temperature=EVEN, guard=False)
     bare = Recipe(views=("same",), criterion="expected_dice", prior_weight=0.0, guard=False)
@@ -83,7 +82,7 @@ def many(default: Recipe) -> dict[str, Contestant]:
     return {
         "experts: trajectory": Contestant("trajectory", default),
         "experts: both": Contestant("both", default),
-        "mixing: parameters": Contestant("finetuned", replace(default, mixing="parameters", granularity="site")),
+        "mixing: parameters": Contestant("finetuned", replace(default, mixing="parameters")),
         "views: 4": Contestant("finetuned", replace(default, views=FOUR)),
         "views: 8": Contestant("finetuned", replace(default, views=VIEWS)),
         "zooms: 5": Contestant("finetuned", replace(default, zooms=(1.0, 0.6, 0.75, 1.33, 1.7))),
