@@ -7,11 +7,12 @@ import click
 
 from securepfl.cli.options import EXISTING, PATH, device, extra, own_ledgers, passphrase_file, rehearsal_seed
 from securepfl.cli.output import say
+from securepfl.cli.printed_config import print_config_at_once
 from securepfl.cli.stopping import serving
 
 
 @click.command()
-@click.argument("config", type=EXISTING)
+@click.argument("config", type=EXISTING, is_eager=True)
 @click.option("--data", type=PATH, required=True, help="This hospital's rows: a file, or a folder with its file.")
 @click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
 @click.option("--out", type=PATH, help="Folder of this run; the same again goes on. [default: FOLDER/run]")
@@ -20,6 +21,7 @@ from securepfl.cli.stopping import serving
 @own_ledgers
 @rehearsal_seed
 @device
+@print_config_at_once
 def join(
     config: Path,
     data: Path,

@@ -39,6 +39,26 @@ deadline = click.option(
 device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 
 
+CONFIG_HERE: Final = Path("federation.toml")
+DATA_HERE: Final = "data"
+"""What `securepfl init` lays out, and `securepfl run` takes where nothing else is named."""
+
+
+def found_here(config: Path | None, data: Path | None) -> tuple[Path | None, Path | None]:
+    """CONFIG and --data, in place of which the file and the folder of `securepfl init` may stand; both None: the demo.
+    Raises UsageError for one of them alone.
+    """
+    if config is None and data is None and CONFIG_HERE.is_file():
+        config = CONFIG_HERE
+    if config is not None and data is None:
+        beside = config.parent / DATA_HERE
+        if not beside.exists():
+            raise click.UsageError(f"CONFIG and --data go together, and {beside} is no folder: name the data by --data")
+        data = beside
+    check_pair(config, data)
+    return config, data
+
+
 def check_pair(config: Path | None, data: Path | None) -> None:
     """Raises UsageError for a CONFIG without --data, or the reverse."""
     if (config is None) != (data is None):

@@ -6,6 +6,7 @@ import click
 
 from securepfl.cli.options import EXISTING
 from securepfl.cli.output import say_json
+from securepfl.cli.printed_config import print_config, print_settings
 from securepfl.learning.declared.forecast import ASSUMED_AUROC
 
 
@@ -20,7 +21,8 @@ from securepfl.learning.declared.forecast import ASSUMED_AUROC
     help="What the model would reach without privacy, from the literature: the forecast starts from it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
-def plan(config: Path, epsilon: float | None, auroc: float, as_json: bool) -> None:
+@print_config
+def plan(config: Path, epsilon: float | None, auroc: float, as_json: bool, print_config: bool) -> None:
     """What a run of CONFIG will do, what its epsilon can be expected to buy, and what it spends.
 
     From what CONFIG declares: no row is read, and nothing is spent.
@@ -32,11 +34,15 @@ def plan(config: Path, epsilon: float | None, auroc: float, as_json: bool) -> No
     from securepfl.report.plan import print_plan
     from securepfl.settings.federation import Federation
     from securepfl.settings.plan import plan_of
+    from securepfl.settings.reading import read_toml
 
     federation = Federation.read(config)
     if epsilon is not None:
         federation = federation.changed("privacy", epsilon=epsilon)
     try:
+        if print_config:
+            print_settings(federation, read_toml(config), {"privacy.epsilon": epsilon})
+            return
         found = plan_of(federation, auroc)
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}") from None

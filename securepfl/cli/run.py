@@ -11,8 +11,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from securepfl.cli.options import EXISTING, PATH, check_pair, device
+from securepfl.cli.options import EXISTING, PATH, device, found_here
 from securepfl.cli.output import say, say_json
+from securepfl.cli.printed_config import print_config, print_settings
 from securepfl.cli.stopping import Stopped, check_stopped, stoppable
 from securepfl.errors import SecurePFLError
 
@@ -38,25 +39,34 @@ from securepfl.errors import SecurePFLError
 @device
 @click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout in place of the tables.")
 @click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in DIR, which was stopped, as it began.")
+@print_config
 @click.pass_context
-def run(context: click.Context, /, out: Path | None, as_json: bool, resume: Path | None, **options: Any) -> None:
+def run(
+    context: click.Context, /, out: Path | None, as_json: bool, resume: Path | None, print_config: bool, **options: Any
+) -> None:
     """Train a federation, all parties in this process (a simulation).
 
-    Without CONFIG: nine simulated hospitals with simulated patients, and settings made for them. A run that was
+    Without CONFIG: ./federation.toml on ./data, as `securepfl init` lays them out; where there is no such file, nine
+    simulated hospitals with simulated patients. --data is by default the folder `data` beside CONFIG. A run that was
     stopped, killed or failed keeps its folder, and `securepfl run --resume DIR` goes on there.
     """
     from securepfl.cli.consoles import progress, tables
     from securepfl.report.console import closing_output, live_display
     from securepfl.runtime.execution import execute
+    from securepfl.runtime.planning import declared_in
     from securepfl.runtime.resuming import Wanted
     from securepfl.storage.unfinished import read_asked
 
     if resume is None:
-        check_pair(options["config"], options["data"])
+        options["config"], options["data"] = found_here(options["config"], options["data"])
         wanted = Wanted(**options)
     else:
         _check_alone(context)
         wanted = Wanted.of(read_asked(resume))
+    if print_config:
+        given = {"rounds": wanted.rounds, "privacy.epsilon": wanted.epsilon, "encryption.scheme": wanted.plaintext}
+        print_settings(wanted.federation(), declared_in(wanted.config), given)
+        return
     plan = wanted.plan()
     out = resume or out or Path("runs") / f"{_plain(plan.federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with _telling_how_to_go_on(out, resume is not None):
@@ -79,7 +89,7 @@ def run(context: click.Context, /, out: Path | None, as_json: bool, resume: Path
 
 def _check_alone(context: click.Context) -> None:
     """Raises UsageError where --resume comes with what would be another run."""
-    for name in context.params.keys() - {"resume", "as_json"}:
+    for name in context.params.keys() - {"resume", "as_json", "print_config"}:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             named = "CONFIG" if name == "config" else f"--{name}"
             raise click.UsageError(f"--resume goes on with a run as it began: leave out {named}")

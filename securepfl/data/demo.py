@@ -69,17 +69,18 @@ def simulated_hospitals(seed: int = 0) -> tuple[DataSpec, dict[str, Table]]:
 
     Malignant is 1. The same `seed` draws the same patients everywhere; another one draws anew.
     """
-    spec = _declaration()
+    spec = declaration()
     tables = {name: table_from_columns(name, _columns(name, seed), spec, name) for name in HOSPITALS}
     return spec, tables
 
 
 def outside_hospital(seed: int = 0) -> Table:
     """The 150 rows of a hospital of scanner family B that took no part, with the truth that it does not know."""
-    return table_from_columns(OUTSIDE, _columns(OUTSIDE, seed), _declaration(), OUTSIDE)
+    return table_from_columns(OUTSIDE, _columns(OUTSIDE, seed), declaration(), OUTSIDE)
 
 
-def _declaration() -> DataSpec:
+def declaration() -> DataSpec:
+    """What the simulated hospitals declare of their data."""
     ranges = {f"mean {name}": Range(centre=centre, spread=spread) for name, (centre, spread) in RANGES.items()}
     return DataSpec(label=LABEL, ranges=ranges, missing="drop-rows", split=Split(method="stratified"))
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from securepfl.client.identities import KnownAs
 from securepfl.data.declared import Declared
-from securepfl.data.demo import simulated_hospitals
+from securepfl.data.demo import declaration, simulated_hospitals
 from securepfl.data.loading import left_out, load_sites
 from securepfl.data.patients import of_several_sites, trained_and_tested
 from securepfl.data.split import split_table
@@ -20,6 +21,7 @@ from securepfl.privacy.accounting.events import Unit
 from securepfl.runtime.hospital import Hospital
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
+from securepfl.settings.reading import read_toml
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,22 @@ def configured(
     config: Path | None, *, rounds: int | None = None, epsilon: float | None = None, plaintext: bool = False
 ) -> Federation:
     """The settings in `config` (None: the demo's), with the command line's in place of its own. Raises ConfigError."""
-    if config is None:
-        with as_file(files("securepfl.data") / "demo.toml") as path:
-            federation = Federation.read(path)
-    else:
-        federation = Federation.read(config)
+    federation = Federation.from_mapping(declared_in(None)) if config is None else Federation.read(config)
     if rounds is not None:
         federation = federation.replace(rounds=rounds)
     if epsilon is not None:
         federation = federation.changed("privacy", epsilon=epsilon)
     return federation.changed("encryption", scheme="none") if plaintext else federation
+
+
+def declared_in(config: Path | None) -> dict[str, Any]:
+    """The settings as `config` spells them, its defaults left out (None: the demo's, and what it says of its data).
+    Raises ConfigError.
+    """
+    if config is not None:
+        return read_toml(config)
+    with as_file(files("securepfl.data") / "demo.toml") as path:
+        return read_toml(path) | {"data": declaration().to_mapping()}
 
 
 def plan_demo(federation: Federation, seed: int | None, ledgers: Path | None) -> Plan:

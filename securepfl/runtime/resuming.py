@@ -13,6 +13,7 @@ import numpy as np
 from securepfl.data.table import Table
 from securepfl.errors import ConfigError, DataError
 from securepfl.runtime.planning import Plan, configured, plan_demo, plan_tables
+from securepfl.settings.federation import Federation
 from securepfl.storage.registry import ledgers_place
 from securepfl.storage.unfinished import Asked, command_for
 
@@ -46,9 +47,13 @@ class Wanted:
             device=asked.device,
         )
 
+    def federation(self) -> Federation:
+        """The settings alone. Raises ConfigError."""
+        return configured(self.config, rounds=self.rounds, epsilon=self.epsilon, plaintext=self.plaintext)
+
     def plan(self) -> Plan:
         """What the run needs. Raises ConfigError, DataError or ModelError where settings, data and model don't fit."""
-        federation = configured(self.config, rounds=self.rounds, epsilon=self.epsilon, plaintext=self.plaintext)
+        federation = self.federation()
         if self.data is None:
             return plan_demo(federation, self.seed, self.ledgers)
         return plan_tables(federation, self.data, self.seed, self.ledgers, self.config)
