@@ -1,9 +1,10 @@
 # make demo: install and run.  make test: the same, then the whole suite.  make check: lint, types, imports.
+# make docs: the pages of docs/ as a site, in build/site.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check machines machines-long clean
+.PHONY: demo test check docs machines machines-long clean
 
 demo: .venv/installed
 	$(BIN)/securepfl run
@@ -26,6 +27,11 @@ check: .venv/installed-dev
 	cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p securepfl
 	cd build/installed && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
+# No network; whatever mkdocs warns of is an error. (The variable quiets an advertisement.)
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open build/site/index.html"
+
 clean:
 	rm -rf .venv build runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -36,4 +42,8 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[docs]'
 	touch $@

@@ -6,9 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
+from pages import resolved
 from small_run import prepare
 
 from securepfl.cli.main import cli
@@ -19,22 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 COMMANDS = re.findall(r"^(\w*)\$ (?:sudo )?(?:spfl|securepfl) (.*)$", PAGE, re.MULTILINE)
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
-
-
-def resolved(words):
-    """The click command that these words call; its options are all known to it."""
-    command, context = cli, click.Context(cli)
-    while isinstance(command, click.Group):
-        command = command.get_command(context, words.pop(0))
-        assert command is not None
-        context = click.Context(command, parent=context)
-    known = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    for word in words:
-        if word.startswith("--"):
-            assert word.split("=")[0] in known, f"{command.name} has no {word}"
-    required = {max(option.opts) for option in command.params if option.required and isinstance(option, click.Option)}
-    assert required <= set(words), f"{command.name} also needs {required - set(words)}"
-    return command
 
 
 @pytest.mark.parametrize(("machine", "line"), COMMANDS)

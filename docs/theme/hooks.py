@@ -1,0 +1,42 @@
+"""Hooks of mkdocs (see mkdocs.yml): the site needs no network and no other copy of the repository."""
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from posixpath import relpath
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parents[2]
+# Where mkdocstrings finds the packages: privacy/ and crypto/ stand at the top, and are imported from securepfl.
+PACKAGES = ROOT / "build" / "packages"
+_LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: Any) -> None:
+    """Lays the packages out in build/ as their import names say: mkdocstrings follows no links."""
+    shutil.rmtree(PACKAGES, ignore_errors=True)
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+    for name, folder in folders.items():
+        shutil.copytree(
+            ROOT / folder, PACKAGES.joinpath(*name.split(".")), ignore=shutil.ignore_patterns("__pycache__")
+        )
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """The page, with its links out of docs/ (../examples/NAME) turned to copies as text, in source/ of the site."""
+    docs = Path(config.docs_dir).resolve()
+    folder = (docs / page.file.src_uri).parent
+
+    def turned(match: re.Match[str]) -> str:
+        target = (folder / match[1]).resolve()
+        if target.is_relative_to(docs) or not target.is_file():
+            return match[0]
+        copy = f"source/{target.relative_to(ROOT).as_posix()}.txt"
+        if files.get_file_from_path(copy) is None:
+            files.append(File.generated(config, copy, content=target.read_bytes()))
+        return f"]({relpath(copy, folder.relative_to(docs).as_posix())})"
+
+    return _LINK.sub(turned, markdown)

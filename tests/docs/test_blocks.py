@@ -1,0 +1,59 @@
+"""Each block of code that people read is run here, or says on the page why not."""
+
+import shlex
+import tomllib
+
+import pytest
+from pages import AFTER_THE_TUTORIAL, PAGES, ROOT, blocks_of, name_of, resolved
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+CODE = [block for block in BLOCKS if block.language != "text"]
+WALKED = ("docs/tutorial.md", *AFTER_THE_TUTORIAL)
+
+
+def places(blocks):
+    return [f"{block.page}:{block.line}" for block in blocks]
+
+
+def test_every_block_says_what_it_is():
+    unknown = [block for block in BLOCKS if block.language not in ("python", "toml", "console", "sh", "text")]
+    assert places(unknown) == []
+
+
+def test_every_block_is_run_or_says_why_not():
+    silent = [
+        block
+        for block in CODE
+        if block.language != "toml" and block.page not in WALKED and not block.is_left_out and not block.elsewhere
+    ]
+    assert places(silent) == []
+
+
+def test_the_tests_that_blocks_name_read_their_page():
+    for block in CODE:
+        if block.elsewhere:
+            assert block.page.removeprefix("docs/") in (ROOT / block.elsewhere).read_text(), places([block])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_command_that_a_page_shows_is_one_that_there_is(page):
+    """Also of the blocks that nobody runs: the command, and each of its options."""
+    for block in blocks_of(page):
+        if block.language in ("console", "sh"):
+            for line in block.commands():
+                words = shlex.split(line, comments=True)
+                if words[0] in ("securepfl", "spfl") and "|" not in line:
+                    resolved(words[1:])
+
+
+def test_settings_that_a_page_shows_can_be_read():
+    for block in CODE:
+        assert block.language != "toml" or tomllib.loads(block.text), places([block])
+
+
+def test_targets_of_make_that_pages_name_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for block in CODE:
+        for line in block.commands() if block.language in ("console", "sh") else []:
+            if line.startswith("make "):
+                assert f"\n{line.split()[1]}:" in makefile, f"{places([block])}: {line}"
