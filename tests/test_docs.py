@@ -3,9 +3,9 @@
 import dataclasses
 import re
 import tomllib
-from pathlib import Path
 
 import msgspec
+from pages import DOCS, PAGES, ROOT, blocks_of, name_of
 
 from securepfl.data.columns import Range
 from securepfl.data.declared_split import Split
@@ -15,12 +15,11 @@ from securepfl.settings.federation import Federation
 from securepfl.settings.presets import PRESETS, preset_notes
 from securepfl.settings.tables import LassoSettings, SharedNoiseSettings, SiteSettings
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def blocks():
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    return [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    """The tables of docs/configuration.md, but the short example at its head."""
+    found = [tomllib.loads(block.text) for block in blocks_of(DOCS / "configuration.md") if block.language == "toml"]
+    return [block for block in found if "preset" not in block]
 
 
 def test_the_documented_settings_are_all_of_them_with_their_defaults():
@@ -75,9 +74,9 @@ def test_the_documented_keys_of_images_are_all_of_them():
 
 
 def test_links_between_documents_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
 
 
 def test_the_tests_that_the_threat_model_names_exist():
