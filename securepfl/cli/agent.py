@@ -5,11 +5,16 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH, device, own_ledgers, passphrase_file, rehearsal_seed
+from securepfl.cli.output import stderr_or_none
 from securepfl.cli.stopping import serving
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=("securepfl agent federation.toml --data rows.csv --folder north --socket north/agent.sock",),
+)
 @click.argument("config", type=EXISTING)
 @click.option("--data", type=PATH, required=True, help="This hospital's table, or the folder in which it lies.")
 @click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
@@ -45,8 +50,6 @@ def agent(
     It holds the keys, the rows and the ledger; what carries messages (NVFlare's client, say) runs as another user and
     holds none of them. Runs until it is stopped; the same command goes on.
     """
-    import sys
-
     from securepfl.cli.asking import ask_passphrase
     from securepfl.runtime.agent.serving import listening, serve, user_numbers
     from securepfl.runtime.visits import HospitalSession
@@ -64,7 +67,7 @@ def agent(
             ledgers=ledgers,
             device=device,
             seed=seed,
-            console=sys.stderr,
+            console=stderr_or_none(),
         ) as session,
         listening(path, group) as listener,
     ):

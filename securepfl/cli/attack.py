@@ -5,11 +5,18 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH, check_pair, device
-from securepfl.cli.output import say, say_json
+from securepfl.cli.output import give, tell
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "securepfl audit attack",
+        "securepfl audit attack federation.toml --data rows.csv --site north --json",
+    ),
+)
 @click.argument("config", type=EXISTING, required=False)
 @click.option("--data", type=PATH, help="The hospital's table, or a folder with one file a site, as for `run`.")
 @click.option("--site", help="The hospital to rehearse. [default: the first]")
@@ -20,10 +27,7 @@ from securepfl.cli.output import say, say_json
     "--runs", type=click.IntRange(min=3), default=40, show_default=True, help="Whole runs of one canary each."
 )
 @device
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON in place of the tables.")
-def attack(
-    config: Path | None, data: Path | None, site: str | None, canaries: int, runs: int, device: str, as_json: bool
-) -> None:
+def attack(config: Path | None, data: Path | None, site: str | None, canaries: int, runs: int, device: str) -> None:
     """Attack a rehearsal of one hospital's training and compare what leaks with what the accounting claims.
 
     The rehearsal never leaves this machine and spends nothing. Exit 1 where the build is less private than its claim.
@@ -36,11 +40,8 @@ def attack(
 
     check_pair(config, data)
     rehearsal = rehearsal_of(configured(config), data, site, device)
-    say(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs", err=True)
+    tell(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs")
     found = report_of(rehearsal, rehearsal.attack(canaries, runs))
-    if as_json:
-        say_json(found)
-    else:
-        print_attack(tables(), found)
+    give(found, lambda: print_attack(tables(), found))
     if found["accused"]:
         sys.exit(1)

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from securepfl.cli.attack import attack
+from securepfl.cli.command import Group
 from securepfl.cli.options import EXISTING, PATH
-from securepfl.cli.output import say, say_json
+from securepfl.cli.output import give, give_lines, give_nothing, say, tell
 from securepfl.errors import ConfigError, LedgerError
 
 _KEY_FORM = re.compile("[0-9a-f]{64}")
@@ -24,7 +25,7 @@ _KEY = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group, examples=("securepfl audit budget run/ledger/north.snapshot.jsonl",))
 def audit() -> None:
     """What was spent, whether the ledger can be believed, and whether an attack confirms it."""
 
@@ -32,12 +33,16 @@ def audit() -> None:
 audit.add_command(attack)
 
 
-@audit.command()
+@audit.command(
+    examples=(
+        "securepfl audit budget run/ledger/north.snapshot.jsonl",
+        "securepfl audit budget run/ledger/north.snapshot.jsonl --plot budget.svg",
+    )
+)
 @_LEDGER
 @_KEY
 @click.option("--plot", type=PATH, help="Draw epsilon over rounds to this file (.png, .svg or .pdf).")
-@click.option("--json", "as_json", is_flag=True, help="Print all rounds as JSON in place of the table.")
-def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
+def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None) -> None:
     """What LEDGER's data set has spent and has left, per round and per unit."""
     from securepfl.cli.consoles import tables
     from securepfl.report.budget import plot_budget, print_budget
@@ -46,19 +51,15 @@ def budget(ledger: Path, keys: tuple[str, ...], plot: Path | None, as_json: bool
     found = budget_of(ledger, trusted_keys(keys))
     if plot is not None:
         plot_budget(found, plot)
-    if as_json:
-        say_json(found)
-    else:
-        print_budget(tables(), found)
+    give(found, lambda: print_budget(tables(), found))
     if plot is not None:
-        say(f"wrote {plot}", err=True)
+        tell(f"wrote {plot}")
 
 
-@audit.command()
+@audit.command(examples=("securepfl audit ledgers", "securepfl audit ledgers --site north --json"))
 @click.option("--ledgers", type=PATH, help="Folder of the hospitals' registries of ledgers. [default: as for `run`]")
 @click.option("--site", help="The hospital whose ledgers are listed. [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON in place of the table.")
-def ledgers(ledgers: Path | None, site: str | None, as_json: bool) -> None:
+def ledgers(ledgers: Path | None, site: str | None) -> None:
     """Where ledgers lie: each hospital's data sets, what kind of runs they count, and how much is spent."""
     from securepfl.cli.consoles import tables
     from securepfl.report.registry import ledgers_of, print_ledgers
@@ -66,15 +67,11 @@ def ledgers(ledgers: Path | None, site: str | None, as_json: bool) -> None:
 
     place = ledgers or ledgers_place()
     found = ledgers_of(place, site)
-    if as_json:
-        say_json(found)
-    elif found:
-        print_ledgers(tables(), found)
-    else:
-        say(f"no ledgers in {place}" + ("" if site is None else f" of {site}"))
+    none = f"no ledgers in {place}" + ("" if site is None else f" of {site}")
+    give(found, lambda: print_ledgers(tables(), found) if found else say(none))
 
 
-@audit.command()
+@audit.command(examples=("securepfl audit verify run/ledger/north.snapshot.jsonl --heads run/heads.json",))
 @_LEDGER
 @_KEY
 @click.option("--heads", type=EXISTING, help="What others saw: heads.json of a run, or a hospital's statements.json.")
@@ -87,8 +84,9 @@ def verify(ledger: Path, keys: tuple[str, ...], heads: Path | None) -> None:
         summary = verified(ledger, heads, trusted)
     except LedgerError as error:
         say(f"securepfl: {error}", err=True)
+        give_nothing(str(error))
         sys.exit(1)
-    say("\n".join([*verdict(summary, heads, trusted), *snapshot_note(ledger)]))
+    give_lines([*verdict(summary, heads, trusted), *snapshot_note(ledger)])
 
 
 def trusted_keys(keys: Sequence[str]) -> frozenset[bytes] | None:

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Group
 from securepfl.cli.options import EXISTING
-from securepfl.cli.output import say
+from securepfl.cli.output import give, say
 
 
-@click.group()
+@click.group(cls=Group, examples=("securepfl data ranges rows.csv --site north",))
 def data() -> None:
     """Help with declaring data."""
 
 
-@data.command()
+@data.command(examples=("securepfl data ranges rows.csv --site north",))
 @click.argument("path", type=EXISTING)
 @click.option("--site", required=True, help="The hospital whose columns or images to describe.")
 @click.option(
@@ -27,4 +28,5 @@ def ranges(path: Path, site: str, header: bool | None) -> None:
     from securepfl.data.ranges import describe_columns
 
     describe = describe_images if holds_images(path, site) else describe_columns
-    say(describe(path, site, header=header))
+    text = describe(path, site, header=header)
+    give({"text": text}, lambda: say(text))

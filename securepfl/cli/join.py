@@ -1,17 +1,20 @@
 """`securepfl join`: a hospital over HTTPS."""
 
-import sys
 from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH, device, extra, own_ledgers, passphrase_file, rehearsal_seed
-from securepfl.cli.output import say
+from securepfl.cli.output import give, stderr_or_none, tell
 from securepfl.cli.printed_config import print_config_at_once
 from securepfl.cli.stopping import serving
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=("securepfl join federation.toml --data rows.csv --folder north --hub https://hub.example.org:8443",),
+)
 @click.argument("config", type=EXISTING, is_eager=True)
 @click.option("--data", type=PATH, required=True, help="This hospital's rows: a file, or a folder with its file.")
 @click.option("--folder", type=PATH, required=True, help="This hospital's own folder; its keys lie in keys/.")
@@ -52,11 +55,11 @@ def join(
     with (
         serving(f"{out} holds all that was done; the same command goes on") as stop,
         HospitalSession.open(
-            config, data, folder, passphrase, out, ledgers=ledgers, device=device, seed=seed, console=sys.stderr
+            config, data, folder, passphrase, out, ledgers=ledgers, device=device, seed=seed, console=stderr_or_none()
         ) as session,
     ):
         session.check = stop.check
         if not (session.finished and session.written):  # else the hub may be away for good
             travel(session, hub, credentials, out / "spool", most_bytes=most_bytes_of(session.client))
             session.finish()
-    say(f"wrote {out}", err=True)
+    give({"folder": str(out)}, lambda: tell(f"wrote {out}"))

@@ -2,13 +2,13 @@
 asking.py.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Group
 from securepfl.cli.options import EXISTING, exchange_folder, party_folder, passphrase_file
-from securepfl.cli.output import say
+from securepfl.cli.output import give_lines
 
 _FINGERPRINTS = click.option(
     "--fingerprint",
@@ -19,12 +19,17 @@ _FINGERPRINTS = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group, examples=("securepfl keys show --folder north",))
 def keys() -> None:
     """The key ceremony: make an identity, enrol in a federation, renew its keys."""
 
 
-@keys.command()
+@keys.command(
+    examples=(
+        "securepfl keys create north --folder north --exchange exchange",
+        "securepfl keys create hub --coordinator --folder hub --exchange exchange",
+    )
+)
 @click.argument("name")
 @party_folder
 @exchange_folder
@@ -34,10 +39,10 @@ def create(name: str, folder: Path, exchange: Path, coordinator: bool, passphras
     """Make the identity of the party NAME: private keys in FOLDER, public ones in EXCHANGE."""
     from securepfl.cli import identity
 
-    _print(identity.create(name, folder, exchange, coordinator=coordinator, passphrase_file=passphrase_file))
+    give_lines(identity.create(name, folder, exchange, coordinator=coordinator, passphrase_file=passphrase_file))
 
 
-@keys.command()
+@keys.command(examples=("securepfl keys enrol federation.toml --steward north --folder north --exchange exchange",))
 @click.argument("config", type=EXISTING)
 @party_folder
 @exchange_folder
@@ -58,20 +63,20 @@ def enrol(
     lines = ceremony.enrol(
         config, folder, exchange, steward=steward, fingerprints=fingerprints, passphrase_file=passphrase_file
     )
-    _print(lines)
+    give_lines(lines)
 
 
-@keys.command()
+@keys.command(examples=("securepfl keys show --folder north",))
 @party_folder
 @passphrase_file
 def show(folder: Path, passphrase_file: Path | None) -> None:
     """List what FOLDER holds: fingerprints, epoch, roster. Never a secret."""
     from securepfl.cli import identity
 
-    _print(identity.show(folder, passphrase_file=passphrase_file))
+    give_lines(identity.show(folder, passphrase_file=passphrase_file))
 
 
-@keys.command()
+@keys.command(examples=("securepfl keys rotate federation.toml --remove south --folder north --exchange exchange",))
 @click.argument("config", type=EXISTING)
 @party_folder
 @exchange_folder
@@ -92,10 +97,15 @@ def rotate(
     lines = ceremony.rotate(
         config, folder, exchange, remove=remove, fingerprints=fingerprints, passphrase_file=passphrase_file
     )
-    _print(lines)
+    give_lines(lines)
 
 
-@keys.command()
+@keys.command(
+    examples=(
+        "securepfl keys certificate --folder hub --exchange exchange --host hub.example.org",
+        "securepfl keys certificate --folder north --exchange exchange",
+    )
+)
 @party_folder
 @exchange_folder
 @click.option("--host", "hosts", multiple=True, metavar="NAME", help="At the hub: a name or address of it.")
@@ -107,8 +117,4 @@ def certificate(
     """Ask for a TLS certificate and install it; at the hub, approve those of its hospitals."""
     from securepfl.cli import certificate as certificates
 
-    _print(certificates.certificate(folder, exchange, hosts=hosts, renew=renew, passphrase_file=passphrase_file))
-
-
-def _print(lines: Iterable[str]) -> None:
-    say("\n".join(lines))
+    give_lines(certificates.certificate(folder, exchange, hosts=hosts, renew=renew, passphrase_file=passphrase_file))

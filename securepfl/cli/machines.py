@@ -1,31 +1,30 @@
 """`securepfl machines`: other engines that carry a federation's messages. Their bodies are in runtime/."""
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from securepfl.cli.command import Group
 from securepfl.cli.options import EXISTING, PATH, deadline, exchange_folder, party_folder, passphrase_file
-from securepfl.cli.output import say
+from securepfl.cli.output import give_lines, stderr_or_none
 from securepfl.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from securepfl.crypto.keys.holdings import Holdings
 
 
-@click.group()
+@click.group(cls=Group, examples=("securepfl machines nvflare --help",))
 def machines() -> None:
     """Run a federation over another engine."""
 
 
-@machines.group()
+@machines.group(examples=("securepfl machines nvflare init --folder hub --exchange exchange --host hub.example.org",))
 def nvflare() -> None:
     """NVIDIA FLARE carries the messages. Hub: init, approve, start, run. Hospital: request, install, start."""
 
 
-@nvflare.command()
+@nvflare.command(examples=("securepfl machines nvflare init --folder hub --exchange exchange --host hub.example.org",))
 @party_folder
 @exchange_folder
 @click.option("--host", required=True, help="The hub's name, as hospitals reach it.")
@@ -38,10 +37,10 @@ def init(folder: Path, exchange: Path, host: str, port: int, scheme: str, passph
     from securepfl.storage.ceremony_folder import reachable
 
     with reachable(exchange):
-        _print(ceremony.init(_holdings(folder, passphrase_file), folder, exchange, host, port, scheme))
+        give_lines(ceremony.init(_holdings(folder, passphrase_file), folder, exchange, host, port, scheme))
 
 
-@nvflare.command()
+@nvflare.command(examples=("securepfl machines nvflare request --folder north --exchange exchange",))
 @party_folder
 @exchange_folder
 @passphrase_file
@@ -51,10 +50,10 @@ def request(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
     from securepfl.storage.ceremony_folder import reachable
 
     with reachable(exchange):
-        _print(ceremony.request(_holdings(folder, passphrase_file), folder, exchange))
+        give_lines(ceremony.request(_holdings(folder, passphrase_file), folder, exchange))
 
 
-@nvflare.command()
+@nvflare.command(examples=("securepfl machines nvflare approve --folder hub --exchange exchange",))
 @party_folder
 @exchange_folder
 @passphrase_file
@@ -64,10 +63,12 @@ def approve(folder: Path, exchange: Path, passphrase_file: Path | None) -> None:
     from securepfl.storage.ceremony_folder import reachable
 
     with reachable(exchange):
-        _print(ceremony.approve(_holdings(folder, passphrase_file), folder, exchange))
+        give_lines(ceremony.approve(_holdings(folder, passphrase_file), folder, exchange))
 
 
-@nvflare.command()
+@nvflare.command(
+    examples=("securepfl machines nvflare install --folder north --exchange exchange --socket north/agent.sock",)
+)
 @party_folder
 @exchange_folder
 @click.option("--socket", type=PATH, required=True, help="Where this hospital's `securepfl agent` listens.")
@@ -78,10 +79,10 @@ def install(folder: Path, exchange: Path, socket: Path, passphrase_file: Path | 
     from securepfl.storage.ceremony_folder import reachable
 
     with reachable(exchange):
-        _print(ceremony.install(_holdings(folder, passphrase_file), folder, exchange, socket))
+        give_lines(ceremony.install(_holdings(folder, passphrase_file), folder, exchange, socket))
 
 
-@nvflare.command()
+@nvflare.command(examples=("securepfl machines nvflare start --folder north",))
 @party_folder
 def start(folder: Path) -> None:
     """Run the hub's server or the hospital's site in the foreground, for systemd. It needs no passphrase."""
@@ -92,7 +93,7 @@ def start(folder: Path) -> None:
     Kit(folder).become()
 
 
-@nvflare.command()
+@nvflare.command(examples=("securepfl machines nvflare run federation.toml --folder hub --passphrase-file passphrase",))
 @click.argument("config", type=EXISTING)
 @party_folder
 @click.option("--out", type=PATH, help="The folder of this run; the same again goes on. [default: FOLDER/run]")
@@ -118,7 +119,7 @@ def run(config: Path, folder: Path, out: Path | None, passphrase_file: Path, dea
             passphrase_file,
             patience=Patience(deadline),
             poll=poll,
-            console=sys.stderr,
+            console=stderr_or_none(),
         )
 
 
@@ -127,7 +128,3 @@ def _holdings(folder: Path, passphrase_file: Path | None) -> "Holdings":
     from securepfl.storage.keys import load_holdings
 
     return load_holdings(folder, ask_passphrase(passphrase_file, folder))
-
-
-def _print(lines: Iterable[str]) -> None:
-    say("\n".join(lines))

@@ -6,14 +6,19 @@ import codecs
 import errno
 import io
 import json
+import math
 import os
 import select
+import shutil
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, TextIO
+
+import click
 
 from securepfl.errors import HospitalNote
 
@@ -22,13 +27,94 @@ _ERRORS: Final = "securepfl.escaped"
 _JOINERS: Final = "\u200c\u200d"
 """Of the invisible characters, those that Persian, Indic scripts and emoji need."""
 _STRICT: Final = ("strict", "surrogateescape")
+_SCHEMA: Final = 1
+"""Of what --json prints: {"schema", "command", "error", "result"}."""
+NARROWEST: Final = 20
+"""Columns below which nothing is made to fit."""
+_DIGITS: Final = 6
+
+
+@dataclass
+class Voice:
+    """How a command speaks: -v, -q, --json; which one it is, and whether its one object of JSON is printed."""
+
+    verbose: bool = False
+    quiet: bool = False
+    json: bool = False
+    command: str = ""
+    given: bool = False
+
+
+def voice_of(context: click.Context | None = None) -> Voice:
+    """The voice of the command that runs; outside of one, a new one that says what there is to say."""
+    found = click.get_current_context(silent=True) if context is None else context
+    if found is None:
+        return Voice()
+    root = found.find_root()
+    if not isinstance(root.obj, Voice):
+        root.obj = Voice()
+    return root.obj
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print `text` on stdout, or on stderr, with what the stream or a terminal cannot show as escapes."""
+    """Print `text` on stdout, or on stderr, with what the stream or a terminal cannot show as escapes.
+
+    A terminal's lines are broken between words; what goes to a file or a pipe stays whole, unless COLUMNS is set.
+    """
     stream = sys.stderr if err else sys.stdout
-    stream.write(_shown_on(stream, text) + "\n")
+    stream.write(_in_lines(stream, _shown_on(stream, text)) + "\n")
     stream.flush()
+
+
+def tell(text: str) -> None:
+    """Say on stderr what is good to know; nothing under --quiet."""
+    if not voice_of().quiet:
+        say(text, err=True)
+
+
+def stderr_or_none() -> TextIO | None:
+    """Where lines of a log may be shown; nowhere under --quiet."""
+    return None if voice_of().quiet else sys.stderr
+
+
+def columns_wanted() -> int | None:
+    """How wide output is to be that goes to no terminal: as COLUMNS says; None where it says nothing of use."""
+    given = os.environ.get("COLUMNS", "")
+    return max(int(given), NARROWEST) if given.isdecimal() and len(given) < _DIGITS and int(given) else None
+
+
+def _in_lines(stream: TextIO, text: str) -> str:
+    width = max(shutil.get_terminal_size().columns, NARROWEST) if stream.isatty() else columns_wanted()
+    if width is None:
+        return text
+    return "\n".join(folded(line, width) for line in text.split("\n"))
+
+
+def folded(line: str, width: int, indent: str = "  ") -> str:
+    """A line in pieces of whole words, `width` columns each; a word that is longer, a path say, is the terminal's. All
+    but the first begin with `indent`.
+
+    >>> print(folded("note: the file /srv/hospital/north/run is there", 20))
+    note: the file
+      /srv/hospital/north/run
+      is there
+    """
+    if _columns(line) <= width:
+        return line
+    words = line.lstrip(" ").split(" ")
+    pieces = [line[: len(line) - len(line.lstrip(" "))] + words[0]]
+    for word in words[1:]:
+        longer = f"{pieces[-1]} {word}"
+        if _columns(longer) <= width or not word:
+            pieces[-1] = longer
+        else:
+            pieces.append(f"{indent}{word}")
+    return "\n".join(pieces)
+
+
+def _columns(text: str) -> int:
+    """Columns that a terminal needs: two for wide letters, none for marks above others."""
+    return sum(0 if unicodedata.combining(its) else 1 + (unicodedata.east_asian_width(its) in "WF") for its in text)
 
 
 def shown(text: str) -> str:
@@ -47,9 +133,31 @@ def say_data(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def say_json(value: Any) -> None:
-    """Print `value` as ASCII JSON; an infinite number is null."""
-    say(json.dumps(_finite(value), indent=2, allow_nan=False))
+def give(value: Any, show: Callable[[], None]) -> None:
+    """What a command found: under --json `value`, as the result in the one object that is printed; else `show` it."""
+    if voice_of().json:
+        _give_json(voice_of(), value, None)
+    else:
+        show()
+
+
+def give_lines(lines: Iterable[str]) -> None:
+    """What a command has to say to people, line by line."""
+    told = list(lines)
+    give({"lines": told}, lambda: say("\n".join(told)))
+
+
+def give_nothing(error: str | None = None, voice: Voice | None = None) -> None:
+    """The end of a command: under --json there is one object, whatever happened. `error`: why there is no result."""
+    heard = voice or voice_of()
+    if heard.json and not heard.given:
+        _give_json(heard, None, error)
+
+
+def _give_json(voice: Voice, value: Any, error: str | None) -> None:
+    voice.given = True
+    told = {"schema": _SCHEMA, "command": voice.command, "error": error, "result": _finite(value)}
+    say(json.dumps(told, indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -57,7 +165,7 @@ def _finite(value: Any) -> Any:
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def readable(text: str, encoding: str) -> str:
@@ -140,7 +248,7 @@ def notes_in_lines() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> None:
         if issubclass(category, HospitalNote):
-            say(f"note: {message}", err=True)
+            tell(f"note: {message}")
         else:
             before(message, category, *place, **named)
 

@@ -4,13 +4,20 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING
-from securepfl.cli.output import say_json
+from securepfl.cli.output import give
 from securepfl.cli.printed_config import print_config, print_settings
 from securepfl.learning.declared.forecast import ASSUMED_AUROC
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "securepfl plan federation.toml",
+        "securepfl plan federation.toml --epsilon 4 --auroc 0.9",
+    ),
+)
 @click.argument("config", type=EXISTING)
 @click.option("--epsilon", type=float, help="In place of the file's.")
 @click.option(
@@ -20,9 +27,8 @@ from securepfl.learning.declared.forecast import ASSUMED_AUROC
     show_default=True,
     help="What the model would reach without privacy, from the literature: the forecast starts from it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
 @print_config
-def plan(config: Path, epsilon: float | None, auroc: float, as_json: bool, print_config: bool) -> None:
+def plan(config: Path, epsilon: float | None, auroc: float, print_config: bool) -> None:
     """What a run of CONFIG will do, what its epsilon can be expected to buy, and what it spends.
 
     From what CONFIG declares: no row is read, and nothing is spent.
@@ -46,7 +52,4 @@ def plan(config: Path, epsilon: float | None, auroc: float, as_json: bool, print
         found = plan_of(federation, auroc)
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}") from None
-    if as_json:
-        say_json(msgspec.to_builtins(found))
-    else:
-        print_plan(tables(), found)
+    give(msgspec.to_builtins(found), lambda: print_plan(tables(), found))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from securepfl.cli.output import say_data
+from securepfl.cli.output import give, say_data
 
 if TYPE_CHECKING:
     from securepfl.settings.federation import Federation
@@ -22,7 +22,8 @@ def print_settings(federation: "Federation", declared: Mapping[str, Any], option
     from securepfl.settings.effective import effective_toml
 
     given = {place: _option(place) for place, value in options.items() if value not in (None, False)}
-    say_data(effective_toml(federation, declared, given))
+    text = effective_toml(federation, declared, given)
+    give({"toml": text}, lambda: say_data(text))
 
 
 def _option(place: str) -> str:

@@ -1,15 +1,23 @@
 """`securepfl route`."""
 
+import csv
 from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH
-from securepfl.cli.output import say, say_data
+from securepfl.cli.output import give, say_data, tell
 from securepfl.errors import ConfigError
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "securepfl route run --data unseen.csv --id patient",
+        "securepfl route run --data unseen.csv --id patient --out answer",
+    ),
+)
 @click.argument("run_folder", metavar="RUN", type=EXISTING)
 @click.option(
     "--data",
@@ -50,13 +58,17 @@ def route(
     answered = route_unseen(Asked(run_folder, data, prior, recipe, id_column, trusted))
     if out is None and answered.images:
         raise ConfigError("--out: answers to images are files; name a new folder")
-    if out is None:
-        say_data(predictions_csv(answered))
-    elif alone:
+    if alone and out is not None:
         write_table(answered, out)
-    else:
+    elif out is not None:
         write_answer(answered, out)
-    for line in summary(answered):
-        say(line, err=True)
+    told = {"summary": summary(answered)}
+    if out is None:
+        text = predictions_csv(answered)
+        give(told | {"predictions": list(csv.DictReader(text.splitlines()))}, lambda: say_data(text))
+    else:
+        give(told | {"out": str(out)}, lambda: None)
+    for line in told["summary"]:
+        tell(line)
     if out is not None:
-        say(f"wrote {out}", err=True)
+        tell(f"wrote {out}")

@@ -11,14 +11,22 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH, device, found_here
-from securepfl.cli.output import say, say_json
+from securepfl.cli.output import give, say, tell, voice_of
 from securepfl.cli.printed_config import print_config, print_settings
 from securepfl.cli.stopping import Stopped, check_stopped, stoppable
 from securepfl.errors import SecurePFLError
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "securepfl run",
+        "securepfl run federation.toml --data rows.csv --seed 1",
+        "securepfl run --resume runs/federation-20261129-120000",
+    ),
+)
 @click.argument("config", type=EXISTING, required=False)
 @click.option(
     "--data",
@@ -37,13 +45,10 @@ from securepfl.errors import SecurePFLError
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for simulation only, protects nobody.")
 @device
-@click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout in place of the tables.")
 @click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in DIR, which was stopped, as it began.")
 @print_config
 @click.pass_context
-def run(
-    context: click.Context, /, out: Path | None, as_json: bool, resume: Path | None, print_config: bool, **options: Any
-) -> None:
+def run(context: click.Context, /, out: Path | None, resume: Path | None, print_config: bool, **options: Any) -> None:
     """Train a federation, all parties in this process (a simulation).
 
     Without CONFIG: ./federation.toml on ./data, as `securepfl init` lays them out; where there is no such file, nine
@@ -51,7 +56,8 @@ def run(
     stopped, killed or failed keeps its folder, and `securepfl run --resume DIR` goes on there.
     """
     from securepfl.cli.consoles import progress, tables
-    from securepfl.report.console import closing_output, live_display
+    from securepfl.report.console import closing_output
+    from securepfl.report.progress import live_display, silent
     from securepfl.runtime.execution import execute
     from securepfl.runtime.planning import declared_in
     from securepfl.runtime.resuming import Wanted
@@ -67,7 +73,7 @@ def run(
         given = {"rounds": wanted.rounds, "privacy.epsilon": wanted.epsilon, "encryption.scheme": wanted.plaintext}
         print_settings(wanted.federation(), declared_in(wanted.config), given)
         return
-    plan = wanted.plan()
+    plan, voice = wanted.plan(), voice_of()
     out = resume or out or Path("runs") / f"{_plain(plan.federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with _telling_how_to_go_on(out, resume is not None):
         result = execute(
@@ -75,21 +81,18 @@ def run(
             out,
             seed=wanted.seed,
             device=wanted.device,
-            display=partial(live_display, progress()),
+            display=silent if voice.quiet else partial(live_display, progress(), verbose=voice.verbose),
             asked=wanted.asked_for(plan),
             resume=resume is not None,
             check=check_stopped,
         )
-    if as_json:
-        say_json(result)
-    else:
-        closing_output(tables(), result)
-    say(f"wrote {out}", err=True)
+    give(result, lambda: closing_output(tables(), result))
+    tell(f"wrote {out}")
 
 
 def _check_alone(context: click.Context) -> None:
     """Raises UsageError where --resume comes with what would be another run."""
-    for name in context.params.keys() - {"resume", "as_json", "print_config"}:
+    for name in context.params.keys() - {"resume", "print_config"}:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             named = "CONFIG" if name == "config" else f"--{name}"
             raise click.UsageError(f"--resume goes on with a run as it began: leave out {named}")

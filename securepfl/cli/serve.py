@@ -1,15 +1,17 @@
 """`securepfl serve`: the hub over HTTPS."""
 
-import sys
 from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH, deadline, extra, passphrase_file
-from securepfl.cli.output import say
+from securepfl.cli.output import give, stderr_or_none, tell
 
 
-@click.command()
+@click.command(
+    cls=Command, examples=("securepfl serve federation.toml --folder hub --passphrase-file passphrase --monitor 9100",)
+)
 @click.argument("config", type=EXISTING)
 @click.option("--folder", type=PATH, required=True, help="The hub's own folder; its keys lie in keys/.")
 @click.option("--out", type=PATH, help="Folder of this run; the same again goes on. [default: FOLDER/run]")
@@ -54,10 +56,8 @@ def serve(
     passphrase = ask_passphrase(passphrase_file, folder)
     credentials = load_credentials(folder, passphrase)
     patience = Patience(deadline, away)
-    with HubSession.open(config, folder, passphrase, out, patience=patience, console=sys.stderr) as session:
+    with HubSession.open(config, folder, passphrase, out, patience=patience, console=stderr_or_none()) as session:
         over = serve_session(session, credentials, host=host, port=port, monitor=monitor)
         closed, rounds = session.hub.closed, session.hub.rounds
-    if over:
-        say(f"all rounds are over ({closed} of {rounds})", err=True)
-    else:
-        say(f"stopped after {closed} of {rounds} rounds; the same command goes on", err=True)
+    end = "all rounds are over ({} of {})" if over else "stopped after {} of {} rounds; the same command goes on"
+    give({"over": over, "closed": closed, "rounds": rounds}, lambda: tell(end.format(closed, rounds)))

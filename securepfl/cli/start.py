@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import PATH
-from securepfl.cli.output import say
+from securepfl.cli.output import give, say
 
 _NAMES = ("fundus-vessels", "chest-lungs")
-_SAID_EVERY = 50
 
 
-@click.command()
+@click.command(cls=Command, examples=("securepfl start fundus-vessels --out start.safetensors",))
 @click.argument("name", type=click.Choice(_NAMES))
 @click.option("--out", type=PATH, required=True, help="The file to write: [model] start names it.")
 @click.option("--bundle", type=PATH, help="Take the weights from this MONAI bundle's folder, in place of training.")
@@ -41,13 +41,17 @@ def start(name: str, out: Path, bundle: Path | None, hidden: int, seed: int) -> 
     torch.set_num_threads(1)  # sums in another order round otherwise, and every party compares digests
     recipe = recipe_named(name)
     if bundle is None:
-        made = make(recipe, _scaling, seed=seed, hidden=hidden, told=_told)
+        from securepfl.cli.consoles import counting
+
+        with counting("steps") as told:
+            made = make(recipe, _scaling, seed=seed, hidden=hidden, told=told)
     else:
         from securepfl.tasks.starts.bundle import start_of_bundle
 
         made = start_of_bundle(recipe, _scaling, bundle, seed=seed)
     write_bytes(out, made.to_bytes())
-    say(f"wrote {out}\nSHA-256 {made.digest}\n{made.card}")
+    found = {"file": str(out), "digest": made.digest, "card": made.card}
+    give(found, lambda: say(f"wrote {out}\nSHA-256 {made.digest}\n{made.card}"))
 
 
 def _scaling(intensity: Mapping[str, Any]) -> Callable[..., Any]:
@@ -58,8 +62,3 @@ def _scaling(intensity: Mapping[str, Any]) -> Callable[..., Any]:
     from securepfl.data.images.spec import ImageSpec
 
     return partial(scaled, spec=ImageSpec(size=(1, 1), **intensity))
-
-
-def _told(done: int, of: int) -> None:
-    if done % _SAID_EVERY == 0 or done == of:
-        say(f"{done} of {of} steps", err=True)

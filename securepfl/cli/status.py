@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import PATH
-from securepfl.cli.output import say_json
+from securepfl.cli.output import give
 
 
-@click.command()
+@click.command(cls=Command, examples=("securepfl status run",))
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
-def status(folder: Path, as_json: bool) -> None:
+def status(folder: Path) -> None:
     """Where the run in DIR stands: at a hub, at a hospital, or of `securepfl run`.
 
     DIR is a run's folder, or the party's own whose run/ it is. Whether the process lives, waits, was stopped or was
@@ -30,13 +30,8 @@ def status(folder: Path, as_json: bool) -> None:
     if not (found / STATUS).exists():
         result = simulated(found)
         told = {"role": "run", "state": "finished", "rounds": result["federation"]["rounds"], "sites": result["sites"]}
-        if as_json:
-            say_json(told)
-        else:
-            print_simulated(tables(80), told["rounds"], told["sites"])
+        give(told, lambda: print_simulated(tables(80), told["rounds"], told["sites"]))
         return
     standing, now = read_status(found), datetime.now(UTC)
-    if as_json:
-        say_json(msgspec.to_builtins(standing) | {"seconds_left": seconds_left(standing, now)})
-    else:
-        print_standing(tables(80), standing, now)
+    told = msgspec.to_builtins(standing) | {"seconds_left": seconds_left(standing, now)}
+    give(told, lambda: print_standing(tables(80), standing, now))

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import EXISTING, PATH, device
-from securepfl.cli.output import say, say_json
+from securepfl.cli.output import give, say, tell
 
 
-@click.command()
+@click.command(
+    cls=Command, examples=("securepfl suggest federation.toml --data rows.csv --site north --run run --epsilon 0.5",)
+)
 @click.argument("config", type=EXISTING)
 @click.option("--data", type=EXISTING, required=True, help="The hospital's table, or a folder with one file a site.")
 @click.option("--site", required=True, help="The hospital that asks.")
@@ -19,7 +22,6 @@ from securepfl.cli.output import say, say_json
 @click.option("--epsilon", type=float, required=True, help="The most that the answer may cost.")
 @click.option("--ledgers", type=PATH, help="Folder of the hospitals' registries of ledgers, as for `run`.")
 @device
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON in place of the sentence.")
 def suggest(
     config: Path,
     data: Path,
@@ -28,7 +30,6 @@ def suggest(
     epsilon: float,
     ledgers: Path | None,
     device: str,
-    as_json: bool,
 ) -> None:
     """Which parameters SITE should keep personal, tried on its own rows: charged as repeat-and-select, every time.
 
@@ -45,8 +46,5 @@ def suggest(
     try:
         write_json(kept, found)
     finally:  # it is paid for: printed whether or not it could be written
-        if as_json:
-            say_json(found)
-        else:
-            say(found["sentence"])
-    say(f"wrote {kept}", err=True)
+        give(found, lambda: say(found["sentence"]))
+    tell(f"wrote {kept}")

@@ -1,18 +1,15 @@
-"""The terminal: a live display while a run goes (stderr), the closing tables (stdout)."""
+"""The terminal: the closing tables of a run (stdout). What is shown while it goes is in progress.py."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from securepfl.report.coupling import COUPLING_HEADINGS, coupling_rows
 from securepfl.report.epsilon import alone_title, budget_text, epsilon_text
-from securepfl.report.outcome import MODELS, SIGNAL_NOTE, Observer, RoundEvent, signal_text
+from securepfl.report.outcome import MODELS, SIGNAL_NOTE, signal_text
 from securepfl.report.overall import (
     UNITS_HEADINGS,
     UNITS_NOTE,
@@ -27,47 +24,6 @@ from securepfl.report.width import fits
 
 _MOST_SIMILAR = 3
 """How many others stand in a row where there is no room for all."""
-
-
-@contextmanager
-def live_display(console: Console, budgets: Mapping[str, float | None]) -> Iterator[Observer]:
-    """Yield an observer that redraws round, hospitals, epsilon spent and bytes on `console`."""
-    try:
-        waiting = Text("hospitals take the model ..." if console.is_terminal else "")
-        with Live(waiting, console=console, auto_refresh=False) as live:
-            yield lambda event: _show(live, event, budgets)
-    finally:
-        if not console.is_terminal:
-            console.print()  # rich ends a redirected display without a line break
-
-
-def _show(live: Live, event: RoundEvent, budgets: Mapping[str, float | None]) -> None:
-    for note in event.notes:
-        live.console.print(Text(f"note: {note}"), soft_wrap=not live.console.is_terminal)
-    live.update(_frame(event, budgets), refresh=True)
-
-
-def _frame(event: RoundEvent, budgets: Mapping[str, float | None]) -> Group:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("hospital", "", "epsilon spent", "budget", "bytes up", "bytes down"):
-        table.add_column(heading, justify="left" if heading in ("hospital", "") else "right")
-    for name, budget in budgets.items():
-        did = "failed" if name in event.failed else "trained" if name in event.trained else "sat out"
-        state = did if event.round else ""
-        table.add_row(
-            name,
-            Text(state, style="green" if state == "trained" else "yellow"),
-            epsilon_text(event.epsilon[name]),
-            budget_text(budget),
-            f"{event.upload_bytes[name]:,}",
-            f"{event.download_bytes[name]:,}",
-        )
-    head = Table.grid(padding=(0, 2))
-    head.add_row(
-        f"round {event.round}/{event.rounds}",
-        ProgressBar(total=event.rounds, completed=event.round, width=40),
-    )
-    return Group(head, table)
 
 
 def closing_output(console: Console, result: dict[str, Any]) -> None:

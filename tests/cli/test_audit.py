@@ -53,7 +53,7 @@ def altered(path, folder, change):
 
 
 def test_budget_says_what_each_round_cost_and_what_is_left(run):
-    found = json.loads(invoke("audit", "budget", run[0], "--json").stdout)
+    found = json.loads(invoke("audit", "budget", run[0], "--json").stdout)["result"]
     assert (found["site"], found["unit"], found["budget"], found["unsettled"]) == ("alder", "record", 8.0, 0)
     assert [entry["round"] for entry in found["rounds"]] == [1, 2, 3]
     spends = [entry["epsilon"] for entry in found["rounds"]]
@@ -155,7 +155,7 @@ def test_what_rests_on_the_hospitals_word_is_said(tmp_path):
 def test_a_budget_that_was_moved_is_said_and_all_rounds_are_at_its_delta(tmp_path):
     ledger = written(tmp_path / "ledger.jsonl", (10.0, 1e-5, [3]), (100.0, 1e-3, [3]))
     assert "went from epsilon 10 at delta 1e-05 to 100 at 0.001" in invoke("audit", "verify", ledger).stdout
-    found = json.loads(invoke("audit", "budget", ledger, "--json").stdout)
+    found = json.loads(invoke("audit", "budget", ledger, "--json").stdout)["result"]
     assert [entry["epsilon"] for entry in found["rounds"]] == [
         pytest.approx(epsilon([RELEASE] * count, 1e-3)) for count in (1, 2)
     ]
@@ -203,11 +203,11 @@ def test_a_key_that_is_none_is_refused(run):
 
 def test_attack_finds_nothing_against_a_correct_build():
     result = invoke("audit", "attack", "--canaries", 60, "--runs", 5, "--json")
-    report = json.loads(result.stdout)
+    report = json.loads(result.stdout)["result"]
     # A correct build is accused once in a hundred times; twice in a row is no chance.
     if report["accused"]:
         result = invoke("audit", "attack", "--canaries", 60, "--runs", 5, "--json")
-        report = json.loads(result.stdout)
+        report = json.loads(result.stdout)["result"]
     assert result.exit_code == 0 and not report["accused"]
     assert report["claimed_epsilon"] == pytest.approx(4.0, rel=1e-3)
     assert report["lower_bound"] <= report["claimed_epsilon"] and report["canaries"] == 60
@@ -234,7 +234,7 @@ def test_attack_refuses_what_it_cannot_rehearse(tmp_path):
 
 def test_ledgers_are_listed_with_what_they_spent_and_where_they_lie(run, tmp_path):
     place = run[0].parent.parent
-    found = json.loads(invoke("audit", "ledgers", "--ledgers", place, "--json").stdout)
+    found = json.loads(invoke("audit", "ledgers", "--ledgers", place, "--json").stdout)["result"]
     assert [(one["site"], one["data_set"], one["kind"]) for one in found] == [
         (name, name, "simulated") for name in ("alder", "birch", "cedar", "damson")
     ]

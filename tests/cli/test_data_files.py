@@ -54,7 +54,7 @@ def run(folder: Path, data: str = "") -> tuple[dict[str, object], BaseException 
         "--json",
     ]
     result = CliRunner().invoke(cli, arguments)
-    return (json.loads(result.stdout) if result.exit_code == 0 else {}), result.exception
+    return (json.loads(result.stdout)["result"] if result.exit_code == 0 else {}), result.exception
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def config(tmp_path):
 def found_in(path, *options):
     done = CliRunner().invoke(cli, ["plan", str(path), "--json", *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
+    return json.loads(done.stdout)["result"]
 
 
 def refusal(path, monkeypatch, capsys, *options):

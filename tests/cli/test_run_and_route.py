@@ -204,7 +204,7 @@ HEART_CONFIG = ROOT / "examples" / "heart_disease" / "federation.toml"
 def test_heart_disease_trains_to_epsilon_1_on_flambys_rows(tmp_path):
     done = command("run", HEART_CONFIG, "--data", HEART, "--seed", 0, "--out", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout)["result"]
     assert {name: (site["train"], site["test"]) for name, site in result["sites"].items()} == {
         "cleveland": (199, 104), "hungarian": (172, 89), "switzerland": (30, 16), "va": (85, 45)
     }  # fmt: skip

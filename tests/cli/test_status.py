@@ -22,7 +22,7 @@ def status(*words):
 def told(folder):
     code, out, err = status(folder, "--json")
     assert code == 0, err
-    return json.loads(out)
+    return json.loads(out)["result"]
 
 
 def test_a_hospital_that_runs_that_was_killed_and_that_was_stopped(tmp_path):

@@ -485,7 +485,7 @@ def test_the_command_starts_from_a_run_and_charges_the_same_ledger(tmp_path):
     command = ["suggest", str(config), "--data", str(data), "--site", "elm", "--run", str(out), "--epsilon", "0.5"]
     result = CliRunner().invoke(cli, [*command, "--json"])
     assert result.exit_code == 0, result.exception
-    found = json.loads(result.stdout)
+    found = json.loads(result.stdout)["result"]
     assert found["choice"] in ("none", "intercept", "head") and found["epsilon"] <= 0.5
     ledger = Path(os.environ["SECUREPFL_LEDGERS"], "elm", "elm.simulated.jsonl")
     summary = verified(ledger, None, None)

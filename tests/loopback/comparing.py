@@ -64,7 +64,7 @@ def wrong_budgets(world: World, rounds: int) -> list[str]:
         if verified.returncode:
             found.append(f"{name}: {verified.stderr}")
             continue
-        counted = json.loads(_call("audit", "budget", ledger, "--json").stdout)["rounds"]
+        counted = json.loads(_call("audit", "budget", ledger, "--json").stdout)["result"]["rounds"]
         numbers = sorted(entry["round"] for entry in counted)
         if numbers != list(range(1, rounds + 1)) or not all(entry["settled"] for entry in counted):
             found.append(f"{name}: rounds {numbers} in its ledger, {rounds} were run")

@@ -11,9 +11,10 @@ from parties import federation_of
 from rich.cells import cell_len
 from rich.console import Console
 
-from securepfl.report.console import closing_output, live_display
+from securepfl.report.console import closing_output
 from securepfl.report.outcome import MODELS, Communication, Outcome, RoundEvent, SiteOutcome, TrainingUnits
 from securepfl.report.page import page_of
+from securepfl.report.progress import live_display
 from securepfl.report.result import result_of
 from securepfl.tasks.binary import BINARY
 from securepfl.tasks.resampling import Scored
@@ -146,15 +147,28 @@ def test_what_must_be_known_before_the_first_round_is_printed_above_the_display(
     assert out.startswith("note: nothing is left\n") and "sat out" not in out and "trained" not in out
 
 
-def test_the_live_display_ends_with_a_line_break_where_it_is_redirected():
-    event = RoundEvent(1, 3, (NAMES[0],), dict.fromkeys(NAMES, 0.5), dict.fromkeys(NAMES, 10), dict.fromkeys(NAMES, 20))
-
-    def show(console):
-        with live_display(console, dict.fromkeys(NAMES, 1.0)) as observe:
+def shown_round(*, terminal, verbose=False):
+    """What a display of one round and of the next prints."""
+    spent, sent = dict.fromkeys(NAMES, 0.5), dict.fromkeys(NAMES, 10)
+    events = [RoundEvent(number, 3, NAMES[:1], spent, sent, sent) for number in (0, 1, 2)]
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=terminal, color_system=None)
+    with live_display(console, dict.fromkeys(NAMES, 1.0), verbose=verbose) as observe:
+        for event in events:
             observe(event)
+    return text.getvalue()
 
-    out = printed(show)
-    assert "round 1/3" in out and "sat out" in out and out.endswith("\n")
+
+def test_a_terminal_shows_the_round_and_the_time_left_and_a_pipe_nothing():
+    shown = shown_round(terminal=True)
+    assert "round 2/3" in shown and "sat out" in shown and "about 1 s left" in shown
+    assert shown_round(terminal=False) == ""
+
+
+def test_a_pipe_gets_a_line_a_round_where_it_is_asked_for():
+    first, second = shown_round(terminal=False, verbose=True).splitlines()
+    assert first.startswith(f"round 1/3: 1 of {len(NAMES)} hospitals trained, epsilon at most 0.5")
+    assert second.endswith(f"{20 * len(NAMES)} bytes so far, about 1 s left")
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
