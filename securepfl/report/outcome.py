@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 from securepfl.tasks.resampling import Scored
 from securepfl.tasks.task import Metric, Metrics, OperatingPoint, Task
@@ -12,6 +13,19 @@ SIGNAL_NOTE = (
     f"signal / noise: below {GATE:g} a hospital compares itself with nobody; it is coupled only where 3 others pass "
     "too and are like it"
 )
+
+
+def baseline_title(federation: Federation, task: Task) -> str:
+    """What stands as "majority": the public start where there is one, for it answers without any training; else what
+    the task has as its trivial answer.
+    """
+    return task.baseline_title if federation.model.start is None else "public start"
+
+
+def baseline_in_words(federation: Federation, task: Task) -> str:
+    """The same within a sentence."""
+    title = baseline_title(federation, task)
+    return "majority class" if title == "majority" else title
 
 
 def signal_text(signal: float | None) -> str:
@@ -118,12 +132,6 @@ class Outcome:
     def deciding(self) -> Metric | None:
         """The metric by which models of this task are judged; None for a task without any."""
         return next((metric for metric in self.task.metrics if metric.name == self.task.deciding), None)
-
-    @property
-    def baseline(self) -> str:
-        """What the trivial baseline is, for a sentence."""
-        title = self.task.baseline_title
-        return "majority class" if title == "majority" else title
 
     @property
     def test_unit(self) -> str:

@@ -1,7 +1,7 @@
 """Why training together, or personalising, gained nothing: from what the run recorded, or nothing said."""
 
 from securepfl.report.gain import Gain
-from securepfl.report.outcome import Outcome
+from securepfl.report.outcome import Outcome, baseline_in_words
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
 from securepfl.tasks.task import Metric
@@ -20,19 +20,19 @@ def why_not_together(federation: Federation, outcome: Outcome, metric: Metric) -
     """Why personalised models were no better than local ones; "" where nothing recorded tells."""
     if sat := _sat_out(outcome):
         return sat
-    scores = outcome.within_scores()
+    scores, baseline = outcome.within_scores(), baseline_in_words(federation, outcome.task)
     gains = {model: Gain.of(metric, scores[model], scores["majority"]) for model in ("personalised", "local")}
     better = {model: gain.holds for model, gain in gains.items()}
     interval = gains["personalised"].interval
     if interval is not None and not any(interval) and metric.name in _CONSTANT:
         return f"{_CONSTANT[metric.name]}; declare [data] prevalence or threshold if it is not yet"
     if not any(better.values()):
-        return f"neither is shown to beat the {outcome.baseline}: {_what_would_help(federation)}"
+        return f"neither is shown to beat the {baseline}: {_what_would_help(federation)}"
     cosines = _cosines(outcome)
     if cosines and _mean(cosines) < 0:
         return f"hospitals pull apart: their mean similarity is {_mean(cosines):+.2f}"
     if better["local"]:
-        return f"models trained alone already beat the {outcome.baseline}: their own rows go far"
+        return f"models trained alone already beat the {baseline}: their own rows go far"
     return ""
 
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from securepfl.report.epsilon import finite
-from securepfl.report.outcome import MODELS, Outcome, SiteOutcome
+from securepfl.report.outcome import MODELS, Outcome, SiteOutcome, baseline_title
 from securepfl.report.verdict import Finding, verdict_of
 from securepfl.settings.federation import Federation
 from securepfl.tasks.resampling import LEVEL
@@ -39,7 +39,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         },
         "verdict": [_finding(finding) for finding in verdict_of(federation, outcome)],
         "task": outcome.task.name,
-        "metrics": metrics_of(outcome.task),
+        "metrics": metrics_of(federation, outcome.task),
         "coupling_rounds": len(federation.schedule.coupling_rounds),
         "communication": {
             "rounds": communication.rounds,
@@ -54,13 +54,13 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def metrics_of(task: Task) -> dict[str, Any]:
+def metrics_of(federation: Federation, task: Task) -> dict[str, Any]:
     """How a task's metrics are called and which are shown."""
     return {
         "titles": {metric.name: metric.title for metric in task.metrics},
         "shown": [metric.name for metric in task.metrics if not metric.detail],
         "decides": task.deciding,
-        "majority": task.baseline_title,
+        "majority": baseline_title(federation, task),
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from securepfl.report.gain import Gain
-from securepfl.report.outcome import Outcome, SiteOutcome
+from securepfl.report.outcome import Outcome, SiteOutcome, baseline_in_words
 from securepfl.report.reasons import why_not_personal, why_not_together
 from securepfl.settings.federation import Federation
 from securepfl.tasks.task import Metric
@@ -32,7 +32,11 @@ def verdict_of(federation: Federation, outcome: Outcome) -> list[Finding]:
     metric = outcome.deciding
     if metric is None:
         return []
-    return [_together(federation, outcome, metric), _personal(federation, outcome, metric), _majority(outcome, metric)]
+    return [
+        _together(federation, outcome, metric),
+        _personal(federation, outcome, metric),
+        _majority(federation, outcome, metric),
+    ]
 
 
 def _together(federation: Federation, outcome: Outcome, metric: Metric) -> Finding:
@@ -76,7 +80,7 @@ def _compared(outcome: Outcome, metric: Metric, other: str, whose: str) -> tuple
     return f"{metric.title} {ours:.3f} against {theirs:.3f} {whose}, {gain.in_words}{where}", gain
 
 
-def _majority(outcome: Outcome, metric: Metric) -> Finding:
+def _majority(federation: Federation, outcome: Outcome, metric: Metric) -> Finding:
     """Personalised against the trivial baseline, over all hospitals and at each."""
     scores = outcome.within_scores()
     gain = Gain.of(metric, scores["personalised"], scores["majority"])
@@ -89,7 +93,8 @@ def _majority(outcome: Outcome, metric: Metric) -> Finding:
     )
     ours, theirs = (_figure(scores[model].point[metric.name]) for model in ("personalised", "majority"))
     figures = f"{metric.title} {ours} against {theirs}, {gain.in_words}{rest}"
-    line = f"{heads[gain.holds]} the {outcome.baseline} {_over_all(outcome)}: {figures}."
+    baseline = baseline_in_words(federation, outcome.task)
+    line = f"{heads[gain.holds]} the {baseline} {_over_all(outcome)}: {figures}."
     return Finding("majority", gain.holds, metric.name, gain, line)
 
 

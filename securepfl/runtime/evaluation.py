@@ -11,7 +11,7 @@ from securepfl.data.table import Table
 from securepfl.privacy.accounting.events import Unit
 from securepfl.report.outcome import Communication, Outcome, RoundEvent, SiteOutcome, TrainingUnits
 from securepfl.runtime.hospital import Hospital, labels_of
-from securepfl.runtime.judging import Judged, judged_models, scores_of
+from securepfl.runtime.judging import Judged, judged_models, local_model, scores_of
 from securepfl.runtime.local import SimulatedRun, noise_key
 from securepfl.settings.auto import clip_by_rule
 from securepfl.settings.federation import Federation
@@ -49,7 +49,7 @@ def outcome_of(
     """Evaluate a finished simulation at every hospital."""
     seconds = run.seconds
     judged = {
-        name: judged_models(client, hospitals[name], build_model, noise_key(seed))
+        name: judged_models(client, hospitals[name], build_model, local_model(client, build_model, noise_key(seed)))
         for name, client in run.clients.items()
     }
     task = next(iter(run.clients.values())).task

@@ -50,19 +50,16 @@ class Judged:
         return len(np.unique(self.units))
 
 
-def judged_models(client: Client, hospital: Hospital, build_model: BuildModel | None, key: bytes | None) -> Judged:
-    """What the four models say of the hospital's test rows; without `build_model` the three that cost nothing.
-
-    The local model trains on the hospital's rows with as many noisy steps, of the same noise, as the client took, at
-    the learning rate of the rule for a hospital alone, where the federation's is the rule's for all. In a real
-    deployment that would be a second release from the same rows.
+def judged_models(
+    client: Client, hospital: Hospital, build_model: BuildModel, local: nn.Module | None = None
+) -> Judged:
+    """What the models say of the hospital's test rows: `local` too, where there is one, and the trivial baseline or,
+    in its place, the public start, which answers without any training.
     """
-    models = {
-        "personalised": client.personal_model(),
-        "shared": client.shared_model(),
-        "local": None if build_model is None else _local_model(client, build_model, key),
-    }
     task, test, federation = client.task, hospital.test, client.federation
+    models = {"personalised": client.personal_model(), "shared": client.shared_model(), "local": local}
+    if federation.model.start is not None:
+        models["majority"] = initial_model(build_model, federation, client.name).to(client.device).eval()
     said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}
     return Judged(
         labels=labels_of(test),
@@ -73,7 +70,7 @@ def judged_models(client: Client, hospital: Hospital, build_model: BuildModel | 
             "local": federation.operating_point_of(client.name, alone=True),
             "majority": federation.operating_point_of(client.name),
         },
-        predictions=said | {"majority": task.baseline(labels_of(hospital.train), len(test))},
+        predictions={"majority": task.baseline(labels_of(hospital.train), len(test))} | said,
     )
 
 
@@ -134,7 +131,11 @@ def _scored(task: Task, judged: Sequence[Judged], model: str, weights: NDArray[n
     )
 
 
-def _local_model(client: Client, build_model: BuildModel, key: bytes | None) -> nn.Module:
+def local_model(client: Client, build_model: BuildModel, key: bytes | None) -> nn.Module:
+    """A model trained on the hospital's rows alone, with as many noisy steps, of the same noise, as the client took, at
+    the learning rate of the rule for a hospital alone, where the federation's is the rule's for all. In a real
+    deployment that would be a second release from the same rows.
+    """
     # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
     federation = alone_at(client.federation.changed("model", adapters=None), client.name)
     model, units = initial_model(build_model, federation, client.name, alone=True), client.training_set

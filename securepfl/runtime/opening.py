@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from securepfl.client.client import Client
+from securepfl.client.parts import BuildModel
 from securepfl.client.run_kind import Simulation
 from securepfl.data.loading import load_site
 from securepfl.data.split import split_table
@@ -27,10 +28,13 @@ STATE: Final = "state"
 
 @dataclass(frozen=True)
 class Opened:
-    """A hospital's client, the rows that it trains and tests on, and what it should know of both (`notes`)."""
+    """A hospital's client, the rows that it trains and tests on, what makes its model, and what it should know of rows
+    and client (`notes`).
+    """
 
     client: Client
     hospital: Hospital
+    build_model: BuildModel
     notes: tuple[str, ...] = ()
 
 
@@ -84,4 +88,4 @@ def open_client(
             simulation=None if seed is None else Simulation(noise_key(seed)),
         )
     said = [str(note.message) for note in noted if issubclass(note.category, HospitalNote)]
-    return Opened(client, hospital, tuple(dict.fromkeys((*said, *client.ledger_notes))))
+    return Opened(client, hospital, build_model, tuple(dict.fromkeys((*said, *client.ledger_notes))))

@@ -59,7 +59,7 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
     trained alone: between real hospitals that would be a second release from the same rows, so its metrics are null.
     """
     client = opened.client
-    judged = judged_models(client, opened.hospital, None, None)
+    judged = judged_models(client, opened.hospital, opened.build_model)
     scores, _ = scores_of(client.task, {client.name: judged})
     site = site_outcome(client, opened.hospital, judged, scores[client.name])
     return {
@@ -73,7 +73,7 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
         "ended": client.ended or None,
         "sites": {client.name: site_result(client.federation, site)},
         "task": client.task.name,
-        "metrics": metrics_of(client.task),
+        "metrics": metrics_of(client.federation, client.task),
         "named": dict(client.named),
         "seconds": {name: round(seconds, 4) for name, seconds in client.seconds.items()},
         "notes": [*opened.notes, *without],

@@ -157,6 +157,10 @@ def test_a_starts_head_is_trained_under_privacy_and_its_experts_are_routed(tmp_p
     called("run", tmp_path / "f.toml", "--data", tmp_path / "data", "--out", tmp_path / "out")
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["federation"]["model"]["trained"] == "head"
+    assert result["metrics"]["majority"] == "public start"
+    (majority,) = (finding for finding in result["verdict"] if finding["about"] == "majority")
+    assert "the public start on 3 test patients: Dice" in majority["line"]
+    assert all(site["metrics"]["majority"]["dice"] > 0.1 for site in result["sites"].values())  # no empty mask
     assert all(0 < site["privacy"]["epsilon"] <= 50 for site in result["sites"].values())
     called("route", tmp_path / "out", "--data", tmp_path / "data" / "far", "--out", tmp_path / "routed")
     masks = sorted((tmp_path / "routed" / "masks").iterdir())
