@@ -31,7 +31,7 @@ def write_pictures(answered: Answered, folder: Path) -> int:
         path = folder / f"{answered.places[place]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure = _of_mask(answered, place) if answered.segments else _of_class(answered, place)
-        figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+        figure.savefig(path, dpi=_DPI, bbox_inches="tight", pad_inches=0.05, metadata={"Software": None})
     return drawn
 
 

@@ -272,12 +272,15 @@ def test_images_with_classes_get_a_table_and_pictures(tmp_path):
         patients=None,
         rows=np.arange(1, 4),
         ids=np.array(["a", "b/c", "d"], dtype=object),
-        sizes=np.full((3, 2), 48),
+        sizes=np.array([[48, 48], [48, 48], [6, 48]]),
     )
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(1, 1, 1), nn.Flatten(0))
     experts = Experts({"shared": net}, image_spec(label="ill"), BINARY, {"shared": record("shared")})
     write_answer(Answered(table, experts, routed(experts, table)), tmp_path / "out")
     assert (tmp_path / "out" / "pictures" / "b" / "c.png").exists() and not (tmp_path / "out" / "masks").exists()
+    wide = np.asarray(Image.open(tmp_path / "out" / "pictures" / "d.png").convert("L"))
+    empty = "".join("1" if row.min() > 250 else "0" for row in wide)
+    assert max(map(len, empty.split("0"))) < 0.2 * len(wide), "a blank strip"
 
 
 @pytest.mark.parametrize(
