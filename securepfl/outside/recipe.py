@@ -23,6 +23,8 @@ OF_A_SITE = ("margin",)
 STABILITY: Final = "stability"
 """Agreement over all views and zooms together, which comes before zooms are chosen."""
 _OF_MASKS = ("expected_dice", STABILITY)
+RULES: Final = 1
+"""Of how a recipe is applied. Whoever changes what the same recipe answers raises it, and all digests with it."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the recipe's canonical JSON: two hospitals that name the same were routed alike."""
-        text = json.dumps(self.to_mapping(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the recipe's canonical JSON and of RULES: two hospitals that name the same were routed alike."""
+        text = json.dumps({"rules": RULES} | self.to_mapping(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
