@@ -334,6 +334,20 @@ def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> Non
         raise BudgetError(
             f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
             f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets "
-            "([privacy] budget, or [sites.NAME] budget) or fewer rounds; the ledgers hold what earlier runs spent on "
-            "the same records, whatever they were called (`securepfl audit ledgers` lists them)"
+            f"([privacy] budget, or [sites.NAME] budget) or fewer rounds; {_what_takes_it(clients)}"
         )
+
+
+def _what_takes_it(clients: Mapping[str, Client]) -> str:
+    """Earlier runs, or this one by itself."""
+    short = {name: client for name, client in clients.items() if not client.affords_run}
+    if any(client.ledger.releases() for client in short.values()):
+        return (
+            "the ledgers hold what earlier runs spent on the same records, whatever they were called "
+            "(`securepfl audit ledgers` lists them)"
+        )
+    name, client = next(iter(short.items()))
+    return (
+        f"this run alone takes epsilon {client.spent_after_run:.3g} at {name}, whose budget is "
+        f"{client.ledger.budget.epsilon:.3g}"
+    )

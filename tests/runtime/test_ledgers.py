@@ -214,6 +214,13 @@ def test_a_budget_that_another_name_has_spent_is_spent(known):
         run(known, written(known / "rows.csv", rows()), federation)
 
 
+def test_a_budget_below_one_runs_own_cost_says_what_the_run_takes(tmp_path):
+    data, federation = written(tmp_path / "rows.csv", rows()), settings().changed("privacy", budget=0.5)
+    with pytest.raises(BudgetError, match=r"this run alone takes epsilon \S+ at alder, whose budget is 0\.5") as told:
+        run(tmp_path, data, federation)
+    assert "earlier runs" not in str(told.value)
+
+
 def test_a_snapshot_says_that_it_is_one_and_where_the_ledger_lives(tmp_path):
     result = run(tmp_path, written(tmp_path / "rows.csv", rows()), ledgers=tmp_path / "place")
     folder = tmp_path / "out" / "ledger"
