@@ -72,6 +72,11 @@ def test_missing_units_are_named():
         chosen(federation(sites={**SITES, "west": {}}))
 
 
+def test_a_folder_that_nobody_declared_may_take_no_part():
+    with pytest.raises(ConfigError, match=r'units: must be declared.*takes no part, \[data\] without = \["east"\]$'):
+        federation().bound([*SITES, "east"], lambda: None)
+
+
 @pytest.mark.parametrize(
     ("model", "labels"),
     [
