@@ -33,7 +33,10 @@ class UNet(nn.Module):
     So a frozen body is a public start that a trained head corrects. Names: `head.*`, `body.*`; of the norms
     `body.*.adn.N.*`. Any height and width will do; inside, images are padded to multiples of 16 with zeros.
 
-    `centre` and `spread` [F] standardise the features; a public start sets them. `hidden` is the width at full size.
+    `centre` and `spread` [F] standardise the features, and `mixing` [F, F], lower triangular, makes them independent of
+    each other; a public start sets them, on images that hold no patient. A step of clipped and noisy gradients then
+    moves the logits alike whichever way it goes; rotations of the features don't matter to it, and this one keeps the
+    body's logit the first. `hidden` is the width at full size.
     Raises ValueError for a size below 1, and ConfigError without MONAI.
 
     >>> net = UNet(1, 4, public_stream("example"))
@@ -69,8 +72,10 @@ class UNet(nn.Module):
             nn.init.zeros_(parameter)
         self.register_buffer("centre", torch.zeros(self.width))
         self.register_buffer("spread", torch.ones(self.width))
+        self.register_buffer("mixing", torch.eye(self.width))
         self.centre: Tensor
         self.spread: Tensor
+        self.mixing: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, 1, ...] of images [n, C, H, W], or of what `features` made of them, at all pixels or at some."""
@@ -82,12 +87,14 @@ class UNet(nn.Module):
         if x.shape[1] == self.channels and type(self.head) is nn.Conv2d and not self.head._forward_hooks:
             return self._folded(x)
         features = x if x.shape[1] == self.width else self.features(x)
-        own = features[:, :1] * self.spread[0] + self.centre[0]
+        own = features[:, :1] * (self.spread[0] / self.mixing[0, 0]) + self.centre[0]
         logits: Tensor = own + self.head(features)
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """[n, F, H, W] of images [n, C, H, W]: the body's logit and the decoder's levels at full size, standardised."""
+        """[n, F, H, W] of images [n, C, H, W]: the body's logit and the decoder's levels at full size, standardised and
+        mixed.
+        """
         height, width = images.shape[-2:]
         levels = self._padded_levels(images)
         centres, spreads = (torch.split(of, list(self.widths)) for of in (self.centre, self.spread))
@@ -95,7 +102,7 @@ class UNet(nn.Module):
             _full_size((level - centre[:, None, None]) / spread[:, None, None], levels[0])
             for level, centre, spread in zip(levels, centres, spreads, strict=True)
         )
-        return torch.cat(list(scaled), dim=1)[..., :height, :width]
+        return torch.einsum("kf,nfhw->nkhw", self.mixing, torch.cat(list(scaled), dim=1)[..., :height, :width])
 
     def _folded(self, images: Tensor) -> Tensor:
         """The logits of images: each level through its part of the head at its own size, then one channel made larger.
@@ -106,7 +113,7 @@ class UNet(nn.Module):
         """
         height, width = images.shape[-2:]
         levels = self._padded_levels(images)
-        slopes = self.head.weight[0, :, 0, 0] / self.spread
+        slopes = self.head.weight[0, :, 0, 0] @ self.mixing / self.spread
         logits = levels[0] + cast(Tensor, self.head.bias) - slopes @ self.centre
         for level, part in zip(levels, torch.split(slopes, list(self.widths)), strict=True):
             told = level.permute(0, 2, 3, 1) @ part

@@ -52,6 +52,11 @@ def test_any_size_will_do(height, width):
     assert build_network("cnn", 1, 4)(images_of(2, 1, height, width)).shape == (2,)
 
 
+def triangular(width):
+    drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(4))
+    return torch.tril(drawn) + 3 * torch.eye(width)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place(channels):
     net = build_network("unet", channels, 4).eval().double()
@@ -59,8 +64,9 @@ def test_the_head_is_added_to_the_body_and_features_serve_in_the_images_place(ch
     with torch.no_grad():
         net.centre.normal_(generator=torch.Generator().manual_seed(1))
         net.spread.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
+        net.mixing.copy_(triangular(net.width))
         plain = net(images)
-        own = net.features(images)[:, :1] * net.spread[0] + net.centre[0]
+        own = net.features(images)[:, :1] / net.mixing[0, 0] * net.spread[0] + net.centre[0]
         torch.testing.assert_close(plain, own)
         net.head.weight.normal_(generator=torch.Generator().manual_seed(3))
         corrected, features = net(images), net.features(images)
@@ -76,6 +82,7 @@ def test_the_head_meets_levels_at_their_own_size_as_it_meets_features():
     for tensor in (net.head.weight, net.head.bias, net.centre):
         torch.nn.init.normal_(tensor)
     torch.nn.init.uniform_(net.spread, 0.5, 2.0)
+    net.mixing.copy_(triangular(net.width))
     images = torch.randn(2, 1, 20, 27, dtype=torch.float64)
     short, long = net(images), net(net.features(images))
     torch.testing.assert_close(short, long)
@@ -97,6 +104,7 @@ def test_the_starting_logit_does_not_depend_on_how_features_are_standardised():
         before = net(images)
         net.centre.fill_(0.7)
         net.spread.fill_(3.0)
+        net.mixing.copy_(triangular(net.width))
         torch.testing.assert_close(net(images), before)
 
 

@@ -23,6 +23,7 @@ Pool = tuple[Tensor, Tensor]
 """Images [n, C, H, W] as a network sees them, and their labels [n, 2, H, W]."""
 _SEEN: Final = 24
 """Images over which features are standardised."""
+_RIDGE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def scaled(drawn: Drawn, scales: tuple[Scale, ...]) -> Pool:
 def pretrain(
     model: UNet, pools: Sequence[Pool], lesson: Lesson, seed: int, told: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Train the body of `model` on each pool in turn, and set `centre` and `spread` by the first.
+    """Train the body of `model` on each pool in turn, and standardise its features by the first.
 
     The head stays as it is. `told` hears each finished step's number. The same call gives the same weights on one
     machine with one thread; nothing is read from torch's global generator.
@@ -89,17 +90,36 @@ def pretrain(
 
 
 def standardise(model: UNet, images: Tensor, fields: Tensor) -> None:
-    """Set `centre` and `spread`: mean and deviation of each feature over the fields [n, H, W] of `images`."""
+    """Set `centre`, `spread` and `mixing`: means, deviations and whitening of features over `images`' fields [n, H, W].
+
+    Whitening is the inverse of the correlations' Cholesky factor: of all matrices that whiten, the triangular one.
+    """
     with torch.no_grad():
         model.centre.zero_()
         model.spread.fill_(1.0)
+        model.mixing.copy_(torch.eye(model.width))
         inside = fields > 0
         seen = [model.features(image[None])[0][:, field] for image, field in zip(images, inside, strict=True)]
         values = torch.cat(seen, dim=1).double()
         model.centre.copy_(values.mean(dim=1))
         # A feature that never varies carries nothing: left as it is, not blown up.
         deviation = values.std(dim=1)
-        model.spread.copy_(torch.where(deviation > 1e-4, deviation, torch.ones_like(deviation)))
+        spread = torch.where(deviation > 1e-4, deviation, torch.ones_like(deviation))
+        model.spread.copy_(spread)
+        model.mixing.copy_(_whitening(torch.cov(values) / spread.outer(spread)))
+
+
+def _whitening(correlations: Tensor) -> Tensor:
+    """[F, F], lower triangular: what makes features of these correlations independent, but for the weakest directions.
+
+    A tenth of a feature's variance is added to all directions, so that none is blown up more than about threefold.
+
+    >>> _whitening(torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()).numpy().round(2).tolist()
+    [[1.0, 0.0], [-1.42, 1.74]]
+    """
+    identity = torch.eye(len(correlations)).to(correlations)
+    factor = torch.linalg.cholesky(correlations + _RIDGE * identity)
+    return torch.linalg.solve_triangular(factor, identity, upper=False) * math.sqrt(1 + _RIDGE)
 
 
 def _upright(images: Tensor, labels: Tensor, count: int, size: int, stream: RandomStream) -> tuple[Tensor, Tensor]:
