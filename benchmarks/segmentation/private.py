@@ -73,7 +73,7 @@ class Scope:
 
 
 SCOPES: Final[Mapping[str, Scope]] = {
-    "head": Scope(("head.*",), steps=25, clip=0.2, rate=0.8),
+    "head": Scope(("head.*",), steps=25, clip=0.1, rate=1.2),
     "head and norms, public directions": Scope((*NORMS, "head.*"), steps=16, clip=1.0, rate=0.5, directions=60),
 }
 WAYS: Final = tuple(
@@ -179,7 +179,7 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """What a file must have been made under to count."""
-        given = {"scope": asdict(SCOPES[self.scope]), "size": self.size, "patch": self.patch}
+        given = {"scope": asdict(at(self.epsilon, SCOPES[self.scope])), "size": self.size, "patch": self.patch}
         return dict(json.loads(json.dumps({**given, "choosing": self.choosing, "start": self.start.name})))
 
     @property
@@ -193,13 +193,15 @@ class Job:
         return name_of(self.scope, self.noise, self.epsilon)
 
 
-def rate_of(scope: Scope, epsilon: float) -> float:
-    """The scope's rate is for epsilon 8 and above; noisier steps are shorter, a quarter at epsilon 1.
+def at(epsilon: float, scope: Scope) -> Scope:
+    """The scope is for epsilon 8 and above; below, where there is more noise, steps are fewer and shorter.
 
-    >>> rate_of(Scope(("head.*",), steps=1, clip=1.0, rate=0.8), 1.0)
-    0.2
+    >>> shorter = at(1.0, SCOPES["head"])
+    >>> shorter.steps, round(shorter.rate, 2)
+    (6, 0.42)
     """
-    return scope.rate * min(1.0, (epsilon / 8.0) ** (2 / 3))
+    less = min(1.0, epsilon / 8.0)
+    return replace(scope, steps=max(1, round(scope.steps * less ** (2 / 3))), rate=scope.rate * math.sqrt(less))
 
 
 def noise_of(scope: Scope, epsilon: float, hospitals: int, noise: str) -> float:
@@ -249,7 +251,7 @@ def trained(
 
 def models(job: Job, study: Study, tables: Mapping[str, Table]) -> dict[str, nn.Module]:
     """Each hospital's model under the way: one for all with shared noise."""
-    scope = SCOPES[job.scope]
+    scope = at(job.epsilon, SCOPES[job.scope])
     sigma = noise_of(scope, job.epsilon, len(tables), job.noise)
     groups = [list(tables)] if job.noise == "shared" else [[site] for site in tables]
     found = {}
@@ -257,9 +259,7 @@ def models(job: Job, study: Study, tables: Mapping[str, Table]) -> dict[str, nn.
         model = _model(job, study, scope)
         looks = _patches(job, tables) if isinstance(model, Whitened) else _pixels(*job.of_pixels)
         data = Together([looks[site] for site in group])
-        model.load_state_dict(
-            trained(model, data, study, replace(scope, rate=rate_of(scope, job.epsilon)), sigma, job.seed), strict=False
-        )
+        model.load_state_dict(trained(model, data, study, scope, sigma, job.seed), strict=False)
         found |= dict.fromkeys(group, model.eval())
     return found
 
@@ -441,13 +441,13 @@ def main(
     given = {"data": data, "config": config, "start": start, "size": size, "patch": patch}
     common = {**given, "choosing": choosing, "folder": folder}
     wanted = [job for job in _jobs(seeds, common) if only in job.way]
-    first = wanted[0]
-    if not finished(folder, START, 0, replace(first, scope="head").settings):
+    first = replace(wanted[0], scope="head", epsilon=math.inf, seed=0)
+    if not finished(folder, START, 0, first.settings):
         study = read_study(data, config, start, size)
         parts = study.split(0, choosing=choosing)
         start_alone = study.model().requires_grad_(False)
         made = dict.fromkeys(parts, start_alone)
-        click.echo(_tested(replace(first, scope="head", seed=0), START, study, parts, made, 0))
+        click.echo(_tested(first, START, study, parts, made, 0))
     run_all(work, [job for job in wanted if not finished(folder, job.way, job.seed, job.settings)], jobs)
     table = section(read(folder), note)
     if page is None:
