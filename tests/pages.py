@@ -19,7 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 # Pages whose commands are tried in the folder that the tutorial leaves: tests/docs/test_walks.py.
-AFTER_THE_TUTORIAL = ("docs/paths/privacy-officer.md", "docs/planning.md", "docs/privacy.md", "README.md")
+AFTER_THE_TUTORIAL = (
+    "docs/faq.md",
+    "docs/paths/privacy-officer.md",
+    "docs/planning.md",
+    "docs/privacy.md",
+    "README.md",
+)
+# Pages whose blocks need nothing of it.
+BY_THEMSELVES = ("docs/embedding.md",)
 _FENCE = re.compile(r"^( *)```([\w-]*)(.*?)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _PROMPT = re.compile(r"^\w*\$ ")
 
@@ -36,8 +44,8 @@ class Block:
 
     @property
     def elsewhere(self) -> str | None:
-        """The test's file that runs this block, as its title names it."""
-        match = re.fullmatch(r"Run by (tests/\S+\.py)", self.title)
+        """The file or folder of tests that run this block, as its title names it."""
+        match = re.fullmatch(r"Run by (tests/\S+)", self.title)
         return match and match[1]
 
     @property

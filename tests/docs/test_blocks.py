@@ -1,14 +1,15 @@
 """Each block of code that people read is run here, or says on the page why not."""
 
+import re
 import shlex
 import tomllib
 
 import pytest
-from pages import AFTER_THE_TUTORIAL, PAGES, ROOT, blocks_of, name_of, resolved
+from pages import AFTER_THE_TUTORIAL, BY_THEMSELVES, PAGES, ROOT, blocks_of, name_of, resolved
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 CODE = [block for block in BLOCKS if block.language != "text"]
-WALKED = ("docs/tutorial.md", *AFTER_THE_TUTORIAL)
+WALKED = ("docs/tutorial.md", *AFTER_THE_TUTORIAL, *BY_THEMSELVES)
 
 
 def places(blocks):
@@ -29,10 +30,22 @@ def test_every_block_is_run_or_says_why_not():
     assert places(silent) == []
 
 
-def test_the_tests_that_blocks_name_read_their_page():
+def test_what_blocks_say_of_tests_is_so():
+    """A test that is named for a block reads the block's page, or the block calls that test."""
     for block in CODE:
         if block.elsewhere:
-            assert block.page.removeprefix("docs/") in (ROOT / block.elsewhere).read_text(), places([block])
+            files = (
+                [ROOT / block.elsewhere]
+                if block.elsewhere.endswith(".py")
+                else [*(ROOT / block.elsewhere).rglob("*.py")]
+            )
+            text = "".join(file.read_text() for file in files)
+            called = re.findall(r"pytest(?: -k (\w+))? +(tests/\S+)$", " ".join(block.commands()))
+            if called:
+                ((name, path),) = called
+                assert path == block.elsewhere and f"def {name}" in text, places([block])
+            else:
+                assert block.page.removeprefix("docs/") in text, places([block])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

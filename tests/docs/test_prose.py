@@ -1,0 +1,63 @@
+"""What can be counted of prose: how much of it a new reader meets, and how wide it is in a terminal."""
+
+import re
+
+import pytest
+from pages import DOCS, PAGES, ROOT, blocks_of, name_of, prose_of
+
+FIRST_READING = ("index.md", "tutorial.md", "concepts.md", "glossary.md")
+WIDEST = 120
+WIDE = ("docs/imaging_results.md", "docs/results.md", "docs/privacy.md")
+
+
+def words(page):
+    """Of text and tables; code is not counted."""
+    text = page.read_text()
+    for block in blocks_of(page):
+        text = text.replace(block.text, "")
+    return len(re.findall(r"[^\W_][\w'-]*", re.sub(r"\]\([^)]*\)", "]", text)))
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "paths").glob("*.md")), ids=lambda path: path.stem)
+def test_a_first_reading_is_under_six_thousand_words(path):
+    assert sum(words(DOCS / name) for name in FIRST_READING) + words(path) < 6000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_fit_a_terminal(page):
+    """But rows of tables and addresses, which Markdown can't break, and what a block shows of an output."""
+    if name_of(page) in WIDE:
+        pytest.skip("figures are written into it in wide lines")
+    text = page.read_text()
+    for block in blocks_of(page):
+        if block.language in ("text", "console"):
+            text = text.replace(block.text, "")
+    free = ("|", "![", "```")
+    long = [line for line in text.splitlines() if len(line) > WIDEST and not line.lstrip().startswith(free)]
+    assert long == []
+
+
+def test_prose_is_what_is_left_without_code_tables_and_addresses(tmp_path):
+    page = ROOT / "docs" / "tutorial.md"
+    assert "import csv" not in prose_of(page) and "| age" not in prose_of(page) and "](" not in prose_of(page)
+
+
+def docstrings():
+    """(file, docstring or comment that names a page)."""
+    for folder in ("securepfl", "privacy", "crypto", "benchmarks", "examples", "tests"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path, path.read_text()
+
+
+def test_pages_that_code_names_exist_with_the_part_that_it_names():
+    for path, text in docstrings():
+        for name, anchor in re.findall(r"docs/([\w/-]+\.md)(?:#([\w-]+))?", text):
+            page = DOCS / name
+            assert page.exists(), f"{path.relative_to(ROOT)} names docs/{name}"
+            assert not anchor or anchor in anchors(page), f"{path.relative_to(ROOT)}: {name}#{anchor}"
+
+
+def anchors(page):
+    """As mkdocs and GitHub make them of headings."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", head.lower()).strip().replace(" ", "-") for head in heads}
