@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from opacus.layers import DPGRU, DPLSTM, DPRNN, DPMultiheadAttention, SequenceBias
@@ -32,10 +33,9 @@ def validate_model(model: nn.Module) -> None:
     securepfl.errors.ModelError: layer 1 (BatchNorm1d) ...
     """
     check_sizes(model)
-    for name, module in model.named_modules():
-        fault = _fault(module)
-        if fault:
-            raise ModelError(f"layer {name or 'the model itself'} ({type(module).__name__}) {fault}")
+    for layer in layers_of(model):
+        if layer.fault:
+            raise ModelError(f"layer {layer.name} ({layer.kind}) {layer.fault}")
     first_name: dict[int, str] = {}
     for name, parameter in _held_parameters(model):
         if parameter.dtype not in (torch.float32, torch.float64):
@@ -49,6 +49,31 @@ def validate_model(model: nn.Module) -> None:
         first_name[id(parameter)] = name
     if not first_name:
         raise ModelError("the model has no parameters to train: hand in one that has, not all of them frozen")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module as a reader of a model knows it. `numbers`: those of its own that train; `fault`: why it can't be
+    trained record by record, and the mend, "" where it can.
+    """
+
+    name: str
+    kind: str
+    numbers: int
+    fault: str
+
+
+def layers_of(model: nn.Module) -> Iterator[Layer]:
+    """Each module of `model`, in the order of named_modules(). Of a lazy layer no number is counted.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    >>> [(layer.name, layer.numbers, layer.fault[:18]) for layer in layers_of(model)]
+    [('the model itself', 0, ''), ('0', 16, ''), ('1', 8, 'makes records depe')]
+    """
+    for name, module in model.named_modules():
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
+        numbers = sum(parameter.numel() for parameter in own if not is_lazy(parameter))
+        yield Layer(name or "the model itself", type(module).__name__, numbers, _fault(module) or "")
 
 
 def check_sizes(model: nn.Module) -> None:

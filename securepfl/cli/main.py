@@ -22,6 +22,8 @@ COMMANDS: Final = (
     "audit",
     "bench",
     "data",
+    "doctor",
+    "init",
     "join",
     "keys",
     "machines",

@@ -12,6 +12,8 @@ from securepfl.cli.main import COMMANDS, cli
 HEAVY = ("torch", "opacus", "tenseal", "numpy", "scipy", "pyarrow", "cryptography", "msgspec", "rich")
 USAGES = {
     "agent": "--socket",
+    "init": "DIR",
+    "doctor": "[CONFIG]",
     "start": "--bundle",
     "status": "DIR",
     "plan": "CONFIG",

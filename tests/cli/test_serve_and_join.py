@@ -36,6 +36,14 @@ class Machines:
         for name in NAMES:
             assert "waiting" not in self.certificate(name)
 
+    def examined(self, name, url):
+        """What `doctor` finds at a hospital."""
+        words = ["doctor", self.world.config, "--folder", self.world.folder(name), "--hub", url, "--json"]
+        words += ["--passphrase-file", self.world.secret]
+        done = subprocess.run([*SECUREPFL, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)["findings"]
+
     def start(self, *words):
         process = subprocess.Popen([*SECUREPFL, *map(str, words)], stderr=subprocess.PIPE, text=True)
         self.running.append(process)
@@ -83,6 +91,8 @@ def test_hospitals_join_a_hub_and_the_run_ends_everywhere(machines):
     its = machines(rounds=2)
     its.certify()
     hub, url = its.serve()
+    found = {entry["what"]: entry for entry in its.examined(NAMES[0], url)}
+    assert "serves" in found["hub"]["told"] and found["clock"]["told"] == "as the hub's, to a minute"
     parts = {name: its.join(name, url) for name in NAMES}
     for name, process in parts.items():
         code, errors = ended(process)

@@ -1,0 +1,1 @@
+"""What `securepfl doctor` looks at, a file a subject. Each check gives findings, and raises nothing."""
