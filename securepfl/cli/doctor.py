@@ -4,11 +4,19 @@ from pathlib import Path
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import PATH, device
-from securepfl.cli.output import say, say_json
+from securepfl.cli.output import give, say, voice_of
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "securepfl doctor",
+        "securepfl doctor federation.toml --model model.py:build_model",
+        "securepfl doctor federation.toml --folder north --passphrase-file passphrase --hub https://hub.example.org:8443",
+    ),
+)
 @click.argument("config", type=PATH, required=False)
 @click.option(
     "--model", metavar="FILE.py:NAME", help="A torch model of yours, or what builds it: does it train privately?"
@@ -18,7 +26,6 @@ from securepfl.cli.output import say, say_json
 @click.option("--hub", metavar="URL", help="The hub, https://HOST:PORT: can it be reached, and has it the same time?")
 @click.option("--ledgers", type=PATH, help="Where ledgers will lie. [default: as for `run`]")
 @device
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(
     config: Path | None,
     model: str | None,
@@ -27,17 +34,11 @@ def doctor(
     hub: str | None,
     ledgers: Path | None,
     device: str,
-    as_json: bool,
 ) -> None:
     """Is this machine ready? What is wrong stands in a line, and below it what to do.
 
     Python and libraries, the device, an encrypted sum and its speed, disks and clock; with CONFIG the settings and the
     model, layer by layer. Changes nothing, reads no patient. Exit code 2 where something stops work.
-
-    \b
-    securepfl doctor
-    securepfl doctor federation.toml --model model.py:build_model
-    securepfl doctor federation.toml --folder north --passphrase-file secret --hub https://hub.example.org:8443
     """
     import dataclasses
 
@@ -52,12 +53,10 @@ def doctor(
     findings = []
     for finding in examine(asked):
         findings.append(finding)
-        if not as_json:
+        if not voice_of().json:
             say("\n".join(lines_of(finding)))
     failed = any(finding.state == "failed" for finding in findings)
-    if as_json:
-        say_json({"ready": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]})
-    else:
-        say(verdict_of(findings))
+    told = {"ready": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}
+    give(told, lambda: say(verdict_of(findings)))
     if failed:
         click.get_current_context().exit(2)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 import click
 
+from securepfl.cli.command import Command
 from securepfl.cli.options import PATH
-from securepfl.cli.output import say, shown
+from securepfl.cli.output import give, say, shown
 from securepfl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ _HOSPITALS: Final = "north, south, east, west"
 _OUTCOME: Final = "disease"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "securepfl init heart --kind table --hospital north --hospital south --hospital west --outcome death",
+        "securepfl init lungs --kind images --hospital A --hospital B --hospital C --outcome pneumonia --json",
+    ),
+)
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--kind", type=click.Choice(_KINDS), help="What each hospital holds.")
 @click.option(
@@ -31,11 +38,8 @@ _OUTCOME: Final = "disease"
 def init(folder: Path, kind: str | None, hospitals: Sequence[str], outcome: str | None, name: str | None) -> None:
     """Lay out a new federation in DIR: settings, scripts, a page for the partners, made-up patients to try it on.
 
-    It runs at once: `cd DIR && securepfl run --seed 1`. What is not given is asked for, at a terminal.
-
-    \b
-    securepfl init cardiology
-    securepfl init cardiology --kind table --hospital north --hospital south --hospital west --outcome death
+    It runs at once: `cd DIR`, then `securepfl run --seed 1`. What no option says is asked at the terminal: three
+    questions. Nothing is ever overwritten.
     """
     if folder.exists() or folder.is_symlink():  # before anybody is asked
         raise ConfigError(f"{folder}: is there already, and nothing of it was touched; name a folder that isn't")
@@ -48,9 +52,18 @@ def init(folder: Path, kind: str | None, hospitals: Sequence[str], outcome: str 
     named = composed(name if name is not None else folder.absolute().name)
     wanted = Wanted(named, cast("Kind", kind), tuple(map(composed, hospitals)), composed(outcome))
     write_scaffold(wanted, folder)
-    say(f"wrote {folder}: federation.toml, README.md, scripts, and made-up patients of {len(hospitals)} hospitals")
-    say(f"next:\n  cd {shlex.quote(str(folder))}\n  securepfl run --seed 1")
-    say("README.md goes on from there: your own data, and the real thing")
+    following = [f"cd {shlex.quote(str(folder))}", "securepfl run --seed 1"]
+    found = {"folder": str(folder), "kind": kind, "hospitals": wanted.hospitals, "next": following}
+    give(
+        found, lambda: say("\n".join([_written(folder, wanted.hospitals), *(f"  {line}" for line in following), _THEN]))
+    )
+
+
+_THEN: Final = "README.md goes on from there: your own data, and the real thing"
+
+
+def _written(folder: Path, hospitals: Sequence[str]) -> str:
+    return f"wrote {folder}: settings, scripts, README.md, and made-up patients of {len(hospitals)} hospitals; next:"
 
 
 def _asked(kind: str | None, hospitals: Sequence[str], outcome: str | None) -> tuple[str, Sequence[str], str]:

@@ -24,7 +24,7 @@ EVERY = ("", *every_command())
 SHAPE = {"schema", "command", "error", "result"}
 ELSEWHERE = ("agent", "audit attack", "join", "keys certificate", "keys enrol", "keys rotate", "machines", "serve")
 """Commands whose examples need other parties or minutes; tests/runtime and tests/machines run them."""
-MADE = ("securepfl run", "securepfl start", "securepfl bench", "securepfl suggest")
+MADE = ("securepfl run", "securepfl start", "securepfl bench", "securepfl suggest", "securepfl doctor")
 """Examples that take long, or that the fixture has run."""
 
 

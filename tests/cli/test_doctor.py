@@ -43,7 +43,7 @@ def examined(*words):
     """The exit code, and the findings by what they are about."""
     done = CliRunner().invoke(cli, ["doctor", "--json", *map(str, words)])
     assert done.exit_code in (0, 2), (done.output, done.exception)
-    told = json.loads(done.stdout)
+    told = json.loads(done.stdout)["result"]
     assert told["ready"] == (done.exit_code == 0)
     found = {}
     for entry in told["findings"]:

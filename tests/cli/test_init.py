@@ -53,7 +53,7 @@ def test_it_names_the_next_commands_and_all_files_are_there(laid_out):
 
 def test_a_run_in_the_new_folder_needs_no_more_words(laid_out, monkeypatch):
     monkeypatch.chdir(laid_out)
-    done = invoke("run", "--seed", 1, "--rounds", 2, "--plaintext", "--out", "runs/first", "--json")
+    done = invoke("run", "--seed", 1, "--rounds", 2, "--plaintext", "--out", "runs/first")
     assert done.exit_code == 0, (done.output, done.exception)
     result = json.loads((laid_out / "runs" / "first" / "result.json").read_text())
     assert set(result["sites"]) == set(NAMES) and result["federation"]["name"] == laid_out.name

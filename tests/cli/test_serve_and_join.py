@@ -42,7 +42,7 @@ class Machines:
         words += ["--passphrase-file", self.world.secret]
         done = subprocess.run([*SECUREPFL, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)["findings"]
+        return json.loads(done.stdout)["result"]["findings"]
 
     def start(self, *words):
         process = subprocess.Popen([*SECUREPFL, *map(str, words)], stderr=subprocess.PIPE, text=True)
