@@ -47,7 +47,7 @@ def rows_of(name: str, count: int = 40) -> TensorDataset:
     return TensorDataset(x, (x[:, 0] + 0.3 * x[:, 1] > 0).float())
 
 
-def parties(federation, folder, root_key=None, noise_key=None, *, rows=None, model=MODEL, **options):
+def parties(federation, folder, root_key=None, noise_key=None, *, rows=None, tested=None, model=MODEL, **options):
     """(coordinator, clients by name); `noise_key` seeds the noise, `root_key` the support and tags. Each folder has
     ledgers of its own, so that runs beside one another do not share a budget."""
     if noise_key is None:
@@ -61,6 +61,7 @@ def parties(federation, folder, root_key=None, noise_key=None, *, rows=None, mod
             rows_of(name) if rows is None else rows[name],
             keyring,
             folder / name,
+            testing=None if tested is None else tested[name],
             device="cpu",
             simulation=Simulation(noise_key),
             **options,
@@ -132,7 +133,7 @@ def exchange(coordinator, clients):
     return carried.replies(Kind.INVITATION), carried.messages(Kind.ANSWER)
 
 
-def reopened(client, rows=None, **changes):
+def reopened(client, rows=None, testing=None, **changes):
     """The client after a restart; some fields of the state in its folder are set before, as by whoever edits it."""
     client.close()
     if changes:
@@ -146,6 +147,7 @@ def reopened(client, rows=None, **changes):
         rows_of(client.name) if rows is None else rows,
         client.session.keyring,
         client.folder,
+        testing=testing,
         ledgers=client.ledger.path.parent.parent,
         device="cpu",
         simulation=Simulation(client.session.noise_key),

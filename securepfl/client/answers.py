@@ -34,7 +34,8 @@ NOT_OPENED = (
 class Opened:
     """What an answer holds in clear.
 
-    `step`: the weighted mean update [support size], None where no sum was formed. `neighbourhood` and
+    `step`: the weighted mean update [support size], None where no sum was formed; of released metrics the sum of
+    digits [values]. `neighbourhood` and
     `consensus`: mean personal components less their common start [p]. `weights`: the integer weights of those in the
     neighbourhood's. `row`: similarities by other hospital.
     """
@@ -111,6 +112,8 @@ class Opener:
             return None
         weights, bound = dict.fromkeys(body.survivors, 1), self.round_.bound(body.survivors)
         context = self.round_.contexts["update"]
+        if self.round_.evaluates:
+            return self.channels["update"].integers(body.aggregate, weights, context, bound=bound).astype(np.float64)
         return self.channels["update"].mean(body.aggregate, weights, context, bound.values, bound=bound)
 
     def _consensus(self, body: Answer) -> Vector | None:

@@ -110,16 +110,22 @@ class Books:
         return cls(Registry(place or default, name), kind, folder)
 
     def rows_of(
-        self, records: TrainingSet, contents: Contents, data_set: str | KnownAs | None, federation: Federation
+        self,
+        records: TrainingSet,
+        contents: Contents,
+        data_set: str | KnownAs | None,
+        federation: Federation,
+        tested: TrainingSet | None = None,
     ) -> Rows:
-        """The training records, with the id of their data set: `data_set`, else `[data] id`, else that of a ledger
-        which an earlier version kept beside the data, the registry or the run's state: it is taken over here.
+        """The training records, and those that released metrics are about (`tested`), with the id of their data set:
+        `data_set`, else `[data] id`, else that of a ledger which an earlier version kept beside the data, the registry
+        or the run's state: it is taken over here.
 
         Raises ConfigError where nothing tells the data set, LedgerError, StorageError.
         """
         spec = federation.data_spec
         known_as = KnownAs.of(data_set, None if spec is None else spec.id)
-        identities = identities_of(records, contents, known_as, self.registry.site)
+        identities = identities_of(records, contents, known_as, self.registry.site, tested)
         declared = known_as.id
         earlier = [*known_as.earlier, self.registry.folder.parent / f"{self.registry.site}.jsonl"]
         if self.folder is not None:

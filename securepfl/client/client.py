@@ -26,9 +26,11 @@ from securepfl.client.answers import NOT_OPENED, REFUSED, Opener, check_answer
 from securepfl.client.applying import Step, alpha_of
 from securepfl.client.charging import Books
 from securepfl.client.comparing import compared_of
+from securepfl.client.contents import Contents, contents_of
 from securepfl.client.contributing import Made
 from securepfl.client.disputing import averaged, check_further, expected_attempts, in_short, printable, why_stop
 from securepfl.client.draft import discard, discarded, inputs_of
+from securepfl.client.evaluating import tested_of
 from securepfl.client.finetuning import Finetuned, round_behind
 from securepfl.client.identities import KnownAs
 from securepfl.client.labels import task_and_loss
@@ -39,6 +41,7 @@ from securepfl.client.pinning import Pin, pinned
 from securepfl.client.prior import PRIOR_ROUND, Share, released_shares
 from securepfl.client.readings import Readings
 from securepfl.client.records import Loss, TrainingSet
+from securepfl.client.released import Released
 from securepfl.client.releasing import check_release, recorded
 from securepfl.client.round import Round, Session
 from securepfl.client.run_kind import Simulation, check_protected
@@ -49,7 +52,8 @@ from securepfl.client.turns import Turn, one_at_a_time
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import AggregateError, BudgetError, ConfigError, HospitalNote, MessageError, StorageError
-from securepfl.privacy.accounting.events import AnyRelease, Selection, SharedRelease
+from securepfl.learning.released.figures import Figures
+from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
 from securepfl.privacy.training.dpsgd import TrainingReport
 from securepfl.privacy.training.gradients import GradientMode
 from securepfl.protocol.messages import (
@@ -86,6 +90,8 @@ class Client(Readings):
     an answer; where that was refused, open_masks(opening) -> message and judge(evidence) -> message before another
     answer. handle(message) takes any of the coordinator's and gives the reply.
 
+    `testing`: where `[release] metrics` is set, the patients (or records) that were held out, a DataLoader or Dataset
+    like `training`: noisy counts of their scores are released after the last round (`released_metrics`).
     `build_model` makes the torch module; `training` is the hospital's DataLoader or map-style Dataset of (x, y):
     its items are the privacy units, records or patients (x [r, ...], y [r, ...]) as `[privacy] unit` says, and batches
     are drawn anew (full, or declared Poisson sampling).
@@ -130,6 +136,7 @@ class Client(Readings):
         keyring: Keyring,
         folder: Path,
         *,
+        testing: DataLoader[Any] | Dataset[Any] | None = None,
         ledgers: Path | None = None,
         data_set: str | KnownAs | None = None,
         loss: Loss | None = None,
@@ -146,8 +153,9 @@ class Client(Readings):
         self._simulation = simulation
         self.session = Session.of(federation, keyring, None if simulation is None else simulation.noise_key)
         self.task, own_loss = task_and_loss(federation, task, loss)
+        tested = tested_of(federation, name, testing)
         self._parts = parts = Parts.of(
-            self.session, name, build_model, training, self.task, own_loss, device, physical_batch, self.seconds
+            self.session, name, build_model, training, tested, self.task, own_loss, device, physical_batch, self.seconds
         )
         self.scan = parts.scanned.scan
         for warning in self.scan.warnings:
@@ -160,7 +168,7 @@ class Client(Readings):
             self.session = self.session.joining(bytes.fromhex(self._state.joined))
             protects = federation.privacy.protects
             self._books = Books.of(ledgers, name, simulation, folder, protects=protects)
-            rows = self._books.rows_of(parts.records, parts.scanned.contents, data_set, federation)
+            rows = self._books.rows_of(parts.records, parts.scanned.contents, data_set, federation, tested)
             self._charged = self._books.opened(self.session, rows, self._state, self.units)
             self.ledger, self.ledger_notes = self._charged.ledger, self._charged.notes
         except BaseException:
@@ -214,8 +222,8 @@ class Client(Readings):
         self._join(round_.session)
         self._agreeing.check(self.round, self.state_digest, self.ledger.head, body.statements)
         state = self.state
-        inputs = inputs_of(state, self._parts.scanned.contents)
-        reserved = reserve(self.ledger, round_, self._parts.training.release(), self.folder, inputs)
+        inputs = inputs_of(state, self._contents_of(round_))
+        reserved = reserve(self.ledger, round_, self._release_of(round_), self.folder, inputs)
         state.named |= in_short(body.named, self.federation.roster)
         reply: Contribution | Decline = Decline()
         if reserved is None:
@@ -223,9 +231,13 @@ class Client(Readings):
             state.sat_out.append(round_.number)
         else:
             made = self._made(replace(round_, fresh=reserved[1].key), state, body)
-            reply, kept, self.last_training = made.body, made.pending, made.report
-            if made.report.shortened_fraction is not None:
-                state.shortened.append(made.report.shortened_fraction)
+            reply, kept = made.body, made.pending
+            if made.report is not None:
+                self.last_training = made.report
+                if made.report.shortened_fraction is not None:
+                    state.shortened.append(made.report.shortened_fraction)
+            if made.own is not None:
+                msgspec.structs.replace(self._released, own=made.own).save(self.folder)
         message = round_.reply(reply)
         state.pending = msgspec.structs.replace(kept, message=message, salt=body.salt.hex())
         with discarded(self.folder):
@@ -238,12 +250,60 @@ class Client(Readings):
         draft. A process that ends in it leaves the draft.
         """
         with discarded(self.folder):
+            if round_.evaluates and self._parts.evaluator is not None:
+                own = self._release_of(round_)
+                release = own if isinstance(own, Release) else None
+                return self._parts.evaluator.make(round_, state, release, self.ledger.head)
             return self._parts.contributor.make(round_, state, body, self.ledger.head)
+
+    def _release_of(self, round_: Round) -> AnyRelease | None:
+        """What a round releases: its training, or the metrics of held-out patients."""
+        training = self._parts.training
+        return training.release(0, self.federation.evaluation_steps) if round_.evaluates else training.release()
+
+    def _contents_of(self, round_: Round) -> Contents:
+        """Of the records that a round releases something about."""
+        evaluator = self._parts.evaluator
+        if not round_.evaluates or evaluator is None:
+            return self._parts.scanned.contents
+        return contents_of(evaluator.tested, range(evaluator.tested.found))
+
+    @property
+    def _released(self) -> Released:
+        return Released.load(self.folder, self.session)
+
+    @property
+    def released_metrics(self) -> Figures | None:
+        """How well hospitals' own models do on patients held out, over all hospitals whose counts are in the sum, with
+        noise: a release that is charged in each one's ledger. None before it, where no sum was formed, and where
+        `[release] metrics` is off.
+        """
+        return self._released.figures(self.federation) if self.federation.release.metrics else None
+
+    @property
+    def released_by(self) -> tuple[str, ...]:
+        """The hospitals whose held-out patients `released_metrics` are about."""
+        return self._released.survivors if self.federation.release.metrics else ()
+
+    @property
+    def evaluation_release(self) -> AnyRelease | None:
+        """What released metrics are charged as; None where none are."""
+        steps = self.federation.evaluation_steps
+        return self._parts.training.release(0, steps) if steps else None
+
+    @property
+    def own_released_metrics(self) -> Figures | None:
+        """The same of this hospital alone. It stays here unless the hospital hands it out, which costs nothing more.
+        None under shared noise, where a hospital's own noise hides too little.
+        """
+        if not self.federation.release.metrics:
+            return None
+        return self._released.own_figures(self.federation, self.name)
 
     def _settle(self, round_: Round) -> None:
         """Before a stored contribution leaves: its reservation is settled, and the key of its noise is gone."""
         if self._state.pending is not None and self._state.pending.trained:
-            self._settle_reserved(round_, self._parts.training.release())
+            self._settle_reserved(round_, self._release_of(round_))
         discard(self.folder)
 
     def _settle_reserved(self, round_: Round, release: AnyRelease | None) -> None:
@@ -309,6 +369,13 @@ class Client(Readings):
         self.seconds["decrypt"] += time.perf_counter() - started
         if failed:
             raise self._refusal(body, failed)
+        if round_.evaluates:
+            self._released.with_total(self.federation, opened.step, body.survivors).save(self.folder)
+            state.round, state.pending = number, None
+            state.named |= in_short(body.named, self.federation.roster)
+            self._commit(state, lasting=False)
+            self._forget_draft()
+            return
         alpha = alpha_of(self.federation.trajectory, parts.training.partition)
         step = Step(round_, opened, self.name in body.survivors, parts.models.start, compared, alpha)
         step.take(state, pending, parts.training.noise_variance)
@@ -408,7 +475,7 @@ class Client(Readings):
         header = Header.from_bytes(message)
         if header.kind == Kind.REJOIN and header.round <= self.round:
             return
-        number = min(header.round, self.federation.rounds)
+        number = min(header.round, self.federation.exchanges)
         round_, body = Round.open(self.session, message, Rejoin, self._state, number=number)
         if self._state.ended:
             raise MessageError(f"{self.name}: {self._state.ended}")
@@ -446,7 +513,7 @@ class Client(Readings):
         """Epsilon of all releases from these data once every round that is left has been trained, at the ledger's
         delta; infinite without protection.
         """
-        rounds, extra = self.federation.rounds - self.round, self._extra_steps
+        rounds, extra = max(0, self.federation.rounds - self.round), self._extra_steps
         if rounds and self._has_reserved(self.round + 1):
             rounds -= 1
         release = self._parts.training.release(rounds, extra) if rounds + extra else None
@@ -457,9 +524,10 @@ class Client(Readings):
     @property
     def _extra_steps(self) -> int:
         """The noisy steps behind the last round that nothing was reserved for yet."""
-        last, released = self.federation.rounds, self.federation.release
+        last, released = self.federation.exchanges, self.federation.release
         finetuning = 0 if self._has_reserved(last + 1) else released.finetuning
-        return finetuning + int(released.prior and not self._has_reserved(last + 2))
+        evaluation = 0 if self._has_reserved(last) else self.federation.evaluation_steps
+        return finetuning + int(released.prior and not self._has_reserved(last + 2)) + evaluation
 
     def _has_reserved(self, number: int) -> bool:
         return self.ledger.has_reserved(federation=self.session.digest.hex(), round=number, attempt=0)
@@ -545,7 +613,7 @@ class Client(Readings):
         step = training.release(0, 1)
         if isinstance(step, SharedRelease | Selection):
             raise ConfigError("[release] prior: not of this hospital's own noise; set prior = false")
-        federation, number = self.session.digest.hex(), self.federation.rounds + PRIOR_ROUND
+        federation, number = self.session.digest.hex(), self.federation.exchanges + PRIOR_ROUND
         if self.ledger.has_reserved(federation=federation, round=number, attempt=0):
             return None
         if step is not None:
@@ -623,7 +691,7 @@ class Client(Readings):
     def _check_invitation(self, round_: Round, body: Invitation) -> None:
         """Nothing is spent on a round that is past the last, or open already: MessageError."""
         number, federation = round_.number, self.federation
-        if body.round != number or number > federation.rounds:
+        if body.round != number or number > federation.exchanges:
             raise MessageError(f"{self.name}: invited to round {number} of a run of other rounds")
         if self._state.pending is not None:
             raise MessageError(f"{self.name}: invited to round {number} too late; wait for the next")

@@ -29,12 +29,13 @@ _SURE: Final = 1e9
 @dataclass(frozen=True)
 class Made:
     """A contribution, what is kept of it until its answer (the sealed message excepted), and what training reported,
-    for the hospital alone.
+    for the hospital alone; None where nothing was trained. `own`: its noisy counts, where released metrics are summed.
     """
 
     body: Contribution
     pending: Pending
-    report: TrainingReport
+    report: TrainingReport | None
+    own: tuple[int, ...] | None = None
 
 
 def signed_contribution(round_: Round, body: Contribution) -> Contribution:

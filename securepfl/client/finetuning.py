@@ -61,7 +61,7 @@ def round_behind(session: Session, state: ClientState) -> Round:
         kind=Kind.INVITATION,
         federation_digest=session.base,
         run=session.run,
-        round=session.federation.rounds + 1,
+        round=session.federation.exchanges + 1,
         attempt=0,
         sender=session.keyring.coordinator.fingerprint,
         receiver=session.keyring.identity.public.fingerprint,

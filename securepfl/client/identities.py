@@ -37,13 +37,19 @@ class KnownAs:
         return known if known.id is not None else replace(known, id=declared)
 
 
-def identities_of(records: TrainingSet, contents: Contents, known_as: KnownAs, site: str) -> Identities:
-    """Of all records that could be read: the features of each, a patient's too, and what `known_as` adds.
+def identities_of(
+    records: TrainingSet, contents: Contents, known_as: KnownAs, site: str, tested: TrainingSet | None = None
+) -> Identities:
+    """Of all records that could be read: the features of each, a patient's too, and what `known_as` adds. `tested`:
+    further records that are charged to the same ledger, for what is released about them.
 
     Nothing of the label, so that other labels over the same rows change nothing. Raises ConfigError where records
     cannot be told by what they hold, as items change each time they are read, and the data set has no declared id.
     """
-    identities = {**known_as.by, "features": [] if _changes(records, contents) else contents.all_features}
+    features = [] if _changes(records, contents) else contents.all_features
+    if features and tested is not None:
+        features = features + contents_of(tested, range(tested.found)).all_features
+    identities = {**known_as.by, "features": features}
     if known_as.id is None and not any(identities.values()):
         raise ConfigError(
             f"{site}: the data set's records cannot be known again: its items hold no numbers or texts, or other ones "

@@ -12,6 +12,7 @@ from securepfl.client.comparing import Comparison
 from securepfl.client.contents import contents_of
 from securepfl.client.contributing import Contributor
 from securepfl.client.disputing import Disputing
+from securepfl.client.evaluating import Evaluator
 from securepfl.client.features import are_cached, with_features
 from securepfl.client.judging import Judge
 from securepfl.client.masks import Masks
@@ -52,6 +53,7 @@ class Parts:
     disputing: Disputing
     scanned: Scanned
     records: TrainingSet
+    evaluator: Evaluator | None
 
     @classmethod
     def of(
@@ -60,13 +62,16 @@ class Parts:
         name: str,
         build_model: BuildModel,
         training: DataLoader[Any] | Dataset[Any],
+        tested: TrainingSet | None,
         task: Task,
         loss: Loss,
         device: str,
         physical_batch: int | None,
         seconds: dict[str, float],
     ) -> Self:
-        """Raises ConfigError, ModelError or DataError where model, data, keys and federation don't fit."""
+        """`tested` are the units that released metrics are about. Raises ConfigError, ModelError or DataError where
+        model, data, keys and federation don't fit.
+        """
         federation, key = session.federation, session.key
         model, place = cls._model(federation, name, build_model, session.keyring, resolve_device(device))
         partition = Partition.of(model, federation.model.personal)
@@ -97,7 +102,21 @@ class Parts:
         )
         disputing = Disputing(federation, masks, Judge(federation, sender.channels, masks.masking, comparison))
         models = Models(model, partition, shift, start, own=as_floats(partition.flatten_personal(here)))
-        return cls(session, models, local, sender, masks, contributor, disputing, scanned, records)
+        evaluator = (
+            None
+            if tested is None
+            else Evaluator.of(
+                federation,
+                task,
+                tested,
+                models=models,
+                channel=sender.channels["update"],
+                masks=masks,
+                trained=scanned.feature_type,
+                seconds=seconds,
+            )
+        )
+        return cls(session, models, local, sender, masks, contributor, disputing, scanned, records, evaluator)
 
     @staticmethod
     def _model(

@@ -22,7 +22,7 @@ from securepfl.tasks.names import DEFAULT_TASK
 
 _PHYSICAL_BATCH: Final = 64
 PRIOR_ROUND: Final = 2
-"""Behind the last round of training, and behind an expert's fine-tuning: its place in the ledger."""
+"""Behind the last round, and behind an expert's fine-tuning: its place in the ledger."""
 _EDGE: Final = 1e-4
 """Released shares stay this far from 0 and 1: nothing is known to be impossible."""
 

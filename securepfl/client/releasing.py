@@ -45,7 +45,7 @@ def recorded(session: Session, ledger: Ledger, expert: str, rounds: int, simulat
         **of,
         "federation": session.digest.hex(),
         "settings": federation.digest.hex(),
-        "rounds": rounds,
+        "rounds": min(rounds, federation.rounds),
         "protection": federation.privacy.protection,
         "epsilon": spent if federation.privacy.protects and math.isfinite(spent) else None,
         "delta": federation.privacy.delta,

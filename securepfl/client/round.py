@@ -17,6 +17,7 @@ from securepfl.protocol.bounds import Allowance, SumBound
 from securepfl.protocol.channels import Layouts, mask_context, round_context, run_digest
 from securepfl.protocol.messages import NONCE_BYTES, AnyBody, Body, Rejoin, decode, encode_pieces
 from securepfl.randomness import RandomStream, derive_key
+from securepfl.settings.evaluation import Evaluation
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import EXPLORATION
 
@@ -169,8 +170,16 @@ class Round:
             round_number=self.number,
         )
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether released metrics are summed in it, in the place of updates."""
+        return self.session.federation.evaluates(self.number)
+
     def bound(self, senders: Collection[str]) -> SumBound:
         """What the sum of the updates of `senders` may be at most, or the update of one."""
+        if self.evaluates:
+            evaluation = self.session.federation.once(Evaluation.of)
+            return SumBound.of_digits(evaluation.values, evaluation.levels, len(senders))
         return SumBound.over(
             self.session.federation,
             senders,

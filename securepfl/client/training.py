@@ -71,7 +71,7 @@ class LocalTraining:
         """What `rounds` rounds release, and `extra` steps of the same noise beside them."""
         unit, steps = self.federation.privacy.unit, rounds * self.settings.steps + extra
         if self._noise is not None:
-            return self._noise.release(unit, steps, self.federation.rounds)
+            return self._noise.release(unit, steps, self.federation.run_steps)
         return replace(self.settings, steps=steps).release(unit)
 
     def finetune(self, model: nn.Module, round_: Round, steps: int) -> nn.Module:

@@ -164,8 +164,8 @@ class Coordinator(Progress):
             self._name_silent()
         with self._kept_whole():
             if self.open_round is None:
-                if self.closed >= self.federation.rounds:
-                    raise MessageError(f"all {self.federation.rounds} rounds are over: the run has ended")
+                if self.closed >= self.rounds:
+                    raise MessageError(f"all {self.rounds} rounds are over: the run has ended")
                 self._keep_evaluation()
                 self.snapshots.attest(self.statements)
                 begun = Begun(salt=secrets.token_bytes(NONCE_BYTES))
@@ -341,7 +341,7 @@ class Coordinator(Progress):
     @property
     def rounds(self) -> int:
         """How many rounds the run has."""
-        return self.federation.rounds
+        return self.federation.exchanges
 
     @property
     def least(self) -> int:
@@ -351,7 +351,7 @@ class Coordinator(Progress):
     @property
     def over(self) -> bool:
         """Whether no further round can be opened: all are closed, or the run has ended."""
-        return self.open_round is None and (bool(self.ended) or self.closed >= self.federation.rounds)
+        return self.open_round is None and (bool(self.ended) or self.closed >= self.rounds)
 
     @property
     def settled(self) -> bool:

@@ -234,6 +234,11 @@ class SumBound:
         return cls._of(federation.once(Chances.of), values, *together)
 
     @classmethod
+    def of_digits(cls, values: int, levels: int, senders: int) -> Self:
+        """On a sum of counts in digits from -levels to levels each: whatever they are, they are legal."""
+        return cls(values, senders * levels, values * (senders * levels) ** 2)
+
+    @classmethod
     def _of_integers(cls, federation: Federation, senders: int, values: int) -> Self:
         """Of one step under shared noise: all hospitals' units together are declared, and each hospital's noise."""
         noise, units = _noise_of(federation), federation.all_units

@@ -26,6 +26,7 @@ from securepfl.learning.sparse.support import most_coordinates
 from securepfl.protocol.bounds import SumBound
 from securepfl.protocol.groups import largest_group
 from securepfl.randomness import RandomStream
+from securepfl.settings.evaluation import Evaluation
 from securepfl.settings.federation import Federation, SumKind
 from securepfl.settings.fixed import SKETCH_DIMENSIONS
 
@@ -89,6 +90,8 @@ class Layouts:
         sparsity, bits, clients = federation.sparsity, federation.encryption.bits, len(federation.roster)
         sent = most_coordinates(federation.shape.shared, sparsity.density, sparsity.block)
         personal = federation.shape.personal
+        if federation.release.metrics:
+            sent = max(sent, federation.once(Evaluation.of).values)
         return cls(
             update=choose_layout(sent, MAX_BITS if federation.shares_noise else bits, clients),
             personal=choose_layout(personal, bits, clients, federation.most_edge_weight) if personal else None,
@@ -260,10 +263,24 @@ class SumChannel:
         Raises AggregateError where the sum is not exactly that one or beyond its bound, MessageError where its bytes
         don't fit.
         """
+        levels = self._levels(answer, weights, context, bound)
+        total = dequantise_sum(levels, sum(weights.values()), self.layout.bits, self.limit)[:count]
+        return total / (self.normaliser or math.fsum(self.shares[name] * weight for name, weight in weights.items()))
+
+    def integers(
+        self, answer: bytes, weights: Mapping[str, int], context: bytes, *, bound: SumBound
+    ) -> NDArray[np.int64]:
+        """The sum of what encode_integers sent, its first `bound.values` values. Raises as mean."""
+        levels = self._levels(answer, weights, context, bound)[: bound.values].astype(np.int64)
+        found: NDArray[np.int64] = levels - sum(weights.values()) * (top_level(self.layout.bits) // 2)
+        return found
+
+    def _levels(
+        self, answer: bytes, weights: Mapping[str, int], context: bytes, bound: SumBound | None
+    ) -> NDArray[np.uint64]:
         slots = self.cipher.decrypt(answer, self.layout)
         expected = {self.clients[name]: weight for name, weight in weights.items()}
         levels = check_and_unpack(slots, self.layout, expected, self.tag_key, context)
         if bound is not None:
             bound.check(levels, sum(weights.values()), top_level(self.layout.bits))
-        total = dequantise_sum(levels, sum(weights.values()), self.layout.bits, self.limit)[:count]
-        return total / (self.normaliser or math.fsum(self.shares[name] * weight for name, weight in weights.items()))
+        return levels

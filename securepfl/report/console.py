@@ -20,6 +20,7 @@ from securepfl.report.overall import (
     pooled_title,
     units_rows,
 )
+from securepfl.report.released import released_table
 from securepfl.report.width import fits
 
 _MOST_SIMILAR = 3
@@ -42,6 +43,8 @@ def closing_output(console: Console, result: dict[str, Any]) -> None:
         console.print(matrix if fits(console, matrix) else _most_similar(result))
     if rows := coupling_rows(result):
         console.print(_coupling_table(rows))
+    if released := result.get("released"):
+        console.print(released_table(released))
     console.print(_communication(result["communication"], result["seconds"]))
     # A terminal breaks lines within words, and whoever redirects wants them whole.
     whole = not console.is_terminal

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from securepfl.learning.declared.forecast import Forecast
 from securepfl.learning.declared.wrong import Wrong
-from securepfl.settings.plan import Change, HospitalPlan, Point, RunPlan, Setting
+from securepfl.settings.plan import Change, HospitalPlan, Point, ReleasedPlan, RunPlan, Setting
 
 _WIDTH = 30
 """Marks of the curve's scale, from an AUROC of .5 to 1."""
@@ -36,6 +36,8 @@ def print_plan(console: Console, plan: RunPlan) -> None:
         _say(console, "Measured on sixteen tables at epsilon 1. Unsure of a size, declare the larger round number.")
     _title(console, "What the run spends")
     _say(console, _paid(plan))
+    if plan.released is not None:
+        _say(console, _released(plan.released, plan.unit))
     console.print(_hospitals(plan.hospitals.items()))
     for note in dict.fromkeys(hospital.note for hospital in plan.hospitals.values() if hospital.note):
         _say(console, note)
@@ -78,6 +80,28 @@ def _paid(plan: RunPlan) -> str:
         so_far = "" if one.epsilon is None or not one.steps else f", epsilon {one.epsilon:.3g} by then"
         parts.append(f"{one.what} ({steps}{so_far})")
     return f"Epsilon {plan.epsilon:g} (delta {plan.delta:g}) pays for {'; '.join(parts)}."
+
+
+def _released(released: ReleasedPlan, unit: str) -> str:
+    """What released metrics cost, and how exact they will be about."""
+    alone = "" if released.epsilon is None else f" (epsilon {released.epsilon:.3g} alone)"
+    said = (
+        f"Released metrics take {released.share:.0%} of the noisy steps{alone}; training has "
+        f"{released.dearer - 1:.0%} more noise by it. Each count carries noise of {released.noise:.3g} {unit}s."
+    )
+    if released.units is None:
+        return f"{said} How many are held out is not declared, so how exact figures will be can't be told."
+    parts = [
+        f"{name} no figure" if half is None else f"{name} within {half:.2f}".replace("0.", ".", 1)
+        for name, half in (
+            ("AUROC", released.auroc),
+            ("sensitivity", released.sensitivity),
+            ("specificity", released.specificity),
+        )
+    ]
+    none = None in (released.auroc, released.sensitivity, released.specificity)
+    mend = " More patients, a larger epsilon or shared noise would give one." if none else ""
+    return f"{said} Of about {released.units:,} held out: {', '.join(parts)}.{mend}"
 
 
 def _expectation(console: Console, plan: RunPlan) -> None:

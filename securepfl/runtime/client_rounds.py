@@ -67,7 +67,8 @@ def rehearsed(
     keyrings, _ = local_parties(federation)
     session = Session.of(federation, keyrings[name], None).joining(bytes(RUN_BYTES))
     chosen_task, own_loss = task_and_loss(federation, task, loss)
-    parts = Parts.of(session, name, build_model, training, chosen_task, own_loss, device, PHYSICAL_BATCH, _seconds())
+    of_data = training, None, chosen_task, own_loss
+    parts = Parts.of(session, name, build_model, *of_data, device, PHYSICAL_BATCH, _seconds())
     if not isinstance(parts.training, LocalTraining):
         raise TypeError("a federation that protects trains with noise")
     local = _of_usable(parts.training)

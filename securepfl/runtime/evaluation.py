@@ -27,7 +27,7 @@ def event_of(run: SimulatedRun, notes: Sequence[str] = ()) -> RoundEvent:
     clients, failed = run.clients, run.failed
     return RoundEvent(
         round=run.round,
-        rounds=run.coordinator.federation.rounds,
+        rounds=run.coordinator.rounds,
         trained=tuple(
             name for name, client in clients.items() if run.round not in client.sat_out and name not in failed
         ),
@@ -75,7 +75,7 @@ def _communication(federation: Federation, run: SimulatedRun) -> Communication:
     upload, download = sum(run.traffic.upload.values()), sum(run.traffic.download.values())
     parts = dict(run.coordinator.parts)
     return Communication(
-        rounds=federation.rounds,
+        rounds=federation.exchanges,
         upload_bytes=upload,
         download_bytes=download,
         float32_upload_bytes=dense,

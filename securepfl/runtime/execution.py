@@ -21,9 +21,10 @@ from securepfl.report.page import page_of
 from securepfl.report.result import result_of
 from securepfl.runtime.evaluation import event_of, outcome_of
 from securepfl.runtime.finetuned import release_finetuned
-from securepfl.runtime.hospital import dataset_of
+from securepfl.runtime.hospital import dataset_of, tested_by
 from securepfl.runtime.local import SimulatedRun, root_key_of, simulate
 from securepfl.runtime.planning import Plan
+from securepfl.runtime.released import released_of
 from securepfl.runtime.releasing import release_clusters, release_priors
 from securepfl.runtime.resuming import Wanted, check_same
 from securepfl.runtime.simulated_keys import SimulatedKeys
@@ -164,7 +165,9 @@ def _result(
     told = [f"{name}: {note}" for name, client in run.clients.items() for note in client.ledger_notes]
     told += [] if plan.throwaway else used_up(run.clients)
     told += [*failed_notes(run.traffic.failures), *without]
+    held = next((client for client in run.clients.values() if client.released_by), next(iter(run.clients.values())))
     return result_of(plan.federation, outcome) | {
+        "released": released_of(held, seeded=seed is not None),
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},
         "notes": notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told)),
     }
@@ -212,6 +215,7 @@ def _rounds(
                     training,
                     plan.build_model,
                     folder.path / "sites",
+                    testing=_tested(plan),
                     ledgers=folder.path / LEDGERS if plan.throwaway else plan.ledgers,
                     data_sets=plan.data_sets,
                     coordinator_folder=folder.path / "coordinator",
@@ -225,6 +229,12 @@ def _rounds(
                 )
             )
         yield run
+
+
+def _tested(plan: Plan) -> dict[str, Any] | None:
+    """What each hospital held out, where metrics are released."""
+    found = {name: tested_by(hospital, plan.federation) for name, hospital in plan.hospitals.items()}
+    return found if plan.federation.release.metrics else None
 
 
 def _event_notes() -> Callable[[SimulatedRun], list[str]]:

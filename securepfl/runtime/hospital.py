@@ -11,6 +11,7 @@ from securepfl.data.table import Table
 from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.events import Unit
 from securepfl.privacy.training.units import PatientDataset, group_records
+from securepfl.settings.federation import Federation
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,10 @@ def dataset_of(table: Table, unit: Unit = "record") -> TensorDataset | PatientDa
     if table.patients is None:
         raise ConfigError('[privacy] unit = "patient": declare the column that names them, [data] patient = "..."')
     return group_records(features, labels, table.patients)
+
+
+def tested_by(hospital: Hospital, federation: Federation) -> TensorDataset | PatientDataset | None:
+    """What a hospital's client is handed of its test rows: where metrics are released about them alone."""
+    if not federation.release.metrics:
+        return None
+    return dataset_of(hospital.test, federation.privacy.unit if len(hospital.test) else "record")

@@ -139,7 +139,7 @@ def local_model(client: Client, build_model: BuildModel, key: bytes | None) -> n
     # Adapters correct what is shared: a model that shares nothing would only spread its budget over more numbers.
     federation = alone_at(client.federation.changed("model", adapters=None), client.name)
     model, units = initial_model(build_model, federation, client.name, alone=True), client.training_set
-    rounds = federation.rounds - len(client.sat_out)
+    rounds = federation.rounds - sum(number <= federation.rounds for number in client.sat_out)
     if rounds and not federation.privacy.protects:
         records, steps = minibatches(federation, units, client.device), rounds * federation.training.steps
         stream = _stream(key, client.name, "local sampling")

@@ -158,6 +158,7 @@ def simulate(
     build_model: BuildModel,
     folder: Path,
     *,
+    testing: TrainingSets | None = None,
     ledgers: Path | None = None,
     data_sets: Mapping[str, str | KnownAs] | None = None,
     coordinator_folder: Path | None = None,
@@ -174,7 +175,8 @@ def simulate(
 ) -> Iterator[SimulatedRun]:
     """Run a bound federation to its last round and yield its parties, which are closed afterwards.
 
-    `training` holds each hospital's DataLoader or Dataset. State lies in `folder`/NAME; `ledgers`/NAME.jsonl
+    `training` holds each hospital's DataLoader or Dataset, `testing` what it held out where metrics are released.
+    State lies in `folder`/NAME; `ledgers`/NAME.jsonl
     (default: `folder`/NAME/ledger.jsonl) outlive the run. The coordinator's state lies in `coordinator_folder`, None
     keeps it in memory. `begin` is called before the first round, `observe` after every one. A hospital that fails is
     left out of the step, warned of (HospitalNote), and asked again in the next round; then `check` is called. `loss`,
@@ -222,6 +224,7 @@ def simulate(
                 training[name],
                 keyring,
                 folder / name,
+                testing=(testing or {}).get(name),
                 ledgers=ledgers,
                 data_set=(data_sets or {}).get(name),
                 device=device,
@@ -332,7 +335,8 @@ def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> Non
         )
     if len(able) < federation.least_in_sum:
         raise BudgetError(
-            f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds, and a sum "
+            f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds"
+            f"{' and the released metrics' if federation.release.metrics else ''}, and a sum "
             f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets "
             f"([privacy] budget, or [sites.NAME] budget) or fewer rounds; {_what_takes_it(clients)}"
         )

@@ -16,9 +16,9 @@ from securepfl.client.parts import BuildModel
 from securepfl.client.run_kind import Simulation
 from securepfl.data.loading import load_site
 from securepfl.data.split import split_table
-from securepfl.errors import ConfigError, HospitalNote, StorageError
+from securepfl.errors import BudgetError, ConfigError, HospitalNote, StorageError
 from securepfl.runtime.enrolled import bind, check_enrolled, epoch_of
-from securepfl.runtime.hospital import Hospital, dataset_of
+from securepfl.runtime.hospital import Hospital, dataset_of, tested_by
 from securepfl.runtime.local import noise_key
 from securepfl.runtime.planning import beside, known_as
 from securepfl.storage.keys import load_holdings, private_file
@@ -82,10 +82,19 @@ def open_client(
             dataset_of(hospital.train, federation.privacy.unit),
             holdings.keyring(),
             out / STATE,
+            testing=tested_by(hospital, federation),
             ledgers=ledgers,
-            data_set=known_as(hospital.train, beside(data)),
+            data_set=known_as(hospital.train, beside(data), hospital.test if federation.release.metrics else None),
             device=device,
             simulation=None if seed is None else Simulation(noise_key(seed)),
+        )
+    if federation.release.metrics and not client.round and not client.affords_run:
+        client.close()
+        budget, run = client.ledger.budget.epsilon, client.spent_after_run
+        raise BudgetError(
+            f"{name}: this run with its released metrics would bring epsilon to {run:.3f}, and the budget is "
+            f"{budget:g}: declare a larger one ([sites.{name}] budget) before the first round, or set [release] "
+            "metrics = false at all hospitals"
         )
     said = [str(note.message) for note in noted if issubclass(note.category, HospitalNote)]
     return Opened(client, hospital, build_model, tuple(dict.fromkeys((*said, *client.ledger_notes))))

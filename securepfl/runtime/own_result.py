@@ -2,10 +2,12 @@
 
 | in DIR | whose eyes |
 |---|---|
-| result.json | the hospital's: its metrics are exact functions of its test rows |
+| result.json | the hospital's: its metrics are exact functions of its test rows. Others': what `released` says there |
 | personal.safetensors | the hospital's: its model, not released |
 | experts/NAME.safetensors, NAME.finetuned.safetensors, shared.safetensors | others': as `[release]` says |
 | experts/NAME.priors.json | others': where `[release] prior` says so, charged |
+
+`released_own` in result.json is of this hospital alone: others' where it chooses so, at no further cost.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from securepfl.runtime.evaluation import site_outcome
 from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.judging import judged_models, scores_of
 from securepfl.runtime.opening import Opened
+from securepfl.runtime.released import own_released_of, released_of
 from securepfl.runtime.releasing import own_priors, release_priors
 from securepfl.storage.folder import write_json
 
@@ -44,7 +47,7 @@ def write_own(opened: Opened, out: Path) -> None:
     if federation.release.experts and released and client.round:
         without += release_priors(federation, {client.name: client}, out / EXPERTS / own_priors(client.name))
         signer = client.session.keyring.identity
-        if client.round == federation.rounds and client.shared_model() is not None:
+        if client.round >= federation.rounds and client.shared_model() is not None:
             without += release_finetuned({client.name: client}, out / EXPERTS)
         model, record = client.release("personal")
         write_expert(out / EXPERTS / f"{client.name}.safetensors", model, record, federation.model, spec, signer)
@@ -74,6 +77,8 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
         "sites": {client.name: site_result(client.federation, site)},
         "task": client.task.name,
         "metrics": metrics_of(client.federation, client.task),
+        "released": released_of(client, seeded=is_seeded(client)),
+        "released_own": own_released_of(client, seeded=is_seeded(client)),
         "named": dict(client.named),
         "seconds": {name: round(seconds, 4) for name, seconds in client.seconds.items()},
         "notes": [*opened.notes, *without],

@@ -42,7 +42,11 @@ class Plan:
     @property
     def data_sets(self) -> dict[str, KnownAs]:
         """By what each hospital's training rows are known again, beside the features that train."""
-        return {name: known_as(hospital.train, self.earlier) for name, hospital in self.hospitals.items()}
+        metrics = self.federation.release.metrics
+        return {
+            name: known_as(hospital.train, self.earlier, hospital.test if metrics else None)
+            for name, hospital in self.hospitals.items()
+        }
 
 
 def configured(
@@ -108,11 +112,17 @@ def beside(data: Path) -> Path:
     return whole.parent / f"{whole.name}.ledgers"
 
 
-def known_as(table: Table, earlier: Path | None) -> KnownAs:
-    """By what a hospital's training rows are known again, beside the features that train."""
-    identities: dict[str, Sequence[bytes]] = {kind: digests.tolist() for kind, digests in table.known.items()}
+def known_as(table: Table, earlier: Path | None, tested: Table | None = None) -> KnownAs:
+    """By what a hospital's training rows are known again, beside the features that train; and those of `tested`, where
+    something is released about them.
+    """
+    tables = [table] if tested is None else [table, tested]
+    identities: dict[str, Sequence[bytes]] = {
+        kind: [digest for each in tables for digest in each.known[kind].tolist()] for kind in table.known
+    }
     if table.patients is not None:
-        identities["patient"] = [str(patient).encode() for patient in sorted(set(table.patients.tolist()))]
+        patients = {patient for each in tables if each.patients is not None for patient in each.patients.tolist()}
+        identities["patient"] = [str(patient).encode() for patient in sorted(patients)]
     return KnownAs(by=identities, earlier=() if earlier is None else (earlier / f"{table.site}.jsonl",))
 
 

@@ -90,7 +90,7 @@ class HospitalSession:
     @property
     def finished(self) -> bool:
         """Whether nothing more is to come."""
-        return bool(self.client.ended) or self.client.round >= self.client.federation.rounds
+        return bool(self.client.ended) or self.client.round >= self.client.federation.exchanges
 
     @property
     def written(self) -> bool:
@@ -164,7 +164,7 @@ class HospitalSession:
     def _say(self, event: str, **fields: Any) -> None:
         ledger = self.client.ledger
         spent = ledger.spent()
-        left, rounds = max(0.0, ledger.budget.epsilon - spent), self.client.federation.rounds
+        left, rounds = max(0.0, ledger.budget.epsilon - spent), self.client.federation.exchanges
         self.log.info(event, round=self.at, rounds=rounds, epsilon=finite(spent), left=left, **fields)
 
     def _wrong(self, line: str) -> None:
@@ -180,7 +180,7 @@ class HospitalSession:
             updated=now_text(),
             run=client.session.run.hex(),
             federation=one_line(client.federation.name),
-            rounds=client.federation.rounds,
+            rounds=client.federation.exchanges,
             round=client.round,
             heard=self._heard,
             epsilon=finite(spent),

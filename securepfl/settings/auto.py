@@ -14,6 +14,7 @@ from securepfl.errors import ConfigError
 from securepfl.learning.declared.facts import Facts, Share
 from securepfl.learning.declared.rows import Columns, Outputs, binary, multiclass, multilabel, regression, row_of_mlp
 from securepfl.learning.declared.rule import Choice, Given, choose
+from securepfl.settings.fixed import EVALUATION_SHARE
 
 if TYPE_CHECKING:
     from securepfl.settings.federation import Federation
@@ -184,7 +185,7 @@ def facts_without_rows(federation: "Federation") -> Facts:
     )
     return Facts(
         hospitals,
-        mu=mu_of(federation.privacy.epsilon, federation.privacy.delta),
+        mu=mu_of(federation.privacy.epsilon, federation.privacy.delta) * trained_share(federation),
         residual=federation.privacy.clip,
         curvature=0.25,
         row=1.0,
@@ -192,6 +193,11 @@ def facts_without_rows(federation: "Federation") -> Facts:
         absent=None if noise is None else noise.absent,
         beside=federation.release.steps,
     )
+
+
+def trained_share(federation: "Federation") -> float:
+    """How much of mu is left for rounds and what goes with them, where released metrics take theirs: squares add up."""
+    return 1 / math.sqrt(1 + EVALUATION_SHARE) if federation.release.metrics else 1.0
 
 
 def _outputs(federation: "Federation") -> Outputs:

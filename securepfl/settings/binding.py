@@ -26,6 +26,7 @@ from securepfl.privacy.training.noise_plan import plan_shared_noise
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.privacy.training.validation import check_sizes
 from securepfl.settings.auto import chosen
+from securepfl.settings.evaluation import histogram_of
 from securepfl.settings.federation import Federation, ModelShape
 from securepfl.settings.fixed import MODEL_SEED
 from securepfl.settings.prevalence import start_of
@@ -123,10 +124,13 @@ def _planned_noise(federation: Federation, shared: SharedNoiseSettings, shared_s
     return plan_shared_noise(
         epsilon=federation.privacy.epsilon,
         delta=federation.privacy.delta,
-        steps=federation.rounds,
+        steps=federation.run_steps,
         hospitals=hospitals,
         absent=shared.absent,
-        dimension=most_coordinates(shared_size, federation.sparsity.density, federation.sparsity.block),
+        dimension=max(
+            most_coordinates(shared_size, federation.sparsity.density, federation.sparsity.block),
+            histogram_of(federation).size if federation.release.metrics else 0,
+        ),
         units=federation.all_units,
         limit=top_level(MAX_BITS) // 2,
     )

@@ -4,6 +4,7 @@ Every party computes `Federation.digest` over all of them; a message made under 
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from securepfl.data.declaring import plain
 from securepfl.errors import ConfigError
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.settings.auto import AutoKey, chosen, without_auto
-from securepfl.settings.fixed import FULL_BATCH_UNITS, WEIGHT_BITS
+from securepfl.settings.fixed import EVALUATION_SHARE, FULL_BATCH_UNITS, WEIGHT_BITS
 from securepfl.settings.presets import check_needs
 from securepfl.settings.prevalence import prevalence_of, started_share_of
 from securepfl.settings.reading import read_toml, with_preset
@@ -42,7 +43,7 @@ from securepfl.settings.tables import (
     require,
 )
 from securepfl.spelling import alike, composed, spelled_out
-from securepfl.tasks.names import DEFAULT_TASK, LABEL_KEYS
+from securepfl.tasks.names import COUNTED, DEFAULT_TASK, LABEL_KEYS
 from securepfl.tasks.task import OperatingPoint
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ _LATER: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "model": {"trained": "all"},
         "training": {"batch": 4},
         "privacy": {"protection": "dp"},
-        "release": {"finetuning": 0, "prior": False},
+        "release": {"finetuning": 0, "prior": False, "metrics": False},
     }
 )
 """Keys that came after federations were enrolled: at these values a digest is what it was without them."""
@@ -134,6 +135,12 @@ class Federation(Settings, frozen=True, dict=True):
         )
         if self.shares_noise:
             self._require_shared_noise_fits()
+        task = self.model.task or DEFAULT_TASK
+        require(
+            not self.release.metrics or task in COUNTED,
+            f"[release] metrics: a {task} has no scores of a yes or no to count; set metrics = false, and read each "
+            "hospital's own result.json there",
+        )
         self._require_protection_fits()
         self._require_model_of_the_data()
         require(
@@ -165,6 +172,10 @@ class Federation(Settings, frozen=True, dict=True):
         budgets = sorted(name for name, site in self.sites.items() if site.budget is not None)
         first = budgets[0] if budgets else ""
         require(not budgets, f"{none}: no budget holds without noise; remove [sites.{first}] budget")
+        require(
+            not self.release.metrics,
+            f"{none}: metrics are released with noise, and there is none; set [release] metrics = false",
+        )
 
     def _require_model_of_the_data(self) -> None:
         """Images need a model of images, and tables one of tables."""
@@ -435,10 +446,24 @@ class Federation(Settings, frozen=True, dict=True):
 
     @property
     def run_steps(self) -> int:
-        """The noisy steps that a run's epsilon pays for: those of all rounds, of a fine-tuned expert, and one that a
-        prior counts as.
+        """The noisy steps that a run's epsilon pays for: those of all rounds, of a fine-tuned expert, one that a prior
+        counts as, and those that released metrics count as.
         """
-        return self.rounds * self.training.steps + self.release.steps
+        return self.rounds * self.training.steps + self.release.steps + self.evaluation_steps
+
+    @property
+    def evaluation_steps(self) -> int:
+        """The noisy steps that released metrics count as; 0 where none are released."""
+        return math.ceil(EVALUATION_SHARE * self.rounds * self.training.steps) if self.release.metrics else 0
+
+    @property
+    def exchanges(self) -> int:
+        """Rounds of messages: those that train, and one more in which released metrics are summed."""
+        return self.rounds + int(self.release.metrics)
+
+    def evaluates(self, round_: int) -> bool:
+        """Whether `round_` is the one in which released metrics are summed."""
+        return self.release.metrics and round_ == self.exchanges
 
     def sample_rate_for(self, units: int) -> float:
         """The declared sample rate of a hospital with `units` training records or patients."""

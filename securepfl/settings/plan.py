@@ -11,6 +11,8 @@ from securepfl.learning.declared.facts import Facts, Share
 from securepfl.learning.declared.forecast import ASSUMED_AUROC, Forecast, forecast
 from securepfl.learning.declared.rule import Choice, Given, choose
 from securepfl.learning.declared.wrong import WRONG, Wrong
+from securepfl.learning.released.expected import expected_figures
+from securepfl.learning.released.figures import OutcomeFigures
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.accounting.calibration import noise_multiplier_for
 from securepfl.privacy.accounting.events import Release
@@ -23,7 +25,9 @@ from securepfl.settings.auto import (
     facts_of,
     facts_without_rows,
     several_of,
+    trained_share,
 )
+from securepfl.settings.evaluation import histogram_of, planned_deviation
 from securepfl.settings.federation import Federation
 from securepfl.settings.idle import same_experts
 from securepfl.settings.roster import check_declared, check_roster
@@ -76,6 +80,24 @@ class Paid:
 
 
 @dataclass(frozen=True)
+class ReleasedPlan:
+    """What released metrics cost and how exact they can be expected to be: their `share` of the noisy steps, the
+    `epsilon` of them alone (None: as of Paid), by how much they raise the noise of training (`dearer`, a factor), the
+    deviation of their `noise` in patients, and half the widths of intervals for about `units` held out (None: no
+    figure; the widths are None too where `units` is).
+    """
+
+    share: float
+    epsilon: float | None
+    dearer: float
+    noise: float
+    units: int | None
+    auroc: float | None
+    sensitivity: float | None
+    specificity: float | None
+
+
+@dataclass(frozen=True)
 class HospitalPlan:
     """A hospital's declared part: its share of the mean, the threshold of its model (None: several
     outputs, or none declared), the noise of a step over the clip
@@ -116,6 +138,7 @@ class RunPlan:
     changes: tuple[Change, ...]
     wrong: tuple[Wrong, ...]
     paid: tuple[Paid, ...]
+    released: ReleasedPlan | None
     hospitals: Mapping[str, HospitalPlan]
     notes: tuple[str, ...]
 
@@ -155,6 +178,7 @@ def plan_of(federation: Federation, auroc: float = ASSUMED_AUROC) -> RunPlan:
         changes=tuple(_changes(federation, linear, choice, guess)),
         wrong=WRONG if isinstance(spec, DataSpec) else (),
         paid=tuple(_paid(ready, facts)),
+        released=_released(ready, facts, auroc) if ready.release.metrics else None,
         hospitals={name: _hospital(ready, name, share) for name, share in _shares(ready, facts)},
         notes=tuple(_notes(ready, choice)),
     )
@@ -248,7 +272,7 @@ def _personal(ready: Federation) -> str:
 
 
 def _at(facts: Facts, federation: Federation, epsilon: float) -> Facts:
-    return replace(facts, mu=mu_of(epsilon, federation.privacy.delta))
+    return replace(facts, mu=mu_of(epsilon, federation.privacy.delta) * trained_share(federation))
 
 
 def _curve(federation: Federation, facts: Facts, auroc: float, choice: Choice) -> Iterator[Point]:
@@ -298,6 +322,7 @@ def _paid(ready: Federation, facts: Facts) -> Iterator[Paid]:
     release, steps, local = ready.release, 0, ready.training.steps
     each = f" of {local} steps" if local > 1 else ""
     parts = [(f"{ready.rounds} round{'s' * (ready.rounds > 1)}{each}", ready.rounds * local)]
+    parts += [("released metrics", ready.evaluation_steps)] if release.metrics else []
     parts += [("fine-tuning an expert", release.finetuning)] if release.finetuning else []
     parts += [("a prior", 1)] if release.prior else []
     parts += [("experts made of these", 0)] if release.experts else []
@@ -305,6 +330,36 @@ def _paid(ready: Federation, facts: Facts) -> Iterator[Paid]:
     for what, more in parts:
         steps += more
         yield Paid(what, more, _cost(ready, facts.hospitals[0].rate, steps) if alike else None)
+
+
+def _released(ready: Federation, facts: Facts, auroc: float) -> ReleasedPlan:
+    steps = ready.evaluation_steps
+    histogram, alike = histogram_of(ready), len({share.rate for share in facts.hospitals}) == 1
+    noise, rates = planned_deviation(ready, histogram), [share.rate for share in facts.hospitals]
+    split, units = None if ready.data_spec is None else ready.data_spec.split, None
+    found: OutcomeFigures | None = None
+    if split is not None and split.method != "column":
+        units = round(facts.units * split.test / (1 - split.test))
+        found = expected_figures(
+            histogram,
+            auroc=auroc,
+            prevalence=min(ready.prevalence_of() or (0.5,)),
+            patients=units,
+            deviation=noise,
+            spread=1 + max((1 - rate) / (steps * rate) for rate in rates),
+        )
+    halves = {
+        what: None if found is None or (figure := getattr(found, what)) is None else (figure.high - figure.low) / 2
+        for what in ("auroc", "sensitivity", "specificity")
+    }
+    return ReleasedPlan(
+        share=steps / ready.run_steps,
+        epsilon=_cost(ready, facts.hospitals[0].rate, steps) if alike and not ready.shares_noise else None,
+        dearer=math.sqrt(ready.run_steps / (ready.run_steps - steps)),
+        noise=noise,
+        units=units,
+        **halves,
+    )
 
 
 def _cost(ready: Federation, rate: float, steps: int) -> float:

@@ -26,7 +26,7 @@ class Schedule:
 
     def coupling_due(self, round_: int) -> bool:
         """Whether personal components travel in `round_` for neighbourhood sums: once similarities are known."""
-        return self.coupled and round_ > max(self.every, 2)
+        return self.coupled and max(self.every, 2) < round_ <= self.rounds
 
     def average_due(self, round_: int) -> bool:
         """Whether the average of all personal components is formed in `round_`, for the shared model: in the last, or,

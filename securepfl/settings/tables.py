@@ -318,12 +318,14 @@ class ReleaseSettings(Settings, frozen=True):
 
     `finetuning`: beside it an expert that differs more: the shared model after that many further steps on the
     hospital's own records. `prior`: how common the outcome is there, or how much of an image the structure covers.
-    Under privacy both are part of the planned epsilon.
+    `metrics`: how well hospitals' models do on patients held out, over all hospitals together (evaluation.py); it needs
+    no experts. Under privacy all three are part of the planned epsilon.
     """
 
     experts: bool = False
     finetuning: int = 0
     prior: bool = False
+    metrics: bool = False
 
     def __post_init__(self) -> None:
         require(0 <= self.finetuning <= 10**6, f"finetuning = {self.finetuning}: a number of steps, 0 or more")
@@ -332,7 +334,7 @@ class ReleaseSettings(Settings, frozen=True):
 
     @property
     def steps(self) -> int:
-        """The noisy steps that these releases take behind the rounds: a prior counts as one."""
+        """The noisy steps that a hospital's own releases take behind the rounds: a prior counts as one."""
         return self.finetuning + int(self.prior)
 
 

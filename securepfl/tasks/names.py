@@ -16,3 +16,6 @@ LABEL_KEYS: Mapping[TaskName, str | None] = MappingProxyType(
     }
 )
 """The key of `[data]` that declares a task's labels (`label`: as a list); None where they are yes or no."""
+
+COUNTED: frozenset[TaskName] = frozenset({"binary", "multiclass", "multilabel"})
+"""Tasks whose predictions are scores of a yes or no for each outcome: these can be counted and released."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-_SHARED_NOISE = 0.84
+SHARED_NOISE = 0.84
 """Of sqrt(hospitals - absent), by which shared noise is less than everybody's own: its accounting costs the rest
 (docs/results.md has .78 to .90).
 """
@@ -81,7 +81,7 @@ class Facts:
         """
         if self.absent is not None:
             counted = len(self.hospitals) - self.absent
-            return math.sqrt(len(self.hospitals) / counted) / (_SHARED_NOISE * self.mu * self.units)
+            return math.sqrt(len(self.hospitals) / counted) / (SHARED_NOISE * self.mu * self.units)
         paid = steps + self.beside
         parts = (hospital.weight / (_mu(self.mu, hospital.rate, paid) * hospital.units) for hospital in self.hospitals)
         return math.hypot(*parts) * math.sqrt(paid / steps)
