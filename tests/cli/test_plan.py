@@ -164,3 +164,20 @@ def test_a_plan_loads_no_torch(config):
         f"CliRunner().invoke(cli, ['plan', {str(config)!r}], catch_exceptions=False); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_released_metrics_stand_with_their_cost_and_their_error(config):
+    """Before anything is counted: of hospitals that decide at thresholds of their own."""
+    config.write_text(HEART.replace("epsilon = 1.0", "epsilon = 8.0") + "[release]\nmetrics = true\n")
+    plan = found_in(config)
+    rounds, metrics = plan["paid"]
+    released = plan["released"]
+    assert metrics["what"] == "released metrics" and metrics["steps"] == math.ceil(rounds["steps"] / 4)
+    assert rounds["epsilon"] < metrics["epsilon"] == pytest.approx(8.0, abs=1e-6)
+    assert released["units"] == round(486 * 0.34 / 0.66) and released["epsilon"] < rounds["epsilon"]
+    assert 0.03 < released["auroc"] < 0.2 and 0.03 < released["sensitivity"] < 0.2
+    told = CliRunner().invoke(cli, ["plan", str(config)], catch_exceptions=False).stdout
+    assert "Of about 250 held out: AUROC within ." in told and "training has" in told
+    config.write_text(HEART + "[release]\nmetrics = true\n")
+    told = CliRunner().invoke(cli, ["plan", str(config)], catch_exceptions=False).stdout
+    assert "AUROC no figure" in told and "More patients, a larger epsilon or shared noise" in told
