@@ -1,8 +1,8 @@
 """The pages that people read, and the blocks of code in them.
 
 A block's language says what it is: `python` and `toml`; `console`, whose commands follow a `$`, with what they print;
-`sh`, whose lines are all commands; `text`, which is no code: what the block before prints, where that is run. A block's
-title says what no test runs and why, or which test runs it: readers see it.
+`sh`, whose lines are all commands; `json`; `text`, which is no code: what the block before prints, where that is run. A
+block's title says what no test runs and why, or which test runs it: readers see it.
 """
 
 import re

@@ -1,5 +1,6 @@
 """Each block of code that people read is run here, or says on the page why not."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -8,7 +9,7 @@ import pytest
 from pages import AFTER_THE_TUTORIAL, BY_THEMSELVES, PAGES, ROOT, blocks_of, name_of, resolved
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-CODE = [block for block in BLOCKS if block.language != "text"]
+CODE = [block for block in BLOCKS if block.language not in ("text", "json")]
 WALKED = ("docs/tutorial.md", *AFTER_THE_TUTORIAL, *BY_THEMSELVES)
 
 
@@ -17,7 +18,7 @@ def places(blocks):
 
 
 def test_every_block_says_what_it_is():
-    unknown = [block for block in BLOCKS if block.language not in ("python", "toml", "console", "sh", "text")]
+    unknown = [block for block in BLOCKS if block.language not in ("python", "toml", "console", "sh", "text", "json")]
     assert places(unknown) == []
 
 
@@ -59,9 +60,10 @@ def test_a_command_that_a_page_shows_is_one_that_there_is(page):
                     resolved(words[1:])
 
 
-def test_settings_that_a_page_shows_can_be_read():
-    for block in CODE:
-        assert block.language != "toml" or tomllib.loads(block.text), places([block])
+def test_settings_and_objects_that_a_page_shows_can_be_read():
+    readers = {"toml": tomllib.loads, "json": json.loads}
+    for block in BLOCKS:
+        assert block.language not in readers or readers[block.language](block.text), places([block])
 
 
 def test_targets_of_make_that_pages_name_exist():
