@@ -40,10 +40,6 @@ class ReadableConsole(Console):
             renderable = fitted(self, renderable, (options or self.options).max_width)
         return super().render(renderable, options)
 
-    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
-        """See Console. Lines that are left whole for a file or a pipe are broken there too, where COLUMNS is set."""
-        super().print(*objects, soft_wrap=soft_wrap and columns_wanted() is None, **options)
-
 
 def fitted(console: Console, table: Table, width: int) -> Table | Group:
     """`table` in `width` columns: the widest of its own give way, down to their longest word. Where that is not enough,
@@ -58,10 +54,10 @@ def fitted(console: Console, table: Table, width: int) -> Table | Group:
     for _ in range(whole.maximum - width):
         places = [place for place, extent in enumerate(extents) if widths[place] > extent.minimum]
         if not places:
-            return rows_below_each_other(table)
+            return rows_below_each_other(console, table)
         widths[max(places, key=widths.__getitem__)] -= 1
     if any(its * _MOST_LINES < extent.maximum for its, extent in zip(widths, extents, strict=True)):
-        return rows_below_each_other(table)
+        return rows_below_each_other(console, table)
     narrow = copy(table)
     narrow.columns = [replace(column, width=its) for column, its in zip(table.columns, widths, strict=True)]
     return narrow
@@ -75,25 +71,29 @@ def _extent(console: Console, options: ConsoleOptions, column: Column, headed: b
     return Measurement(most if column.no_wrap else max((its.minimum for its in found), default=0), most)
 
 
-def rows_below_each_other(table: Table) -> Group:
+def rows_below_each_other(console: Console, table: Table) -> Group:
     """A table for a narrow screen: each row's first cell, and below it the others under their headings."""
-    told: list[RenderableType] = [] if table.title is None else [Text(), _text(table.title, "bold")]
-    headings = [" ".join(_text(column.header).plain.split()) for column in table.columns]
+    told: list[RenderableType] = [] if table.title is None else [Text(), _text(console, table.title, "bold")]
+    headings = [" ".join(_text(console, column.header).plain.split()) for column in table.columns]
     for first, *rest in zip(*(column.cells for column in table.columns), strict=True):
-        told.append(_under(headings[0], " ".join(_text(first).plain.split())))
-        cells = (_under(heading, cell) for heading, cell in zip(headings[1:], rest, strict=True) if _text(cell).plain)
+        told.append(_under(console, headings[0], " ".join(_text(console, first).plain.split())))
+        cells = (
+            _under(console, heading, cell)
+            for heading, cell in zip(headings[1:], rest, strict=True)
+            if _text(console, cell).plain
+        )
         told.extend(Padding(cell, (0, 0, 0, 2)) for cell in cells)
-    return Group(*told, *([] if table.caption is None else [_text(table.caption)]))
+    return Group(*told, *([] if table.caption is None else [_text(console, table.caption)]))
 
 
-def _under(heading: str, cell: RenderableType) -> Text:
+def _under(console: Console, heading: str, cell: RenderableType) -> Text:
     """A cell behind its heading, where that has a word in it: a scale's marks would stand beside nothing."""
     named = any(letter.isalpha() for letter in heading)
-    return Text(f"{heading}: " if named else "") + _text(cell)
+    return Text(f"{heading}: " if named else "") + _text(console, cell)
 
 
-def _text(cell: Any, style: str = "") -> Text:
-    return cell if isinstance(cell, Text) else Text(str(cell), style)
+def _text(console: Console, cell: Any, style: str = "") -> Text:
+    return cell if isinstance(cell, Text) else console.render_str(str(cell), style=style)
 
 
 def tables(width: int = 140) -> Console:

@@ -59,7 +59,7 @@ def voice_of(context: click.Context | None = None) -> Voice:
 def say(text: str, *, err: bool = False) -> None:
     """Print `text` on stdout, or on stderr, with what the stream or a terminal cannot show as escapes.
 
-    A terminal's lines are broken between words; what goes to a file or a pipe stays whole, unless COLUMNS is set.
+    A terminal's lines are broken between words; what goes to a file or a pipe stays whole.
     """
     stream = sys.stderr if err else sys.stdout
     stream.write(_in_lines(stream, _shown_on(stream, text)) + "\n")
@@ -84,9 +84,9 @@ def columns_wanted() -> int | None:
 
 
 def _in_lines(stream: TextIO, text: str) -> str:
-    width = max(shutil.get_terminal_size().columns, NARROWEST) if stream.isatty() else columns_wanted()
-    if width is None:
+    if not stream.isatty():
         return text
+    width = max(shutil.get_terminal_size().columns, NARROWEST)
     return "\n".join(folded(line, width) for line in text.split("\n"))
 
 

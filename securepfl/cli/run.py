@@ -24,6 +24,7 @@ from securepfl.errors import SecurePFLError
     examples=(
         "securepfl run",
         "securepfl run federation.toml --data rows.csv --seed 1",
+        "securepfl run federation.toml --data rows.csv --track tensorboard:curves",
         "securepfl run --resume runs/federation-20261129-120000",
     ),
 )
@@ -47,8 +48,29 @@ from securepfl.errors import SecurePFLError
 @device
 @click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in DIR, which was stopped, as it began.")
 @print_config
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME[:PLACE]",
+    help="Send curves to a tracker: tensorboard:FOLDER, mlflow:URI, or a plug-in's; what is private stays out. May be "
+    "given again.",
+)
+@click.option(
+    "--track-private",
+    is_flag=True,
+    help="Send the hospitals' test metrics too: exact functions of patients, not covered by epsilon.",
+)
 @click.pass_context
-def run(context: click.Context, /, out: Path | None, resume: Path | None, print_config: bool, **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    out: Path | None,
+    resume: Path | None,
+    print_config: bool,
+    track: tuple[str, ...],
+    track_private: bool,
+    **options: Any,
+) -> None:
     """Train a federation, all parties in this process (a simulation).
 
     Without CONFIG: ./federation.toml on ./data, as `securepfl init` lays them out; where there is no such file, nine
@@ -61,8 +83,11 @@ def run(context: click.Context, /, out: Path | None, resume: Path | None, print_
     from securepfl.runtime.execution import execute
     from securepfl.runtime.planning import declared_in
     from securepfl.runtime.resuming import Wanted
+    from securepfl.runtime.tracking import private_values, tracked, tracking
     from securepfl.storage.unfinished import read_asked
 
+    if track_private and not track:
+        raise click.UsageError("--track-private sends metrics to trackers, and none is named: add --track NAME:PLACE")
     if resume is None:
         options["config"], options["data"] = found_here(options["config"], options["data"])
         wanted = Wanted(**options)
@@ -75,24 +100,28 @@ def run(context: click.Context, /, out: Path | None, resume: Path | None, print_
         return
     plan, voice = wanted.plan(), voice_of()
     out = resume or out or Path("runs") / f"{_plain(plan.federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with _telling_how_to_go_on(out, resume is not None):
+    display = silent if voice.quiet else partial(live_display, progress(), verbose=voice.verbose)
+    with _telling_how_to_go_on(out, resume is not None), tracking(track, out.name, tell) as trackers:
         result = execute(
             plan,
             out,
             seed=wanted.seed,
             device=wanted.device,
-            display=silent if voice.quiet else partial(live_display, progress(), verbose=voice.verbose),
+            display=tracked(display, trackers),
             asked=wanted.asked_for(plan),
             resume=resume is not None,
             check=check_stopped,
         )
+        if track_private:
+            for tracker in trackers:
+                tracker.log(private_values(result), result["federation"]["rounds"])
     give(result, lambda: closing_output(tables(), result))
     tell(f"wrote {out}")
 
 
 def _check_alone(context: click.Context) -> None:
     """Raises UsageError where --resume comes with what would be another run."""
-    for name in context.params.keys() - {"resume", "print_config"}:
+    for name in context.params.keys() - {"resume", "print_config", "track", "track_private"}:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             named = "CONFIG" if name == "config" else f"--{name}"
             raise click.UsageError(f"--resume goes on with a run as it began: leave out {named}")

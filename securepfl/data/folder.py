@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from securepfl.data.reading import READERS, SUFFIXES_IN_WORDS
+from securepfl.data.reading import SUFFIXES_IN_WORDS, has_reader
 from securepfl.errors import DataError
 from securepfl.spelling import alike, composed, shown, spelled_out
 
@@ -82,7 +82,7 @@ def _listed(folder: Path) -> list[Path]:
 
 def _is_table(file: Path) -> bool:
     """Whether a file counts as a hospital's. A broken link does: reading it says what is wrong."""
-    return file.suffix.lower() in READERS and not _hidden(file) and (file.is_file() or file.is_symlink())
+    return has_reader(file) and not _hidden(file) and (file.is_file() or file.is_symlink())
 
 
 def _passed_over(file: Path) -> bool:
@@ -106,7 +106,7 @@ def _holds_tables(folder: Path) -> bool:
 
 
 def _like_table(file: Path) -> bool:
-    return file.suffix.lower() in READERS or _TABLES.fullmatch(file.name) is not None
+    return has_reader(file) or _TABLES.fullmatch(file.name) is not None
 
 
 def _in_words(names: list[str]) -> str:

@@ -1,6 +1,8 @@
 """One file of any kind as columns: a reader a suffix."""
 
+import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -8,7 +10,8 @@ from securepfl.data.csv_table import read_csv
 from securepfl.data.parquet import read_parquet
 from securepfl.data.schema import DataSpec
 from securepfl.data.wanted import Contents, Wanted
-from securepfl.errors import DataError
+from securepfl.errors import DataError, HospitalNote
+from securepfl.plugins import PlugIn, plugin_named
 
 Reader = Callable[[Path, Wanted], Contents]
 READERS: Mapping[str, Reader] = MappingProxyType({".csv": read_csv, ".parquet": read_parquet})
@@ -16,9 +19,41 @@ READERS: Mapping[str, Reader] = MappingProxyType({".csv": read_csv, ".parquet": 
 SUFFIXES_IN_WORDS = " or ".join(", ".join(READERS).rsplit(", ", 1))
 
 
+def has_reader(path: Path) -> bool:
+    """Whether the file's suffix is one of `READERS` or of a plug-in."""
+    return path.suffix.lower() in READERS or _plugged_in(path) is not None
+
+
 def find_reader(path: Path) -> Reader:
-    """The reader of the file's suffix; one of any other suffix is text in the CSV format."""
-    return READERS.get(path.suffix.lower(), read_csv)
+    """The reader of the file's suffix, built in or a plug-in's; one of any other suffix is text in the CSV format.
+
+    Raises ConfigError where two plug-ins bring one.
+    """
+    built_in = READERS.get(path.suffix.lower())
+    plugin = _plugged_in(path) if built_in is None else None
+    return built_in or (read_csv if plugin is None else partial(_read_by, plugin))
+
+
+def _plugged_in(path: Path) -> PlugIn | None:
+    return plugin_named("securepfl.readers", path.suffix.lower().removeprefix("."))
+
+
+def _read_by(plugin: PlugIn, path: Path, wanted: Wanted) -> Contents:
+    """What a plug-in reads. What goes wrong in it is told by its kind alone: its words may quote a patient's cells."""
+    read = plugin.load()
+    try:
+        contents = read(path, wanted)
+    except (OSError, DataError):
+        raise
+    except Exception as error:  # noqa: BLE001 - somebody else's code
+        raise DataError(
+            f"{path}: the {plugin} failed ({type(error).__name__}); mend the file or the plug-in, or save it as "
+            f"{SUFFIXES_IN_WORDS}"
+        ) from None
+    if not isinstance(contents, Contents):
+        raise DataError(f"{path}: the {plugin} gives {type(contents).__name__}, and no securepfl.data.wanted.Contents")
+    warnings.warn(f"{path.name} was read by the {plugin}", HospitalNote, stacklevel=2)
+    return contents
 
 
 def read_columns(path: Path, wanted: Wanted | None = None) -> Contents:

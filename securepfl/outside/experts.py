@@ -196,7 +196,12 @@ def _check_signers(path: Path, signer: PublicIdentity, others: Collection[Public
 
 
 def _settings_of(meta: Mapping[str, Any]) -> ModelSettings:
-    settings = msgspec.convert(meta["model"], type=ModelSettings)
+    try:
+        settings = msgspec.convert(meta["model"], type=ModelSettings)
+    except msgspec.ValidationError as error:
+        if meta["model"].get("plugins"):  # nothing is wrong with the file
+            raise ExtraError(f"the experts need a plug-in: {error}") from None
+        raise
     if settings != settings.without_start():
         # Nobody who signs a file has the say over which of the reader's own files are opened.
         raise ValueError("the file of a start")
@@ -213,7 +218,8 @@ def _model(found: SignedFile) -> nn.Module:
         raise StorageError("the experts are of the pipeline's own model; route them with securepfl.RoutedModel")
     # Before a model is made: a small file must not ask for a large one, nor numbers that no training leaves.
     most = sum(array.size for array in arrays.values())
-    if settings.kind != "logistic" and settings.hidden ** (1 + (settings.kind in _WIDE)) > most:
+    flat = settings.kind == "logistic" or (settings.plugged_in and settings.hidden == ModelSettings().hidden)
+    if not flat and settings.hidden ** (1 + (settings.kind in _WIDE)) > most:
         raise ValueError("more hidden units than numbers")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("NaN or infinity among the parameters")

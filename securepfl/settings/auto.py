@@ -15,6 +15,7 @@ from securepfl.learning.declared.facts import Facts, Share
 from securepfl.learning.declared.rows import Columns, Outputs, binary, multiclass, multilabel, regression, row_of_mlp
 from securepfl.learning.declared.rule import Choice, Given, choose
 from securepfl.settings.fixed import EVALUATION_SHARE
+from securepfl.tasks.names import TASK_NAMES
 
 if TYPE_CHECKING:
     from securepfl.settings.federation import Federation
@@ -152,9 +153,9 @@ def clip_by_rule(federation: "Federation") -> bool:
 
 def facts_of(federation: "Federation") -> Facts | None:
     """What the rule may know, all of it declared; None where a row's size isn't. Raises ConfigError without units."""
-    spec, kind = federation.data_spec, federation.model.kind
-    if not isinstance(spec, DataSpec) or kind == "own":
-        return None
+    spec, kind, task = federation.data_spec, federation.model.kind, federation.model.task
+    if not isinstance(spec, DataSpec) or kind not in ("mlp", "logistic") or task not in (None, *TASK_NAMES):
+        return None  # what a row can do to a plug-in's loss isn't known
     row, outputs = columns_of(spec).row, _outputs(federation)
     return dataclasses.replace(
         facts_without_rows(federation),

@@ -16,12 +16,13 @@ from securepfl.crypto.sums.parameters import MAX_BITS, top_level
 from securepfl.data.declared import Declared
 from securepfl.data.images.spec import ImageSpec
 from securepfl.data.schema import DataSpec
-from securepfl.errors import ConfigError, ModelError
+from securepfl.errors import ConfigError, ExtraError, ModelError
 from securepfl.learning.personal.adapters import with_adapters
 from securepfl.learning.personal.freezing import freeze
 from securepfl.learning.personal.partition import Partition, personal_names, unmatched
 from securepfl.learning.personal.start import set_start
 from securepfl.learning.sparse.support import most_coordinates
+from securepfl.plugins import plugin_named
 from securepfl.privacy.training.noise_plan import plan_shared_noise
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.privacy.training.validation import check_sizes
@@ -147,10 +148,32 @@ def built_in(settings: ModelSettings, spec: Declared) -> Callable[[], nn.Module]
             return partial(build_model, kind, len(spec.feature_names), settings.hidden, outputs=task.outputs)
         case "unet" | "cnn" as network if isinstance(spec, ImageSpec):
             return partial(build_network, network, spec.channels, settings.hidden, outputs=task.outputs)
+        case kind if settings.plugged_in:
+            return partial(_plugged_in, kind, _inputs(spec), settings.hidden, task.outputs)
         case "own":
             raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
     known = '"unet" or "cnn"' if isinstance(spec, ImageSpec) else '"mlp" or "logistic"'
     raise ConfigError(f'[model] kind = "{settings.kind}" is not for what [data] declares; set {known}')
+
+
+def _inputs(spec: Declared) -> int:
+    """Features of a table, channels of an image."""
+    return spec.channels if isinstance(spec, ImageSpec) else len(spec.feature_names)
+
+
+def _plugged_in(kind: str, inputs: int, hidden: int, outputs: int) -> nn.Module:
+    """A plug-in's model. Torch's generator is at a public seed meanwhile, so that all hospitals start alike; that they
+    do is compared by the model's digest. Raises ConfigError where it is not installed, fails, or builds something else.
+    """
+    plugin = plugin_named("securepfl.models", kind)
+    if plugin is None:
+        raise ExtraError(f'[model] kind = "{kind}": no plug-in of that name is installed; install what plugins pins')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(MODEL_SEED)
+        model = plugin.call(inputs, hidden=hidden, outputs=outputs)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{plugin}: builds {type(model).__name__}, and no torch.nn.Module")
+    return model
 
 
 def initial_model(

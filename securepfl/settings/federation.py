@@ -54,7 +54,7 @@ Made = TypeVar("Made")
 
 _LATER: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "model": {"trained": "all"},
+        "model": {"trained": "all", "plugins": ()},
         "training": {"batch": 4},
         "privacy": {"protection": "dp"},
         "release": {"finetuning": 0, "prior": False, "metrics": False},
@@ -152,6 +152,8 @@ class Federation(Settings, frozen=True, dict=True):
     def _require_declared_task(self) -> None:
         """What `[data]` declares of labels and what `[model]` makes of them are one task."""
         data, task = self.data or {}, self.model.task or DEFAULT_TASK
+        if task not in LABEL_KEYS:
+            return  # a plug-in's says itself what it takes
         declared = {key: data.get(key) is not None for key in _LABEL_FORMS}
         declared["label"] = isinstance(data.get("label"), list | tuple)
         for key, form in _LABEL_FORMS.items():
@@ -183,7 +185,7 @@ class Federation(Settings, frozen=True, dict=True):
             return
         kind, images = self.model.kind, self.data.get("kind") == "images"
         require(
-            kind == "own" or self.model.is_for_images == images,
+            kind == "own" or self.model.plugged_in or self.model.is_for_images == images,
             f'[model] kind = "{kind}" is for {"tables" if images else "images"}; set '
             + ('"unet" (segmentation) or "cnn"' if images else '"mlp" or "logistic", or [data] kind = "images"'),
         )
@@ -341,7 +343,7 @@ class Federation(Settings, frozen=True, dict=True):
         plain["model"].pop("start")
         for table, keys in _LATER.items():
             for key, default in keys.items():
-                if plain[table][key] == default:
+                if plain[table][key] in (default, [*default] if isinstance(default, tuple) else default):
                     del plain[table][key]
         for site in plain["sites"].values():
             site.pop("budget")

@@ -209,6 +209,8 @@ def _no_forecast(ready: Federation) -> str:
     if ready.model.is_for_images:
         what = "masks" if ready.model.task == "segmentation" else "images"
         return f"it was measured on tables, and what a model of {what} reaches no declaration tells"
+    if ready.model.plugins:
+        return "it was measured on built-in models and tasks, and what a plug-in's reach no declaration tells"
     return "a regression has no AUROC" if ready.model.task == "regression" else ""
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from securepfl.data.prevalence import Prevalence, in_order
 from securepfl.errors import ConfigError
-from securepfl.tasks.names import DEFAULT_TASK
+from securepfl.tasks.names import DEFAULT_TASK, TASK_NAMES
 
 if TYPE_CHECKING:
     from securepfl.settings.federation import Federation
@@ -40,6 +40,8 @@ def start_of(federation: "Federation", site: str | None = None, *, alone: bool =
     """The output layer's start bias: that of all hospitals, or at `site`, halfway to its own prevalence; all the way
     where it trains `alone`. Log-odds, or the logarithms of classes' shares; None where no prevalence is declared.
     """
+    if federation.model.task not in (None, *TASK_NAMES):
+        return None  # a plug-in's
     if federation.model.task == "segmentation":
         return None  # of a pixel nobody knows the odds: what it shows decides, and Dice is best near even ones
     common, own = (_start(federation, prevalence_of(federation, each)) for each in (None, site))

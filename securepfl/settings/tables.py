@@ -15,8 +15,9 @@ from securepfl.crypto.sums.scheme import find_scheme, scheme_names
 from securepfl.data.prevalence import require_shares
 from securepfl.learning.personal.choices import Rule
 from securepfl.learning.personal.graph import LEAST_NEIGHBOURS
+from securepfl.plugins import check_pinned
 from securepfl.privacy.accounting.events import Unit
-from securepfl.tasks.names import TaskName
+from securepfl.tasks.names import DEFAULT_TASK, TASK_NAMES
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,6 +56,8 @@ def _require_place(settings: Settings, key: str, **places: tuple[str, ...]) -> N
         )
 
 
+MODEL_KINDS: Final = ("mlp", "logistic", "unet", "cnn", "own")
+"""The built-in models, and the pipeline's own. Others are plug-ins' (plugins.py)."""
 IMAGE_KINDS: Final = ("unet", "cnn")
 """The models of `[data] kind = "images"`."""
 
@@ -70,19 +73,25 @@ class ModelSettings(Settings, frozen=True):
     frozen. `personal` are fnmatch patterns of parameter names, or a rule:
     the output layer's bias ("intercept"), all of it ("head"), the "adapters", or the smallest of these that the model
     has ("auto", in learning/personal). `task` is what the model is for: None is "binary", unless a pipeline hands in a
-    loss of its own and names no task. `adapters` gives every Linear and Conv layer a correction of that rank (0: a
-    bias), which "auto" makes personal.
+    loss of its own and names no task. `plugins` pins the distributions that bring a kind or a task which is not built
+    in, as ["tiny-models==1.0"]: all hospitals run the same version. `adapters` gives every Linear and Conv layer a
+    correction of that rank (0: a bias), which "auto" makes personal.
     """
 
-    kind: Literal["mlp", "logistic", "unet", "cnn", "own"] = "mlp"
-    task: TaskName | None = None
+    kind: str = "mlp"
+    task: str | None = None
     hidden: int = 8
     start: str | None = None
     trained: Literal["all", "head"] | tuple[str, ...] = "all"
     personal: tuple[str, ...] | Rule = "auto"
     adapters: int | None = None
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_pinned("securepfl.models", "kind", self.kind, MODEL_KINDS, self.plugins)
+        check_pinned("securepfl.tasks", "task", self.task or DEFAULT_TASK, TASK_NAMES, self.plugins)
+        used = self.plugged_in or self.task not in (None, *TASK_NAMES)
+        require(used or not self.plugins, "plugins: neither kind nor task is a plug-in's; remove it")
         require(self.hidden >= 1, f"hidden = {self.hidden}: must be at least 1")
         require(self.adapters is None or self.adapters >= 0, f"adapters = {self.adapters}: a rank, 0 or more")
         _require_place(self, "kind", start=IMAGE_KINDS, trained=IMAGE_KINDS)
@@ -97,6 +106,11 @@ class ModelSettings(Settings, frozen=True):
             self.adapters is None or self.trained == "all",
             'adapters and trained: adapters freeze nothing themselves; set trained = "all", or remove adapters',
         )
+
+    @property
+    def plugged_in(self) -> bool:
+        """Whether a plug-in builds the model."""
+        return self.kind not in MODEL_KINDS
 
     @property
     def is_for_images(self) -> bool:

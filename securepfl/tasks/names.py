@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 TaskName = Literal["binary", "multiclass", "multilabel", "regression", "segmentation"]
 DEFAULT_TASK: TaskName = "binary"
-LABEL_KEYS: Mapping[TaskName, str | None] = MappingProxyType(
+TASK_NAMES: tuple[str, ...] = get_args(TaskName)
+"""The built-in tasks. Others are plug-ins' (plugins.py), and declare their labels as they like."""
+LABEL_KEYS: Mapping[str, str | None] = MappingProxyType(
     {
         "binary": None,
         "multiclass": "classes",

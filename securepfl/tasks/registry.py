@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from securepfl.errors import ConfigError
+from securepfl.errors import ConfigError, ExtraError
+from securepfl.plugins import plugin_named
 from securepfl.tasks.binary import Binary
 from securepfl.tasks.multiclass import Multiclass
 from securepfl.tasks.multilabel import Multilabel
@@ -24,13 +25,30 @@ TASKS: Mapping[TaskName, Callable[..., Task]] = MappingProxyType(
 )
 
 
+_PARTS = frozenset(part for part in vars(Task) if not part.startswith("_"))
+
+
 def task_named(name: str | None, **declared: Any) -> Task:
-    """The task `name` (None: binary) with what is declared of its labels. Raises ConfigError for an unknown name.
+    """The task `name` (None: binary) with what is declared of its labels; one that is not built in is a plug-in's.
+
+    Raises ConfigError for an unknown name, or a plug-in that fails.
 
     >>> task_named("multiclass", classes=("mild", "severe")).outputs
     2
     """
-    made = {str(known): task for known, task in TASKS.items()}.get(DEFAULT_TASK if name is None else name)
-    if made is None:
-        raise ConfigError(f"task {name!r}: known are {', '.join(TASKS)}")
-    return made(**declared)
+    wanted = DEFAULT_TASK if name is None else name
+    made = {str(known): task for known, task in TASKS.items()}.get(wanted)
+    return _plugged_in(wanted, declared) if made is None else made(**declared)
+
+
+def _plugged_in(name: str, declared: Mapping[str, Any]) -> Task:
+    plugin = plugin_named("securepfl.tasks", name)
+    if plugin is None:
+        raise ExtraError(f"task {name!r}: known are {', '.join(TASKS)}, and no plug-in of that name is installed")
+    task = plugin.call(**declared)
+    if missing := [part for part in sorted(_PARTS) if not hasattr(task, part)]:
+        raise ConfigError(f"{plugin}: is no task, as it lacks {', '.join(missing)} (securepfl.tasks.task.Task)")
+    if task.name != name:
+        raise ConfigError(f"{plugin}: its task calls itself {task.name!r}; both names must be one")
+    made: Task = task
+    return made

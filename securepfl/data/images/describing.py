@@ -11,7 +11,7 @@ from securepfl.data.images.opening import ending_of, kind_of_file, read_file
 from securepfl.data.images.picture import Picture, UnfitError
 from securepfl.data.images.spec import ImageSpec
 from securepfl.data.ranges import key_of, names_of, sites_lines
-from securepfl.data.reading import READERS
+from securepfl.data.reading import has_reader
 from securepfl.errors import DataError
 from securepfl.spelling import composed
 
@@ -63,7 +63,7 @@ def _folder_of(hospital: Path) -> str | None:
     name = _named(hospital, _IMAGES)
     if name is not None:
         return name
-    tables = any(file.suffix.lower() in READERS and file.name != _INDEX for file in hospital.iterdir())
+    tables = any(has_reader(file) and file.name != _INDEX for file in hospital.iterdir())
     return "." if not tables and is_hospital(hospital, ImageSpec(size=(1, 1), images=".", label="any")) else None
 
 
