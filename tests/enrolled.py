@@ -24,7 +24,7 @@ personal = ["linear.weight"]
 epsilon = 8.0
 budget = 40.0
 [release]
-experts = true
+{released}
 [encryption]
 masking = "{masking}"
 [data]
@@ -75,13 +75,20 @@ def write_table(path: Path, name: str, rows: int = 60) -> None:
 
 
 def enrol_all(
-    root: Path, *, rounds: int = 2, masking: str = "none", names: tuple[str, ...] = NAMES, declared: str = ""
+    root: Path,
+    *,
+    rounds: int = 2,
+    masking: str = "none",
+    names: tuple[str, ...] = NAMES,
+    declared: str = "",
+    released: str = "experts = true",
 ) -> World:
     """Files of a whole federation, keys as a ceremony leaves them; its hub is called hub."""
     world = World(root, names)
     root.mkdir(exist_ok=True)
     sites = "".join(f"{name} = {{ units = 40 }}\n" for name in names)
-    world.config.write_text(SETTINGS.format(rounds=rounds, masking=masking, declared=declared) + sites)
+    settings = SETTINGS.format(rounds=rounds, masking=masking, declared=declared, released=released)
+    world.config.write_text(settings + sites)
     world.secret.write_bytes(PASSPHRASE + b"\n")
     world.secret.chmod(0o600)
     identities = {name: Identity.generate(name) for name in (*names, "hub")}

@@ -72,7 +72,7 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
         "federation": client.federation.told() | {"digest": client.federation.digest.hex()},
         "site": client.name,
         "run": client.session.run.hex(),
-        "rounds": client.round,
+        "rounds": min(client.round, client.federation.rounds),
         "ended": client.ended or None,
         "sites": {client.name: site_result(client.federation, site)},
         "task": client.task.name,

@@ -10,7 +10,7 @@ import pytest
 from enrolled import PASSPHRASE, enrol_all, write_table
 
 from securepfl.data.tables import load_sites, split_table
-from securepfl.errors import ConfigError, DataError, StorageError
+from securepfl.errors import BudgetError, ConfigError, DataError, StorageError
 from securepfl.runtime.opening import open_client
 from securepfl.runtime.opening_hub import open_coordinator
 
@@ -181,3 +181,13 @@ def test_data_without_rights_say_whose_rights(tmp_path):
     assert "closed/alder.csv: cannot be read (Permission denied); let the user" in closed
     assert "unlisted: cannot be listed (Permission denied); make it readable" in unlisted
     assert "file/alder.csv: cannot be read (Permission denied)" in unread
+
+
+def test_a_budget_that_cannot_carry_the_run_and_its_released_metrics_is_refused_before_the_first_round(tmp_path):
+    world = enrol_all(tmp_path / "world", released="metrics = true")
+    poor = changed(world, tmp_path, "budget = 40.0", "budget = 7.0")
+    with pytest.raises(BudgetError, match=r"would bring epsilon to 8.000, and the budget is 7: declare a larger one"):
+        hospital(world, tmp_path, poor)
+    opened = hospital(world, tmp_path)
+    assert opened.client.ledger.spent() == 0
+    opened.client.close()

@@ -119,6 +119,31 @@ def test_a_hospital_keeps_its_result_its_model_and_what_it_releases(done):
     assert (out / "personal.safetensors").exists() and (out / "experts" / "alder.safetensors").exists()
 
 
+def test_all_that_is_released_together_costs_the_planned_epsilon_and_metrics_are_the_same_everywhere(tmp_path):
+    released = "experts = true\nfinetuning = 1\nprior = true\nmetrics = true"
+    world = enrol_all(tmp_path, rounds=1, released=released)
+    hospitals = [hospital_of(world, name) for name in world.names]
+    with hub_of(world) as hub:
+        run(hub, hospitals)
+    results = []
+    for hospital in hospitals:
+        hospital.finish()
+        assert hospital.client.ledger.spent() == pytest.approx(8.0, abs=0.01)
+        assert sum(each.steps for each in hospital.client.ledger.releases()) == 4
+        hospital.stop()
+        results.append(json.loads((world.out(hospital.name) / "result.json").read_text()))
+        assert {f"{hospital.name}{end}" for end in (".safetensors", ".finetuned.safetensors", ".priors.json")} <= {
+            path.name for path in (world.out(hospital.name) / "experts").iterdir()
+        }
+    told, own = [each["released"] for each in results], [each["released_own"] for each in results]
+    assert told[0] == told[1] == told[2] and told[0]["hospitals"] == ["alder", "birch", "cedar"]
+    assert told[0]["may_leave"] and told[0]["steps"] == 1 and 0 < told[0]["epsilon"] < 8
+    assert [each["hospitals"] for each in own] == [["alder"], ["birch"], ["cedar"]] and own[0]["units"] != own[1][
+        "units"
+    ]
+    assert [each["rounds"] for each in results] == [1, 1, 1]
+
+
 def test_a_hub_that_is_stopped_goes_on_with_the_same_command(tmp_path):
     world = enrol_all(tmp_path)
     hospitals = [hospital_of(world, name) for name in world.names]
