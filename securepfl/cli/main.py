@@ -28,6 +28,7 @@ COMMANDS: Final = (
     "keys",
     "machines",
     "plan",
+    "report",
     "route",
     "run",
     "serve",

@@ -1,6 +1,7 @@
 """`securepfl route`."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import click
@@ -52,6 +53,7 @@ def route(
     from securepfl.outside.predictions import predictions_csv
     from securepfl.outside.unseen import Asked, route_unseen, summary, trusted_identities
     from securepfl.outside.writing import check_out, write_answer, write_table
+    from securepfl.report.pages.writing import write_own_page
 
     alone = check_out(out, data)
     trusted = None if identities is None else trusted_identities(identities)
@@ -61,7 +63,7 @@ def route(
     if alone and out is not None:
         write_table(answered, out)
     elif out is not None:
-        write_answer(answered, out)
+        write_answer(answered, out, partial(write_own_page, name=out.name))
     told = {"summary": summary(answered)}
     if out is None:
         text = predictions_csv(answered)

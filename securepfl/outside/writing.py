@@ -8,8 +8,10 @@
 | pictures/ID.png | images beside truth, shared model's and routed answer |
 | card.md | the model card, with every expert's privacy |
 | result.json | metrics, where truth is there |
+| report.html | gates, metrics and some pictures as a page, where the caller brings one |
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +30,9 @@ TABLE: Final = ".csv"
 """Ending of a file that is to hold predictions alone."""
 
 
-def write_answer(answered: Answered, out: Path) -> None:
-    """Write the folder `out`, which appears whole or not at all.
+def write_answer(answered: Answered, out: Path, page: Callable[[Path], None] | None = None) -> None:
+    """Write the folder `out`, which appears whole or not at all. `page` writes one more file into the folder that it is
+    given, from what lies there.
 
     Raises StorageError where it exists or can't be written, ConfigError where images need the extra `imaging`.
     """
@@ -49,6 +52,8 @@ def write_answer(answered: Answered, out: Path) -> None:
         if scores:
             write_json(folder / "result.json", result_of(answered, scores))
         write_bytes(folder / "card.md", card_of(answered, scores, drawn, plotted).encode())
+        if page is not None:
+            page(folder)
 
 
 def write_table(answered: Answered, out: Path) -> None:

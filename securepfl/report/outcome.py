@@ -1,12 +1,13 @@
 """What a run tells: one event a round while it goes, one outcome at its end."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
+from securepfl.tasks.curves import Curves
 from securepfl.tasks.resampling import Scored
-from securepfl.tasks.task import Metric, Metrics, OperatingPoint, Task
+from securepfl.tasks.task import Metric, Metrics, OperatingPoint, Task, deciding_of
 
 MODELS = ("personalised", "shared", "local", "majority")
 SIGNAL_NOTE = (
@@ -75,7 +76,8 @@ class SiteOutcome:
     `test_units`: the patients among the test rows, or the rows where these are not named (`patients_named`). `point`:
     where probabilities became decisions. `clipped_fraction`: of its units, those that the clip shortened, averaged over
     rounds; None where nobody counted. `signal`: how far what it compared stands out of its noise; `neighbours`: to whom
-    it is coupled at the end; `coupled_rounds`: in how many rounds it was drawn to neighbours.
+    it is coupled at the end; `coupled_rounds`: in how many rounds it was drawn to neighbours. `details` are notes that
+    change nothing for who reads the figures; `curves` are by model, of yes/no outcomes alone.
     """
 
     train: int
@@ -95,6 +97,8 @@ class SiteOutcome:
     neighbours: tuple[str, ...]
     coupled_rounds: int
     notes: tuple[str, ...]
+    details: tuple[str, ...] = ()
+    curves: Mapping[str, Curves] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Communication:
 class Outcome:
     """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total; `heads` each hospital's ledger hash as the
     coordinator saw it last; `task` names the metrics. `pooled` are each model's scores on all hospitals' test rows
-    together, at each its own operating point.
+    together, at each its own operating point, and `curves` the same rows' where outcomes are yes or no.
     """
 
     sites: Mapping[str, SiteOutcome]
@@ -127,11 +131,12 @@ class Outcome:
     seed: int | None
     heads: Mapping[str, str]
     task: Task
+    curves: Mapping[str, Curves] = field(default_factory=dict)
 
     @property
     def deciding(self) -> Metric | None:
         """The metric by which models of this task are judged; None for a task without any."""
-        return next((metric for metric in self.task.metrics if metric.name == self.task.deciding), None)
+        return deciding_of(self.task)
 
     @property
     def test_unit(self) -> str:

@@ -1,15 +1,19 @@
 """result.json: the record of a run, whose names are a contract (DESIGN, Command line)."""
 
 import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from securepfl.report.epsilon import finite
+from securepfl.report.gain import Gain
 from securepfl.report.outcome import MODELS, Outcome, SiteOutcome, baseline_title
 from securepfl.report.verdict import Finding, verdict_of
 from securepfl.settings.federation import Federation
+from securepfl.tasks.curves import Curves
 from securepfl.tasks.resampling import LEVEL
-from securepfl.tasks.task import Task
+from securepfl.tasks.task import Metric, Task
 
 SCHEMA = 1
 VERSIONED = ("securepfl", "torch", "opacus", "dp-accounting", "tenseal", "cryptography", "numpy")
@@ -20,11 +24,12 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
     communication = outcome.communication
     return {
         "schema": SCHEMA,
+        "written": now(),
         "simulation": True,
         "seed": outcome.seed,
         "versions": {name: version(name) for name in VERSIONED},
         "federation": federation.told() | {"digest": federation.digest.hex()},
-        "sites": {name: site_result(federation, site) for name, site in outcome.sites.items()},
+        "sites": {name: site_result(federation, site, outcome.deciding) for name, site in outcome.sites.items()},
         "mean": outcome.mean(),
         "counted": _counted(outcome),
         "within": {model: scored.point for model, scored in outcome.within_scores().items()},
@@ -37,6 +42,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
             "within": {model: scored.intervals for model, scored in outcome.within_scores().items()},
             "pooled": {model: scored.intervals for model, scored in outcome.pooled.items()},
         },
+        "curves": curves_of(outcome.curves),
         "verdict": [_finding(finding) for finding in verdict_of(federation, outcome)],
         "task": outcome.task.name,
         "metrics": metrics_of(federation, outcome.task),
@@ -52,6 +58,16 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
         },
         "seconds": {name: round(seconds, 4) for name, seconds in outcome.seconds.items()},
     }
+
+
+def now() -> str:
+    """The time of writing, UTC, to the minute."""
+    return datetime.now(UTC).isoformat(timespec="minutes")
+
+
+def curves_of(curves: Mapping[str, Curves]) -> dict[str, Any]:
+    """By model, JSON-able."""
+    return {model: dataclasses.asdict(found) for model, found in curves.items()}
 
 
 def metrics_of(federation: Federation, task: Task) -> dict[str, Any]:
@@ -87,8 +103,17 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def site_result(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
-    """One hospital's part, JSON-able."""
+def _gains(site: SiteOutcome, metric: Metric | None) -> dict[str, Any]:
+    """How much better the personalised model is than each other in the deciding metric, on the same resamples."""
+    if metric is None:
+        return {}
+    ours = site.scores["personalised"]
+    found = {model: Gain.of(metric, ours, site.scores[model]) for model in MODELS[1:]}
+    return {model: {"value": g.value, "interval": g.interval, "holds": g.holds} for model, g in found.items()}
+
+
+def site_result(federation: Federation, site: SiteOutcome, metric: Metric | None) -> dict[str, Any]:
+    """One hospital's part, JSON-able; `metric` is the deciding one."""
     return {
         "train": site.train,
         "test": site.test,
@@ -96,6 +121,8 @@ def site_result(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
         "operating_point": list(site.point),
         "metrics": {model: scored.point for model, scored in site.scores.items()},
         "intervals": {model: scored.intervals for model, scored in site.scores.items()},
+        "gains": _gains(site, metric),
+        "curves": curves_of(site.curves),
         "privacy": {
             "protection": federation.privacy.protection,
             "epsilon": finite(site.epsilon),
@@ -112,5 +139,5 @@ def site_result(federation: Federation, site: SiteOutcome) -> dict[str, Any]:
         "signal": site.signal,
         "neighbours": list(site.neighbours),
         "coupled_rounds": site.coupled_rounds,
-        "notes": list(site.notes),
+        "notes": [*site.notes, *site.details],
     }

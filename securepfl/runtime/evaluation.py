@@ -11,7 +11,7 @@ from securepfl.data.table import Table
 from securepfl.privacy.accounting.events import Unit
 from securepfl.report.outcome import Communication, Outcome, RoundEvent, SiteOutcome, TrainingUnits
 from securepfl.runtime.hospital import Hospital, labels_of
-from securepfl.runtime.judging import Judged, judged_models, local_model, scores_of
+from securepfl.runtime.judging import Judged, curves_of, judged_models, local_model, scores_of
 from securepfl.runtime.local import SimulatedRun, noise_key
 from securepfl.settings.auto import clip_by_rule
 from securepfl.settings.federation import Federation
@@ -65,6 +65,7 @@ def outcome_of(
         seed=seed,
         heads=dict(run.coordinator.heads),
         task=task,
+        curves=curves_of(task, list(judged.values())),
     )
 
 
@@ -106,11 +107,14 @@ def site_outcome(client: Client, hospital: Hospital, judged: Judged, scores: Map
         neighbours=tuple(sorted(client.neighbours)),
         coupled_rounds=client.coupled_rounds,
         notes=(
-            *_row_notes(hospital, client.task, client.federation.privacy.unit),
+            *_row_notes(hospital, client.task),
+            *_unit_notes(hospital.train, client.federation.privacy.unit),
             *client.scan.notes,
             *_clip_notes(client.federation, clipped),
             *_budget_notes(client),
         ),
+        details=(*_patient_details(hospital.train), *_gradient_details(client)),
+        curves=curves_of(client.task, [judged]),
     )
 
 
@@ -140,7 +144,7 @@ def _clip_notes(federation: Federation, clipped: Sequence[float]) -> list[str]:
     return []
 
 
-def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:
+def _row_notes(hospital: Hospital, task: Task) -> list[str]:
     notes = ["no row of it is left to test on: its metrics are null"] if not len(hospital.test) else []
     notes += [
         f"its {part} rows {lacking}{then}"
@@ -150,22 +154,29 @@ def _row_notes(hospital: Hospital, task: Task, unit: Unit) -> list[str]:
         )
         if len(table) and (lacking := task.lacking(labels_of(table)))
     ]
-    return [*notes, *_patient_notes(hospital.train, unit)]
-
-
-def _patient_notes(train: Table, unit: Unit) -> list[str]:
-    if train.patients is None:
-        return []
-    counts = np.unique(train.patients, return_counts=True)[1]
-    notes = [f"its {len(train)} training records are of {len(counts)} patients, at most {counts.max()} of one"]
-    if unit == "record" and counts.max() > 1:
-        notes.append('some patients have several records; epsilon is per record: set [privacy] unit = "patient"')
     return notes
 
 
+def _unit_notes(train: Table, unit: Unit) -> list[str]:
+    if train.patients is None or unit != "record" or len(np.unique(train.patients)) == len(train):
+        return []
+    return ['some patients have several records; epsilon is per record: set [privacy] unit = "patient"']
+
+
+def _patient_details(train: Table) -> list[str]:
+    if train.patients is None:
+        return []
+    counts = np.unique(train.patients, return_counts=True)[1]
+    return [f"its {len(train)} training records are of {len(counts)} patients, at most {counts.max()} of one"]
+
+
+def _gradient_details(client: Client) -> list[str]:
+    gradients = client.gradient_mode
+    return [] if gradients is None else [f"gradients by record: {gradients.name}, as {gradients.reason}"]
+
+
 def _budget_notes(client: Client) -> list[str]:
-    privacy, gradients = client.federation.privacy, client.gradient_mode
-    notes = [] if gradients is None else [f"gradients by record: {gradients.name}, as {gradients.reason}"]
+    privacy, notes = client.federation.privacy, list[str]()
     if client.sat_out:
         first, count = client.sat_out[0], len(client.sat_out)
         notes.append(

@@ -17,7 +17,7 @@ from securepfl.outside.priors import PRIORS
 from securepfl.report.ledger import README, SNAPSHOT
 from securepfl.report.notes import notes_of
 from securepfl.report.outcome import Observer, Outcome
-from securepfl.report.page import page_of
+from securepfl.report.pages.writing import write_own_page
 from securepfl.report.result import result_of
 from securepfl.runtime.evaluation import event_of, outcome_of
 from securepfl.runtime.finetuned import release_finetuned
@@ -27,6 +27,7 @@ from securepfl.runtime.planning import Plan
 from securepfl.runtime.released import released_of
 from securepfl.runtime.releasing import release_clusters, release_priors
 from securepfl.runtime.resuming import Wanted, check_same
+from securepfl.runtime.rounds_file import RoundsFile
 from securepfl.runtime.simulated_keys import SimulatedKeys
 from securepfl.runtime.spending import used_up, uses_up
 from securepfl.runtime.traffic import failed_notes
@@ -112,7 +113,7 @@ def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failure
         _tell_ledgers(plan, run, out / LEDGERS, seed)
     with _noted(failures):
         if result:
-            write_bytes(out / "report.html", page_of(result).encode())
+            write_own_page(out)
     return result
 
 
@@ -166,10 +167,12 @@ def _result(
     told += [] if plan.throwaway else used_up(run.clients)
     told += [*failed_notes(run.traffic.failures), *without]
     held = next((client for client in run.clients.values() if client.released_by), next(iter(run.clients.values())))
+    notes = notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told))
     return result_of(plan.federation, outcome) | {
         "released": released_of(held, seeded=seed is not None),
         "model": {"shared": list(partition.shared), "personal": list(partition.personal)},
-        "notes": notes_of(plan.federation, partition, outcome, seed, (*plan.notes, *told)),
+        "notes": notes.all,
+        "weights": notes.weights,
     }
 
 
@@ -197,15 +200,21 @@ def _rounds(
         with display({name: federation.budget_of(name) if protects else None for name in federation.roster}) as show:
             told = _event_notes()
 
+            files: list[RoundsFile] = []
+
             def begin(run: SimulatedRun) -> None:
                 folder.spending()
                 told(run)  # an earlier process showed those
+                files.extend(RoundsFile(client, plan.hospitals[name].test) for name, client in run.clients.items())
                 with _noted(failures):
                     show(event_of(run, [] if plan.throwaway else uses_up(run.clients)))
 
             def observe(run: SimulatedRun) -> None:
                 with _noted(failures):
                     show(event_of(run, told(run)))
+                with _noted(failures):
+                    for file in files:
+                        file.look()
 
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", HospitalNote)  # they stand in the result, and on the display

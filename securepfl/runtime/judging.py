@@ -21,6 +21,8 @@ from securepfl.report.outcome import MODELS
 from securepfl.runtime.hospital import Hospital, labels_of
 from securepfl.settings.auto import alone_at
 from securepfl.settings.binding import initial_model
+from securepfl.tasks.binary import Binary
+from securepfl.tasks.curves import Curves
 from securepfl.tasks.prediction import predict
 from securepfl.tasks.resampling import Scored, resample_count, resampled, score_means, score_resampled
 from securepfl.tasks.task import ByImage, OperatingPoint, Predictions, Task
@@ -85,6 +87,22 @@ def scores_of(task: Task, judged: Mapping[str, Judged]) -> tuple[dict[str, dict[
     sites = {name: {model: scored([name], model, weights[name]) for model in MODELS} for name in judged}
     everyone = np.concatenate(list(weights.values()), axis=1)
     return sites, {model: scored(list(judged), model, everyone) for model in MODELS}
+
+
+def curves_of(task: Task, judged: Sequence[Judged]) -> dict[str, Curves]:
+    """ROC and calibration, by model that all of them have, of all their test rows; none of other than yes or no."""
+    if not isinstance(task, Binary):
+        return {}
+    found = {}
+    for model in MODELS[:-1]:
+        said = [(one, predictions) for one in judged if (predictions := one.predictions[model]) is not None]
+        if len(said) == len(judged):
+            found[model] = Curves.of(
+                np.concatenate([one.labels for one, _ in said]),
+                np.concatenate([predictions for _, predictions in said]),
+                np.concatenate([task.decide(predictions, one.points[model]) for one, predictions in said]),
+            )
+    return found
 
 
 _Scorer = Callable[[Sequence[str], str, NDArray[np.float64]], Scored]

@@ -2,7 +2,7 @@
 
 | in DIR | whose eyes |
 |---|---|
-| result.json | the hospital's: its metrics are exact functions of its test rows. Others': what `released` says there |
+| result.json, report.html | the hospital's: metrics are exact functions of its test rows. Others': what `released` says |
 | personal.safetensors | the hospital's: its model, not released |
 | experts/NAME.safetensors, NAME.finetuned.safetensors, shared.safetensors | others': as `[release]` says |
 | experts/NAME.priors.json | others': where `[release] prior` says so, charged |
@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from securepfl.client.client import Client
 from securepfl.outside.experts import SHARED, write_expert, write_unreleased
-from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, site_result
+from securepfl.report.pages.writing import write_own_page
+from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, now, site_result
 from securepfl.runtime.evaluation import site_outcome
 from securepfl.runtime.finetuned import release_finetuned
 from securepfl.runtime.judging import judged_models, scores_of
@@ -25,6 +26,8 @@ from securepfl.runtime.opening import Opened
 from securepfl.runtime.released import own_released_of, released_of
 from securepfl.runtime.releasing import own_priors, release_priors
 from securepfl.storage.folder import write_json
+from securepfl.tasks.resampling import LEVEL
+from securepfl.tasks.task import deciding_of
 
 RESULT: Final = "result.json"
 PERSONAL: Final = "personal.safetensors"
@@ -32,7 +35,8 @@ EXPERTS: Final = "experts"
 
 
 def write_own(opened: Opened, out: Path) -> None:
-    """Write all of it; result.json last, so that one that is there says that nothing lacks.
+    """Write all of it; result.json after what was released, so that one that is there says that nothing of that lacks,
+    and the page from it last.
 
     Raises StorageError, and LedgerError where a release can't be written to the ledger: then it doesn't leave.
     """
@@ -55,6 +59,7 @@ def write_own(opened: Opened, out: Path) -> None:
             model, record = client.release("shared")
             write_expert(out / EXPERTS / f"{SHARED}.safetensors", model, record, federation.model, spec, signer)
     write_json(out / RESULT, result_of_own(opened, without))
+    write_own_page(out)
 
 
 def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]:
@@ -67,6 +72,7 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
     site = site_outcome(client, opened.hospital, judged, scores[client.name])
     return {
         "schema": SCHEMA,
+        "written": now(),
         "simulation": is_seeded(client),
         "versions": {name: version(name) for name in VERSIONED},
         "federation": client.federation.told() | {"digest": client.federation.digest.hex()},
@@ -74,7 +80,12 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
         "run": client.session.run.hex(),
         "rounds": min(client.round, client.federation.rounds),
         "ended": client.ended or None,
-        "sites": {client.name: site_result(client.federation, site)},
+        "sites": {client.name: site_result(client.federation, site, deciding_of(client.task))},
+        "intervals": {
+            "level": LEVEL,
+            "over": f"test {'patient' if site.patients_named else 'record'}s",
+            "test_units": site.test_units,
+        },
         "task": client.task.name,
         "metrics": metrics_of(client.federation, client.task),
         "released": released_of(client, seeded=is_seeded(client)),
@@ -82,6 +93,7 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
         "named": dict(client.named),
         "seconds": {name: round(seconds, 4) for name, seconds in client.seconds.items()},
         "notes": [*opened.notes, *without],
+        "seeded": is_seeded(client),
         "ledger": {"path": str(client.ledger.path.absolute()), "head": client.ledger.head},
     }
 

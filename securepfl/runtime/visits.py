@@ -22,6 +22,7 @@ from securepfl.report.status import HospitalStanding, Trouble
 from securepfl.runtime.logs import Log, failed, one_line, open_log
 from securepfl.runtime.opening import Opened, open_client
 from securepfl.runtime.own_result import RESULT, write_own
+from securepfl.runtime.rounds_file import RoundsFile
 from securepfl.runtime.status import StatusFile, hold, now_text
 
 
@@ -44,6 +45,7 @@ class HospitalSession:
         self._stopped = False
         self.check: Callable[[], None] = lambda: None
         self._status = StatusFile(out)
+        self._rounds = RoundsFile(self.client, opened.hospital.test)
         for note in opened.notes:
             self.log.warning("note", error=note)
         self._say("hospital began")
@@ -117,8 +119,9 @@ class HospitalSession:
             return done
 
     def finish(self) -> None:
-        """Write what the hospital has of the run into `out`, once: result.json, its personal model, and the experts
-        that the settings release. All are private but the experts. Raises StorageError, LedgerError.
+        """Write what the hospital has of the run into `out`, once: result.json, its page (report.html), its personal
+        model, and the experts that the settings release. All are private but the experts. Raises StorageError,
+        LedgerError.
         """
         with self._turn:
             if not self.written:
@@ -157,9 +160,16 @@ class HospitalSession:
             self.log.info("replies", round=number, kind=kind, bytes=len(reply))
         if done.at > before:
             self._say("applied", seconds=seconds)
+            self._look()
         if done.failed is not None:
             failed(self.log, "could not do what it was told", done.failed, round=self.at)
             self._wrong(first_line(done.failed))
+
+    def _look(self) -> None:
+        try:
+            self._rounds.look()
+        except SecurePFLError as error:  # the page has a gap then; nothing else rests on it
+            failed(self.log, "could not judge this round's models", error, round=self.at)
 
     def _say(self, event: str, **fields: Any) -> None:
         ledger = self.client.ledger

@@ -121,6 +121,11 @@ class ByImage(Protocol):
         """Every metric of each image, [n]; NaN where it does not exist. Raises as `Task.measure`."""
 
 
+def deciding_of(task: Task) -> Metric | None:
+    """The metric by which models of `task` are judged; None for a task without any."""
+    return next((metric for metric in task.metrics if metric.name == task.deciding), None)
+
+
 def baseline_metrics(task: Task, train: Labels, test: Labels) -> Metrics:
     """The metrics of `task`'s trivial predictor. Raises ValueError where there is no training label."""
     return task.evaluate(task.baseline(train, len(test)), test)

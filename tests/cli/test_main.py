@@ -17,6 +17,7 @@ USAGES = {
     "start": "--bundle",
     "status": "DIR",
     "plan": "CONFIG",
+    "report": "RUN",
     "run": "[CONFIG]",
     "route": "RUN",
     "serve": "--port",

@@ -58,7 +58,7 @@ class Lives:
 
     def result(self, name: str) -> dict:
         found = json.loads((self.folder / name / "result.json").read_text())
-        found.pop("seconds")
+        found.pop("seconds"), found.pop("written")
         return found
 
 

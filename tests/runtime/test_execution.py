@@ -86,7 +86,7 @@ def test_a_run_that_failed_between_its_rounds_stays_and_goes_on(tmp_path, monkey
 
 
 def test_a_page_that_cannot_be_made_is_a_defect_that_is_told_and_costs_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr("securepfl.runtime.execution.page_of", lambda result: result["no such name"])
+    monkeypatch.setattr("securepfl.runtime.execution.write_own_page", lambda folder: {}["no such name"])
     with pytest.raises(KeyError):
         execute(plan(), tmp_path / "run", seed=None, device="cpu", display=quiet)
     assert {path.name for path in (tmp_path / "run").iterdir()} == (WHOLE | {UNFINISHED}) - {"report.html"}

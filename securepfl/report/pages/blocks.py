@@ -1,0 +1,137 @@
+"""What a section of the page is made of: text, tables, figures. The template says how each looks."""
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from markupsafe import Markup
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "points"
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms, each with sentences."""
+
+    kind: ClassVar[str] = "terms"
+    items: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with a caption."""
+
+    kind: ClassVar[str] = "figure"
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Drawings beside each other, where there is room."""
+
+    kind: ClassVar[str] = "figures"
+    items: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as data, with what it shows in words."""
+
+    kind: ClassVar[str] = "picture"
+    source: str
+    shows: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; the first cell of a row names it. `words`: columns of text, aligned to the left.
+
+    `name` is that of the CSV file that the page offers; "" for none. It holds `exact`, its headings first, where cells
+    are rounded.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    name: str = ""
+    exact: tuple[tuple[object, ...], ...] = ()
+    words: bool = False
+    key: str = ""
+
+    @property
+    def csv(self) -> str:
+        """The file as a link that holds it."""
+        headings, *rows = self.exact or (self.headings, *self.rows)
+        text = csv_text(headings, rows)
+        return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are shown when asked for."""
+
+    kind: ClassVar[str] = "fold"
+    summary: str
+    blocks: tuple["Block", ...]
+
+
+Block = Text | Points | Terms | Figure | Figures | Picture | Table | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and blocks. `id` is that of its place in the page."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...] = field(default_factory=tuple)
+
+
+def csv_text(headings: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """CSV that opens in a spreadsheet as it stands: what would be taken for a formula is marked as text.
+
+    >>> csv_text(["hospital", "gain"], [["=north", -0.25], ["south", None]])
+    "hospital,gain\\r\\n'=north,-0.25\\r\\nsouth,\\r\\n"
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for row in (headings, *rows):
+        writer.writerow([_cell(cell) for cell in row])
+    return text.getvalue()
+
+
+def _cell(cell: object) -> object:
+    if cell is None:
+        return ""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

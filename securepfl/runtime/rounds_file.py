@@ -1,0 +1,69 @@
+"""How a hospital's models did on its own test rows round by round: a file for its own eyes, as figures of rows are.
+
+A line a round: {"round": 3, "metrics": {"personalised": {"auroc": 0.8}, "shared": {"auroc": 0.7}}}. Nothing depends on
+it: a line that a killed process lost is a gap in a plot.
+"""
+
+import json
+import math
+import time
+from typing import Any, Final
+
+from securepfl.client.client import Client
+from securepfl.data.table import Table
+from securepfl.report.pages.reading import ROUNDS
+from securepfl.runtime.hospital import labels_of
+from securepfl.storage.folder import storage_error
+from securepfl.tasks.prediction import predict
+from securepfl.tasks.resampling import score
+from securepfl.tasks.task import ByImage
+
+_MOST_LINES: Final = 50
+_CHEAP: Final = 0.5
+"""Seconds that a look may always take."""
+_SHARE: Final = 0.05
+"""Of the time since the last look, what a longer one may take."""
+
+
+class RoundsFile:
+    """The file of `client`, whose test rows are `test`: at most about 50 lines, and little of the run's time. There is
+    none of metrics that are taken image by image: they would take longer than the round.
+    """
+
+    def __init__(self, client: Client, test: Table) -> None:
+        self.path = client.folder / ROUNDS
+        self._client, self._test = client, test
+        self._every = math.ceil(client.federation.rounds / _MOST_LINES)
+        self._looked, self._took, self._ended = client.round, 0.0, -math.inf
+        self._looks = bool(len(test)) and not isinstance(client.task, ByImage)
+
+    def look(self) -> None:
+        """Add a line where the hospital has applied a round since the last look. Raises StorageError."""
+        at, now = self._client.round, time.perf_counter()
+        last = at == self._client.federation.rounds
+        due = at % self._every == 0 or last
+        affordable = self._took <= max(_CHEAP, _SHARE * (now - self._ended))
+        if not self._looks or at == self._looked or not due or not (affordable or last):
+            return
+        line = json.dumps({"round": at, "metrics": self._metrics()})
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise storage_error(self.path, error) from None
+        self._looked, self._ended = at, time.perf_counter()
+        self._took = self._ended - now
+
+    def _metrics(self) -> dict[str, Any]:
+        client, test, task = self._client, self._test, self._client.task
+        models = {
+            "personalised": (client.personal_model(), client.federation.operating_point_of(client.name)),
+            "shared": (client.shared_model(), client.federation.operating_point_of()),
+        }
+        shown = [metric.name for metric in task.metrics if not metric.detail]
+        found = {}
+        for name, (model, point) in models.items():
+            if model is not None:
+                scored = score(task, predict(model, test.features, task), labels_of(test), point)
+                found[name] = {metric: scored.point[metric] for metric in shown}
+        return found
