@@ -112,7 +112,7 @@ def _written(plan: Plan, out: Path, run: SimulatedRun, seed: int | None, failure
     with _noted(failures):
         _tell_ledgers(plan, run, out / LEDGERS, seed)
     with _noted(failures):
-        if result:
+        if path.exists():  # the page is made of the folder's files
             write_own_page(out)
     return result
 

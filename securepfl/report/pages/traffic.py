@@ -30,8 +30,8 @@ def traffic_section(run: Run, key: str) -> Section | None:
     if shared and sent.upload_bytes > _FEW * sent.float32_upload_bytes:
         blocks.append(
             Text(
-                f"This model shares {shared:,} parameters. With so few, what each message costs anyhow outweighs them: "
-                "with a million, an encrypted update takes fewer bytes than plain float32 (`securepfl bench`)."
+                f"Of this model {shared:,} parameter(s) are shared. With so few, what each message costs anyhow "
+                "outweighs them; `securepfl bench --size N` measures larger models."
             )
         )
     blocks += [_table(sent, key), Text(_seconds(run), small=True)]

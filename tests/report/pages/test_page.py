@@ -1,0 +1,131 @@
+"""What a page says of a run: from its files, with what they lack left out or said."""
+
+import json
+import shutil
+
+import pytest
+
+from securepfl.report.pages.learners import Exposure
+from securepfl.report.pages.ledgers import checked_ledgers, ledgers_section
+from securepfl.report.pages.page import read_page
+from securepfl.report.pages.reading import read_any
+from securepfl.report.pages.sentences import verdict_of
+
+
+@pytest.fixture
+def changed(tables, tmp_path):
+    """Gives the folder of a copy of the run whose result.json was changed by a function."""
+
+    def folder_of(change):
+        folder = tmp_path / "run"
+        shutil.copytree(tables, folder)
+        result = json.loads((folder / "result.json").read_text())
+        change(result)
+        (folder / "result.json").write_text(json.dumps(result))
+        return folder
+
+    return folder_of
+
+
+def told(folder, part):
+    return {sentence.asks: sentence.answer for sentence in verdict_of(read_any(folder))}[part]
+
+
+def titles(page):
+    return [section.title for section in page.sections]
+
+
+def test_a_run_has_every_section_and_a_note_each_once(tables):
+    page = read_page([tables])
+    assert titles(page) == [
+        "What each hospital gets", "ROC and calibration", "Over the rounds", "Privacy spent", "Who could learn what",
+        "Who is like whom", "Bytes and seconds", "Ledgers", "Settings and versions"
+    ]  # fmt: skip
+    notes = page.verdicts[0].notes
+    assert len(notes.forbids) == 1 and "not for publication" in notes.forbids[0]
+    assert any("gradients by record" in note for note in notes.detail)
+    everything = [*notes.forbids, *notes.limits, *notes.detail]
+    assert len(set(everything)) == len(everything) == len(json.loads((tables / "result.json").read_text())["notes"])
+
+
+def test_the_verdict_follows_the_gain(changed):
+    def win(result):
+        result["verdict"][0] |= {"holds": True, "gain": 0.1, "interval": [0.05, 0.15]}
+        for place, site in enumerate(result["sites"].values()):
+            held = place == 0 or None
+            site["gains"]["local"] = {"value": 0.1, "interval": [0.01 if held else -0.1, 0.2], "holds": held}
+
+    first = told(changed(win), "Did training together pay?")
+    assert first.startswith("Yes: ") and "+0.100 (95 % interval +0.050 to +0.150)" in first
+    assert "; better at " in first and "can't be told at" in first
+
+
+def test_a_run_without_privacy_or_with_a_seed_promises_none(changed, masks):
+    assert told(masks[0], "At what privacy?").startswith("None: nothing was clipped or noised")
+    seeded = changed(lambda result: result.update(seed=3))
+    assert told(seeded, "At what privacy?").startswith("None: this was a rehearsal with a known seed")
+
+
+def test_the_attackers_share_follows_epsilon(changed):
+    def spend(result):
+        for site in result["sites"].values():
+            site["privacy"] |= {"epsilon": 1.0, "delta": 1e-5}
+
+    assert "right at most 73.2 % of the time" in told(changed(spend), "At what privacy?")
+
+
+def test_what_a_file_lacks_is_left_out(changed):
+    def strip(result):
+        for site in result["sites"].values():
+            site |= {"curves": {}, "similarity": {}, "signal": None, "gains": {}}
+        result["communication"] = None
+        for name in ("weights", "curves", "verdict", "written"):
+            del result[name]
+
+    folder = changed(strip)
+    page = read_page([folder])
+    assert not {"ROC and calibration", "Who is like whom", "Bytes and seconds"} & set(titles(page))
+    assert "can't be told" in told(folder, "Did training together pay?")
+    assert page.html().count("<svg") == page.html().count("</svg>") > 2
+
+
+def test_a_ledger_that_was_changed_is_named(tables, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tables, folder)
+    (ledger,) = (folder / "ledger").glob("Mainz*.jsonl")
+    ledger.write_text(ledger.read_text().replace('"epsilon"', '"epsilom"', 1))
+    run = read_any(folder)
+    (shown, table, _) = ledgers_section(run, checked_ledgers(run), "").blocks
+    assert shown.text.startswith("4 of 5 ledgers hold") and any(
+        row[0] == "Mainz" and row[1].startswith("does not hold: ") for row in table.rows
+    )
+    shutil.rmtree(folder / "ledger")
+    html = read_page([folder]).html()
+    assert "nothing here rests on one" in html and "epsilon is not drawn over rounds" in html
+
+
+def test_ledgers_of_elsewhere_are_not_looked_for(tables, tmp_path):
+    """A folder from somebody else names no file outside of it."""
+    folder = tmp_path / "run"
+    shutil.copytree(tables, folder)
+    text = (folder / "result.json").read_text().replace('"Mainz"', '"../Mainz"')
+    (folder / "result.json").write_text(text)
+    assert set(checked_ledgers(read_any(folder))) == set(read_any(tables).result.sites) - {"Mainz"}
+
+
+def test_who_could_learn_what_follows_the_settings(tables):
+    run = read_any(tables)
+    plain = dict(Exposure.of(run).told())
+    assert any("nothing was encrypted" in line for line in plain["The coordinator"])
+    run.result.federation["encryption"].update(scheme="lean", masking="pairwise")
+    run.result.federation["similarity"]["every"] = 0
+    masked = dict(Exposure.of(run).told())
+    assert any("No update and no sum" in line for line in masked["The coordinator"])
+    assert any("The sum alone" in line for line in masked["The coordinator together with one hospital"])
+
+
+def test_runs_side_by_side_show_what_differs(tables, changed):
+    page = read_page([tables, changed(lambda result: result["federation"]["privacy"].update(epsilon=41.0))])
+    (settings,) = [section for section in page.sections if section.title == "Settings"]
+    assert [row[0] for row in settings.blocks[0].rows] == ["privacy.epsilon"]
+    assert page.forbids and len(page.verdicts) == 2, "what forbids publication stands there once"

@@ -1,0 +1,38 @@
+"""ROC and calibration at the operating point, beside scikit-learn's."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import auc, roc_auc_score
+
+from securepfl.tasks.curves import Curves
+
+
+def drawn(rows=400, seed=3):
+    draw = np.random.default_rng(seed)
+    said = np.round(draw.uniform(size=rows), 2)  # with ties
+    return (draw.uniform(size=rows) < said).astype(int), said
+
+
+def test_the_area_under_the_points_is_the_auroc():
+    labels, said = drawn()
+    curve = Curves.of(labels, said, said >= 0.5)
+    assert curve.roc[0] == (0, 0) and curve.roc[-1] == (1, 1) and len(curve.roc) <= 101
+    assert auc(*zip(*curve.roc, strict=True)) == pytest.approx(roc_auc_score(labels, said), abs=2e-3)
+
+
+def test_the_counts_are_those_of_the_decisions():
+    curve = Curves.of(np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.7, 0.1, 0.3]), np.array([1, 0, 1, 0, 0]))
+    assert (curve.rows, curve.yes, curve.true_yes, curve.false_yes) == (5, 2, 1, 1)
+    assert curve.calibration == (), "five rows are too few for two groups"
+
+
+def test_groups_of_a_calibrated_model_hold_the_diagonal():
+    labels, said = drawn(rows=4000)
+    groups = Curves.of(labels, said, said >= 0.5).calibration
+    assert len(groups) == 10 and sum(group.rows for group in groups) == 4000
+    assert sum(group.low <= group.predicted <= group.high for group in groups) >= 9
+    assert all(0 <= group.low <= group.observed <= group.high <= 1 for group in groups)
+
+
+def test_one_class_has_no_roc():
+    assert Curves.of(np.ones(20), np.linspace(0, 1, 20), np.ones(20)).roc == ()
