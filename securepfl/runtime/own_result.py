@@ -2,7 +2,7 @@
 
 | in DIR | whose eyes |
 |---|---|
-| result.json, report.html | the hospital's: metrics are exact functions of its test rows. Others': what `released` says |
+| result.json, report.html | the hospital's: exact functions of its test rows. Others': what `released` says there |
 | personal.safetensors | the hospital's: its model, not released |
 | experts/NAME.safetensors, NAME.finetuned.safetensors, shared.safetensors | others': as `[release]` says |
 | experts/NAME.priors.json | others': where `[release] prior` says so, charged |

@@ -16,6 +16,7 @@ from securepfl.report.pages.learners import learners_section
 from securepfl.report.pages.ledgers import Checked, checked_ledgers, ledgers_section
 from securepfl.report.pages.privacy import privacy_section
 from securepfl.report.pages.reading import Routed, Run, read_any
+from securepfl.report.pages.released import released_section
 from securepfl.report.pages.results import models_of, results_section
 from securepfl.report.pages.rounds import rounds_section
 from securepfl.report.pages.routed import routed_section
@@ -131,6 +132,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _of_one(run: Run, ledgers: Mapping[str, Checked]) -> list[Section]:
     sections: Iterable[Section | None] = (
         results_section(run, ""),
+        released_section(run, ""),
         curves_section(run, models_of(run), ""),
         rounds_section(run, ""),
         privacy_section(run, ledgers, ""),
