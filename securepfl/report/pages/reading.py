@@ -270,13 +270,11 @@ def _run(folder: Path) -> Run:
 def _check(result: Result, raw: Mapping[str, Any], path: Path) -> None:
     """Raises ConfigError where names in the file don't fit each other, so that nothing later has to ask."""
     titles, sites = set(result.metrics.titles), result.sites.values()
-    over_all = [found for found in (result.mean, result.within, result.pooled) if found]
-    figures = [*(site.metrics for site in sites), *over_all]
-    intervals = [site.intervals for site in sites]
-    intervals += [result.intervals.within, result.intervals.pooled] if result.pooled else []
-    whole = all(
-        set(MODELS) <= set(one) and all(titles <= set(one[model]) for model in MODELS) for one in [*figures, *intervals]
-    )
+    tables: list[Mapping[str, Mapping[str, Any]]] = [site.metrics for site in sites]
+    tables += [site.intervals for site in sites]
+    tables += [found for found in (result.mean, result.within, result.pooled) if found]
+    tables += [result.intervals.within, result.intervals.pooled] if result.pooled else []
+    whole = all(set(MODELS) <= set(one) and all(titles <= set(one[model]) for model in MODELS) for one in tables)
     named = {*result.metrics.shown, *([result.metrics.decides] if titles else [])} <= titles
     counted = raw.get("counted", {}) if result.mean else None
     try:
