@@ -1,5 +1,6 @@
 """Metrics that leave: of whom, with which noise, at what cost, what reaches whom, and what is refused."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from zlib import crc32
@@ -413,3 +414,36 @@ def test_integers_come_back_out_of_summed_digits(bits, levels):
     assert np.abs(digits).max() <= levels and digits.shape[1] == evaluation.values
     np.testing.assert_array_equal(evaluation.integers_of(digits.sum(axis=0)), integers.sum(axis=0))
     assert (evaluation.integers_of(evaluation.digits_of(np.full(size, 10 * reach))) == reach).all()
+
+
+class Failing(torch.utils.data.Dataset):
+    """Nobody of it can be read, and its length is that of none."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, place):
+        raise OSError("a disk that is gone")
+
+
+def test_who_is_held_out_shows_in_noisy_counts_alone(tmp_path):
+    """One hospital's held-out patients are others, none, or not to be read: messages, states and ledgers look alike."""
+    unusable = TensorDataset(torch.full((7, 3), torch.nan), torch.full((7,), 9.0))
+    worlds = {"plain": TESTED["alder"], "nobody": NOBODY["alder"], "gone": Failing(), "unusable": unusable}
+    found, counts = {}, {}
+    for world, tested in worlds.items():
+        coordinator, clients = opened(tmp_path / world, rounds=1, tested=TESTED | {"alder": tested})
+        seen = []
+        for _ in range(coordinator.rounds):
+            carried = Carried(clients)
+            assert drive(coordinator, carried) == ()
+            seen += [(name, len(message), len(reply)) for name, message, reply in carried.asked]
+        for client in clients.values():
+            lines = client.ledger.path.read_text().splitlines()
+            seen += [client.state.shared.tobytes(), client.round, client.sat_out, client.spent_after_run, len(lines)]
+            seen += [{key: json.loads(line).get(key) for key in ("kind", "release", "round")} for line in lines]
+        found[world], counts[world] = seen, clients["birch"].released_metrics.units.value
+        close_all(clients)
+    for world, seen in found.items():
+        assert [pair for pair in zip(seen, found["plain"], strict=True) if pair[0] != pair[1]] == [], world
+    assert counts["nobody"] == counts["gone"] == counts["unusable"] == pytest.approx(counts["plain"] - 120, abs=0.5)
