@@ -18,6 +18,7 @@ from securepfl.privacy.ledger.lines import (
     Session,
     Settlement,
     Unprotected,
+    Withdrawal,
     damaged,
     decode_line,
     reservation_id,
@@ -27,6 +28,24 @@ from securepfl.privacy.ledger.lines import (
 Verifier = Callable[[str, bytes, bytes, bytes], None]
 """(algorithm, public key, message, signature) -> ValueError where the signature does not hold or the key is not one to
 trust, else nothing. It returns no verdict: one that nobody looks at would trust every line."""
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """Patients who withdrew their consent: at which line, counted from 1, and what had been released by then.
+
+    rounds: reservations before it, each of which may rest on their records. released: models and numbers that had left.
+
+    >>> Withdrawn(line=9, time="2026-01-31T09:00:00Z", units=1, commitment="ab" * 32, rounds=3, released=1).rounds
+    3
+    """
+
+    line: int
+    time: str
+    units: int
+    commitment: str
+    rounds: int
+    released: int
 
 
 @dataclass
@@ -63,6 +82,9 @@ class History:
     """For each reservation, the spend that its last line states, and that line's time."""
     unprotected: list[Unprotected] = field(default_factory=list)
     """The lines from which on no epsilon bounds anything."""
+    released: int = 0
+    """How many models and numbers left the hospital."""
+    withdrawn: list[Withdrawn] = field(default_factory=list)
 
     def releases(self) -> list[AnyRelease]:
         """What counts, in the order in which it was reserved."""
@@ -114,6 +136,11 @@ class History:
                 self.spent_after[line.id] = (line.epsilon, line.time)
             case Unprotected():
                 self.unprotected.append(line)
+            case ExpertRelease():
+                self.released += 1
+            case Withdrawal():
+                before = (len(self.reserved), self.released)
+                self.withdrawn.append(Withdrawn(self.lines + 1, line.time, line.units, line.commitment, *before))
         if self.composition.is_mixed:
             self.noisy()  # its sum at the budget's order is kept, and lines to come only add to it
         self.lines += 1

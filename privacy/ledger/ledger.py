@@ -35,6 +35,7 @@ from securepfl.privacy.ledger.lines import (
     Settlement,
     Torn,
     Unprotected,
+    Withdrawal,
     decode_line,
     encode_line,
     reservation_id,
@@ -323,6 +324,18 @@ class Ledger:
         as `settle`, and ValueError where `actual` is more than was reserved in any field.
         """
         self._settle(Reduction(**self._session_fields(0.0), id=id, actual=actual, reason=reason))
+
+    def withdraw(self, units: int, commitment: str) -> None:
+        """Writes that so many units withdrew their consent: see `Withdrawal`. The spend stays what it was.
+
+        Raises ValueError for fewer than one, or a commitment that is none, StorageError where it cannot be written.
+        """
+        self._append(Withdrawal(**self._session_fields(self._history.noisy()), units=units, commitment=commitment))
+
+    @property
+    def withdrawals(self) -> tuple[str, ...]:
+        """The commitments of all withdrawals of consent, in order."""
+        return tuple(one.commitment for one in self._history.withdrawn)
 
     def _settle(self, line: Settlement) -> None:
         self._history.check(line)

@@ -189,7 +189,20 @@ class Audit(Line, frozen=True, kw_only=True, tag="audit"):
     details: dict[str, Any]
 
 
-AnyLine = Session | DeclaredSession | Reservation | Settlement | Reduction | Unprotected | ExpertRelease | Audit
+class Withdrawal(Line, frozen=True, kw_only=True, tag="withdrawal"):
+    """Patients withdrew their consent. What the lines above released stays released, and counts as before.
+
+    units: how many, in whatever the lines count by. commitment: `commitment_of` a salt and of what the registry knows
+    their records by: whoever holds both can show whom the line is about, and nobody else can tell.
+    """
+
+    units: Annotated[int, Meta(ge=1, lt=2**53)]
+    commitment: Digest
+
+
+AnyLine = (
+    Session | DeclaredSession | Reservation | Settlement | Reduction | Unprotected | ExpertRelease | Audit | Withdrawal
+)
 _DECODER = msgspec.json.Decoder(AnyLine)
 
 
@@ -200,6 +213,20 @@ def reservation_id(run: str, federation: str, round_number: int, attempt: int) -
     '7fa9ae00bfe53256e78e578ea8c18544'
     """
     return hashlib.sha256(rfc8785.dumps([run, federation, round_number, attempt])).hexdigest()[:32]
+
+
+def commitment_of(salt: bytes, marks: bytes) -> str:
+    """What a `Withdrawal` says of `marks`, the sorted fingerprints of its records: 32 bytes in hexadecimal.
+
+    With a `salt` of 32 bytes of the operating system's it tells nothing of them. Persists. Raises ValueError for a
+    salt of another length.
+
+    >>> commitment_of(bytes(32), b"a" * 16)[:16]
+    '2c19d74b1333ed01'
+    """
+    if len(salt) != 32:
+        raise ValueError(f"salt must be 32 bytes, not {len(salt)}")
+    return hashlib.sha256(b"securepfl withdrawal 1" + salt + marks).hexdigest()
 
 
 def signed_message(line: Line) -> bytes:

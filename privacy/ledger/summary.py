@@ -9,7 +9,7 @@ from securepfl.errors import LedgerError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Unit
 from securepfl.privacy.ledger.file import read
-from securepfl.privacy.ledger.history import History, Verifier, replay
+from securepfl.privacy.ledger.history import History, Verifier, Withdrawn, replay
 from securepfl.privacy.ledger.lines import (
     AnyLine,
     Budget,
@@ -68,7 +68,8 @@ class LedgerSummary:
     up to the last head that others saw: those after it could be cut off unseen. 0 without heads.
     unprotected: when the records trained without protection first; None where they never did, and else the epsilons are
     infinite. settled_below: rounds settled for less than they reserved, on the hospital's word. epsilon_reserved: were
-    all counted in full. mixed: as Composition.is_mixed. hashes: of each line, in order. Only verify_ledger makes one:
+    all counted in full. mixed: as Composition.is_mixed. hashes: of each line, in order. withdrawals: of consent, and
+    what each touches. Only verify_ledger makes one:
     there is its example.
     """
 
@@ -93,6 +94,7 @@ class LedgerSummary:
     hashes: tuple[str, ...]
     unprotected: str | None = None
     seen: int = 0
+    withdrawals: tuple[Withdrawn, ...] = ()
 
 
 def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> LedgerSummary:
@@ -220,6 +222,7 @@ def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
         mixed=history.composition.is_mixed,
         hashes=tuple(hashes),
         unprotected=history.unprotected[0].time if history.unprotected else None,
+        withdrawals=tuple(history.withdrawn),
     )
 
 

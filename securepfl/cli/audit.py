@@ -1,4 +1,4 @@
-"""`securepfl audit`: budget and verify; attack has a file of its own."""
+"""`securepfl audit`: budget, ledgers and verify; attack and withdraw have files of their own."""
 
 import re
 import sys
@@ -11,6 +11,7 @@ from securepfl.cli.attack import attack
 from securepfl.cli.command import Group
 from securepfl.cli.options import EXISTING, PATH
 from securepfl.cli.output import give, give_lines, give_nothing, say, tell
+from securepfl.cli.withdraw import withdraw
 from securepfl.errors import ConfigError, LedgerError
 
 _KEY_FORM = re.compile("[0-9a-f]{64}")
@@ -31,6 +32,7 @@ def audit() -> None:
 
 
 audit.add_command(attack)
+audit.add_command(withdraw)
 
 
 @audit.command(

@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "bench",
     "data",
     "doctor",
+    "evidence",
     "init",
     "join",
     "keys",

@@ -13,6 +13,7 @@ from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.accounting.accounting import Composition
 from securepfl.privacy.accounting.events import AnyRelease, Release, Selection, SharedRelease
+from securepfl.privacy.ledger.history import Withdrawn
 from securepfl.privacy.ledger.summary import LedgerSummary, RoundSpend, against_heads, verify_ledger
 from securepfl.report.epsilon import NO_PRIVACY, finite
 
@@ -75,15 +76,18 @@ def _check_keys(ledger: Path, summary: LedgerSummary, keys: Collection[bytes] | 
 
 def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] | None) -> list[str]:
     """What a verified ledger shows, and what it cannot."""
-    lines = [
+    signed = ", ".join(key.hex() for key in summary.public_keys)
+    unknown = (
+        f"THE SIGNER IS NOT VERIFIED: no --key was given, and anybody could have signed as {summary.site}. Keys in it: "
+        f"{signed}; compare with the hospital's `securepfl keys show`, or give --key for each"
+    )
+    lines = [] if keys is not None else [unknown]
+    lines += [
         f"{summary.lines} lines of {summary.site} hold: form, order, hash chain, signatures, each epsilon recomputed",
         *_spent(summary),
         *_declared(summary),
         f"head {summary.head}",
     ]
-    signed = ", ".join(key.hex() for key in summary.public_keys)
-    if keys is None:
-        lines.append(f"signed by {signed}: compare with the hospital's `securepfl keys show`, or give --key for each")
     if heads is None:
         lines.append("lines cut off at the end would not show: give --heads with what others saw last")
     else:
@@ -91,7 +95,7 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
             f"others saw line {summary.seen} of {summary.lines}: none up to there is missing; that none after it was "
             "cut off rests on the hospital's word, and heads of a later run, if any, cover more"
         )
-    return lines + _caveats(summary)
+    return lines + caveats(summary)
 
 
 def _spent(summary: LedgerSummary) -> list[str]:
@@ -146,7 +150,7 @@ def snapshot_note(ledger: Path) -> list[str]:
     ]
 
 
-def _caveats(summary: LedgerSummary) -> list[str]:
+def caveats(summary: LedgerSummary) -> list[str]:
     """What these figures rest on."""
     lines = [] if summary.unprotected is None else [f"{NO_PRIVACY}: {_unprotected(summary.unprotected)}"]
     if summary.mixed:
@@ -172,6 +176,8 @@ def _caveats(summary: LedgerSummary) -> list[str]:
             f"{summary.settled_below} round(s) were settled for less than they reserved, which rests on the hospital's "
             f"word: epsilon as reserved is {summary.epsilon_reserved:.6g}"
         )
+    for one in summary.withdrawals:
+        lines.append(withdrawal_line(one, summary.unit or "unit"))
     for before, after in pairwise(summary.sessions):
         if before.budget != after.budget:
             old, new = before.budget, after.budget
@@ -189,6 +195,21 @@ def _caveats(summary: LedgerSummary) -> list[str]:
         kind = ", seeded: its noise protects nobody" if summary.seeded else "; every run signs with a new key"
         lines.append("a simulation's ledger" + kind)
     return lines
+
+
+def withdrawal_line(one: Withdrawn, unit: str) -> str:
+    """What a withdrawal of consent touches, and what follows.
+
+    >>> one = Withdrawn(line=9, time="2026-01-31T09:00:00Z", units=1, commitment="ab" * 32, rounds=3, released=1)
+    >>> withdrawal_line(one, "patient")[:80]
+    'line 9, 2026-01-31T09:00:00Z: 1 patient withdrew consent; up to 3 releases and 1'
+    """
+    several = "" if one.units == 1 else "s"
+    return (
+        f"line {one.line}, {one.time}: {one.units} {unit}{several} withdrew consent; up to {one.rounds} releases and "
+        f"{one.released} models or numbers that left before may rest on their data. Those can't be taken back, and the "
+        "spend stays as it was; the data train no more"
+    )
 
 
 def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
@@ -212,13 +233,13 @@ def budget_of(ledger: Path, keys: Collection[bytes] | None) -> dict[str, Any]:
         "unprotected": summary.unprotected,
         "unsettled": summary.unsettled,
         "head": summary.head,
-        "caveats": [*_caveats(summary), *snapshot_note(ledger)],
+        "caveats": [*caveats(summary), *snapshot_note(ledger)],
         "public_keys": [key.hex() for key in summary.public_keys],
-        "rounds": _rounds(summary),
+        "rounds": rounds_of(summary),
     }
 
 
-def _rounds(summary: LedgerSummary) -> list[dict[str, Any]]:
+def rounds_of(summary: LedgerSummary) -> list[dict[str, Any]]:
     """Each round's spend, all at the last session's delta, also those of sessions with another."""
     rounds, delta = [_round(spend) for spend in summary.rounds], summary.budget.delta
     if any(session.budget.delta != delta for session in summary.sessions):

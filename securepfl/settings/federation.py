@@ -330,7 +330,12 @@ class Federation(Settings, frozen=True, dict=True):
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over all settings as canonical JSON (RFC 8785). 32 bytes.
+        """SHA-256 over `canonical`: 32 bytes."""
+        return hashlib.sha256(self.canonical).digest()
+
+    @property
+    def canonical(self) -> bytes:
+        """All settings that parties share, as canonical JSON (RFC 8785).
 
         Budgets are left out: each hospital keeps its own to itself. So are the preset's name, which numbers were
         chosen by rule, as what they are counts, and where the file of a start lies: what it holds is in the model's
@@ -347,7 +352,7 @@ class Federation(Settings, frozen=True, dict=True):
                     del plain[table][key]
         for site in plain["sites"].values():
             site.pop("budget")
-        return hashlib.sha256(rfc8785.dumps(plain)).digest()
+        return rfc8785.dumps(plain)
 
     def told(self) -> dict[str, Any]:
         """All settings as plain values, for a record that others read: of a start's file, its name alone, and where
@@ -359,6 +364,24 @@ class Federation(Settings, frozen=True, dict=True):
         if self.model.start is not None:
             plain["model"]["start"] = Path(self.model.start).name
         return plain
+
+    @classmethod
+    def from_told(cls, told: Mapping[str, Any], where: str) -> Self:
+        """The bound settings that a record tells, as `told` made it, with their `digest` beside them.
+
+        Raises ConfigError, naming `where`, for what no run recorded: another form, or another digest.
+
+        >>> one = Federation(sites={name: SiteSettings(units=40) for name in ("north", "south", "west")})
+        >>> Federation.from_told(one.told() | {"digest": one.digest.hex()}, "result.json") == one
+        True
+        """
+        try:
+            found = msgspec.convert({name: value for name, value in told.items() if name != "digest"}, type=cls)
+        except (msgspec.MsgspecError, ValueError):
+            found = None
+        if found is None or found.digest.hex() != told.get("digest"):
+            raise ConfigError(f"{where}: holds no settings that this securepfl recorded; restore it from a copy")
+        return found
 
     @property
     def label_options(self) -> dict[str, Any]:

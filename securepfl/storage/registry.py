@@ -1,7 +1,8 @@
 """A hospital's registry: all its ledgers, and by which records each is found again. It never lies inside a run.
 
 PLACE/SITE holds `registry.json` (which data sets there are, and each ledger's last known line), `key` (32 bytes, this
-hospital's alone), and for each data set its ledger `ID.jsonl` and `ID.rows`, the keyed fingerprints of its records.
+hospital's alone), and for each data set its ledger `ID.jsonl` and `ID.rows`, the keyed fingerprints of its records;
+`ID.withdrawn` those of patients who withdrew their consent (withdrawn.py).
 What a simulation spends stands in ledgers of its own, `ID.simulated.jsonl`.
 """
 
@@ -32,6 +33,7 @@ from securepfl.privacy.ledger.fingerprints import (
 from securepfl.privacy.ledger.ledger import Ledger
 from securepfl.privacy.ledger.lines import Session, decode_line, split_lines
 from securepfl.storage.folder import storage_error, write_bytes
+from securepfl.storage.withdrawn import Entry, WithdrawnFile, commitments_in, found_among, refusal
 
 SCHEMA: Final = 1
 LISTING: Final = "registry.json"
@@ -44,6 +46,9 @@ _MOST: Final = 0.5
 Kind = Literal["real", "simulated", "seeded"]
 Opener = Callable[[Path, str, frozenset[bytes]], Ledger]
 """Opens the ledger at a path, about the data set of that name in its lines, whose lines this hospital's keys signed."""
+KindOpener = Callable[[Kind, Path, str, frozenset[bytes]], Ledger]
+"""The same, of a ledger of that kind."""
+_LASTING: Final[tuple[Kind, ...]] = ("real", "simulated")
 
 
 def ledgers_place() -> Path:
@@ -184,21 +189,25 @@ class Registry:
             return decide(self.site, declared, ())
         with self._locked():
             listing = self._listing()
-            return self._claim(listing, Fingerprints.of(self._key(listing), identities), declared, kind)
+            prints = Fingerprints.of(self._key(listing), identities)
+            claim = self._claim(listing, prints, declared, kind)
+            self._check_consent(listing, prints, claim.id)
+            return claim
 
     def open(self, identities: Identities, declared: str | None, kind: Kind, opener: Opener) -> Charged:
         """The open ledger of the records with these `identities`, which count as known from then on.
 
         declared: the data set's id, None where nobody named it. kind: ledgers of real runs and of simulations are kept
         apart. Raises LedgerError where no one ledger can be charged (claims.py) or a file is older than what the
-        registry knows, missing or damaged; ConfigError for an id that cannot be a file's name; StorageError; and what
-        `opener` raises.
+        registry knows, missing or damaged, or some of these records' patients withdrew their consent; ConfigError for
+        an id that cannot be a file's name; StorageError; and what `opener` raises.
         """
         _check_id(self.site, declared)
         with self._locked(create=True):
             listing = self._listing(create=True)
             prints = Fingerprints.of(self._key(listing), identities)
             claim = self._claim(listing, prints, declared, kind)
+            self._check_consent(listing, prints, claim.id)
             elsewhere = self._notes_of_other_sites(identities) if claim.new and kind == "real" else ()
             held = _entry(listing, claim.id, kind) or _new_entry(listing, claim.id, kind)
             self._check_head(held)
@@ -211,6 +220,31 @@ class Registry:
                 ledger.close()
                 raise
         return Charged(ledger, claim.id, listing.registry, claim.notes + elsewhere)
+
+    def withdraw(
+        self, identities: Identities, declared: str | None, units: int, opener: KindOpener
+    ) -> tuple[Path, ...]:
+        """Write into each ledger that knows some of the records with these `identities` that their `units` withdrew
+        their consent: the ledgers. From then on `find` and `open` refuse any of these records.
+
+        Ledgers that have it already are left as they are. Raises LedgerError where no ledger knows the records, or none
+        could be told; StorageError; and what `opener` raises.
+        """
+        _check_id(self.site, declared)
+        if not self._exists():
+            raise LedgerError(f"{self.folder}: {self.site} has no ledger here; name its place with --ledgers")
+        with self._locked():
+            listing = self._listing()
+            prints = Fingerprints.of(self._key(listing), identities)
+            held = [one for kind in _LASTING if (one := self._known(listing, prints, declared, kind)) is not None]
+            if not held:
+                raise LedgerError(
+                    f"{self.folder}: no ledger knows any of these records, so none of them ever trained; leave them "
+                    "out of the data, and there is nothing else to do"
+                )
+            for one in held:
+                listing = self._withdrawn(listing, one, prints, units, opener)
+        return tuple(map(self._path, held))
 
     def check_protected(self, identities: Identities, kind: Kind) -> None:
         """Raises LedgerError where another ledger than those of `kind` here, at this place, says that these records
@@ -289,6 +323,45 @@ class Registry:
             return made.id
 
     # Below: steps within the lock.
+
+    def _known(self, listing: Listing, prints: Fingerprints, declared: str | None, kind: Kind) -> DataSet | None:
+        """The data set of `kind` that would be charged, where it knows any of the records."""
+        claim = self._claim(listing, prints, declared, kind)
+        one = None if claim.new else _entry(listing, claim.id, kind)
+        return one if one is not None and self._seen(one, prints, prints.twins).alike else None
+
+    def _withdrawn(
+        self, listing: Listing, one: DataSet, prints: Fingerprints, units: int, opener: KindOpener
+    ) -> Listing:
+        """The listing once the ledger of `one` has the withdrawal; the file of fingerprints has it first."""
+        path, file, entry = self._path(one), WithdrawnFile(self._path(one, ".withdrawn")), Entry.of(prints)
+        self._check_head(one)
+        written = commitments_in(split_lines(_read(path))[0])
+        file.check_whole(path, written)
+        told = b"".join(its.marks for its in file.entries() if its.commitment in written)
+        if set(prints.together.tolist()) <= {told[at : at + 16] for at in range(0, len(told), 16)}:
+            return listing
+        ledger = opener(one.kind, path, one.name, listing.keys)
+        try:
+            file.add(entry)
+            ledger.withdraw(units, entry.commitment)
+            noted = msgspec.structs.replace(one, head=ledger.head, lines=ledger.lines)
+            listing = listing.with_data_set(noted, ledger.public_keys)
+            self._write(listing)
+        finally:
+            ledger.close()
+        return listing
+
+    def _check_consent(self, listing: Listing, prints: Fingerprints, id_: str) -> None:
+        """Raises LedgerError where some of the records are of patients who withdrew, by any ledger here; patients' ids
+        count within the data set `id_`, as every study numbers from 1.
+        """
+        for one in listing.data_sets:
+            path, file = self._path(one), WithdrawnFile(self._path(one, ".withdrawn"))
+            file.check_whole(path, commitments_in(split_lines(_read(path))[0]))
+            count = found_among(prints, file.marks(), prints.twins, by_id=one.id == id_)
+            if count:
+                raise refusal(self.site, count, path)
 
     def _claim(self, listing: Listing, prints: Fingerprints, declared: str | None, kind: Kind) -> Claim:
         return decide(self.site, declared, self._all_seen(listing, prints, kind))
@@ -414,7 +487,8 @@ class Registry:
 
     def _with_key(self, listing: Listing) -> Listing:
         """With a new key where somebody took the key away and all that was made with it."""
-        if (self.folder / KEY).exists() or any(self.folder.glob("*.rows")):
+        made = [*self.folder.glob("*.rows"), *self.folder.glob("*.withdrawn")]
+        if (self.folder / KEY).exists() or made:
             return listing
         forgotten = tuple(msgspec.structs.replace(one, marks=0, twins={}) for one in listing.data_sets)
         key = self._new_key()
@@ -450,15 +524,18 @@ class Registry:
         try:
             key = path.read_bytes()
         except FileNotFoundError:
-            if not any(self.folder.glob("*.rows")):  # nothing was made with it
+            if not [*self.folder.glob("*.rows"), *self.folder.glob("*.withdrawn")]:  # nothing was made with it
                 return secrets.token_bytes(32)
             key = b""
         except OSError as error:
             raise StorageError(f"{path}: cannot be read ({error.strerror}); mend its rights") from None
         if len(key) != 32 or _hash_of_key(key) != listing.key:
+            without = (
+                "; if there is none, remove it and all .rows files: each data set must then be opened under its own id"
+            )
             raise LedgerError(
-                f"{path}: is missing or another than this registry's, and without it no record is known; {_RESTORE}; "
-                "if there is none, remove it and all .rows files: each data set must then be opened under its own id"
+                f"{path}: is missing or another than this registry's, and without it no record is known; {_RESTORE}"
+                + ("; who withdrew consent is known by it alone" if any(self.folder.glob("*.withdrawn")) else without)
             )
         return key
 

@@ -22,7 +22,17 @@ from securepfl.report.console import closing_output
 SITES = {"Köln": "north", "北京大学": "east", "مستشفى": "south", "Mainz": "west", "sitz": "site", "größe": "ill"}
 EVERY = ("", *every_command())
 SHAPE = {"schema", "command", "error", "result"}
-ELSEWHERE = ("agent", "audit attack", "join", "keys certificate", "keys enrol", "keys rotate", "machines", "serve")
+ELSEWHERE = (
+    "agent",
+    "audit attack",
+    "audit withdraw",
+    "join",
+    "keys certificate",
+    "keys enrol",
+    "keys rotate",
+    "machines",
+    "serve",
+)
 """Commands whose examples need other parties or minutes; tests/runtime and tests/machines run them."""
 MADE = ("securepfl run", "securepfl start", "securepfl bench", "securepfl suggest", "securepfl doctor")
 """Examples that take long, or that the fixture has run."""
@@ -48,6 +58,7 @@ def folder(tmp_path_factory):
     (folder / "passphrase").write_text("correct horse battery staple\n")
     (folder / "passphrase").chmod(0o600)
     (folder / "exchange").mkdir()
+    shutil.copy(folder / "rows.csv", folder / "withdrawn.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("SECUREPFL_LEDGERS", str(folder / "ledgers"))

@@ -1,0 +1,58 @@
+"""`securepfl audit withdraw` at a hospital that took part in a real run, as docs/evidence.md has it."""
+
+import pytest
+from click.testing import CliRunner
+from enrolled import PASSPHRASE
+from evidence_kit import ledgers_of
+
+from securepfl.cli.main import cli
+from securepfl.crypto.keys.signing import ledger_verifier
+from securepfl.errors import LedgerError
+from securepfl.privacy.ledger.summary import verify_ledger
+from securepfl.runtime.opening import open_client
+
+SITE = "cedar"
+
+
+def invoke(*words, **options):
+    return CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=True, **options)
+
+
+def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path):
+    header, *rows = world.data(SITE).read_text().splitlines()
+    ledger = ledgers_of(world, SITE) / SITE / f"{SITE}.jsonl"
+    key = frozenset({world.holdings(SITE).identity.public.ed25519})
+    before = verify_ledger(ledger, ledger_verifier(key))
+    gone, rest = tmp_path / "gone.csv", tmp_path / "rest.csv"
+    gone.write_text("\n".join([header, *rows[:4]]) + "\n")
+    rest.write_text("\n".join([header, *rows[4:]]) + "\n")
+    asked = ("audit", "withdraw", world.config, "--data", gone, "--site", SITE, "--ledgers", ledgers_of(world, SITE))
+    own = ("--folder", world.folder(SITE), "--passphrase-file", world.secret)
+    others = ("--folder", world.folder("birch"), "--passphrase-file", world.secret)
+
+    bytes_before = ledger.read_bytes()
+    for words, told in (
+        ((*asked, "--yes"), "name its folder with --folder"),
+        ((*asked, "--yes", *others), "keys of birch"),
+        ((*asked, *own), "Aborted"),
+    ):
+        done = invoke(*words, input="n\n")
+        assert done.exit_code != 0 and told in f"{done.exception}{done.output}", done.output
+        assert ledger.read_bytes() == bytes_before
+
+    done = invoke(*asked, *own, "--yes")
+    assert done.exit_code == 0 and "4 records withdrew consent; up to 2 releases" in done.stdout, done.output
+    after = verify_ledger(ledger, ledger_verifier(key))
+    assert (after.epsilon, after.budget) == (before.epsilon, before.budget)
+
+    with pytest.raises(LedgerError, match="withdrew their consent") as refused:
+        _opened(world, world.data(SITE), tmp_path / "run")
+    assert not any(row.split(",")[1] in str(refused.value) for row in rows[:4])
+    _opened(world, rest, tmp_path / "without").client.close()
+    assert verify_ledger(ledger, ledger_verifier(key)).epsilon == before.epsilon
+    assert "4 records withdrew" in invoke("audit", "verify", ledger, "--key", next(iter(key)).hex()).stdout
+
+
+def _opened(world, data, out):
+    folder = world.folder(SITE)
+    return open_client(world.config, data, folder, PASSPHRASE, out, ledgers=ledgers_of(world, SITE), device="cpu")
