@@ -1,6 +1,6 @@
 """What each part of securepfl adds: the whole, and the whole without one part, at the same hyper-parameters.
 
-    python benchmarks/ablation.py [--data ../shared/data] [--task NAME] [--seeds 5] [--write docs/results.md]
+    python benchmarks/ablation.py [--data ../shared/data] [--task NAME] [--seeds 5] [--write docs/results/ablation.md]
 
 The learning rate and the number of rounds are chosen for the whole, on inner validation, as in methods.
 """

@@ -1,7 +1,7 @@
 """What a round costs as hospitals and parameters grow: real encrypted rounds of real clients in one process.
 
     python benchmarks/scaling.py [--hospitals 4,8,16,32,64,128,200] [--parameters 10000,100000,1000000]
-        [--write docs/results.md]
+        [--write docs/results/scaling.md]
 
 Hospitals grow at 10,000 parameters, parameters at 8 hospitals. Every hospital has 8 rows, a personal intercept coupled
 to 3 neighbours, and 10-bit values. Six rounds: the first two set similarity and coupling up; of the others every second

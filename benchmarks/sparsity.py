@@ -1,7 +1,7 @@
 """Accuracy against bytes: the kinds of sparse update, with and without error feedback, at equal bytes.
 
     python benchmarks/sparsity.py [--data ../shared/data] [--seeds 3] [--rounds 20] [--out runs/sparsity]
-        [--write docs/results.md] [--plots docs/pictures] [--table]
+        [--write docs/results/sparsity.md] [--plots docs/pictures] [--table]
 
 Chest X-rays at six simulated hospitals, everything shared, without privacy and at epsilon 4. Learning rate and clip are
 chosen at density 1, the strength of a regulariser at density .1, on validation rows; no test row plays a part. What

@@ -2,7 +2,7 @@
 
     PYTHONPATH=benchmarks python -m methods [--data ../shared/data] [--task NAME] [--method NAME] [--epsilon E]
         [--seeds 5] [--trials 8] [--tuning-seeds 2] [--steps 20] [--jobs 2] [--out runs/methods]
-        [--write docs/results.md] [--plots docs/pictures] [--table]
+        [--write docs/results/methods.md] [--plots docs/pictures] [--table]
 
 Each finished cell is a line of OUT/results.jsonl; those found there under the same numbers and choices are not run
 again, so after a change of anything else take another OUT. `--table` runs nothing and writes page and plots from all of

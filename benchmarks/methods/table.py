@@ -1,8 +1,11 @@
-"""The tables of docs/results.md, written between two marker comments from the finished cells."""
+"""The tables of docs/results/methods.md, written between two marker comments from the finished cells."""
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from methods import METHODS
 from methods.catalogue import ENTRIES, Entry
@@ -22,7 +25,7 @@ Columns = Mapping[str, tuple[float, float]]
 _HEADER = "| method | balanced accuracy | AUROC | accuracy | worst hospital: bal. acc. / AUROC | bytes | seconds |"
 _PREFACE = (
     "All spend the same epsilon and delta (zero-out, per record). `ours` is the default, untuned: clip, rate and "
-    "rounds by the rule of [planning.md](planning.md) from declared units, prevalences (to a twentieth) and ranges, "
+    "rounds by the rule of [planning](../planning.md) from declared units, prevalences (to a twentieth) and ranges, "
     "weights by units, no validation rows; a model of one's own (X-rays) has clip 1, rate 1, 10 rounds. It decides "
     "at the threshold that comes with the prevalences, all others at 1/2: AUROC doesn't depend on that. Every other "
     "row is tuned: as many trials for each, drawn evenly from its grid by a fixed public draw, each scored on a "
@@ -45,13 +48,26 @@ def replaced(page: str, section: str, begin: str = BEGIN, end: str = END) -> str
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"the page lacks the markers; add the lines `{begin}` and `{end}` where the tables belong")
-    return f"{before}{begin}\n{section.strip()}\n{end}{after}"
+    return f"{before}{begin}\n{wrapped(section.strip())}\n{end}{after}"
+
+
+def wrapped(section: str) -> str:
+    """`section` in lines that fit a terminal: paragraphs are broken; tables, headings and pictures stay."""
+    parts = section.split("\n\n")
+    return "\n\n".join(part if part.startswith(("|", "#", "![")) else _broken(part) for part in parts)
+
+
+def _broken(paragraph: str) -> str:
+    """In lines of up to 120 characters, but for code and addresses, which stay whole."""
+    kept = re.sub(r"`[^`]*`|\]\([^)]*\)", lambda match: match[0].replace(" ", "\0"), " ".join(paragraph.split()))
+    lines = textwrap.wrap(kept, 120, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def links_in(page: str, begin: str = BEGIN, end: str = END) -> list[str]:
     """The pictures that `page` shows between the markers."""
     section = page.partition(begin)[2].partition(end)[0]
-    return [line[2:].partition("]")[0] for line in section.splitlines() if line.startswith("![")]
+    return re.findall(r"^!\[[^]]*\]\(([^)]*)\)$", section, re.MULTILINE)
 
 
 def section_of(results: Mapping[Cell, Record], methods: Sequence[str], pictures: Iterable[str]) -> str:
@@ -62,8 +78,8 @@ def section_of(results: Mapping[Cell, Record], methods: Sequence[str], pictures:
     for name, entry in ENTRIES.items():
         tables = [table for epsilon in entry.page if (table := _table(results, name, epsilon, methods))]
         if tables:
-            parts += [f"### {entry.title}", entry.note, *tables]
-    return "\n\n".join([*parts, *(f"![{path}]({path})" for path in pictures)]) + "\n"
+            parts += [f"## {entry.title}", entry.note, *tables]
+    return "\n\n".join([*parts, *(f"![{PurePath(path).stem.replace('-', ': ')}]({path})" for path in pictures)]) + "\n"
 
 
 def _overview(results: Mapping[Cell, Record], methods: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Recipes by name: `preset = "..."` in the TOML sets the keys of a method that was measured, and any key overrides.
 
-What each is good for is in docs/results.md. A preset adds nothing of its own: a file that spells out the same keys is
-the same federation, with the same digest.
+What each is good for is in docs/results/methods.md. A preset adds nothing of its own: a file that spells out the same
+keys is the same federation, with the same digest.
 """
 
 import json

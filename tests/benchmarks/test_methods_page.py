@@ -64,7 +64,7 @@ def test_the_table_marks_the_best_and_what_its_interval_reaches(tmp_path):
     assert "**.750 +- .127**" in rows["fedavg"] and "_.700 +- .127_" in rows["ditto"]
     assert "| .500 +- .127 |" in rows["local"] and "| .990 +- .127 |" in rows["majority"]
     assert "paired by seed" not in section
-    assert "2 kB" in rows["fedavg"] and "not charged to epsilon" in section and "![pictures/x.png]" in section
+    assert "2 kB" in rows["fedavg"] and "not charged to epsilon" in section and "![x](pictures/x.png)" in section
 
 
 def test_the_overview_tells_the_best_other_of_each_column_and_where_ours_reaches_its_interval(tmp_path):
@@ -110,7 +110,7 @@ def test_rows_of_other_numbers_are_told_apart_and_a_single_other_is_no_best(tmp_
 
 
 def test_the_page_is_what_the_records_make_of_it(tmp_path):
-    page = ROOT / "docs" / "results.md"
+    page = ROOT / "docs" / "results/methods.md"
     records, copy = ROOT / "benchmarks" / "records", tmp_path / "results.md"
     copy.write_text(page.read_text())
     done = CliRunner().invoke(command.main, ["--table", "--out", str(records), "--write", str(copy)])

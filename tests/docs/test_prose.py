@@ -7,7 +7,7 @@ from pages import DOCS, PAGES, ROOT, blocks_of, name_of, prose_of
 
 FIRST_READING = ("index.md", "tutorial.md", "concepts.md", "glossary.md")
 WIDEST = 120
-WIDE = ("docs/imaging_results.md", "docs/results.md", "docs/privacy.md")
+WIDE = ("docs/imaging_results.md", "docs/privacy.md")
 
 
 def words(page):

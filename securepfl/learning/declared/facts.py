@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 SHARED_NOISE = 0.84
 """Of sqrt(hospitals - absent), by which shared noise is less than everybody's own: its accounting costs the rest
-(docs/results.md has .78 to .90).
+(docs/results/shared_noise.md has .78 to .90).
 """
 
 
