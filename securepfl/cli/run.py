@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,8 @@ from securepfl.cli.output import give, say, tell, voice_of
 from securepfl.cli.printed_config import print_config, print_settings
 from securepfl.cli.stopping import Stopped, check_stopped, stoppable
 from securepfl.errors import SecurePFLError
+
+_RUNS: Final = Path("runs")
 
 
 @click.command(
@@ -46,7 +48,14 @@ from securepfl.errors import SecurePFLError
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for simulation only, protects nobody.")
 @device
-@click.option("--resume", type=PATH, metavar="DIR", help="Go on with the run in DIR, which was stopped, as it began.")
+@click.option(
+    "--resume",
+    type=PATH,
+    is_flag=False,
+    flag_value=str(_RUNS),
+    metavar="[DIR]",
+    help="Go on with the run in DIR, which was stopped, as it began. [default: the one in runs that waits]",
+)
 @print_config
 @click.option(
     "--track",
@@ -84,7 +93,7 @@ def run(
     from securepfl.runtime.planning import declared_in
     from securepfl.runtime.resuming import Wanted
     from securepfl.runtime.tracking import private_values, tracked, tracking
-    from securepfl.storage.unfinished import read_asked
+    from securepfl.storage.unfinished import read_asked, the_one_waiting
 
     if track_private and not track:
         raise click.UsageError("--track-private sends metrics to trackers, and none is named: add --track NAME:PLACE")
@@ -93,13 +102,14 @@ def run(
         wanted = Wanted(**options)
     else:
         _check_alone(context)
+        resume = the_one_waiting(resume) if resume == _RUNS else resume
         wanted = Wanted.of(read_asked(resume))
     if print_config:
         given = {"rounds": wanted.rounds, "privacy.epsilon": wanted.epsilon, "encryption.scheme": wanted.plaintext}
         print_settings(wanted.federation(), declared_in(wanted.config), given)
         return
     plan, voice = wanted.plan(), voice_of()
-    out = resume or out or Path("runs") / f"{_plain(plan.federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    out = resume or out or _RUNS / f"{_plain(plan.federation.name)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     display = silent if voice.quiet else partial(live_display, progress(), verbose=voice.verbose)
     with _telling_how_to_go_on(out, resume is not None), tracking(track, out.name, tell) as trackers:
         result = execute(

@@ -159,6 +159,18 @@ def read_asked(path: Path) -> Asked:
     return asked
 
 
+def the_one_waiting(place: Path) -> Path:
+    """The run directly below `place` that was stopped, where there is just one; else `place` itself, which read_asked
+    refuses with the names of those that wait.
+    """
+    found = _waiting(place)
+    return found.pop() if len(found) == 1 else place
+
+
+def _waiting(place: Path) -> set[Path]:
+    return {inner.parent.parent for inner in place.glob(f"*/{UNFINISHED}/{_ASKED}")}
+
+
 def _check_unfinished(path: Path) -> None:
     """Raises StorageError that says what to do where no run at `path` waits to be gone on with."""
     if is_unfinished(path):
@@ -169,9 +181,7 @@ def _check_unfinished(path: Path) -> None:
         raise StorageError(
             f"{path}: this run has ended, and nothing is left to do; {path / 'result.json'} has its result"
         )
-    found = sorted(
-        {inner.parent.parent for place in (path, Path("runs")) for inner in place.glob(f"*/{UNFINISHED}/{_ASKED}")}
-    )
+    found = sorted({*_waiting(path), *_waiting(Path("runs"))})
     there = f"{path}: no run that was stopped lies there" if path.exists() else f"{path}: no such folder"
     if found:
         more = " ..." if len(found) > _NAMED else ""

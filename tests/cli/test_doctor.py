@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import time
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from enrolled import NAMES, enrol_all
+from pages import DOCS, blocks_of
 
 from securepfl.cli.main import cli
 from securepfl.runtime.doctor import encryption
 from securepfl.runtime.doctor.finding import Finding
+from securepfl.runtime.scaffold.wanted import Wanted
+from securepfl.runtime.scaffold.writing import write_scaffold
 
 MODELS = """
 from torch import nn
@@ -61,6 +65,16 @@ def test_a_machine_that_is_ready_says_so(world):
     assert {"python", "torch", "opacus", "tenseal", "device", "encryption", "disk", "ledgers", "clock"} <= set(found)
     assert "exact" in found["encryption"][0].told and "Linear" in found["layers"][0].told
     assert "3 hospitals" in found["settings"][0].told and found["model"][0].state == "ok"
+
+
+def test_the_command_of_the_page_runs_in_a_new_federation(tmp_path, monkeypatch):
+    """docs/start.md."""
+    (block,) = (block for block in blocks_of(DOCS / "start.md") if block.elsewhere == "tests/cli/test_doctor.py")
+    write_scaffold(Wanted("heart", "table", ("a", "b", "c"), "death"), tmp_path / "heart")
+    monkeypatch.chdir(tmp_path / "heart")
+    (line,) = block.commands()
+    done = CliRunner().invoke(cli, shlex.split(line)[1:])
+    assert done.exit_code == 0 and done.stdout.splitlines()[-1] == "nothing that was looked at stops a run", done.stdout
 
 
 def test_people_read_a_line_a_finding_with_the_remedy_below(tmp_path):

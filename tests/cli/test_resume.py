@@ -172,12 +172,14 @@ def test_what_does_not_fit_is_refused_in_a_line(plain):
     assert plain.call("run", "--resume", "out")[0] == 0 and plain.result("out") == plain.result("whole")
 
 
-def test_two_at_once_are_refused(plain):
+def test_two_at_once_are_refused_and_the_only_one_needs_no_name(plain):
     _, writes, _ = plain.call(*RUN, "--out", "whole", "--seed", 5)
-    assert plain.call(*RUN, "--out", "out", "--seed", 5, write=writes // 2)[0] == -signal.SIGKILL
+    assert plain.call(*RUN, "--out", "runs/out", "--seed", 5, write=writes // 2)[0] == -signal.SIGKILL
     from securepfl.storage.folder import lock_folder
 
-    with lock_folder(plain.folder / "out" / UNFINISHED):
-        code, _, said = plain.call("run", "--resume", "out")
+    with lock_folder(plain.folder / "runs" / "out" / UNFINISHED):
+        code, _, said = plain.call("run", "--resume", "runs/out")
         assert code == 2 and "in use by another process" in said
-    assert plain.call("run", "--resume", "out")[0] == 0
+    assert plain.call("run", "--resume")[0] == 0, "the one in runs that waits"
+    code, _, said = plain.call("run", "--resume")
+    assert code == 2 and "runs: no run that was stopped lies there" in said
