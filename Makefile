@@ -25,6 +25,9 @@ check: .venv/installed-dev
 	rm -rf build
 	$(PIP) --no-deps --target build/installed .
 	cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p securepfl
+	cp tests/user_code.py tests/user_code.json build/installed
+	cd build/installed && ../../$(BIN)/mypy --config-file ../../pyproject.toml user_code.py
+	cd build/installed && ../../$(BIN)/basedpyright -p user_code.json --pythonpath ../../$(BIN)/python
 	cd build/installed && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
 # No network; whatever mkdocs warns of is an error. (The variable quiets an advertisement.)

@@ -5,7 +5,7 @@ Both get -v, -q and --json; a command gives what it found by `give` (output.py).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -45,8 +45,9 @@ def voice_options() -> list[click.Parameter]:
 class Help(click.HelpFormatter):
     """Breaks no word, and puts what an option does below it where the screen is narrow."""
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """See click."""
+        rows = tuple(rows)
         widest = max((len(term) for term, _ in rows), default=0)
         beside = self.width >= _ROOMY or widest <= _SHORT
         indent = " " * (self.current_indent + (min(widest, col_max) + col_spacing if beside else 4))

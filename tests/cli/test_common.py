@@ -53,8 +53,11 @@ def folder(tmp_path_factory):
             text = text.replace(old, new)
         (folder / name).write_text(text)
     head, *rows = (folder / "rows.csv").read_text().splitlines()
-    unseen = [f"patient,{head}", *(f"P{number},{row}" for number, row in enumerate(rows[:60]))]
-    (folder / "unseen.csv").write_text("\n".join(unseen))
+    known = [f"patient,{head}", *(f"QX{number:04d}Z,{row}" for number, row in enumerate(rows))]
+    (folder / "rows.csv").write_text("\n".join(known))
+    (folder / "unseen.csv").write_text("\n".join(known[:61]))
+    settings = (folder / "federation.toml").read_text().replace("[data]", '[data]\npatient = "patient"')
+    (folder / "federation.toml").write_text(settings)
     (folder / "passphrase").write_text("correct horse battery staple\n")
     (folder / "passphrase").chmod(0o600)
     (folder / "exchange").mkdir()
@@ -160,6 +163,9 @@ def test_verbose_in_a_pipe_is_a_line_a_round(here):
     told = CliRunner().invoke(cli, [*words, "--out", "told", "-v"])
     assert re.search(r"^round 2/2: 4 of 4 hospitals trained, epsilon at most \S+, [\d,]+ bytes", told.stderr, re.M)
     assert "hospitals take the model" not in told.stderr and told.stderr.splitlines()[-1] == "wrote told"
+    shown = [told.stdout, told.stderr, *(path.read_text() for path in (here / "told").rglob("*.html"))]
+    shown += [path.read_text() for place in ("told", "ledgers") for path in (here / place).rglob("*.json*")]
+    assert len(shown) > 8 and all("QX0" not in text for text in shown), "a patient's identifier"
 
 
 @pytest.mark.parametrize("columns", [50, 80])
