@@ -36,6 +36,7 @@ def test_the_documented_settings_are_all_of_them_with_their_defaults():
     # TOML has no null: these stand there as a comment, or as a table of their own.
     assert [plain.pop(name) for name in ("preset", "lasso", "shared_noise")] == [None] * 3
     assert [plain["model"].pop(name) for name in ("adapters", "task", "start")] == [None] * 3
+    plain["model"]["plugins"] = list(plain["model"]["plugins"])
     assert settings == plain
 
 
