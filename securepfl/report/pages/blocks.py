@@ -9,6 +9,8 @@ from typing import ClassVar, Final
 
 from markupsafe import Markup
 
+_MOST_ROWS: Final = 200
+_DIGITS: Final = 6
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -82,6 +84,11 @@ class Table:
     key: str = ""
 
     @property
+    def shown(self) -> tuple[tuple[str, ...], ...]:
+        """The rows that the page shows; the file has all."""
+        return self.rows[:_MOST_ROWS] if self.name else self.rows
+
+    @property
     def csv(self) -> str:
         """The file as a link that holds it."""
         headings, *rows = self.exact or (self.headings, *self.rows)
@@ -111,7 +118,8 @@ class Section:
 
 
 def csv_text(headings: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """CSV that opens in a spreadsheet as it stands: what would be taken for a formula is marked as text.
+    """CSV that opens in a spreadsheet as it stands: what would be taken for a formula is marked as text. Numbers have
+    six digits.
 
     >>> csv_text(["hospital", "gain"], [["=north", -0.25], ["south", None]])
     "hospital,gain\\r\\n'=north,-0.25\\r\\nsouth,\\r\\n"
@@ -126,6 +134,8 @@ def csv_text(headings: Sequence[object], rows: Sequence[Sequence[object]]) -> st
 def _cell(cell: object) -> object:
     if cell is None:
         return ""
+    if isinstance(cell, float):
+        return f"{cell:.{_DIGITS}g}"
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell) else cell
 
 

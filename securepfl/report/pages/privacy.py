@@ -11,6 +11,7 @@ from securepfl.report.pages.ledgers import Checked
 from securepfl.report.pages.reading import Run
 
 _HEIGHT: Final = 200.0
+_MOST_DRAWN: Final = 40
 _ALIKE: Final = 0.005
 """Of the budget: lines closer than this everywhere are drawn as one."""
 
@@ -53,7 +54,7 @@ def _figure(key: str, spent: Mapping[str, tuple[float, list[float]]]) -> Figure:
     alike = _alike(list(lines.values()), scale)
     with drawing(_HEIGHT) as page:
         axes = page.axes(44, 14, WIDTH - 56, _HEIGHT - 56)
-        for values in list(lines.values())[: 1 if alike else None]:
+        for values in list(lines.values())[: 1 if alike else _MOST_DRAWN]:
             axes.step(range(len(values)), values, where="post", color=MODEL_COLOURS["personalised"], alpha=0.8)
         axes.axhline(scale, color=BOUND, linewidth=1.6, linestyle=(0, (5, 3)))
         axes.text(0, scale * 0.98, "budget", color=BOUND, va="top", ha="left")
@@ -64,7 +65,7 @@ def _figure(key: str, spent: Mapping[str, tuple[float, list[float]]]) -> Figure:
         _whole(axes)
         told = "; ".join(
             f"{name} {values[-1]:.3g} of {budget:g} after {len(values) - 1} rounds"
-            for name, (budget, values) in spent.items()
+            for name, (budget, values) in list(spent.items())[:_MOST_DRAWN]
         )
         whose = "all hospitals alike" if alike and len(lines) > 1 else "a line a hospital" if len(lines) > 1 else ""
         rest = f", {whose}" if whose else ""

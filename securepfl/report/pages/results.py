@@ -12,6 +12,8 @@ from securepfl.report.pages.reading import Figures as Found
 from securepfl.report.pages.reading import Interval, Run, Site
 
 _DRAWN: Final = 2
+_MOST_TABLED: Final = 200
+"""Hospitals: of more only the deciding metric has a table, and result.json has the others."""
 
 
 def models_of(run: Run) -> dict[str, str]:
@@ -36,7 +38,8 @@ def results_section(run: Run, key: str) -> Section | None:
     blocks: list[Block] = [Figures(figures)] if figures else []
     if len(result.sites) > MOST_LINES:
         blocks.append(Text(f"{MOST_LINES} of {len(result.sites)} hospitals are drawn; the table has all.", small=True))
-    first, *others = [_table(run, metric, models, key) for metric in metrics_in_order(run)]
+    tabled = metrics_in_order(run) if len(result.sites) <= _MOST_TABLED else metrics_in_order(run)[:1]
+    first, *others = [_table(run, metric, models, key) for metric in tabled]
     blocks.append(first)
     if others:
         blocks.append(Fold(f"Tables of {' and '.join(_titles(run, metrics_in_order(run)[1:]))}", tuple(others)))

@@ -9,6 +9,9 @@ from securepfl.report.pages.reading import Run
 from securepfl.report.pages.results import capital, drawn_metrics, metrics_in_order
 
 _HEIGHT: Final = 236.0
+_MOST_DRAWN: Final = 40
+_MOST_IN_FILE: Final = 40
+"""Hospitals: the folder has the others' own files."""
 _LEAST_SCALE: Final = 0.1
 _Points = dict[int, float]
 
@@ -74,7 +77,7 @@ def _figure(run: Run, metric: str, key: str) -> Figure | None:
     with drawing(_HEIGHT) as page:
         axes = page.axes(44, 46, WIDTH - 56, _HEIGHT - 86)
         for model, sites in series.items():
-            for points in sites.values() if len(run.rounds) > 1 else ():
+            for points in list(sites.values())[:_MOST_DRAWN] if len(run.rounds) > 1 else ():
                 axes.plot(*_columns(points), color=MODEL_COLOURS[model], linewidth=0.7, alpha=0.4)
             axes.plot(*_columns(means[model]), color=MODEL_COLOURS[model], marker=MODEL_MARKS[model], markersize=4.5)
         axes.set(xlabel="round")
@@ -133,7 +136,7 @@ def _table(run: Run, metrics: Sequence[str], key: str) -> Table:
     """What is offered as CSV: every look; the page shows the means at the first and last round."""
     titles = run.result.metrics.titles
     exact: list[tuple[object, ...]] = [("hospital", "round", "model", *(titles[metric] for metric in metrics))]
-    for site, lines in run.rounds.items():
+    for site, lines in list(run.rounds.items())[:_MOST_IN_FILE]:
         for number, by_model in lines:
             exact += [(site, number, model, *(found.get(m) for m in metrics)) for model, found in by_model.items()]
     rows = []

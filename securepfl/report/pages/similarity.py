@@ -14,6 +14,8 @@ from securepfl.report.pages.reading import Run
 
 _HEIGHT: Final = 250.0
 _MOST: Final = 24
+_MOST_COLUMNS: Final = 40
+_NEAREST: Final = 3
 _Pairs = dict[tuple[int, int], float]
 
 
@@ -32,10 +34,20 @@ def similarity_section(run: Run, key: str) -> Section | None:
         blocks.append(Figures((_graph(f"{key}-graph", names, rows, coupled),)))
     else:
         blocks.append(Text("No hospital's signal stood out of its noise far enough to be compared."))
-    blocks += [_matrix(run, names, key), Text(f"{SIGNAL_NOTE[0].upper()}{SIGNAL_NOTE[1:]}.", small=True)]
+    table = _matrix(run, names, key) if len(names) <= _MOST_COLUMNS else _nearest(run, key)
+    blocks += [table, Text(f"{SIGNAL_NOTE[0].upper()}{SIGNAL_NOTE[1:]}.", small=True)]
     if pulled := coupling_rows(dict(run.raw) | {"coupling_rounds": run.result.coupling_rounds}):
         drawn = tuple(map(tuple, pulled))
-        blocks.append(Table("Coupling of personal parameters", COUPLING_HEADINGS, drawn, words=True, key=f"{key}pull"))
+        blocks.append(
+            Table(
+                "Coupling of personal parameters",
+                COUPLING_HEADINGS,
+                drawn,
+                name="coupling.csv",
+                words=True,
+                key=f"{key}pull",
+            )
+        )
     return Section(f"{key}similarity", "Who is like whom", tuple(blocks))
 
 
@@ -111,6 +123,17 @@ def _node(axes: Any, at: NDArray[np.float64], name: str) -> None:
     side = "left" if at[0] > 0.2 else "right" if at[0] < -0.2 else "center"
     level = "bottom" if side == "center" and at[1] > 0 else "top" if side == "center" else "center"
     axes.text(*(1.1 * at), short(name, 18 if side == "center" else 13), ha=side, va=level)
+
+
+def _nearest(run: Run, key: str) -> Table:
+    """Where a matrix would be too large: to whom each hospital is most similar."""
+    rows = []
+    for name, site in run.result.sites.items():
+        nearest = sorted(site.similarity, key=site.similarity.__getitem__, reverse=True)[:_NEAREST]
+        told = ", ".join(f"{other} {site.similarity[other]:+.2f}" for other in nearest)
+        rows.append((name, signal_text(site.signal) or "-", told or "-"))
+    headings = ("hospital", "signal / noise", "most similar to (result.json has all)")
+    return Table("Nearest hospitals", headings, tuple(rows), name="similarity.csv", words=True, key=f"{key}cosines")
 
 
 def _matrix(run: Run, names: Sequence[str], key: str) -> Table:

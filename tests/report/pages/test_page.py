@@ -95,7 +95,7 @@ def test_a_ledger_that_was_changed_is_named(tables, tmp_path):
     (ledger,) = (folder / "ledger").glob("Mainz*.jsonl")
     ledger.write_text(ledger.read_text().replace('"epsilon"', '"epsilom"', 1))
     run = read_any(folder)
-    (shown, table, _) = ledgers_section(run, checked_ledgers(run), "").blocks
+    shown, table, *_ = ledgers_section(run, checked_ledgers(run), "").blocks
     assert shown.text.startswith("4 of 5 ledgers hold") and any(
         row[0] == "Mainz" and row[1].startswith("does not hold: ") for row in table.rows
     )
