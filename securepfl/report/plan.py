@@ -120,8 +120,9 @@ def _curve(points: Iterable[Point], own: float) -> Table:
     """A line an epsilon: `=` over the range, `o` where the middle is."""
     table = Table(box=None, pad_edge=False)
     for heading in ("epsilon", "AUROC", "range", ".5" + " " * (_WIDTH - 3) + "1"):
-        justify = "right" if heading in ("epsilon", "AUROC") else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading.startswith("."))
+        table.add_column(
+            heading, justify="right" if heading in ("epsilon", "AUROC") else "left", no_wrap=heading.startswith(".")
+        )
     for point in points:
         low, middle, high = (round((value - 0.5) * 2 * (_WIDTH - 1)) for value in _ends(point.expected))
         bar = "".join("o" if i == middle else "=" if low <= i <= high else " " for i in range(_WIDTH))

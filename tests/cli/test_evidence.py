@@ -201,7 +201,9 @@ def test_a_simulations_archive_says_so_and_names_nobody_real(stranger, tmp_path,
 def test_an_audit_of_these_settings_is_taken_in_and_another_is_not(world, tmp_path, opened):
     report = {"site": "alder", "unit": "record", "units": 40, "rounds": 2, "delta": 1e-5, "accused": False}
     path = tmp_path / "audit.json"
-    path.write_text(json.dumps(report | {"sentence": "Nothing contradicts the claim."}))
+    printed = {"schema": 1, "command": "audit attack", "error": None}
+    printed["result"] = report | {"sentence": "Nothing contradicts the claim."}
+    path.write_text(json.dumps(printed))
     assert archived(world, "alder", tmp_path / "one.zip", "--audit", path).exit_code == 0
     assert b"Nothing contradicts" in Opened.of((tmp_path / "one.zip").read_bytes()).files["audit.json"]
     path.write_text(json.dumps(report | {"rounds": 3}))

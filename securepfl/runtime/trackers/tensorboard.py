@@ -11,16 +11,16 @@ class TensorBoard:
     def __init__(self, folder: str) -> None:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
 
-        self._writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(folder)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """See Tracker."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """See Tracker."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 def open_tracker(place: str, run: str) -> TensorBoard:
