@@ -21,7 +21,8 @@ _SECONDS: Final = 2.0
 
 def check_encryption(scheme: Scheme, name: str) -> Iterator[Finding]:
     """Encrypt, add, decrypt and compare, as often as two seconds allow."""
-    until, times = time.perf_counter() + _SECONDS, []
+    times: list[tuple[bool, float, float]] = []
+    until = time.perf_counter() + _SECONDS
     while not times or time.perf_counter() < until:
         times.append(_exact_sum(scheme))
     if not all(exact for exact, *_ in times):
