@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from securepfl.errors import AgentError, MessageError
 from securepfl.protocol.hospital import Exchanged
@@ -30,10 +30,9 @@ def told(path: Path, messages: Sequence[bytes], *, seconds: float | None = None)
     try:
         with _connected(path) as agent, agent.makefile("rb") as file:
             agent.settimeout(_CONNECT if seconds is None else seconds)
-            for part in request_parts(messages):
-                agent.sendall(part)
+            unheard = _sent(agent, messages)
             agent.settimeout(seconds)
-            reply = read_reply(file, MOST_BYTES)
+            reply = _read(file, unheard)
     except TimeoutError:
         raise AgentError(f"{path}: the agent did not reply in time; it may train still, ask again later") from None
     except MessageError as error:
@@ -43,6 +42,23 @@ def told(path: Path, messages: Sequence[bytes], *, seconds: float | None = None)
     if reply.outcome == Outcome.REFUSED:
         raise AgentError(f"{path}: the agent refused ({reply.text})")
     return reply
+
+
+def _sent(agent: socket.socket, messages: Sequence[bytes]) -> OSError | None:
+    """Why the messages could not be sent to their end: it may have refused without hearing them, and says so then."""
+    try:
+        for part in request_parts(messages):
+            agent.sendall(part)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        return error
+    return None
+
+
+def _read(file: BinaryIO, unheard: OSError | None) -> Reply:
+    try:
+        return read_reply(file, MOST_BYTES)
+    except MessageError as error:
+        raise unheard or error from None
 
 
 def exchanged(reply: Reply) -> Exchanged:

@@ -1,13 +1,16 @@
 """What passes through an agent's socket, and what does not."""
 
 import io
+import socket
 import struct
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from securepfl.errors import MessageError
+from securepfl.errors import AgentError, MessageError
+from securepfl.runtime.agent.asking import ask
 from securepfl.runtime.agent.wire import (
     MOST_MESSAGES,
     Outcome,
@@ -76,3 +79,22 @@ def test_too_many_messages_are_refused_on_both_sides():
 def test_another_version_or_program_is_told_apart(head):
     with pytest.raises(MessageError, match=r"install the same|none of securepfl's"):
         read_request(io.BytesIO(struct.pack(">4sBI", *head)), 1000)
+
+
+def test_a_refusal_is_heard_by_who_was_still_speaking(tmp_path):
+    """More than a socket holds, none of which is read: the agent refuses the user and hangs up."""
+    refusal = b"".join(reply_parts(Reply(Outcome.REFUSED, text="user 7 may not ask")))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def serve(answer):
+            with listener.accept()[0] as connection:
+                connection.sendall(answer)
+
+        for answer, said in ((refusal, "user 7 may not ask"), (b"", "the agent died meanwhile")):
+            agent = threading.Thread(target=serve, args=(answer,))
+            agent.start()
+            with pytest.raises(AgentError, match=said):
+                ask(tmp_path / "s", [bytes(2**22)])
+            agent.join()
