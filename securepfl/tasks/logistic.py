@@ -24,13 +24,18 @@ def fit_logistic(design: Floats, offset: Floats, truth: NDArray[np.integer], wei
     True
     """
     at = np.zeros((len(weights), design.shape[1]))
+    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    going = np.arange(len(weights))  # the lines that are not there yet: few take many steps
     for _ in range(_MOST_STEPS):
-        chance = expit(at @ design.T + offset)
+        chance = expit(at[going] @ design.T + offset)
         slope = (weights * (truth - chance)) @ design
-        bend = np.einsum("rn,ni,nj->rij", weights * chance * (1 - chance), design, design, optimize=True)
+        bend = ((weights * chance * (1 - chance)) @ products).reshape(-1, design.shape[1], design.shape[1])
         step = np.linalg.solve(bend, slope[:, :, None])[:, :, 0]
         furthest = np.abs(step @ design.T).max(axis=1, keepdims=True)
-        at += step * np.divide(np.log1p(furthest), furthest, out=np.ones_like(furthest), where=furthest > 0)
-        if furthest.max() < _CLOSE:
+        at[going] += step * np.divide(np.log1p(furthest), furthest, out=np.ones_like(furthest), where=furthest > 0)
+        further = furthest[:, 0] >= _CLOSE
+        if not further.all():
+            going, weights = going[further], weights[further]
+        if not len(going):
             break
     return at
