@@ -127,13 +127,13 @@ def tables_of(scheme, masked):
     return {"encryption": encryption, "similarity": {"every": 1, "beside_masks": masked}}
 
 
-def compared(folder, tables):
+def compared(folder, tables, rounds=ROUNDS):
     """(the coordinator of the run with the hostile hospital, for each round whether all honest ones hold what they hold
     without it, whether their budgets are spent alike).
     """
-    tricks = plan("masking" in tables["encryption"])
-    hub, ends, spent = run(folder / "with", tables, {number: trick.replies for number, trick in tricks.items()})
+    tricks = plan("masking" in tables["encryption"], rounds)
+    hub, ends, spent = run(folder / "with", tables, {number: trick.replies for number, trick in tricks.items()}, rounds)
     calm = {number: {ASKED: trick.instead} for number, trick in tricks.items()}
-    _, without, as_much = run(folder / "without", tables, calm)
-    assert len({end["alder"]["shared"] for end in ends}) == ROUNDS, "each round has a sum"
+    _, without, as_much = run(folder / "without", tables, calm, rounds)
+    assert len({end["alder"]["shared"] for end in ends}) == rounds, "each round has a sum"
     return hub, [end == other for end, other in zip(ends, without, strict=True)], spent == as_much

@@ -78,19 +78,39 @@ def held(client):
     }
 
 
+def sends_it(scene):
+    """The hospital replies as it should."""
+    return scene.reply
+
+
+def sends_no_sketch(scene):
+    return scene.sent(sketch=None)
+
+
+WITHOUT = {}
+"""What honest hospitals hold and have spent, by what was run: all is seeded, so that one run serves all tests."""
+
+
+def without(folder, tables, number, dropped):
+    key = repr(tables), number, dropped.__name__
+    if key not in WITHOUT:
+        hub, others = setting(folder, tables)
+        for round_ in range(1, number + 1):
+            carried(hub, others, {Kind.INVITATION: dropped} if round_ == number else {})
+        assert hub.closed == number
+        WITHOUT[key] = {name: (held(others[name]), others[name].ledger.spent()) for name in HONEST}
+        close_all(others)
+    return WITHOUT[key]
+
+
 def check_as_without(folder, tables, clients, number, dropped=silence):
     """The honest hospitals hold, bit for bit, what they hold where the dishonest one sends nothing in round `number`,
     or what `dropped` makes of it.
     """
-    hub, others = setting(folder / "without", tables)
-    for round_ in range(1, number + 1):
-        carried(hub, others, {Kind.INVITATION: dropped} if round_ == number else {})
-    assert hub.closed == number
-    for name in HONEST:
+    for name, (holding, spent) in without(folder / "without", tables, number, dropped).items():
         assert clients[name].round == number
-        assert held(clients[name]) == held(others[name]), name
-        assert clients[name].ledger.spent() == others[name].ledger.spent()
-    close_all(others)
+        assert held(clients[name]) == holding, name
+        assert clients[name].ledger.spent() == spent
 
 
 def kinds(carrier):
@@ -147,7 +167,7 @@ def test_who_sends_a_wrong_sketch_is_found_and_its_row_left_out_but_not_its_upda
     if hub.federation.scheme.encrypted:
         assert refused == () and "its sketch broke the rules, as 4 of 4" in hub.named[2, BAD]
         assert Kind.OPENING not in kinds(carrier)
-        check_as_without(tmp_path, scheme, clients, 2, lambda scene: scene.sent(sketch=None))
+        check_as_without(tmp_path, scheme, clients, 2, sends_no_sketch)
     else:  # in clear the coordinator sees it on arrival
         assert "sketch out of range" in hub.named[2, BAD]
         check_as_without(tmp_path, scheme, clients, 2)
@@ -185,7 +205,7 @@ def test_two_different_contributions_are_named_and_the_first_one_counts(tmp_path
     carrier, _ = carried(hub, clients, {Kind.INVITATION: two_messages})
     assert "sent other bytes" in hub.named[1, BAD] and not hub.excluded
     assert hub.evidence[1, BAD] == carrier.replies(Kind.INVITATION)[BAD]
-    check_as_without(tmp_path, scheme, clients, 1, dropped=lambda scene: scene.reply)
+    check_as_without(tmp_path, scheme, clients, 1, dropped=sends_it)
     close_all(clients)
 
 
@@ -196,7 +216,7 @@ def test_silence_after_contributing_is_named_and_costs_nobody_the_sum(tmp_path, 
     if asked not in kinds(carrier):
         close_all(clients)
         pytest.skip("this step belongs to masks")
-    check_as_without(tmp_path, scheme, clients, 1, dropped=lambda scene: scene.reply)
+    check_as_without(tmp_path, scheme, clients, 1, dropped=sends_it)
     carried(hub, clients, {Kind.ANSWER: silence} if asked == Kind.ANSWER else {})
     said = {Kind.SURVIVORS: "signed no", Kind.UNMASK: "revealed no shares", Kind.ANSWER: "no receipt"}
     assert said[asked] in hub.named[1, BAD] and not hub.excluded
@@ -209,7 +229,7 @@ def test_a_false_refusal_of_the_sum_is_named_and_nothing_is_opened(tmp_path, sch
     carrier, _ = carried(hub, clients, {Kind.ANSWER: refuses("update")})
     assert "refused the sum that the others took" in hub.named[1, BAD]
     assert not {Kind.OPENING, Kind.EVIDENCE} & set(kinds(carrier)) and kinds(carrier).count(Kind.ANSWER) == len(FIVE)
-    check_as_without(tmp_path, scheme, clients, 1, dropped=lambda scene: scene.reply)
+    check_as_without(tmp_path, scheme, clients, 1, dropped=sends_it)
     close_all(clients)
 
 
@@ -221,7 +241,7 @@ def test_a_false_refusal_of_ones_own_part_gets_an_answer_without_it_and_opens_no
     answers = [message for name, message, _ in carrier.asked if name == BAD and Header.from_bytes(message).kind == 4]
     assert len(answers) == 2, "refusing what it did not get is not answered again"
     assert "refused again" in hub.named[1, BAD]
-    check_as_without(tmp_path, scheme, clients, 1, dropped=lambda scene: scene.reply)
+    check_as_without(tmp_path, scheme, clients, 1, dropped=sends_it)
     close_all(clients)
 
 

@@ -85,7 +85,7 @@ def test_different_steps_compose_to_less_than_the_sum_of_each_and_more_than_eith
     assert together == pytest.approx(composed.get_epsilon_for_delta(1e-5), rel=1.5e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     noise=st.floats(0.4, 50),
     rate=st.floats(1e-3, 1),
