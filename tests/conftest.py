@@ -1,5 +1,7 @@
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -9,6 +11,11 @@ import torch
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("exploring", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS", "repeatable"))
+
+# Runs write through to the disk some hundred times each, which on one of memory costs nothing.
+_MEMORY = Path("/dev/shm")  # noqa: S108
+if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 8 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 _CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -32,6 +39,14 @@ def ledgers_of_test(
 ) -> None:
     """Nor does one test spend what another has."""
     monkeypatch.setenv("SECUREPFL_LEDGERS", str(tmp_path_factory.mktemp("ledgers")))
+
+
+@pytest.fixture(autouse=True)
+def no_width() -> None:
+    """readline, which libraries import, tells the processes that tests start that a terminal is 80 columns wide."""
+    for name in ("COLUMNS", "LINES"):
+        if name not in os.environ:
+            os.unsetenv(name)
 
 
 @pytest.fixture(scope="session", autouse=True)

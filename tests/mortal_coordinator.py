@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -22,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
+from forked import python
 from killed_coordinator import FRAME, NUMBER, Words, receive, send
 from parties import MODEL, NAMES, close_all, exchange, federation_of, rows_of
 
@@ -60,7 +60,7 @@ class Nursery:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = Path(__file__).with_name("killed_coordinator.py")
         self._process = subprocess.Popen(
-            [sys.executable, script, str(theirs.fileno()), folder],
+            [*python(), script, str(theirs.fileno()), folder],
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
             env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from forked import python
+
 
 def until(there: Callable[[], object], seconds: float = 60.0, what: str = "it"):
     """What `there` gives once that is true. Raises AssertionError after so many seconds."""
@@ -30,9 +32,10 @@ class Served:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        program = python() if self.user is None else (sys.executable,)
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | self.environment
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "securepfl", *map(str, self.words)],
+            [*program, "-m", "securepfl", *map(str, self.words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

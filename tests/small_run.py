@@ -3,13 +3,12 @@
 import csv
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from forked import python
 
 NAMES = ("Köln", "北京大学", "مستشفى", "Mainz")
-PROGRAM = (sys.executable, "-m", "securepfl")
 CONFIG = """
 name = "fall é 北"
 rounds = {rounds}
@@ -54,7 +53,7 @@ def prepare(folder: Path, *, rounds=2):
 def call(folder, *arguments, encoding="utf-8", **streams):
     """The finished process of `securepfl ARGUMENTS` in `folder`; streams not given are captured, as bytes."""
     return subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
+        [*python(), "-m", "securepfl", *map(str, arguments)],
         cwd=folder,
         env={
             **os.environ,

@@ -14,6 +14,7 @@ import traceback
 
 import numpy as np
 import pytest
+from forked import python
 
 from securepfl.cli import enrol as enrolment
 from securepfl.cli import identity as key_commands
@@ -163,7 +164,7 @@ def refused(monkeypatch, capsys):
 
 def command(world, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "securepfl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*python(), "-m", "securepfl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from small_run import NAMES, PROGRAM, call, prepare
+from forked import python
+from small_run import NAMES, call, prepare
 
 from securepfl.cli.consoles import ReadableConsole
 from securepfl.cli.main import cli
@@ -164,7 +165,7 @@ def test_a_reader_that_has_gone_is_no_failure(command, finished):
 def test_streams_closed_from_the_start_take_no_file_in(closed, finished):
     """What is opened next must not become stdout or stderr, where libraries print."""
     script = f'"$@" {closed}; echo rc $?'
-    words = [*PROGRAM, "audit", "budget", "out/ledger/Köln.snapshot.jsonl", "--json"]
+    words = [*python(), "-m", "securepfl", "audit", "budget", "out/ledger/Köln.snapshot.jsonl", "--json"]
     done = subprocess.run(["sh", "-c", script, "sh", *words], cwd=finished[0], capture_output=True, check=False)
     assert done.stdout.endswith(b"rc 0\n") and done.stderr == b""
     code = (
@@ -224,7 +225,10 @@ def test_a_suggestions_file_does_not_tell_when_the_answer_came(tmp_path, monkeyp
 def test_a_run_that_is_stopped_keeps_its_folder_and_says_how_to_go_on(number, code, tmp_path):
     prepare(tmp_path, rounds=400)
     process = subprocess.Popen(
-        [*PROGRAM, *RUN, "out", "--ledgers", "ledgers"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        [*python(), "-m", "securepfl", *RUN, "out", "--ledgers", "ledgers"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     ledger, deadline = tmp_path / "ledgers" / "Köln" / "Köln.simulated.jsonl", time.monotonic() + 200
     while not (ledger.exists() and ledger.read_bytes().count(b"settlement") > 2):

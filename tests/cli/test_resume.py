@@ -9,12 +9,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import python
 from small_run import NAMES, prepare
 
 from securepfl.crypto.keys.signing import ledger_verifier
@@ -36,7 +36,7 @@ class Lives:
         self.folder = folder
         script = Path(__file__).parents[1] / "killed_run.py"
         self._process = subprocess.Popen(
-            [sys.executable, script, str(folder)],
+            [*python(), script, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import python
 
 from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.data.demo import HOSPITALS, outside_hospital
@@ -31,17 +32,17 @@ HEART = ROOT.parent / "shared" / "data" / "heart_disease"
 MODELS = {"personalised", "shared", "local", "majority"}
 
 
-def command(*arguments, **options):
-    """The installed command, as a user calls it."""
-    program = [sys.executable, "-m", "securepfl", *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=280, **options)
+def command(*arguments, program=None):
+    """The command line in a process of its own."""
+    words = [*(program or python()), "-m", "securepfl", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """One unseeded demo run: (folder, stdout, stderr)."""
+    """One unseeded demo run, as a user starts it: (folder, stdout, stderr)."""
     folder = tmp_path_factory.mktemp("demo") / "run"
-    done = command("run", "--out", folder)
+    done = command("run", "--out", folder, program=(sys.executable,))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout, done.stderr
 
@@ -118,7 +119,7 @@ def test_every_ledger_verifies_and_holds_each_round_once(demo):
 
 
 def test_routing_an_unseen_hospital(demo, tmp_path):
-    rows = subprocess.run([sys.executable, ROOT / "examples" / "unseen_hospital.py"], capture_output=True, check=True)
+    rows = subprocess.run([*python(), ROOT / "examples" / "unseen_hospital.py"], capture_output=True, check=True)
     unseen = tmp_path / "unseen.csv"
     unseen.write_bytes(rows.stdout)
     before = {path.name: path.read_bytes() for path in (demo[0] / "experts").iterdir()}
@@ -191,7 +192,7 @@ def test_what_a_rule_made_personal_is_named(tmp_path):
 def test_the_pipeline_example_runs_and_is_short(tmp_path):
     example = ROOT / "examples" / "embed_in_pipeline.py"
     assert len(example.read_text().splitlines()) < 40
-    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run([*python(), example], capture_output=True, text=True, check=True, cwd=tmp_path)
     high, low = (float(word) for word in re.findall(r"\d\.\d*", done.stdout.splitlines()[0]))
     assert high > 0.5 > low
     assert re.search(r"spent: epsilon 4\.000 of 4", done.stdout) and list(tmp_path.iterdir()) == []

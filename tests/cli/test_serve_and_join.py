@@ -4,13 +4,15 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 from enrolled import NAMES, enrol_all
+from forked import python
 
-SECUREPFL = [sys.executable, "-m", "securepfl"]
+
+def securepfl(*words):
+    return [*python(), "-m", "securepfl", *map(str, words)]
 
 
 class Machines:
@@ -25,7 +27,7 @@ class Machines:
     def certificate(self, name, *options):
         words = ["keys", "certificate", "--folder", self.world.folder(name), "--exchange", self.exchange]
         words += ["--passphrase-file", self.world.secret, *options]
-        done = subprocess.run([*SECUREPFL, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(securepfl(*words), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -40,12 +42,12 @@ class Machines:
         """What `doctor` finds at a hospital."""
         words = ["doctor", self.world.config, "--folder", self.world.folder(name), "--hub", url, "--json"]
         words += ["--passphrase-file", self.world.secret]
-        done = subprocess.run([*SECUREPFL, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(securepfl(*words), capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)["result"]["findings"]
 
     def start(self, *words):
-        process = subprocess.Popen([*SECUREPFL, *map(str, words)], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(securepfl(*words), stderr=subprocess.PIPE, text=True)
         self.running.append(process)
         return process
 

@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+from forked import python
 
-from loopback.world import HUB, PROGRAM, World
+from loopback.world import HUB, World
 from securepfl.storage.folder import read_arrays
 
 _OWN = frozenset({"run", "joined", "nonce", "pending"})
@@ -72,7 +73,9 @@ def wrong_budgets(world: World, rounds: int) -> list[str]:
 
 
 def _call(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([*PROGRAM, *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        [*python(), "-m", "securepfl", *map(str, words)], capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def folder_bytes(world: World) -> dict[str, int]:

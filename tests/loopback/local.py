@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from forked import python
+
 from loopback.world import HUB, SEED, World
 from securepfl import Client, Coordinator
 from securepfl.protocol.rounds import drive
@@ -36,7 +38,7 @@ def run_locally(world: World, seed: int = SEED) -> list[dict]:
     """Run `world` to its end in a process of its own: each round's number, seconds, CPU seconds and bytes."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "loopback.local", world.root, str(seed)],
+        [*python(), "-m", "loopback.local", world.root, str(seed)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         check=True,

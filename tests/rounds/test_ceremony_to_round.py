@@ -3,11 +3,11 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import python
 from parties import MODEL, federation_of, rows_of
 
 from securepfl import Client, Coordinator, Federation, load_coordinator, load_keyring
@@ -24,7 +24,7 @@ HOSPITALS, CONFIG = (
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "securepfl", "keys", *map(str, arguments)], capture_output=True, text=True, check=False
+        [*python(), "-m", "securepfl", "keys", *map(str, arguments)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -115,7 +115,7 @@ class AsDocumented:
     def __init__(self, run_folder: str = "run-1") -> None:
         text = (Path(__file__).resolve().parents[2] / "docs" / "keys.md").read_text().replace("run-1", run_folder)
         text = text.replace('["north", "south", "west"]', repr(HOSPITALS))
-        hospital, self.hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        hospital, self.hub = re.findall(r"```python[^\n]*\n(.*?)```", text, re.DOTALL)
         self.hospital = hospital[: hospital.index("reply = ")]
         self.clients = {name: self._run(self.hospital, name, loader=rows_of(name))["client"] for name in HOSPITALS}
 

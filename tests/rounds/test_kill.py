@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from forked import python
 from killed_party import DONE, FRAME, NUMBER, READY, REFUSED, VERBS, receive, send
 from parties import MODEL, NAMES, federation_of, rows_of
 
@@ -65,7 +65,7 @@ class Nursery:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script, threads = Path(__file__).parents[1] / "killed_party.py", {"OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, script, str(theirs.fileno()), keys, json.dumps(settings)],
+            [*python(), script, str(theirs.fileno()), keys, json.dumps(settings)],
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
             env=os.environ | threads,
