@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from securepfl.cli.enrol import ceremony_digest
+from securepfl.crypto.keys import keystore
 from securepfl.crypto.keys.holdings import Epoch, Holdings
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.keys import FederationKey
@@ -104,8 +106,10 @@ def enrol_all(
             0, digest, b"", names[0], identities["hub"].public, hospitals, key.commitment, None if hub else key, own
         )
         held = Holdings(identity, is_coordinator=hub).with_epoch(epoch)
-        with KeyFolder.create(world.folder(name), held, PASSPHRASE):
-            pass
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keystore, "LOG_N", 14)  # the least that is read; what a passphrase costs is tested elsewhere
+            with KeyFolder.create(world.folder(name), held, PASSPHRASE):
+                pass
         if not hub:
             write_table(world.data(name), name)
     return world

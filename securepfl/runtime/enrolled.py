@@ -49,10 +49,15 @@ def bind(config: Path, roster: Iterable[str]) -> "tuple[Federation, Callable[[],
         raise type(error)(f"{config}: {error}") from None
 
 
-def bind_apart(config: Path, roster: Iterable[str]) -> Federation:
-    """As `bind`, in a process of its own that ends: a hub needs the model's shape, and torch at no other time. Raises
-    ConfigError.
+def bind_for_hub(config: Path, roster: Iterable[str]) -> Federation:
+    """The settings alone, as `bind` does: where no torch is loaded in a process apart, as a hub needs it at no other
+    time. Raises ConfigError.
     """
+    return bind(config, roster)[0] if "torch" in sys.modules else bind_apart(config, roster)
+
+
+def bind_apart(config: Path, roster: Iterable[str]) -> Federation:
+    """The settings alone, as `bind` does, in a process of its own that ends. Raises ConfigError."""
     told = json.dumps([str(config), list(roster)])
     done = subprocess.run(  # noqa: S603 - nothing in it is anybody else's
         [sys.executable, "-P", "-c", _BIND], input=told, capture_output=True, text=True, check=False

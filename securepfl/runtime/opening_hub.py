@@ -8,7 +8,7 @@ from typing import Final
 
 from securepfl.coordinator.coordinator import Coordinator
 from securepfl.errors import StorageError
-from securepfl.runtime.enrolled import bind_apart, check_enrolled, epoch_of
+from securepfl.runtime.enrolled import bind_for_hub, check_enrolled, epoch_of
 from securepfl.storage.keys import load_holdings, private_file
 
 COORDINATOR: Final = "coordinator"
@@ -28,7 +28,7 @@ def open_coordinator(config: Path, folder: Path, passphrase: bytes, out: Path) -
             "with --folder, or use `securepfl join` at a hospital"
         )
     epoch = epoch_of(folder, holdings)
-    federation = bind_apart(config, epoch.hospitals)
+    federation = bind_for_hub(config, epoch.hospitals)
     check_enrolled(config, federation, epoch)
     return Coordinator(
         federation.without_budgets(),
