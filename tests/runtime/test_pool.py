@@ -1,5 +1,6 @@
 """Hospitals in worker processes: the same messages and states as in one process, and failures that are told."""
 
+import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,17 @@ def begun(tables, root=bytes(32)):
     return federation, keys, coordinator
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers come from a process that has imported all: how they start is what the masked pool is for."""
+    multiprocessing.set_forkserver_preload(["parties", "securepfl.runtime.pool"])
+    monkeypatch.setattr("securepfl.runtime.pool._STARTED", "forkserver")
+
+
 @pytest.mark.parametrize("tables", [PLAIN, MASKED], ids=["plain", "masked"])
-def test_a_pool_of_two_reaches_the_states_that_one_process_reaches(tables, tmp_path):
+def test_a_pool_of_two_reaches_the_states_that_one_process_reaches(tables, tmp_path, request):
+    if tables is PLAIN:
+        request.getfixturevalue("forked")
     reached = []
     for workers in (1, 2):
         federation, keys, coordinator = begun(tables)
@@ -83,13 +93,13 @@ def test_a_pool_of_two_reaches_the_states_that_one_process_reaches(tables, tmp_p
         assert (reached[0][name].personal == reached[1][name].personal).all()
 
 
-def test_what_a_hospital_cannot_begin_for_is_raised_here(tmp_path):
+def test_what_a_hospital_cannot_begin_for_is_raised_here(tmp_path, forked):
     federation, keys, _ = begun(PLAIN)
     with pytest.raises(DataError, match="birch: no such rows; mend the file"):
         Pool.started(keys, partial(broken, federation, tmp_path), 2)
 
 
-def test_a_hospital_whose_model_fails_is_named_and_the_others_go_on(tmp_path):
+def test_a_hospital_whose_model_fails_is_named_and_the_others_go_on(tmp_path, forked):
     federation, keys, coordinator = begun(PLAIN)
     with Pool.started(keys, partial(failing, federation, tmp_path), 2) as pool:
         found = list(stages(RoundLoop(coordinator), pool))
@@ -98,7 +108,7 @@ def test_a_hospital_whose_model_fails_is_named_and_the_others_go_on(tmp_path):
     assert {name for name, at in pool.at.items() if at == 2} == set(NAMES) - {"birch"}
 
 
-def test_a_worker_that_dies_is_told_with_its_code(tmp_path):
+def test_a_worker_that_dies_is_told_with_its_code(tmp_path, forked):
     federation, keys, coordinator = begun(PLAIN)
     with (
         Pool.started(keys, partial(ending, federation, tmp_path), 2) as pool,
