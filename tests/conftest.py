@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -6,6 +7,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+
+with contextlib.suppress(ImportError):
+    import readline  # noqa: F401 - pytest may load it, and then child processes inherit a COLUMNS that nobody set
+
+    os.unsetenv("COLUMNS")
 
 # No clock decides a test. The same commit gives the same verdict; HYPOTHESIS=exploring draws other examples each time.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)

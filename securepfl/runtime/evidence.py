@@ -1,5 +1,6 @@
 """The evidence of a run: what its folder, the hospital's ledger and its released files hold, as one signed archive."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from securepfl.client.charging import Pointer
 from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.outside.signed_file import bounded_bytes, opened_bytes
+from securepfl.privacy.audit.report import AuditReport
 from securepfl.privacy.ledger.file import read
 from securepfl.privacy.ledger.lines import DeclaredSession, ExpertRelease, Session, decode_line
 from securepfl.privacy.ledger.summary import LedgerSummary
@@ -22,6 +24,8 @@ from securepfl.settings.federation import Federation
 
 _MOST_JSON: Final = 2**24
 _LONGEST_PURPOSE: Final = 1000
+_REHEARSED: Final = ("site", "unit", "units", "rounds", "noise_multiplier", "sample_rate")
+_REPORTED: Final = tuple(field.name for field in dataclasses.fields(AuditReport))
 
 
 def evidence_of(
@@ -188,7 +192,8 @@ def _audit(path: Path, site: str, federation: Federation) -> Mapping[str, Any]:
             raise ConfigError(f"{path}: an audit with {told}, where this run has {value!r}; audit this hospital again")
     if not isinstance(found.get("sentence"), str) or not isinstance(found.get("accused"), bool):
         raise ConfigError(f"{path}: no report of an audit; give what `securepfl audit attack --json` printed")
-    return found
+    # Nothing else gets in that somebody may have written beside it.
+    return {name: found[name] for name in (*_REHEARSED, *_REPORTED) if name in found}
 
 
 def _metrics(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

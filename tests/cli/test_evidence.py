@@ -201,11 +201,12 @@ def test_a_simulations_archive_says_so_and_names_nobody_real(stranger, tmp_path,
 def test_an_audit_of_these_settings_is_taken_in_and_another_is_not(world, tmp_path, opened):
     report = {"site": "alder", "unit": "record", "units": 40, "rounds": 2, "delta": 1e-5, "accused": False}
     path = tmp_path / "audit.json"
-    printed = {"schema": 1, "command": "audit attack", "error": None}
-    printed["result"] = report | {"sentence": "Nothing contradicts the claim."}
-    path.write_text(json.dumps(printed))
+    said = report | {"sentence": "Nothing contradicts the claim.", "rows": ["a patient's"], "accused": True}
+    path.write_text(json.dumps({"schema": 1, "command": "audit attack", "error": None, "result": said}))
     assert archived(world, "alder", tmp_path / "one.zip", "--audit", path).exit_code == 0
-    assert b"Nothing contradicts" in Opened.of((tmp_path / "one.zip").read_bytes()).files["audit.json"]
+    files = Opened.of((tmp_path / "one.zip").read_bytes()).files
+    assert b"Nothing contradicts" in files["audit.json"] and b"a patient's" not in files["audit.json"]
+    assert b"less private than it claims" in files["README.md"]
     path.write_text(json.dumps(report | {"rounds": 3}))
     done = archived(world, "alder", tmp_path / "two.zip", "--audit", path)
     assert done.exit_code != 0 and "rounds 3" in str(done.exception)

@@ -152,6 +152,9 @@ def _audit(case: Case) -> Iterator[str]:
     if case.audit is None:
         yield "None was filed. `securepfl audit attack --json` makes a report, and `evidence --audit FILE` takes it in."
         return
+    if case.audit["accused"]:
+        yield "**By the audit this build is less private than it claims.** Find out why before anything leaves."
+        yield ""
     yield f"{plain(case.audit['sentence'])}"
     yield ""
     yield "audit.json has the whole report: of a rehearsal with made-up records, not of the rounds that were sent."
@@ -214,7 +217,7 @@ def _threats(case: Case) -> str:
     after = (
         "A DP release is something whose loss this hospital's ledger counts. The table is for a coordinator that "
         "follows the protocol and reads all it gets. Dishonest parties can do more: docs/threat-model.md of securepfl "
-        "lists what, with a test for each claim. Nobody sees more than this says from any other hospital's archive."
+        "lists what, with a test for each claim."
     )
     simulated = "All parties ran in one process, whose owner sees everything. Between machines of their own it is:\n\n"
     return (

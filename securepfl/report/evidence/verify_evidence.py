@@ -141,7 +141,8 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     try:
         heads = json.load(asked.heads) if asked.heads else {}
-        print(re.sub(r"[^\w\n -~]", "?", check(asked.archive.read(2**26), {*asked.key}, heads)))
+        shown = re.sub(r"[^\w\n -~]", "?", check(asked.archive.read(2**26), {*asked.key}, heads))
+        print(shown.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
     except Exception as error:
         told = "a signature does not hold" if isinstance(error, InvalidSignature) else str(error) or repr(error)
         sys.exit(print(f"verify_evidence: {asked.archive.name}: {told}", file=sys.stderr) or 1)
