@@ -119,7 +119,8 @@ def _whitening(correlations: Tensor) -> Tensor:
     """
     identity = torch.eye(len(correlations)).to(correlations)
     factor = torch.linalg.cholesky(correlations + _RIDGE * identity)
-    return torch.linalg.solve_triangular(factor, identity, upper=False) * math.sqrt(1 + _RIDGE)
+    white: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False) * math.sqrt(1 + _RIDGE)
+    return white
 
 
 def _upright(images: Tensor, labels: Tensor, count: int, size: int, stream: RandomStream) -> tuple[Tensor, Tensor]:
