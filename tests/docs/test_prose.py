@@ -7,7 +7,7 @@ from pages import DOCS, PAGES, ROOT, blocks_of, name_of, prose_of
 
 FIRST_READING = ("index.md", "tutorial.md", "concepts.md", "glossary.md")
 WIDEST = 120
-WIDE = ("docs/imaging_results.md", "docs/privacy.md")
+WIDE = ("docs/imaging_results.md",)
 
 
 def words(page):
@@ -35,6 +35,17 @@ def test_lines_fit_a_terminal(page):
     free = ("|", "![", "```")
     long = [line for line in text.splitlines() if len(line) > WIDEST and not line.lstrip().startswith(free)]
     assert long == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tables_are_whole(page):
+    """As many cells in each row as its head has, and a line of dashes below that: else readers see raw text."""
+    text = page.read_text()
+    for table in re.findall(r"(?:^ *\|.*\n)+", text, re.MULTILINE):
+        rows = [re.sub(r"`[^`]*`|\\\|", "", line) for line in table.splitlines()]
+        assert re.fullmatch(r" *\|(?:\s*:?-+:?\s*\|)+", rows[1]), f"{name_of(page)}: {rows[0]}"
+        odd = [row for row in rows if row.count("|") != rows[0].count("|")]
+        assert odd == [], name_of(page)
 
 
 def test_prose_is_what_is_left_without_code_tables_and_addresses(tmp_path):
