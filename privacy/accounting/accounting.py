@@ -2,8 +2,8 @@
 
 Epsilon limits what results reveal about whether one unit was included. The comparison is zero-out: a unit is replaced
 by one whose gradient is zero, so the clipped sum moves by at most the clip. Swapping one unit for another (replace-one)
-moves it by twice the clip, and costs about twice as much. Full-batch Gaussian releases compose to one Gaussian mechanism,
-whose epsilon is known exactly (Balle and Wang 2018, arXiv 1805.06530); with Poisson sampling privacy loss
+moves it by twice the clip, and costs about twice as much. Full-batch Gaussian releases compose to one Gaussian
+mechanism, whose epsilon is known exactly (Balle and Wang 2018, arXiv 1805.06530); with Poisson sampling privacy loss
 distributions are composed (losses.py), an upper bound. As soon as another kind is among them, all are composed by
 Renyi divergences (renyi.py), a looser upper bound.
 

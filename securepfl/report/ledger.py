@@ -92,8 +92,8 @@ def verdict(summary: LedgerSummary, heads: Path | None, keys: Collection[bytes] 
         lines.append("lines cut off at the end would not show: give --heads with what others saw last")
     else:
         lines.append(
-            f"others confirm the lines up to {summary.seen} of {summary.lines}: none up to there is missing; later lines "
-            "could have been removed, and only the hospital can vouch for them; heads of a later run confirm more"
+            f"others confirm the lines up to {summary.seen} of {summary.lines}: none up to there is missing; later "
+            "lines could have been removed, and only the hospital can vouch for them; heads of a later run confirm more"
         )
     return lines + caveats(summary)
 
