@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from securepfl.data.cells import Cells
 from securepfl.data.dialect import Dialect, dialect_of, excel_separator
 from securepfl.data.known import digests_of
+from securepfl.data.marks import decimal_of
 from securepfl.data.records import FormatError, Records, last_end
 from securepfl.data.wanted import Contents, Wanted
 from securepfl.errors import DataError
@@ -62,18 +63,25 @@ def _contents(
     asked = {name: index for index, name in enumerate(dialect.names) if wanted.reads(name)}
     found: dict[str, list[pa.Array]] = {name: [] for name in asked}
     known: list[NDArray[Any]] = []
-    rows, lines = 0, first[:start].count(b"\n")
+    rows, lines, mark = 0, first[:start].count(b"\n"), ""
     for block in chain([first[start:]], blocks):
         records = _cut(path, block, dialect, lines)
         for name, index in asked.items():
             found[name].append(records.column(index))
+        mark = mark or _decimal(found, wanted)
         if wanted.known:
-            cells = {name: Cells.of(records.column(i), wanted.decimal) for i, name in enumerate(dialect.names)}
+            cells = {name: Cells.of(records.column(i), mark) for i, name in enumerate(dialect.names)}
             known.append(digests_of(cells))
         rows, lines = rows + len(records), lines + block.count(b"\n")
     columns = {name: pa.chunked_array(parts, pa.string()).combine_chunks() for name, parts in found.items()}
-    cells = {name: Cells.of(texts, wanted.decimal) for name, texts in columns.items()}
+    cells = {name: Cells.of(texts, mark) for name, texts in columns.items()}
     return Contents(dialect.names, cells, rows, np.concatenate(known) if known else None)
+
+
+def _decimal(found: dict[str, list[pa.Array]], wanted: Wanted) -> str:
+    """The decimal mark: as declared, else as the first block's numbers show it."""
+    shown = [parts[0] for name, parts in found.items() if name in wanted.numbers]
+    return decimal_of(shown) if wanted.numbers else wanted.decimal
 
 
 def _cut(path: Path, block: bytes, dialect: Dialect, lines: int) -> Records:

@@ -53,7 +53,10 @@ def _levels(source: Source, column: str, spec: DataSpec, missing: NDArray[np.boo
     """A feature for each level but the first: 1 or -1, as 0/1 with centre and spread 0.5; 0 where missing."""
     cells, declared = source.columns[column], spec.categories[column]
     empty = cells.missing() & (declared.empty is not None)
-    problem = "its level is not declared; add it to [data.categories], or mend the cell"
+    problem = (
+        "its level is not declared; add it to [data.categories], or mend the cell; where it is another word for a "
+        "declared one, declare [data.ranges] with read_as"
+    )
     source.refuse(~cells.matches(declared.levels) & ~missing & ~empty, column, problem)
     signs = {
         level: np.where(cells.matches([level]) | (empty & (level == declared.empty)), 1.0, -1.0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from securepfl.data.cells import Cells
 from securepfl.data.known import digests_of
+from securepfl.data.marks import decimal_of
 from securepfl.data.wanted import Contents, Wanted, distinct
 from securepfl.errors import DataError
 
@@ -49,6 +50,10 @@ def read_parquet(path: Path, wanted: Wanted) -> Contents:
             rows = parquet.metadata.num_rows
             table = parquet.read(columns=list(asked.values()))
             columns = {name: _cells(table.column(old), wanted.decimal) for name, old in asked.items()}
+            if wanted.numbers:
+                texts = [cells.texts for name, cells in columns.items() if name in wanted.numbers and cells.textual]
+                wanted = replace(wanted, decimal=decimal_of(texts))
+                columns = {name: _cells(table.column(old), wanted.decimal) for name, old in asked.items()}
             known = _known(parquet, names, wanted) if wanted.known else None
     except (pa.ArrowException, UnicodeDecodeError):
         raise DataError(f"{path}: is not a readable Parquet file; write it anew, or as CSV") from None

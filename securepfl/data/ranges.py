@@ -109,7 +109,7 @@ def _data_lines(numbered: Sequence[str], site_column: str | None, kinds: Mapping
     other = '# drop = ["..."]          # columns that are no features: free text, other identifiers'
     lines += [f"drop = [{drop}]  # dates; add what else is no feature" if dropped else other]
     lines += ['# missing_values = ["?"]  # codes for "not recorded"; empty cells and NaN always are']
-    lines += ['# decimal = ","           # where texts write numbers with a decimal comma']
+    lines += ["# decimal = \",\"           # only where a file's own numbers don't show their decimal mark"]
     return lines
 
 

@@ -84,5 +84,6 @@ def wanted_of(spec: DataSpec, layouts: tuple[tuple[str, ...], ...] | None = None
         layouts=layouts or ((spec.columns,) if spec.columns else None),
         separator=spec.separator,
         decimal=spec.decimal or ".",
+        numbers=() if spec.decimal else tuple(spec.ranges),
         known=labelled,
     )

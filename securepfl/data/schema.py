@@ -49,13 +49,13 @@ class DataSpec:
     `id` names the hospital's data set in its registry of ledgers; without it the records alone tell whose it is.
 
     `columns` names the columns of files without a header. `separator` is a text file's, taken from its first line where
-    it is not declared; `decimal` is the mark of numbers in texts, "." or ",". `files` names each site's file in a
-    folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN are missing, but in
-    columns that declare what they mean by `empty`; under "indicator" a missing value takes the centre (0 once scaled)
-    and sets a feature of its own, under "centre" it takes the centre alone, under "drop-rows" its row is left out. A
-    column may say otherwise. `prevalence` is the share of label 1, or of each class, from public knowledge: models
-    start from it. From `threshold` on (by default the prevalence) a probability is a yes. Raises ValueError;
-    `from_mapping` raises ConfigError instead.
+    it is not declared; `decimal` is the mark of numbers in texts, "." or ",", by default each file's own. `files` names
+    each site's file in a folder; without it, sites of a folder are its .csv and .parquet files. An empty cell and NaN
+    are missing, but in columns that declare what they mean by `empty`; under "indicator" a missing value takes the
+    centre (0 once scaled) and sets a feature of its own, under "centre" it takes the centre alone, under "drop-rows"
+    its row is left out. A column may say otherwise. `prevalence` is the share of label 1, or of each class, from public
+    knowledge: models start from it. From `threshold` on (by default the prevalence) a probability is a yes. Raises
+    ValueError; `from_mapping` raises ConfigError instead.
     """
 
     label: str | tuple[str, ...]

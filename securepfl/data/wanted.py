@@ -21,7 +21,8 @@ class Wanted:
     `columns`: the names to read, None for all; no other column is converted. `needed`: the names that a header must
     hold, which tells the separator. `layouts`: None where a text file's first line is its header; else the lists of
     names that it may follow, told apart by length (none given: columns are named by their number). `separator` and
-    `decimal` are declared, or None and ".". `known`: rows are to be known again by all their cells. `lenient`: columns
+    `decimal` are declared, or None and "."; `numbers`: the columns whose texts show a file's own decimal mark, none
+    where it is declared. `known`: rows are to be known again by all their cells. `lenient`: columns
     of a type that is neither number nor text are left out.
     """
 
@@ -30,6 +31,7 @@ class Wanted:
     layouts: tuple[tuple[str, ...], ...] | None = None
     separator: str | None = None
     decimal: str = "."
+    numbers: tuple[str, ...] = ()
     lenient: bool = False
     known: bool = False
 

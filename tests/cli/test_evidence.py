@@ -125,6 +125,14 @@ def test_libraries_are_not_taken_from_beside_the_script(tmp_path, archive):
     assert done.returncode == 0, done.stderr
 
 
+def test_without_its_one_library_it_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(SCRIPT), "a.zip"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "verify_evidence: first do `pip install 'cryptography>=50'`\n"
+
+
 def test_the_docs_name_the_scripts_digest():
     assert hashlib.sha256(SCRIPT.read_bytes()).hexdigest() in (DOCS / "evidence.md").read_text()
 

@@ -312,3 +312,29 @@ def test_one_mistake_at_several_hospitals_has_its_mend_once(tmp_path: Path):
         load_sites(tmp_path, spec)
     said = str(error.value)
     assert "north" in said and "south" in said and said.count("mend the cell") == 1
+
+
+@pytest.mark.parametrize(("name", "marks"), [("a.csv", ";,"), ("a.parquet", ";,")])
+def test_a_file_may_have_its_own_decimal_mark(tmp_path: Path, name: str, marks: str):
+    """A German hospital beside others: nobody declares a mark, and the same patients are known by the same cells."""
+    rows = [("52.5", "0"), ("47", "1"), ("50.25", "0")]
+    spec, first, second = declare(site=None), tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    if name == "a.parquet":
+        pq.write_table(pa.table({"age": [age.replace(".", ",") for age, _ in rows], "sick": [0, 1, 0]}), first / name)
+    else:
+        lines = [marks[0].join((age.replace(".", marks[1]), sick)) for age, sick in rows]
+        write(first / name, f"age{marks[0]}sick", *lines)
+    write(second / "a.csv", "age,sick", *map(",".join, rows))
+    ours, plain = load_sites(first, spec)["a"], load_sites(second, spec)["a"]
+    np.testing.assert_allclose(ours.features[:, 0], [0.25, -0.3, 0.025])
+    np.testing.assert_array_equal(ours.features, plain.features)
+    np.testing.assert_array_equal(ours.known["cells"], plain.known["cells"])
+    np.testing.assert_array_equal(ours.known["row"], plain.known["row"])
+
+
+@pytest.mark.parametrize("ages", [["1,234", "7"], ["1,234", "2,345", "10,5"], ["10,5", "9.5"]])
+def test_a_comma_that_may_part_thousands_is_refused(tmp_path: Path, ages: list[str]):
+    file = write(tmp_path / "a.csv", "age;sick", *(f"{age};0" for age in ages))
+    assert "column `age`, row 1: a number with other marks" in refusal(file.parent, declare(site=None))

@@ -1,8 +1,7 @@
 """Check a hospital's archive of evidence offline, with Python 3.11 and `cryptography`, and nothing of securepfl.
 
 Take it from where securepfl is published, never from the archive, and run: python -I verify_evidence.py --help
-Exit code 0: all that was asked for holds; 1: something does not; 2: something to mend here.
-"""
+Exit code 0: all that was asked for holds; 1: something does not; 2: something to mend here."""
 
 import sys
 
@@ -12,8 +11,11 @@ import argparse, base64, hashlib, json, math, re, struct, zlib
 from collections import Counter
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
+except ImportError:
+    sys.exit(print("verify_evidence: first do `pip install 'cryptography>=50'`", file=sys.stderr) or 2)
 
 KINDS = "session declared-session reservation settlement reduction expert-release audit withdrawal".split()
 LINE, HEADING = b"securepfl ledger signature 1securepfl ledger line, schema 1\n", "# Privacy evidence\n\n"
@@ -128,9 +130,8 @@ def check(data: bytes, keys: set[str], heads: dict[str, Any]) -> str:
     said += f"By --heads none is missing up to line {max(map(told['hashes'].index, seen)) + 1}; l" if seen else "L"
     own = hashlib.sha256(open(__file__, "rb").read()).hexdigest()
     said += f"ines cut off at the end do not show.\nThis script's SHA-256 is {own}, "
-    return said + (
-        "as its copy's in the archive" if own == found["verify_evidence.py"] else "the archive holds ANOTHER"
-    )
+    same = own == found["verify_evidence.py"]
+    return said + ("as its copy's in the archive" if same else "the archive holds ANOTHER")
 
 
 if __name__ == "__main__":

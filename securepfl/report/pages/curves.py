@@ -43,7 +43,8 @@ def _what(run: Run) -> str:
     data = run.settings.get("data")
     outcome = f"“{data.get('label')}”" if isinstance(data, Mapping) else "the label"
     positive = data.get("positive") if isinstance(data, Mapping) else None
-    means = "" if positive is None else f" (yes: {positive})"
+    yes = positive if isinstance(positive, (list, tuple)) else [positive]
+    means = "" if positive is None else f" (yes: {' or '.join(map(str, yes))})"
     date = f" Judged on {run.result.written[:10]}." if run.result.written else ""
     return (
         f"The outcome is {outcome}{means}. The large mark is the operating point: where a probability becomes a yes."

@@ -58,7 +58,7 @@ def check_device(asked: str) -> Iterator[Finding]:
         yield Finding("device", "ok", f"{torch.cuda.get_device_name(device)}, {memory / 2**30:.0f} GiB")
     else:
         cores = len(os.sched_getaffinity(0))
-        yield Finding("device", "ok", f"{cores} CPU cores, {torch.get_num_threads()} threads of torch; no GPU is used")
+        yield Finding("device", "ok", f"{cores} CPU cores, torch threads: {torch.get_num_threads()}; no GPU is used")
     _check_gradients(device.type)
     yield Finding("private gradients", "ok", "each record's own, as torch's (self-test)")
 
