@@ -1,4 +1,4 @@
-"""What the key commands ask people: a passphrase, and whether a fingerprint is the one read by phone."""
+"""What commands ask people: a passphrase, whether a fingerprint is the one read by phone, whether a step is meant."""
 
 import re
 import sys
@@ -74,6 +74,16 @@ def confirm(
         if not agreed:
             path = card_file(exchange, name)
             raise ConfigError(f"{path}: not confirmed, nothing was written; compare again, or remove the file")
+
+
+def confirm_for_good(question: str) -> None:
+    """Have it confirmed by a person. Raises ConfigError without a terminal to ask at, and without a yes."""
+    if not _at_terminal():
+        raise ConfigError("no terminal to ask whether it is meant; give --yes")
+    with _unless_interrupted():
+        agreed = click.confirm(shown(question), err=True)
+    if not agreed:
+        raise ConfigError("not confirmed; nothing was written")
 
 
 def _at_terminal() -> bool:

@@ -36,14 +36,14 @@ def withdraw(
     From then on those records train no more: a run whose data still hold them is refused. The line names nobody. It
     can't be taken back, and what was released before can't either.
     """
-    from securepfl.cli.asking import ask_passphrase
+    from securepfl.cli.asking import ask_passphrase, confirm_for_good
     from securepfl.report.ledger import withdrawal_line
     from securepfl.runtime.withdrawing import withdraw as write
     from securepfl.storage.keys import load_holdings
     from securepfl.storage.registry import ledgers_place
 
     if not yes:
-        click.confirm(f"Everybody in {data} withdraws, for good?", abort=True, err=True)
+        confirm_for_good(f"Everybody in {data} withdraws, for good?")
     identity = None if folder is None else load_holdings(folder, ask_passphrase(passphrase_file, folder)).identity
     done = write(config, data, site, ledgers or ledgers_place(), identity)
     lines = [f"{one.ledger}: {withdrawal_line(one.last, one.summary.unit or 'unit')}" for one in done]

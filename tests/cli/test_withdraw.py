@@ -34,7 +34,7 @@ def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path):
     for words, told in (
         ((*asked, "--yes"), "name its folder with --folder"),
         ((*asked, "--yes", *others), "keys of birch"),
-        ((*asked, *own), "Aborted"),
+        ((*asked, *own), "no terminal to ask whether it is meant; give --yes"),
     ):
         done = invoke(*words, input="n\n")
         assert done.exit_code != 0 and told in f"{done.exception}{done.output}", done.output
