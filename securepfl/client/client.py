@@ -158,7 +158,7 @@ class Client(Readings):
             self.session, name, build_model, training, tested, self.task, own_loss, device, physical_batch, self.seconds
         )
         self.scan = parts.scanned.scan
-        for warning in self.scan.warnings:
+        for warning in (*self.scan.warnings, *(() if parts.evaluator is None else parts.evaluator.warnings)):
             warnings.warn(f"{name}: {warning}", HospitalNote, stacklevel=2)
         self.device, self.units = parts.training.device, parts.training.units
         self._path = folder / "state.safetensors"
@@ -266,7 +266,7 @@ class Client(Readings):
         evaluator = self._parts.evaluator
         if not round_.evaluates or evaluator is None:
             return self._parts.scanned.contents
-        return contents_of(evaluator.tested, range(evaluator.tested.found))
+        return contents_of(evaluator.tested, range(evaluator.found))
 
     @property
     def _released(self) -> Released:

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
 from securepfl.client.contents import Contents
 from securepfl.client.round import Session
@@ -89,11 +90,12 @@ class Draft:
 
 
 def inputs_of(state: ClientState, contents: Contents) -> bytes:
-    """A digest (32 bytes) of what trains in a round: parameters, what earlier rounds left behind, and all that the
-    records hold.
+    """A digest (32 bytes) of what trains, or is scored, in a round: parameters, their average over rounds, what earlier
+    rounds left behind, and all that the records hold.
     """
     digest = hashlib.blake2b(digest_size=32)
-    for array in (state.shared, state.personal, state.residual):
+    arrays: list[NDArray[Any]] = [state.shared, state.personal, state.residual]
+    for array in arrays + [state.trajectory[name] for name in sorted(state.trajectory)]:
         digest.update(array.size.to_bytes(8, "big") + str(array.dtype).encode())
         digest.update(np.ascontiguousarray(array).data)
     for place, unit in sorted(contents.units.items()):

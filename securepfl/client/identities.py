@@ -46,11 +46,11 @@ def identities_of(
     Nothing of the label, so that other labels over the same rows change nothing. Raises ConfigError where records
     cannot be told by what they hold, as items change each time they are read, and the data set has no declared id.
     """
-    features = [] if _changes(records, contents) else contents.all_features
-    if features and tested is not None:
-        features = features + contents_of(tested, range(tested.found)).all_features
-    identities = {**known_as.by, "features": features}
-    if known_as.id is None and not any(identities.values()):
+    trained = [] if _changes(records, contents) else contents.all_features
+    held_out = Contents() if tested is None else contents_of(tested, range(tested.found))
+    stay = tested is None or not _changes(tested, held_out)
+    identities = {**known_as.by, "features": trained + (held_out.all_features if stay else [])}
+    if known_as.id is None and not (any(known_as.by.values()) or (trained and stay)):
         raise ConfigError(
             f"{site}: the data set's records cannot be known again: its items hold no numbers or texts, or other ones "
             "each time they are read; name the data set, data_set= or [data] id, so that its ledger is found"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from zlib import crc32
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,14 +13,15 @@ from https_parties import Authority, joined, served
 from parties import Carried, close_all, exchange, parties
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 from securepfl.client.client import Client
 from securepfl.client.evaluating import Counting
 from securepfl.client.finetuning import round_behind
 from securepfl.client.records import TrainingSet
+from securepfl.client.state import ClientState
 from securepfl.crypto.messages.envelope import RUN_BYTES, Kind
-from securepfl.errors import BudgetError, ConfigError, DataError
+from securepfl.errors import BudgetError, ConfigError, DataError, HospitalNote
 from securepfl.privacy.accounting.accounting import epsilon
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.training.units import Batch, PatientDataset
@@ -98,6 +100,25 @@ def counted(client, seed, release, tested=None, model=None):
     return evaluator.counted(round_, model or client.personal_model(), release) / evaluator.evaluation.scale
 
 
+def again(client, tested, **changes):
+    """The client after a restart; some fields of the state in its folder are set before."""
+    client.close()
+    path = client.folder / "state.safetensors"
+    if changes:
+        msgspec.structs.replace(ClientState.load(path, client.federation.digest.hex()), **changes).save(path)
+    return Client(
+        client.federation,
+        client.name,
+        MODEL,
+        TRAINED[client.name],
+        client.session.keyring,
+        client.folder,
+        testing=tested,
+        device="cpu",
+        simulation=client._simulation,
+    )
+
+
 def is_about(units, figures):
     """Within four deviations of the noise."""
     return abs(figures.units.value - units) < 4 / 1.96 * (figures.units.high - figures.units.low) / 2
@@ -128,6 +149,42 @@ def test_a_patient_with_many_records_moves_the_counts_by_one_at_most(ready):
         assert 0 < np.linalg.norm(moved) <= 1 + 0.05, "1, and what the grid of a 64th rounds"
     single = whole - counted(ready["local"], 0, hardly, TrainingSet(PatientDataset(patients[1:]), None, "patient"))
     assert np.linalg.norm(single) == pytest.approx(1, abs=0.05), "one record moves it by all of that"
+
+
+class Rounding(nn.Module):
+    """As kernels of matrix products do, by the place in a batch: real ones moved 1,277 of 1,280 patients whose scores
+    were the operating point.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.bias + 1e-6 * (torch.arange(len(x)) % 2 - 0.5)
+
+
+class Keeping(Rounding):
+    """Something of what it sees, but not in training, where that is refused."""
+
+    seen = 0
+
+    def forward(self, x):
+        self.seen += not self.training
+        return self.bias + 1e-6 * (self.seen % 2 - 0.5) + 0 * x[:, 0]
+
+
+@pytest.mark.parametrize(("unit", "made"), [("record", Rounding), ("patient", Rounding), ("record", Keeping)])
+def test_no_patient_moves_anothers_score(ready, unit, made):
+    x, y = torch.zeros(200, 3), torch.arange(200) % 2
+    hardly = Release(noise_multiplier=1e-4, sample_rate=1.0, steps=1, unit=unit)
+
+    def of(rows):
+        data = PatientDataset([(x[i : i + 1], y[i : i + 1]) for i in rows])
+        return TrainingSet(data if unit == "patient" else Subset(TensorDataset(x, y), rows), None, unit)
+
+    whole, rest = (counted(ready["local"], 0, hardly, of(range(first, 200)), made().eval()) for first in (0, 1))
+    assert np.linalg.norm(whole - rest) == pytest.approx(1, abs=0.05)
 
 
 def test_under_shared_noise_a_patient_moves_a_sum_by_no_more_than_its_sensitivity(ready):
@@ -218,18 +275,18 @@ def test_the_noise_is_what_the_ledger_is_charged_for(ready):
 def test_where_units_are_drawn_counts_are_the_mean_of_as_many_draws(tmp_path):
     """Their mean and variance: noise over the rate, and a unit's own drawing."""
     _, clients = opened(tmp_path, tested=NOBODY, units=2500, rounds=12)
-    client, everybody = clients["alder"], TrainingSet(TensorDataset(torch.ones(300, 3), torch.ones(300)), None)
+    client, everybody = clients["alder"], TrainingSet(TensorDataset(torch.ones(100, 3), torch.ones(100)), None)
     release, evaluation = client.evaluation_release, client._parts.evaluator.evaluation
     assert release.sample_rate < 1 and release.steps == 3
-    drawn = np.array([counted(client, seed, release, everybody) for seed in range(150)])
-    held = np.abs(drawn.mean(axis=0)) > 30
+    drawn = np.array([counted(client, seed, release, everybody) for seed in range(80)])
+    held = np.abs(drawn.mean(axis=0)) > 15
     noise = evaluation.deviation(client.federation, ["alder"])
     assert drawn[:, ~held].std() == pytest.approx(noise, rel=0.03)
     cells = np.array([evaluation.histogram.estimated(one)[0, 1] for one in drawn])
-    assert cells.sum(axis=1).mean() == pytest.approx(300, rel=0.05)
+    assert cells.sum(axis=1).mean() == pytest.approx(100, rel=0.1)
     spread = evaluation.spread(client.federation, ["alder"]) - 1
     widest = drawn[:, held].var(axis=0).max() - noise**2
-    assert widest == pytest.approx(0.4 * 300 * spread, rel=0.4), "0.4 is the squared weight of the widest sums"
+    assert widest == pytest.approx(0.4 * 100 * spread, rel=0.4), "0.4 is the squared weight of the widest sums"
     close_all(clients)
 
 
@@ -313,21 +370,49 @@ def test_a_hospital_that_starts_again_sends_the_same_counts(tmp_path):
     invitations = coordinator.invite()
     sent = clients["alder"].contribute(invitations["alder"])
     spent, own = clients["alder"].ledger.spent(), clients["alder"].own_released_metrics
-    alder = clients["alder"]
-    alder.close()
-    clients["alder"] = Client(
-        alder.federation,
-        "alder",
-        MODEL,
-        TRAINED["alder"],
-        alder.session.keyring,
-        alder.folder,
-        testing=TESTED["alder"],
-        device="cpu",
-        simulation=alder._simulation,
-    )
+    clients["alder"] = again(clients["alder"], TESTED["alder"])
     assert clients["alder"].contribute(invitations["alder"]) == sent
     assert clients["alder"].ledger.spent() == spent and clients["alder"].own_released_metrics == own
+    close_all(clients)
+
+
+class Killed(BaseException):
+    """As by the operating system."""
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Its reader is killed once it has read `left` items."""
+
+    left = 10**6
+
+    def __len__(self):
+        return len(TESTED["alder"])
+
+    def __getitem__(self, place):
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return TESTED["alder"][place]
+
+
+@pytest.mark.parametrize("changed", ["a patient", "the model"])
+def test_a_hospital_that_was_killed_while_counting_lays_its_noise_over_no_other_counts(tmp_path, changed):
+    """Of two counts under one noise the difference is exact. The model that is scored is the average over rounds."""
+    tested = Deadly()
+    coordinator, clients = after_training(tmp_path, tested=TESTED | {"alder": tested}, rounds=1)
+    invitation, alder = coordinator.invite()["alder"], clients["alder"]
+    tested.left = len(tested) + 30  # all are read once before noise is reserved
+    with pytest.raises(Killed):
+        alder.contribute(invitation)
+    others, rows = {}, TESTED["alder"]
+    if changed == "the model":
+        others = {"trajectory": {name: part + 1 for name, part in alder.state.trajectory.items()}}
+    else:
+        rows = Subset(rows, range(119))
+    clients["alder"] = alder = again(alder, rows, **others)
+    alder.contribute(invitation)
+    assert alder.sat_out == (2,) and alder.own_released_metrics is None
+    assert alder.ledger.spent() == pytest.approx(8.0, abs=0.01), "what was reserved stays charged"
     close_all(clients)
 
 
@@ -371,6 +456,38 @@ def test_patients_held_out_are_known_to_the_ledger_that_paid_for_them(tmp_path):
     _, again = parties(later, tmp_path / "later", KEY, KEY, rows=TESTED, model=MODEL, ledgers=path.parent.parent)
     assert again["alder"].ledger.path == path and again["alder"].ledger.spent() == pytest.approx(8.0, abs=0.01)
     close_all(again)
+
+
+class Augmented(torch.utils.data.Dataset):
+    """Other numbers each time it is read."""
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, place):
+        return torch.randn(3), torch.tensor(float(place % 2))
+
+
+def test_held_out_patients_are_known_where_those_who_train_can_only_be_named(tmp_path):
+    named = {"rows": TRAINED | {"alder": Augmented()}, "model": MODEL, "data_set": "scans"}
+    _, clients = parties(federation_of(), tmp_path / "one", KEY, None, tested=TESTED, **named)
+    path = clients["alder"].ledger.path
+    close_all(clients)
+    later = federation_of(release={})
+    _, clients = parties(later, tmp_path / "two", KEY, None, rows=TESTED, model=MODEL, ledgers=path.parent.parent)
+    assert clients["alder"].ledger.path == path
+    close_all(clients)
+    with pytest.raises(ConfigError, match="cannot be known again"):
+        opened(tmp_path / "three", tested=TESTED | {"alder": Augmented()})
+
+
+def test_a_hospital_is_told_that_more_are_held_out_than_are_counted(tmp_path):
+    with pytest.warns(HospitalNote) as told:
+        _, clients = opened(tmp_path, units=10, trained={name: rows_of(name, 10) for name in NAMES})
+    notes = [str(note.message) for note in told]
+    assert sum(": [release] metrics: more than 40 held-out records" in note for note in notes) == len(NAMES)
+    assert not any("120" in note for note in notes)
+    close_all(clients)
 
 
 def test_held_out_patients_must_be_handed_in_and_only_where_they_are_used(tmp_path):
@@ -417,9 +534,13 @@ def test_integers_come_back_out_of_summed_digits(bits, levels):
 
 
 class Failing(torch.utils.data.Dataset):
-    """Nobody of it can be read, and its length is that of none."""
+    """Nobody of it can be read, and its length is that of none; or not told either, once it is `lost`."""
+
+    lost = False
 
     def __len__(self):
+        if self.lost:
+            raise OSError("a disk that is gone")
         return 5
 
     def __getitem__(self, place):
@@ -430,10 +551,11 @@ def test_who_is_held_out_shows_in_noisy_counts_alone(tmp_path):
     """One hospital's held-out patients are others, none, or not to be read: messages, states and ledgers look alike."""
     unusable = TensorDataset(torch.full((7, 3), torch.nan), torch.full((7,), 9.0))
     worlds = {"plain": TESTED["alder"], "nobody": NOBODY["alder"], "gone": Failing(), "unusable": unusable}
+    worlds["lost"] = Failing()
     found, counts = {}, {}
     for world, tested in worlds.items():
         coordinator, clients = opened(tmp_path / world, rounds=1, tested=TESTED | {"alder": tested})
-        seen = []
+        tested.lost, seen = world == "lost", []
         for _ in range(coordinator.rounds):
             carried = Carried(clients)
             assert drive(coordinator, carried) == ()
@@ -446,4 +568,5 @@ def test_who_is_held_out_shows_in_noisy_counts_alone(tmp_path):
         close_all(clients)
     for world, seen in found.items():
         assert [pair for pair in zip(seen, found["plain"], strict=True) if pair[0] != pair[1]] == [], world
-    assert counts["nobody"] == counts["gone"] == counts["unusable"] == pytest.approx(counts["plain"] - 120, abs=0.5)
+    assert len({counts[world] for world in ("nobody", "gone", "lost", "unusable")}) == 1
+    assert counts["nobody"] == pytest.approx(counts["plain"] - 120, abs=0.5)

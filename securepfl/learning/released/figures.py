@@ -103,13 +103,21 @@ def figures_of(
     outcomes = {
         name: _outcome(histogram, at, cells[at], _drawn(cells[at], noise, spread, rng)) for at, name in enumerate(names)
     }
-    total, error = cells[0].sum(), deviation * sqrt(2 * histogram.covariance.sum())
-    units = Figure(*(max(0.0, float(total + side * error * _z())) for side in (0, -1, 1)))
+    units = _count(float(cells[0].sum()), deviation * sqrt(2 * histogram.covariance.sum()), spread - 1)
     return Figures(outcomes, units, deviation)
 
 
 def _z() -> float:
     return float(ndtri(0.5 + LEVEL / 2))
+
+
+def _count(found: float, error: float, drawing: float) -> Figure:
+    """How many there are, of whom `found` were counted: all numbers n that are within their own deviation of it, which
+    is that of the noise, `error` and of who was drawn: variances `error` squared and n times `drawing` (Wilson 1927).
+    """
+    apart = _z() ** 2 * drawing / 2
+    half = _z() * sqrt(max(error**2 + drawing * found + (_z() * drawing / 2) ** 2, 0.0))
+    return Figure(*(max(0.0, value) for value in (found, found + apart - half, found + apart + half)))
 
 
 def _drawn(cells: Floats, noise: Floats, spread: float, rng: np.random.Generator) -> Floats:

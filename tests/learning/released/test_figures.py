@@ -64,6 +64,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say(patients, deviation, auro
     assert min(shares.values()) >= 0.86 and 0.90 <= np.mean(list(shares.values())) < 0.99, shares
 
 
+def test_how_many_there_are_is_as_unsure_as_drawing_them_makes_it():
+    """Three draws of 3,000 at a rate of .05: the noise alone is a fifth of what drawing adds."""
+    rng, held = np.random.default_rng(3), []
+    for _ in range(40):
+        chances, truth, _ = world(0.8, 0.3, 3000, rng)
+        each = HISTOGRAM.of_records(chances[:, None], (chances >= POINT)[:, None], truth[:, None])
+        cells = np.tensordot(rng.binomial(3, 0.05, 3000) / 0.15, each, axes=1)
+        noisy = HISTOGRAM.released(cells) + 5 * rng.standard_normal(HISTOGRAM.size)
+        units = figures_of(HISTOGRAM, noisy, deviation=5.0, spread=1 + 0.95 / 0.15, names=("x",)).units
+        held.append(units.low <= 3000 <= units.high)
+    assert np.mean(held) > 0.85
+
+
 def test_where_noise_drowns_them_there_is_no_figure():
     cells = binormal_cells(HISTOGRAM, auroc=0.85, prevalence=0.3, patients=50)
     rng = np.random.default_rng(5)
