@@ -134,7 +134,8 @@ def _check_alone(context: click.Context) -> None:
     for name in context.params.keys() - {"resume", "print_config", "track", "track_private"}:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             named = "CONFIG" if name == "config" else f"--{name}"
-            raise click.UsageError(f"--resume goes on with a run as it began: leave out {named}")
+            mend = ", and name its folder: --resume DIR" if name == "out" else ""
+            raise click.UsageError(f"--resume goes on with a run as it began: leave out {named}{mend}")
 
 
 @contextmanager

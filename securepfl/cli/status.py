@@ -23,10 +23,14 @@ def status(folder: Path) -> None:
     import msgspec
 
     from securepfl.cli.consoles import tables
-    from securepfl.report.status import print_simulated, print_standing, seconds_left
-    from securepfl.runtime.status import STATUS, folder_of, read_status, simulated
+    from securepfl.report.status import print_simulated, print_standing, print_unfinished, seconds_left
+    from securepfl.runtime.status import STATUS, folder_of, read_status, simulated, unfinished
 
     found = folder_of(folder)
+    waiting = unfinished(found)
+    if waiting is not None:
+        give(waiting, lambda: print_unfinished(tables(80), waiting["state"], waiting["round"], waiting["command"]))
+        return
     if not (found / STATUS).exists():
         result = simulated(found)
         told = {"role": "run", "state": "finished", "rounds": result["federation"]["rounds"], "sites": result["sites"]}

@@ -271,6 +271,15 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(listed[:_MOST_NAMES]) + more if listed else "nobody"
 
 
+def print_unfinished(console: Console, state: str, number: int, command: str) -> None:
+    """Print where `securepfl run` stands before its last round is over: `number` is the round that it is in."""
+    styled = (state, "green" if state == "running" else "yellow")
+    where = f" in round {number}" if number else " before its first round"
+    console.print(Text.assemble("a simulation, all parties in one process: ", styled, where))
+    if state == "stopped":
+        console.print(Text(f"go on with: {command}"), soft_wrap=True)
+
+
 def print_simulated(console: Console, rounds: int, sites: Mapping[str, Mapping[str, float]]) -> None:
     """Print where a folder of `securepfl run` stands: it is there, so its rounds are over."""
     console.print(Text.assemble("a simulation, all parties in one process: ", ("finished", "green")))

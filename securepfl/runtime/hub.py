@@ -21,8 +21,8 @@ from securepfl.protocol.loop import Patience, RoundLoop, Work
 from securepfl.runtime.hub_record import HubRecord
 from securepfl.runtime.logs import Log, failed, open_log
 from securepfl.runtime.opening_hub import open_coordinator
-from securepfl.runtime.status import StatusFile, hold
-from securepfl.storage.folder import storage_error
+from securepfl.runtime.status import StatusFile
+from securepfl.storage.folder import lock_folder, storage_error
 
 LINGER: Final = 600.0
 """Seconds for which a hub serves on after the last round, for hospitals that have not stated it."""
@@ -48,7 +48,7 @@ class HubSession:
         linger: float = LINGER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._held = hold(out)
+        self._held = lock_folder(out)
         self.hub, self.out, self.loop = hub, out, RoundLoop(hub, patience or Patience())
         self.log = log or open_log(out, hub.identity.name)
         self.failure: Exception | None = None

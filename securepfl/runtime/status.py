@@ -6,14 +6,14 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from securepfl.errors import StorageError
 from securepfl.report.status import AnyStanding
-from securepfl.storage.folder import lock_folder
 from securepfl.storage.keys import read_bounded
+from securepfl.storage.unfinished import UNFINISHED, command_for, is_unfinished
 
 STATUS: Final = "status.json"
 MOST_BYTES: Final = 2**26
@@ -21,7 +21,6 @@ RESULT: Final = "result.json"
 LOCK: Final = "lock"
 _APART: Final = 0.5
 """Seconds between two writings that nothing urgent asks for."""
-_TRIES: Final = 5
 
 
 def now_text() -> str:
@@ -79,11 +78,23 @@ def folder_of(folder: Path) -> Path:
     """Where the run's files lie: `folder`, or its run/ where `folder` is a party's own. Raises StorageError."""
     for found in (folder, folder / "run"):
         try:
-            if any((found / name).is_file() for name in (STATUS, RESULT)):
+            if is_unfinished(found) or any((found / name).is_file() for name in (STATUS, RESULT)):
                 return found
         except OSError as error:
             raise StorageError(f"{found}: cannot be entered ({error.strerror}); ask as the user who runs it") from None
     raise StorageError(f"{folder}: holds no run; name the --out of `securepfl serve`, `join`, `agent` or `run`")
+
+
+def unfinished(folder: Path) -> dict[str, Any] | None:
+    """Where `securepfl run` stands whose last round isn't over; None where no such run is in `folder`.
+
+    `state` is "running" or "stopped", by whatever ended it, and `round` the one it is in, 0 before the first.
+    """
+    if not is_unfinished(folder):
+        return None
+    begun = [int(path.stem.removeprefix("round-")) for path in folder.glob("coordinator/round-*.journal")]
+    state = "running" if held(folder / UNFINISHED) else "stopped"
+    return {"role": "run", "state": state, "round": max(begun, default=0), "command": command_for(folder)}
 
 
 def simulated(folder: Path) -> dict[str, Any]:
@@ -94,15 +105,6 @@ def simulated(folder: Path) -> dict[str, Any]:
         return result | {"sites": {name: dict(site["privacy"]) for name, site in result["sites"].items()}}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, AttributeError, TypeError, ValueError):
         raise StorageError(f"{path}: not a file that securepfl wrote whole; restore it from a copy") from None
-
-
-def hold(folder: Path) -> IO[bytes]:
-    """Make this process the only one that runs in `folder`, until the returned file is closed. Raises StorageError."""
-    for _ in range(_TRIES - 1):
-        with suppress(StorageError):
-            return lock_folder(folder)
-        time.sleep(0.02)  # who asks whether it is held holds it for a moment
-    return lock_folder(folder)
 
 
 def held(folder: Path) -> bool:

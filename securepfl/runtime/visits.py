@@ -23,7 +23,8 @@ from securepfl.runtime.logs import Log, failed, one_line, open_log
 from securepfl.runtime.opening import Opened, open_client
 from securepfl.runtime.own_result import RESULT, write_own
 from securepfl.runtime.rounds_file import RoundsFile
-from securepfl.runtime.status import StatusFile, hold, now_text
+from securepfl.runtime.status import StatusFile, now_text
+from securepfl.storage.folder import lock_folder
 
 
 class HospitalSession:
@@ -35,7 +36,7 @@ class HospitalSession:
     """
 
     def __init__(self, opened: Opened, out: Path, *, log: Log | None = None) -> None:
-        self._held = hold(out)
+        self._held = lock_folder(out)
         self.opened, self.client, self.out = opened, opened.client, out
         self.log = log or open_log(out, opened.client.name)
         self.upload = self.download = 0

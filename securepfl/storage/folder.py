@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ from securepfl.errors import StorageError
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_TRIES: Final = 5
+_APART: Final = 0.02
+"""Seconds between two tries for a lock."""
 _PART: Final = 1 << 20
 """Bytes of a file read at once."""
 _LEFT: Final = ".securepfl-unfinished"
@@ -115,18 +119,23 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], Any]:
 
 
 def lock_folder(folder: Path) -> IO[bytes]:
-    """Make this process the folder's only user until the returned file is closed. Raises StorageError."""
+    """Make this process the folder's only user until the returned file is closed. Raises StorageError.
+
+    It tries for a moment: whoever asks whether the folder is in use (`securepfl status`) holds it that long.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = (folder / "lock").open("ab")  # empties nothing that it may be a link to
     except OSError as error:
         raise storage_error(folder, error) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise StorageError(f"{folder}: in use by another process; stop it, or name another folder") from None
-    return file
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError:
+            time.sleep(_APART if left else 0)
+    file.close()
+    raise StorageError(f"{folder}: in use by another process; stop it, or name another folder")
 
 
 @contextmanager

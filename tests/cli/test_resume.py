@@ -7,6 +7,7 @@ hold is compared with a run that nothing happened to: seeded runs end with the s
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from forked import python
 from small_run import NAMES, prepare
 
+from securepfl.cli.main import cli
 from securepfl.crypto.keys.signing import ledger_verifier
 from securepfl.privacy.ledger.summary import verify_ledger
+from securepfl.storage.folder import lock_folder
 from securepfl.storage.unfinished import UNFINISHED
 
 KILLS = int(os.environ.get("SECUREPFL_KILLS", "4"))
@@ -157,6 +161,7 @@ def test_what_does_not_fit_is_refused_in_a_line(plain):
     assert "these wait to go on: out" in refused("run", "--resume", ".")
     assert "no such folder" in refused("run", "--resume", "nowhere")
     assert "leave out --seed" in refused("run", "--resume", "out", "--seed", 5)
+    assert "leave out --out, and name its folder: --resume DIR" in refused("run", "--resume", "--out", "out")
     assert "leave out CONFIG" in refused("run", "federation.toml", "--resume", "out")
     assert "go on with `securepfl run --resume out`" in refused(*RUN, "--out", "out")
     config, rows = (folder / "federation.toml").read_text(), (folder / "rows.csv").read_text()
@@ -175,11 +180,19 @@ def test_what_does_not_fit_is_refused_in_a_line(plain):
 def test_two_at_once_are_refused_and_the_only_one_needs_no_name(plain):
     _, writes, _ = plain.call(*RUN, "--out", "whole", "--seed", 5)
     assert plain.call(*RUN, "--out", "runs/out", "--seed", 5, write=writes // 2)[0] == -signal.SIGKILL
-    from securepfl.storage.folder import lock_folder
+    out = plain.folder / "runs" / "out"
 
-    with lock_folder(plain.folder / "runs" / "out" / UNFINISHED):
+    def standing():
+        done = CliRunner().invoke(cli, ["status", str(out)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert re.search(r": stopped in round \d\ngo on with: securepfl run --resume ", standing())
+    with lock_folder(out / UNFINISHED):
+        assert re.search(r": running in round \d\n$", standing())
         code, _, said = plain.call("run", "--resume", "runs/out")
         assert code == 2 and "in use by another process" in said
     assert plain.call("run", "--resume")[0] == 0, "the one in runs that waits"
+    assert "finished" in standing()
     code, _, said = plain.call("run", "--resume")
     assert code == 2 and "runs: no run that was stopped lies there" in said

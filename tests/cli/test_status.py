@@ -80,9 +80,10 @@ def test_no_run_is_one_line(tmp_path):
 
 def test_asking_never_holds_up_who_starts(tmp_path):
     """The lock is taken while others ask again and again whether it is held."""
-    from securepfl.runtime.status import held, hold
+    from securepfl.runtime.status import held
+    from securepfl.storage.folder import lock_folder
 
-    hold(tmp_path).close()
+    lock_folder(tmp_path).close()
     asking = subprocess.Popen(
         [sys.executable, "-c", "import sys, pathlib; from securepfl.runtime.status import held\n"
          "print('asks', flush=True)\nwhile True: held(pathlib.Path(sys.argv[1]))", str(tmp_path)],
@@ -91,7 +92,7 @@ def test_asking_never_holds_up_who_starts(tmp_path):
     try:
         asking.stdout.readline()
         for _ in range(200):
-            with hold(tmp_path):
+            with lock_folder(tmp_path):
                 assert held(tmp_path)
     finally:
         asking.kill()

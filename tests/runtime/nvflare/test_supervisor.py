@@ -9,7 +9,7 @@ from securepfl.runtime.logs import open_log
 from securepfl.runtime.nvflare.engine import UnreachableError
 from securepfl.runtime.nvflare.session import HERE, SILENT, JobSession
 from securepfl.runtime.nvflare.supervisor import Supervisor
-from securepfl.runtime.status import hold
+from securepfl.storage.folder import lock_folder
 
 NAMES = ("north", "south", "west")
 
@@ -79,7 +79,7 @@ def pass_time(lab, seconds, step=0.5):
 def a_job_in(lab, job, **states):
     """The controller of `job` is alive, and tells who is in it."""
     lab.engine.jobs[job] = "RUNNING"
-    with hold(lab.out):
+    with lock_folder(lab.out):
         JobSession(job=job, hospitals=dict.fromkeys(NAMES, HERE) | states).write(lab.out)
         yield
 
@@ -171,7 +171,7 @@ def test_jobs_that_somebody_left_are_ended_before_one_is_submitted(lab):
 
 
 def test_it_ends_with_the_run_and_not_with_a_job(lab):
-    with hold(lab.out):
+    with lock_folder(lab.out):
         JobSession(job="job0", hospitals={}, finished=True).write(lab.out)
         assert not pass_time(lab, 5.0)  # its controller still writes
     assert pass_time(lab, 5.0)
