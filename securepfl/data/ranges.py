@@ -19,6 +19,7 @@ _UNITS = (
 )
 _BRACKETED = re.compile(r"[(\[]\s*([^()\[\]]+?)\s*[)\]]\s*$")
 _DATES = "date"
+_ID = re.compile(r"(^|[^a-z])(id|nr|pid|mrn)$", re.IGNORECASE)
 _SUFFIXED = re.compile(rf"_({_UNITS})$", re.IGNORECASE)
 
 _PREFACE = """\
@@ -63,7 +64,7 @@ def describe_columns(path: Path, site: str, *, header: bool | None = None) -> st
     lines += ["", "[data.ranges]             # numbers, and 0/1 columns (centre 0.5, spread 0.5)"]
     lines += [_range_line(name) for name, kind in kinds.items() if kind == "numeric"]
     lines += ["", "[data.categories]         # texts, and numbers that are codes: every level that may occur"]
-    lines += [f"# {key_of(name)} = [...]  # {kind}" for name, kind in kinds.items() if kind not in ("numeric", _DATES)]
+    lines += [_level_line(name, kind) for name, kind in kinds.items() if kind not in ("numeric", _DATES)]
     return preface + "\n".join(lines) + "\n\n" + sites_lines(site)
 
 
@@ -151,6 +152,11 @@ def _range_line(name: str) -> str:
     unit = unit_of(name)
     named = f", unit = {json.dumps(unit, ensure_ascii=False)}" if unit else ""
     return f"# {key_of(name)} = {{ centre = ..., spread = ...{named} }}"
+
+
+def _level_line(name: str, kind: str) -> str:
+    mend = "; an id? then it is [data] patient, or one to drop" if _ID.search(name) else ""
+    return f"# {key_of(name)} = [...]  # {kind}{mend}"
 
 
 def key_of(name: str) -> str:
