@@ -35,7 +35,7 @@ def test_columns_are_listed_with_kind_and_unit(tmp_path: Path):
 
 def test_a_column_that_is_called_an_id_is_no_feature(tmp_path: Path):
     (tmp_path / "basel.csv").write_text("patient_id,ward,age\nP1,Xanadu,51\nP2,Utopia,60\n", encoding="utf-8")
-    text = describe_columns(tmp_path, "basel")
+    text = describe_columns(tmp_path, "basel", header=True)
     assert "# patient_id = [...]  # text; an id? then it is [data] patient, or one to drop" in text
     assert "# ward = [...]  # text\n" in text
 
