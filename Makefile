@@ -39,7 +39,7 @@ check: .venv/installed-dev
 
 # No network; whatever mkdocs warns of is an error. (The variable quiets an advertisement.)
 docs: .venv/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "open build/site/index.html"
 
 clean:

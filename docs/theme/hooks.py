@@ -15,8 +15,10 @@ PACKAGES = ROOT / "build" / "packages"
 _LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 
 
-def on_config(config: Any) -> None:
-    """Lays the packages out in build/ as their import names say: mkdocstrings follows no links."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lays the packages out in build/ as their import names say: mkdocstrings follows no links, and looks for them as
+    soon as it is configured.
+    """
     shutil.rmtree(PACKAGES, ignore_errors=True)
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
     for name, folder in folders.items():

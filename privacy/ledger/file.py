@@ -87,7 +87,12 @@ class GrowingFile:
 
 
 def read(path: Path) -> bytes:
-    """The bytes at `path`, whoever has it open. Raises StorageError where they cannot be read."""
+    """The bytes at `path`, whoever has it open. Raises StorageError where they cannot be read.
+
+    >>> read(Path("no-such-folder", "north.jsonl"))
+    Traceback (most recent call last):
+    securepfl.errors.StorageError: no-such-folder/north.jsonl: No such file or directory; ...
+    """
     try:
         return path.read_bytes()
     except OSError as error:

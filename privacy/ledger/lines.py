@@ -129,6 +129,9 @@ class DeclaredSession(Session, frozen=True, kw_only=True, tag="declared-session"
     so what a reader recomputes. versions: of this product and of the libraries that computed it, for information.
     Up to the next session a settlement is of all that was reserved: less takes a `Reduction`; and a release of an
     expert names the run.
+
+    >>> DeclaredSession.__struct_config__.tag
+    'declared-session'
     """
 
     facts: Facts | None
@@ -178,6 +181,9 @@ class ExpertRelease(Line, frozen=True, kw_only=True, tag="expert-release"):
     """A model left the hospital: post-processing of what the lines above released.
 
     details: in a `DeclaredSession` "run" is its session's run, as in the reservations that the model rests on.
+
+    >>> ExpertRelease.__struct_config__.tag
+    'expert-release'
     """
 
     details: dict[str, Any]

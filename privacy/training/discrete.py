@@ -24,6 +24,10 @@ def discrete_gaussian(count: int, scale: int, stream: RandomStream) -> Integers:
     """`count` independent samples, shape (count,), of variance at most scale^2, by rejection from a discrete Laplace.
 
     Raises ValueError where `scale` is not in [1, 2^20].
+
+    >>> from securepfl.randomness import RandomStream
+    >>> discrete_gaussian(3, 2, RandomStream(bytes(32))).shape
+    (3,)
     """
     if not 1 <= scale <= LARGEST_SCALE:
         raise ValueError(f"scale must be in [1, {LARGEST_SCALE}], not {scale!r}")

@@ -160,7 +160,7 @@ def test_the_command_goes_on_where_it_stopped_and_writes_the_page(tmp_path):
     assert "1 cells, 0 of them known" in changed.output
     lines = [line for line in (out / store.FILE).read_text().splitlines() if line]
     assert len(lines) == 1 and len(json.loads(lines[0])["runs"]) == 2
-    assert "### Breast cancer" in page.read_text() and page.read_text().startswith("# Measured\n\nkept\n\n" + BEGIN)
+    assert "## Breast cancer" in page.read_text() and page.read_text().startswith("# Measured\n\nkept\n\n" + BEGIN)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_wrong_label_name_is_not_mended_by_training_on_the_label(workplace, mo
 
 def test_an_unknown_model_kind_lists_the_known_ones(workplace, monkeypatch, capsys):
     Path("federation.toml").write_text(CONFIG.replace('"logistic"', '"transformer"'))
-    refused(monkeypatch, capsys, RUN, "federation.toml", "[model.kind]", "mlp", "logistic")
+    refused(monkeypatch, capsys, RUN, "federation.toml", "[model] kind", "mlp", "logistic")
 
 
 def test_predictions_are_never_overwritten(workplace, monkeypatch, capsys):

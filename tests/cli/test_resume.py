@@ -141,8 +141,8 @@ def test_an_unseeded_run_that_is_killed_spends_each_round_once_and_draws_no_seco
 def test_a_stopped_run_goes_on_where_it_was_and_shows_so(plain):
     code, writes, _ = plain.call(*RUN, "--out", "whole", "--seed", 5)
     assert code == 0
-    assert plain.call(*RUN, "--out", "out", "--seed", 5, write=2 * writes // 3)[0] == -signal.SIGKILL
-    code, _, said = plain.call("run", "--resume", "out")
+    assert plain.call(*RUN, "--out", "out", "--seed", 5, write=4 * writes // 5)[0] == -signal.SIGKILL
+    code, _, said = plain.call("run", "-v", "--resume", "out")
     assert code == 0 and f"round 1/{ROUNDS}" not in said and f"round {ROUNDS}/{ROUNDS}" in said, said
     assert plain.result("out") == plain.result("whole")
 

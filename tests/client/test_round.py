@@ -164,7 +164,9 @@ def test_no_secret_shows_in_what_a_client_is_made_of(tmp_path):
     secrets.append(round_.fresh)
     assert round_.support.any() and round_.streams and round_.contexts, "computed, so a field would show it"
     task, loss = task_and_loss(client.federation, None, None)
-    parts = Parts.of(session, "alder", MODEL, rows_of("alder"), task, loss, "cpu", 256, {"train": 0.0, "encrypt": 0.0})
+    parts = Parts.of(
+        session, "alder", MODEL, rows_of("alder"), None, task, loss, "cpu", 256, {"train": 0.0, "encrypt": 0.0}
+    )
     for thing in (session, round_, parts, parts.contributor, parts.sender, parts.masks, parts.training):
         assert shown(thing, secrets) == [], type(thing).__name__
         assert type(thing).__name__ in repr(thing)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from securepfl.data import folder
+from securepfl.data import reading
 from securepfl.data.folder import hospital_files, left_out
 from securepfl.data.reading import READERS
 from securepfl.data.schema import DataSpec
@@ -246,7 +246,7 @@ def test_a_column_that_looks_like_the_one_that_lacks_is_named(tmp_path: Path, na
 
 
 def test_every_file_that_a_reader_takes_counts_as_a_table_inside_a_folder_too(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(folder, "READERS", {**READERS, ".rows": READERS[".csv"]})
+    monkeypatch.setattr(reading, "READERS", {**READERS, ".rows": READERS[".csv"]})
     write(tmp_path / "north.csv", "1,0")
     write(tmp_path / "south.rows", "2,1")
     assert set(hospital_files(tmp_path, {})) == {"north", "south"}

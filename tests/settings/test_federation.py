@@ -224,6 +224,6 @@ def test_what_data_declares_of_labels_is_for_the_task():
 
 
 def test_an_unknown_task_is_refused_with_those_that_are_known():
-    *known, last = LABEL_KEYS
-    with pytest.raises(ConfigError, match=f"known are {', '.join(known)} and {last}"):
+    known = ", ".join(f'"{name}"' for name in LABEL_KEYS)
+    with pytest.raises(ConfigError, match=f"known are {known};"):
         Federation.from_mapping({"model": {"task": "ranking"}})
