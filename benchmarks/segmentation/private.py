@@ -177,9 +177,14 @@ class Job:
     folder: Path
 
     @property
+    def as_trained(self) -> Scope:
+        """The scope with the steps and rate for this epsilon."""
+        return at(self.epsilon, SCOPES[self.scope])
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a file must have been made under to count."""
-        given = {"scope": asdict(at(self.epsilon, SCOPES[self.scope])), "size": self.size, "patch": self.patch}
+        given = {"scope": asdict(self.as_trained), "size": self.size, "patch": self.patch}
         return dict(json.loads(json.dumps({**given, "choosing": self.choosing, "start": self.start.name})))
 
     @property
@@ -251,7 +256,7 @@ def trained(
 
 def models(job: Job, study: Study, tables: Mapping[str, Table]) -> dict[str, nn.Module]:
     """Each hospital's model under the way: one for all with shared noise."""
-    scope = at(job.epsilon, SCOPES[job.scope])
+    scope = job.as_trained
     sigma = noise_of(scope, job.epsilon, len(tables), job.noise)
     groups = [list(tables)] if job.noise == "shared" else [[site] for site in tables]
     found = {}

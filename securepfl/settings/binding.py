@@ -1,7 +1,7 @@
 """Settings fixed to hospitals and a model: the only module of settings that knows torch."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,8 @@ def bind(
         if name not in names:
             raise ConfigError(f"[sites.{name}]: no such hospital among {', '.join(names)}; mend the name")
     roster = {name: federation.sites.get(name, SiteSettings()) for name in names}
-    _check_declared(federation, roster)
+    unknown = [] if federation.data is None else [name for name in names if name not in federation.sites]
+    check_declared(roster, federation.privacy.unit, unknown)
     federation = chosen(msgspec.structs.replace(federation, sites=roster))
     model = initial_model(build_model, federation)
     if personal is not None:
@@ -72,18 +73,6 @@ def bind(
     shared = federation.shared_noise
     noise = None if shared is None else _planned_noise(bound, shared, shape.shared)
     return msgspec.structs.replace(bound, shape=msgspec.structs.replace(shape, noise=noise))
-
-
-def _check_declared(federation: Federation, roster: Mapping[str, SiteSettings]) -> None:
-    """Raises ConfigError for hospitals without units; one that no table declares may be there by a slip."""
-    try:
-        check_declared(roster, federation.privacy.unit)
-    except ConfigError as error:
-        found = [name for name in roster if name not in federation.sites]
-        if not found or federation.data is None:
-            raise
-        named = ", ".join(f'"{name}"' for name in found)
-        raise ConfigError(f"{error}; or, if its folder takes no part, [data] without = [{named}]") from None
 
 
 def _check_nothing_personal_is_used(federation: Federation) -> None:

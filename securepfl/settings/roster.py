@@ -53,12 +53,14 @@ def check_roster(names: list[str], minimum: int) -> None:
         raise ConfigError(f"hospital names {spelled_out(pair[0])} and {spelled_out(pair[1])} look alike; rename one")
 
 
-def check_declared(sites: Mapping[str, "SiteSettings"], unit: str = "record") -> None:
+def check_declared(sites: Mapping[str, "SiteSettings"], unit: str = "record", unknown: Iterable[str] = ()) -> None:
     """Raise ConfigError, naming all of them, for hospitals that declare no units, and for weights that only some
-    declare.
+    declare. `unknown`: those that the data have and no table names, which may be there by a slip.
     """
     if lacking := [name for name, its in sites.items() if its.units is None]:
-        raise ConfigError(lacks_units(*lacking, unit=unit))
+        named = ", ".join(f'"{name}"' for name in unknown)
+        slip = f"; or, if its folder takes no part, [data] without = [{named}]" if named else ""
+        raise ConfigError(lacks_units(*lacking, unit=unit) + slip)
     unweighted = [name for name, its in sites.items() if its.weight is None]
     if 0 < len(unweighted) < len(sites):
         raise ConfigError(
