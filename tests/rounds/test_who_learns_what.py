@@ -24,6 +24,7 @@ from securepfl.crypto.sums.scheme import find_scheme
 from securepfl.protocol.channels import comparison_shape
 from securepfl.protocol.messages import Answer, Contribution, decode
 from securepfl.randomness import derive_key
+from securepfl.report.who_learns_what import PARTIES, who_learns
 from securepfl.settings.fixed import GATE
 
 FIVE = (*NAMES, "elm")
@@ -394,3 +395,31 @@ def test_experts_are_released_with_an_audit_record(masked):
     model, record = masked.clients[WATCHED].release("personal")
     assert sum(p.numel() for p in model.parameters()) > 0
     assert record["epsilon"] > 0 and record["site"] == WATCHED and len(record["ledger_head"]) == 64
+
+
+# the table that a run's page and its evidence show
+
+
+def test_the_table_of_each_run_says_yes_where_its_views_show_it(masked, unmasked):
+    """Found in the views above, and said by settings alone: both must agree."""
+    for run in (masked, unmasked):
+        told = {row.thing: dict(zip(PARTIES, row.cells, strict=True)) for row in who_learns(run.federation)}
+        seen = run.rounds[-1]
+        size, sent = seen.sent[WATCHED].size, seen.sent[WATCHED]
+        found = {
+            ("one hospital's shared update", "coordinator"): holds(coordinators_view(run), sent),
+            ("one hospital's shared update", "another hospital"): holds(hospitals_view(run), sent, size=64),
+            ("one hospital's shared update", "coordinator with one hospital"): np.allclose(
+                vector_of(run, slots_of(run, seen.up[WATCHED].update))[:size], sent, atol=1e-9
+            ),
+            ("sum of updates", "coordinator"): holds(coordinators_view(run), np.mean(list(seen.sent.values()), axis=0)),
+            ("sum of updates", "another hospital"): np.allclose(
+                aggregate_of(run, seen), np.mean(list(seen.sent.values()), axis=0), atol=1e-9
+            ),
+            ("personal parameters", "coordinator with one hospital"): any(
+                body.personal is not None for one in run.rounds for body in one.up.values()
+            ),
+            ("how alike hospitals are", "another hospital"): bool(run.clients[CURIOUS].similarity),
+        }
+        said = {(thing, party): told[thing][party].startswith(("yes", "its own row")) for thing, party in found}
+        assert found == said

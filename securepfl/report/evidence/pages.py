@@ -13,9 +13,9 @@ from securepfl.report.evidence.cards import card_of, released_title
 from securepfl.report.evidence.case import Case
 from securepfl.report.evidence.headings import headings_page
 from securepfl.report.evidence.markdown import plain, table
-from securepfl.report.evidence.threats import PARTIES, who_learns
 from securepfl.report.evidence.verify_evidence import HEADING, words
 from securepfl.report.ledger import rounds_of
+from securepfl.report.who_learns_what import MORE, PARTIES, who_learns, words_of
 
 SCRIPT: Final = "verify_evidence.py"
 
@@ -212,19 +212,14 @@ def _files(case: Case) -> Iterator[str]:
 
 
 def _threats(case: Case) -> str:
-    federation = case.federation
-    rows = [[row.thing, *row.cells] for row in who_learns(federation)]
-    after = (
-        "A DP release is something whose loss this hospital's ledger counts. The table is for a coordinator that "
-        "follows the protocol and reads all it gets. Dishonest parties can do more: docs/threat-model.md of securepfl "
-        "lists what, with a test for each claim."
-    )
+    federation, seeded = case.federation, bool(case.told["seeded"])
+    rows = [[row.thing, *row.cells] for row in who_learns(federation, seeded=seeded)]
     simulated = "All parties ran in one process, whose owner sees everything. Between machines of their own it is:\n\n"
     return (
         "# Who could learn what, as this run was set\n\n"
         + simulated * bool(case.told["simulation"])
         + table(("", *PARTIES), rows)
-        + f"\n\n{after}\n"
+        + f"\n\n{words_of(federation, seeded=seeded)} {MORE}\n"
     )
 
 

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from securepfl.report.pages.learners import Exposure
 from securepfl.report.pages.ledgers import checked_ledgers, ledgers_section
 from securepfl.report.pages.page import read_page
 from securepfl.report.pages.reading import read_any
 from securepfl.report.pages.sentences import verdict_of
+from securepfl.report.who_learns_what import who_learns
+from securepfl.settings.federation import Federation
 
 
 @pytest.fixture
@@ -113,15 +114,20 @@ def test_ledgers_of_elsewhere_are_not_looked_for(tables, tmp_path):
     assert set(checked_ledgers(read_any(folder))) == set(read_any(tables).result.sites) - {"Mainz"}
 
 
-def test_who_could_learn_what_follows_the_settings(tables):
-    run = read_any(tables)
-    plain = dict(Exposure.of(run).told())
-    assert any("nothing was encrypted" in line for line in plain["The coordinator"])
-    run.result.federation["encryption"].update(scheme="lean", masking="pairwise")
-    run.result.federation["similarity"]["every"] = 0
-    masked = dict(Exposure.of(run).told())
-    assert any("No update and no sum" in line for line in masked["The coordinator"])
-    assert any("The sum alone" in line for line in masked["The coordinator together with one hospital"])
+def test_page_and_evidence_show_one_table_of_who_could_learn_what(tables, changed):
+    (shown,) = [section for section in read_page([tables]).sections if section.title == "Who could learn what"]
+    _, table, words = shown.blocks
+    federation = Federation.from_told(read_any(tables).settings, "result.json")
+    assert table.rows == tuple((row.thing, *row.cells) for row in who_learns(federation))
+    assert "yes, a DP release: nothing is encrypted" in table.rows[1] and "DP release is something" in words.text
+    seeded = read_page([changed(lambda result: result.update(seed=3))])
+    assert "unprotected, as its noise can be made again" in seeded.html()
+
+
+def test_settings_that_the_run_did_not_have_tell_nothing_of_who_learns(changed):
+    page = read_page([changed(lambda result: result["federation"]["encryption"].update(scheme="tenseal"))])
+    (shown,) = [section for section in page.sections if section.title == "Who could learn what"]
+    assert len(shown.blocks) == 1 and "holds no settings that this securepfl recorded" in shown.blocks[0].text
 
 
 def test_runs_side_by_side_show_what_differs(tables, changed):
