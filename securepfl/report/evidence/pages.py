@@ -87,11 +87,12 @@ def _gain(case: Case) -> Iterator[str]:
     if told["mu"] is not None:
         mu = told["mu"]
         beyond = math.erfc((epsilon / mu - mu / 2) / math.sqrt(2)) / 2
+        right = math.ceil(5e3 * math.erfc(-mu / math.sqrt(8))) / 1e4
         yield (
             f"- **The noise says more.** All releases were Gaussian sums over all {unit}s. They come to one that moves "
             f"by {mu:.4g} standard deviations of its noise. So they guess right with probability "
-            f"{math.erfc(-mu / math.sqrt(8)) / 2:.4f} at most. That they come to be surer than {sure:.4g} that the "
-            f"{unit} is in, when that is so, has probability {beyond:.2g}."
+            f"{right:.4f} at most. That they come to be surer than {sure:.4g} that the {unit} is in, when that is so, "
+            f"has probability {beyond:.2g}."
         )
     units = case.federation.sites[case.site].units
     if units is not None:

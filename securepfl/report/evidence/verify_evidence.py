@@ -88,7 +88,7 @@ def read_ledger(data: bytes) -> dict[str, Any]:
 
 def words(told: dict[str, Any]) -> str:
     """What a ledger's figures mean: README.md begins with it."""
-    unit, budget, delta = told["unit"], told["budget"]["epsilon"], told["budget"]["delta"]
+    unit, budget, delta, mu = told["unit"], told["budget"]["epsilon"], told["budget"]["delta"], told["mu"]
     said: str = "**A simulation: it shows what settings cost, and nothing about any hospital.** " * told["simulation"]
     said += f"By line {len(told['hashes'])} of its ledger ({told['time']}), {told['site']} had spent epsilon "
     said += f"{told['epsilon']:.6g} of {budget:g} at delta {delta:g}, counted for one {unit}. "
@@ -96,8 +96,9 @@ def words(told: dict[str, Any]) -> str:
     said += f"What holds is epsilon {epsilon:g} at delta {delta:g}, as its kinds of release vary. " * told["mixed"]
     said += f"{told['reduced']} releases count for less than was reserved, on its word. " * bool(told["reduced"])
     said += f"An attacker who knows all but whether one {unit}'s data are in, and thinks both as likely, guesses right "
-    said += f"with probability {1 - (1 - delta) / (1 + math.exp(min(epsilon, 700))):.4f} at most"
-    said += "" if told["mu"] is None else f" ({math.erfc(-told['mu'] / 8**0.5) / 2:.4f} by the noise on its lines)"
+    wrong = (1 - delta) / (1 + math.exp(min(epsilon, 700)))  # limits on being right are rounded up
+    said += f"with probability {math.ceil(1e4 - 1e4 * wrong) / 1e4:.4f} at most"
+    said += f" ({math.ceil(5e3 * math.erfc(-mu / 8**0.5)) / 1e4:.4f} by the noise on its lines)" if mu else ""
     return said + "; 0.5 is a mere guess.\n"
 
 
@@ -123,10 +124,9 @@ def check(data: bytes, keys: set[str], heads: dict[str, Any]) -> str:
     seen = {stated} if isinstance(stated, str) else {*stated}
     need(seen <= {*told["hashes"]} and bool(seen) == bool(heads), "--heads: others saw lines that its ledger lacks")
     said = "" if keys else "THE SIGNER IS NOT VERIFIED: without --key, anybody could have made this archive.\n"
-    said += (
-        f"Signed by {told['site']}, fingerprint {signer}, ledger key {key}.\n{words(told)}All files and ledger lines "
-    )
-    said += "hold. " if told["mu"] else "hold; epsilon is the ledger's own word: `securepfl audit verify` computes it. "
+    said += f"Signed by {told['site']}, fingerprint {signer}, ledger key {key}.\n{words(told)}"
+    said += "All files and ledger lines hold"
+    said += ". " if told["mu"] else "; epsilon is the ledger's own word: `securepfl audit verify` computes it. "
     said += f"By --heads none is missing up to line {max(map(told['hashes'].index, seen)) + 1}; l" if seen else "L"
     own = hashlib.sha256(open(__file__, "rb").read()).hexdigest()
     said += f"ines cut off at the end do not show.\nThis script's SHA-256 is {own}, "

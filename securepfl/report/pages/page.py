@@ -110,14 +110,13 @@ def read_page(folders: Sequence[Path], name: str | None = None) -> Page:
         for number, answer in enumerate(answers, start=1)
     ]
     place = max(0, len(sections) - 1) if runs else 0
-    verdicts = tuple(_verdict(run, name) for run, name in zip(runs, names, strict=True))
+    verdicts = tuple(
+        Verdict(name, _what(run), verdict_of(run, held), weighed(run))
+        for run, name, held in zip(runs, names, ledgers, strict=True)
+    )
     title = names[0] if len(runs) == 1 else f"{len(runs)} runs side by side" if runs else "Answers to unseen rows"
     about = _what(runs[0]) if len(runs) == 1 else ""
     return Page(title, about, verdicts, (*sections[:place], *routed, *sections[place:]))
-
-
-def _verdict(run: Run, name: str) -> Verdict:
-    return Verdict(name, _what(run), verdict_of(run), weighed(run))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

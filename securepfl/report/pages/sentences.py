@@ -1,12 +1,13 @@
 """The verdict, in three sentences: whether training together paid and for whom, at what privacy, and what not to take
 from it."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from securepfl.report.epsilon import guess_text
 from securepfl.report.gain import Gain
-from securepfl.report.pages.reading import Finding, Run
+from securepfl.report.pages.ledgers import Checked
+from securepfl.report.pages.reading import Finding, Privacy, Run
 from securepfl.report.pages.reading import Gain as Found
 
 _NAMED = 3
@@ -20,12 +21,12 @@ class Sentence:
     answer: str
 
 
-def verdict_of(run: Run) -> tuple[Sentence, ...]:
-    """All three."""
+def verdict_of(run: Run, ledgers: Mapping[str, Checked]) -> tuple[Sentence, ...]:
+    """All three, of a run whose `ledgers` were checked."""
     asks = "Is the personalised model better here?" if run.alone else "Did training together pay?"
     return (
         Sentence(asks, _own(run) if run.alone else _together(run)),
-        Sentence("At what privacy?", _privacy(run)),
+        Sentence("At what privacy?", _privacy(run, ledgers)),
         Sentence("What not to conclude?", f"{_not_shown(run)}."),
     )
 
@@ -89,45 +90,33 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
-def _privacy(run: Run) -> str:
+def _privacy(run: Run, ledgers: Mapping[str, Checked]) -> str:
     privacies = [site.privacy for site in run.result.sites.values()]
     spent = [privacy.epsilon for privacy in privacies]
     if not run.protected or any(epsilon is None for epsilon in spent):
         return "None: nothing was clipped or noised, so nothing limits what these models tell of anybody."
-    worst = max(privacies, key=lambda privacy: privacy.epsilon or 0.0)
-    epsilon = worst.epsilon or 0.0
+    unit = privacies[0].unit
+    epsilon, delta = max(_holds(site.privacy, ledgers.get(name)) for name, site in run.result.sites.items())
     if run.seeded:
         return (
             f"None: this was a rehearsal with a known seed, so its noise can be subtracted; with fresh noise one "
-            f"{worst.unit} would have epsilon {epsilon:.3g}."
+            f"{unit} would have epsilon {epsilon:.3g}."
         )
     most = "" if len(privacies) == 1 else " at most"
     return (
-        f"Epsilon is{most} {epsilon:.3g} for each {worst.unit} (delta {worst.delta:g}): an attacker who knows all else "
-        f"and guesses whether one {worst.unit} was in the data is right at most "
-        f"{_often(guess(epsilon, worst.delta))} of the time, where a coin gives 50 %."
+        f"Epsilon is{most} {epsilon:.3g} for each {unit} (delta {delta:g}): an attacker who knows all but whether one "
+        f"{unit}'s data are in, and thinks both as likely, guesses right with probability {guess_text(epsilon, delta)} "
+        "at most; 0.5 is a mere guess."
     )
 
 
-def guess(epsilon: float, delta: float) -> float:
-    """How often the best attacker is right who guesses whether one unit was in, which it was as often as not:
-    (e^epsilon + delta) / (e^epsilon + 1) (Kairouz, Oh and Viswanath 2015, theorem 2.1).
-
-    >>> round(guess(0.0, 0.0), 2), round(guess(1.0, 1e-5), 2)
-    (0.5, 0.73)
+def _holds(privacy: Privacy, ledger: Checked | None) -> tuple[float, float]:
+    """The epsilon and delta that hold: the budget's at twice its delta, where kinds of release vary (see
+    Composition.is_mixed).
     """
-    return (1 + delta * math.exp(-epsilon)) / (1 + math.exp(-epsilon))
-
-
-def _often(share: float) -> str:
-    """Rounded up, as it is a limit.
-
-    >>> _often(0.98201), _often(0.99966), _often(0.9999999)
-    ('98.3 %', '99.97 %', 'practically 100 %')
-    """
-    digits = 1 if share < 0.999 else 2
-    percent = math.ceil(100 * share * 10**digits) / 10**digits
-    return f"{percent:g} %" if percent < 100 else "practically 100 %"
+    if ledger is not None and ledger.summary is not None and ledger.summary.mixed:
+        return ledger.summary.budget.epsilon, 2 * ledger.summary.budget.delta
+    return privacy.epsilon or 0.0, privacy.delta
 
 
 def _not_shown(run: Run) -> str:

@@ -1,13 +1,18 @@
 """What a page says of a run: from its files, with what they lack left out or said."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
+from securepfl.report.epsilon import guess_text
+from securepfl.report.evidence.verify_evidence import words
 from securepfl.report.pages.ledgers import checked_ledgers, ledgers_section
 from securepfl.report.pages.page import read_page
-from securepfl.report.pages.reading import read_any
+from securepfl.report.pages.reading import Privacy, read_any
 from securepfl.report.pages.sentences import verdict_of
 from securepfl.report.who_learns_what import who_learns
 from securepfl.settings.federation import Federation
@@ -29,7 +34,7 @@ def changed(tables, tmp_path):
 
 
 def told(folder, part):
-    return {sentence.asks: sentence.answer for sentence in verdict_of(read_any(folder))}[part]
+    return {sentence.asks: sentence.answer for sentence in verdict_of(read_any(folder), {})}[part]
 
 
 def titles(page):
@@ -72,7 +77,34 @@ def test_the_attackers_share_follows_epsilon(changed):
         for site in result["sites"].values():
             site["privacy"] |= {"epsilon": 1.0, "delta": 1e-5}
 
-    assert "right at most 73.2 % of the time" in told(changed(spend), "At what privacy?")
+    assert "guesses right with probability 0.7311 at most; 0.5 is" in told(changed(spend), "At what privacy?")
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(1e-9, 1e-5), (1.0, 1e-9), (4.0, 1e-5), (9.3, 1e-2), (800.0, 1e-5)])
+def test_the_script_that_checks_evidence_gives_the_pages_figure(tables, epsilon, delta):
+    """It imports nothing of securepfl: one limit, told twice in the same words."""
+    ledger = {
+        "unit": "record", "budget": {"epsilon": 900.0, "delta": delta}, "mu": None, "simulation": False, "hashes": [0],
+        "time": "", "site": "north", "epsilon": epsilon, "mixed": False, "reduced": 0,
+    }  # fmt: skip
+    run = read_any(tables)
+    for name, site in run.result.sites.items():
+        run.result.sites[name] = structs.replace(site, privacy=Privacy(epsilon, delta, "record", None, 900.0))
+    page = verdict_of(run, {})[1].answer
+    limit = page.split("an attacker who")[1]
+    assert words(ledger).strip().endswith(limit)
+    shown = float(guess_text(epsilon, delta))
+    exact = (math.exp(min(epsilon, 700)) + delta) / (math.exp(min(epsilon, 700)) + 1)
+    assert exact <= shown < exact + 1e-4 + 1e-12 and f"probability {shown:.4f} at most" in limit
+
+
+def test_releases_of_several_kinds_hold_at_the_budget_and_twice_its_delta(tables):
+    run = read_any(tables)
+    ledgers = checked_ledgers(run)
+    (name, one), *_ = ledgers.items()
+    mixed = replace(one, summary=replace(one.summary, mixed=True))
+    assert "Epsilon is at most 60 for each record (delta 0.002)" in verdict_of(run, {name: mixed})[1].answer
+    assert "Epsilon is at most 40 for each record (delta 0.001)" in verdict_of(run, ledgers)[1].answer
 
 
 def test_what_a_file_lacks_is_left_out(changed):
