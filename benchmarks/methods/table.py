@@ -24,19 +24,19 @@ Columns = Mapping[str, tuple[float, float]]
 
 _HEADER = "| method | balanced accuracy | AUROC | accuracy | worst hospital: bal. acc. / AUROC | bytes | seconds |"
 _PREFACE = (
-    "All spend the same epsilon and delta (zero-out, per record). `ours` is the default, untuned: clip, rate and "
-    "rounds by the rule of [planning](../planning.md) from declared units, prevalences (to a twentieth) and ranges, "
-    "weights by units, no validation rows; a model of one's own (X-rays) has clip 1, rate 1, 10 rounds. It decides "
-    "at the threshold that comes with the prevalences, all others at 1/2: AUROC doesn't depend on that. Every other "
-    "row is tuned: as many trials for each, drawn evenly from its grid by a fixed public draw, each scored on a "
-    "quarter of each hospital's training rows by (balanced accuracy + AUROC) / 2, and not charged to epsilon; at "
-    "most the gradients of the caption. Mean over hospitals, then over seeds, with the 95 % interval (t). Worst "
-    "hospital: the one with the lowest balanced accuracy, and its AUROC. Bytes: all hospitals, both ways, whole "
-    "run. Seconds: one training, all parties, one thread. **Best**; _within the best's interval_; majority, pooled "
-    "(its rows leave the hospitals) and ours_shared_noise (its epsilon holds for sums alone) don't compete. ours, "
-    "fedavg_sizes and ours_shared_noise weigh records, all others hospitals alike. Below a table, our rows less "
-    "FedAvg and less the best other, seed by seed; the best is picked by the same means, so that interval is no 95 "
-    "% interval."
+    "All spend the same epsilon and delta (zero-out, per record). `ours` is the default, untuned. Clip, rate and "
+    "rounds follow the rule of [planning](../planning.md) from declared units, prevalences (to a twentieth) and "
+    "ranges. It weighs by units and has no validation rows; a model of one's own (X-rays) has clip 1, rate 1, 10 "
+    "rounds. It decides at the threshold that comes with the prevalences, all others at 1/2: AUROC doesn't depend on "
+    "that. Every other row is tuned, with as many trials for each, drawn evenly from its grid by a fixed public draw. "
+    "A trial is scored on a quarter of each hospital's training rows by (balanced accuracy + AUROC) / 2, and not "
+    "charged to epsilon. It has at most the gradients of the caption. Mean over hospitals, then over seeds, with the "
+    "95 % interval (t). Worst hospital: the one with the lowest balanced accuracy, and its AUROC. Bytes: all "
+    "hospitals, both ways, whole run. Seconds: one training, all parties, one thread. **Best**; _within the best's "
+    "interval_; majority, pooled (its rows leave the hospitals) and ours_shared_noise (its epsilon holds for sums "
+    "alone) don't compete. ours, fedavg_sizes and ours_shared_noise weigh records, all others hospitals alike. Below "
+    "a table, our rows less FedAvg and less the best other, seed by seed; the best is picked by the same means, so "
+    "that interval is no 95 % interval."
 )
 _OVERVIEW = ("ours", "ours_coupled")
 _CONTESTED = ("balanced_accuracy", "auroc", "accuracy", "worst_balanced")

@@ -61,7 +61,7 @@ def outside_section(found: Sequence[Cell], note: str = "", *, test: bool = False
         _contest(ways, dice, listed),
         "The default recipe with one thing changed; the difference is to the default, image by image:",
         _taken_apart(dice),
-        "Mean gates of the default recipe, and how many images the guard gave to the shared model:",
+        "Mean gates of the default recipe, but those of 0.00, and how many images the guard gave to the shared model:",
         _gates(found),
         "What an expert could have gained over the shared model if labels chose it (equal views and threshold), and "
         "the rank correlation between the criterion's gains and Dice's:",
@@ -123,7 +123,8 @@ def _gates(found: Sequence[Cell]) -> str:
         mine = [cell["ways"][ROUTED] for cell in found if cell["site"] == site]
         names = list(dict.fromkeys(name for cell in mine for name in cell["gates"]))
         means = [f"{name} {np.mean([cell['gates'].get(name, 0.0) for cell in mine]):.2f}" for name in names]
-        rows.append([site, ", ".join(means), f"{100 * np.mean([cell['guarded'] for cell in mine]):.0f} %"])
+        seen = [mean for mean in means if not mean.endswith(" 0.00")]
+        rows.append([site, ", ".join(seen), f"{100 * np.mean([cell['guarded'] for cell in mine]):.0f} %"])
     return _table(["unseen", "gates", "guarded"], rows)
 
 

@@ -1,4 +1,4 @@
-"""What can be counted of prose: how much of it a new reader meets, and how wide it is in a terminal."""
+"""What can be counted of prose: how much of it a new reader meets, how long sentences are, and how wide lines are."""
 
 import re
 
@@ -7,7 +7,7 @@ from pages import DOCS, PAGES, ROOT, blocks_of, name_of, prose_of
 
 FIRST_READING = ("index.md", "tutorial.md", "concepts.md", "glossary.md")
 WIDEST = 120
-WIDE = ("docs/imaging_results.md",)
+LONGEST = 30
 
 
 def words(page):
@@ -26,8 +26,6 @@ def test_a_first_reading_is_under_six_thousand_words(path):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_lines_fit_a_terminal(page):
     """But rows of tables and addresses, which Markdown can't break, and what a block shows of an output."""
-    if name_of(page) in WIDE:
-        pytest.skip("figures are written into it in wide lines")
     text = page.read_text()
     for block in blocks_of(page):
         if block.language in ("text", "console"):
@@ -35,6 +33,30 @@ def test_lines_fit_a_terminal(page):
     free = ("|", "![", "```")
     long = [line for line in text.splitlines() if len(line) > WIDEST and not line.lstrip().startswith(free)]
     assert long == []
+
+
+def sentences(page):
+    """Of paragraphs, items of lists and cells of tables. A colon ends one, a semicolon doesn't. Code is a word."""
+    prose = re.sub(r"^#.*|^ *(?:[-*]|\d+\.) ", "\n\n", prose_of(page), flags=re.MULTILINE)
+    cells = re.findall(r"^ *\|.*$", page.read_text(), re.MULTILINE)
+    for part in [*re.split(r"\n\s*\n", _unindented(prose)), *re.split(r"(?<!\\)\|", _shown("\n".join(cells)))]:
+        yield from re.split(r"(?<=[.!?:])[*_)\"]*\s+", " ".join(_shown(part).split()))
+
+
+def _unindented(prose):
+    """Without blocks of code that are set off by four blanks."""
+    return re.sub(r"(?<=\n\n)(?: {4}.*\n)+", "", prose)
+
+
+def _shown(text):
+    return re.sub(r"`[^`]*`", "x", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_sentences_are_short(page):
+    """Many who read them do so in a foreign language: one idea, then a full stop. Numbers aren't counted."""
+    long = [line for line in sentences(page) if len(re.findall(r"[^\W\d_][\w'./-]*", line)) > LONGEST]
+    assert long == [], f"{name_of(page)}: more than {LONGEST} words to a sentence"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
