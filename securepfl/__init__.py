@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from securepfl.outside.routing import RoutedModel
     from securepfl.privacy.training.units import PatientDataset, group_records
     from securepfl.privacy.training.validation import replace_unsupported
+    from securepfl.runtime.embedded import write_result
     from securepfl.runtime.local import local_parties, simulate
     from securepfl.settings.federation import Federation
     from securepfl.settings.idle import idle_settings
@@ -45,6 +46,7 @@ __all__ = [
     "simulate",
     "suggest_partition",
     "with_adapters",
+    "write_result",
 ]
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "simulate": "securepfl.runtime.local",
     "suggest_partition": "securepfl.client.suggestion",
     "with_adapters": "securepfl.learning.personal.adapters",
+    "write_result": "securepfl.runtime.embedded",
 }
 
 

@@ -541,6 +541,10 @@ class Client(Readings):
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""
         return self._parts.models.personal(self._state)
 
+    def initial_model(self) -> nn.Module:
+        """A copy of the public start, as it was before any training."""
+        return self._parts.models.initial()
+
     def shared_model(self) -> nn.Module | None:
         """A copy with the shared parameters and the hospitals' average personal ones.
 

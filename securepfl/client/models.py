@@ -26,6 +26,11 @@ class Models:
         """The public start: shared [d] and this hospital's personal [p] parameters."""
         return as_floats(self.partition.flatten_shared(self.template)), self.own
 
+    def initial(self) -> nn.Module:
+        """A copy of what this hospital starts from."""
+        shared, _ = self.starts()
+        return self.partition.filled(self.template, shared + self.shift, self.own).eval()
+
     def personal(self, state: ClientState) -> nn.Module:
         """A copy of the personal model: the trajectory average, or the current mixture before any training."""
         average = state.trajectory or {"shared": state.shared, "personal": state.personal}

@@ -1,6 +1,7 @@
 """The outcome of a whole run, from its parties and the hospitals' rows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -87,14 +88,24 @@ def _communication(federation: Federation, run: SimulatedRun) -> Communication:
 
 
 def site_outcome(client: Client, hospital: Hospital, judged: Judged, scores: Mapping[str, Scored]) -> SiteOutcome:
-    """One hospital's own outcome."""
+    """One hospital's own outcome, of the rows that it read from files."""
+    train = hospital.train
+    found = client_outcome(client, judged, scores, train=len(train), patients_named=hospital.test.patients is not None)
+    rows = (*_row_notes(hospital, client.task), *_unit_notes(train, client.federation.privacy.unit))
+    return replace(found, notes=(*rows, *found.notes), details=(*_patient_details(train), *found.details))
+
+
+def client_outcome(
+    client: Client, judged: Judged, scores: Mapping[str, Scored], *, train: int, patients_named: bool
+) -> SiteOutcome:
+    """One hospital's own outcome, whatever its rows are; `train` of them train."""
     clipped = client.shortened_fractions
     return SiteOutcome(
-        train=len(hospital.train),
+        train=train,
         units=_units(client),
-        test=len(hospital.test),
+        test=len(judged.labels),
         test_units=judged.unit_count,
-        patients_named=hospital.test.patients is not None,
+        patients_named=patients_named,
         point=judged.points["personalised"],
         scores=scores,
         epsilon=client.ledger.spent(),
@@ -106,14 +117,8 @@ def site_outcome(client: Client, hospital: Hospital, judged: Judged, scores: Map
         signal=client.signal,
         neighbours=tuple(sorted(client.neighbours)),
         coupled_rounds=client.coupled_rounds,
-        notes=(
-            *_row_notes(hospital, client.task),
-            *_unit_notes(hospital.train, client.federation.privacy.unit),
-            *client.scan.notes,
-            *_clip_notes(client.federation, clipped),
-            *_budget_notes(client),
-        ),
-        details=(*_patient_details(hospital.train), *_gradient_details(client)),
+        notes=(*client.scan.notes, *_clip_notes(client.federation, clipped), *_budget_notes(client)),
+        details=tuple(_gradient_details(client)),
         curves=curves_of(client.task, [judged]),
     )
 

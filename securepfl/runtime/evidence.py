@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from securepfl.client.charging import Pointer
+from securepfl.client.charging import POINTER, Pointer
 from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.outside.signed_file import bounded_bytes, opened_bytes
@@ -21,6 +21,7 @@ from securepfl.report.evidence.pages import files_of
 from securepfl.report.evidence.verify_evidence import read_ledger
 from securepfl.report.ledger import SNAPSHOT, caveats, verified
 from securepfl.settings.federation import Federation
+from securepfl.tasks.names import DEFAULT_TASK
 
 _MOST_JSON: Final = 2**24
 _LONGEST_PURPOSE: Final = 1000
@@ -39,14 +40,15 @@ def evidence_of(
 ) -> tuple[bytes, Case]:
     """The archive of one hospital's part of `run`, and what it was made from.
 
-    run: a folder of `securepfl run` or of a hospital that took part. site: whose part; None where it is one hospital's
-    folder. identity: the hospital's; None for a simulation, which is signed with keys that are made here and thrown
-    away. ledger: in place of the one that the run was charged to. audit: a report of `securepfl audit attack --json`.
+    run: a folder of `securepfl run`, of a hospital that took part, or of a pipeline's client that wrote its result.
+    site: whose part; None where it is one hospital's folder. identity: the hospital's; None for a simulation, which is
+    signed with keys that are made here and thrown away. ledger: in place of the one that the run was charged to.
+    audit: a report of `securepfl audit attack --json`.
 
     Raises ConfigError, StorageError for what is no such folder or file, or doesn't fit together, and LedgerError for a
     ledger that doesn't hold, that lacks lines of the run, or on which no epsilon holds.
     """
-    result = _json(run / "result.json", "name the folder of a run that is over")
+    result = _json(run / "result.json", _mend(run))
     federation = Federation.from_told(_part(result, "federation", run), str(run / "result.json"))
     site = _site_of(run, result, site)
     pointer = _pointer(run, site)
@@ -102,7 +104,14 @@ def _case(
         purpose=_purpose(purpose),
         metrics=_metrics(result),
         snapshot=path.name.endswith(SNAPSHOT),
+        task=str(result.get("task", DEFAULT_TASK)),
     )
+
+
+def _mend(run: Path) -> str:
+    if (run / POINTER).exists():
+        return "let the pipeline whose folder it is call securepfl.write_result(client)"
+    return "name the folder of a run that is over"
 
 
 def _site_of(run: Path, result: Mapping[str, Any], site: str | None) -> str:
@@ -117,7 +126,7 @@ def _site_of(run: Path, result: Mapping[str, Any], site: str | None) -> str:
 
 def _pointer(run: Path, site: str) -> Pointer:
     """What the hospital's folder keeps of its ledger."""
-    for folder in (run / "sites" / site, run / "state"):
+    for folder in (run / "sites" / site, run / "state", run):
         if (found := Pointer.load(folder)) is not None:
             return found
     raise StorageError(f"{run}: keeps nothing of {site}'s ledger (sites/{site}/ledger.json); name a whole run's folder")

@@ -66,14 +66,21 @@ def judged_models(
     return Judged(
         labels=labels_of(test),
         units=np.arange(len(test)) if test.patients is None else test.patients.astype(str),
-        points={
-            "personalised": federation.operating_point_of(client.name),
-            "shared": federation.operating_point_of(),
-            "local": federation.operating_point_of(client.name, alone=True),
-            "majority": federation.operating_point_of(client.name),
-        },
+        points=points_of(client),
         predictions={"majority": task.baseline(labels_of(hospital.train), len(test))} | said,
     )
+
+
+def points_of(client: Client) -> dict[str, OperatingPoint]:
+    """Where each model's probabilities become decisions at this hospital."""
+    federation = client.federation
+    own = federation.operating_point_of(client.name)
+    return {
+        "personalised": own,
+        "shared": federation.operating_point_of(),
+        "local": federation.operating_point_of(client.name, alone=True),
+        "majority": own,
+    }
 
 
 def scores_of(task: Task, judged: Mapping[str, Judged]) -> tuple[dict[str, dict[str, Scored]], dict[str, Scored]]:

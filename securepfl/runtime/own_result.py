@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from securepfl.client.client import Client
 from securepfl.outside.experts import SHARED, write_expert, write_unreleased
+from securepfl.report.outcome import SiteOutcome
 from securepfl.report.pages.writing import write_own_page
 from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, now, site_result
 from securepfl.runtime.evaluation import site_outcome
@@ -70,10 +71,15 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
     judged = judged_models(client, opened.hospital, opened.build_model)
     scores, _ = scores_of(client.task, {client.name: judged})
     site = site_outcome(client, opened.hospital, judged, scores[client.name])
+    return result_of_client(client, site, [*opened.notes, *without])
+
+
+def result_of_client(client: Client, site: SiteOutcome, notes: Sequence[str]) -> dict[str, Any]:
+    """The same of `site`, what the hospital's `client` came to."""
     return {
         "schema": SCHEMA,
         "written": now(),
-        "simulation": is_seeded(client),
+        "simulation": client.state.kind != "real",
         "versions": {name: version(name) for name in VERSIONED},
         "federation": client.federation.told() | {"digest": client.federation.digest.hex()},
         "site": client.name,
@@ -92,7 +98,7 @@ def result_of_own(opened: Opened, without: Sequence[str] = ()) -> dict[str, Any]
         "released_own": own_released_of(client, seeded=is_seeded(client)),
         "named": dict(client.named),
         "seconds": {name: round(seconds, 4) for name, seconds in client.seconds.items()},
-        "notes": [*opened.notes, *without],
+        "notes": list(notes),
         "seeded": is_seeded(client),
         "ledger": {"path": str(client.ledger.path.absolute()), "head": client.ledger.head},
     }

@@ -6,7 +6,6 @@ from typing import Any, Final
 from securepfl.report.epsilon import epsilon_text
 from securepfl.report.evidence.case import Case, Released
 from securepfl.report.evidence.markdown import plain
-from securepfl.tasks.names import DEFAULT_TASK
 
 _KINDS: Final = {
     "personal": "this hospital's own model",
@@ -41,7 +40,7 @@ def _about(case: Case, one: Released) -> Iterator[str]:
     federation = case.federation
     yield f"- Hospital: {plain(case.site)}. Federation: {plain(federation.name)}. Run: `{case.run}`."
     yield f"- Stands in line {one.line} of ledger.jsonl, of {one.time}."
-    task, shape = federation.model.task or DEFAULT_TASK, federation.shape
+    task, shape = plain(federation.model.task or case.task), federation.shape
     size = "" if shape is None else f", {shape.shared + shape.personal:,} parameters ({shape.personal:,} personal)"
     yield f"- Task: {task}. Network: {federation.model.kind}{size}."
     if members := one.details.get("hospitals"):
@@ -60,10 +59,13 @@ def _purpose(case: Case) -> Iterator[str]:
 
 
 def _data(case: Case) -> Iterator[str]:
-    federation, data = case.federation, case.federation.data or {}
+    federation, data = case.federation, case.federation.data
     units = federation.sites[case.site].units
     told = "no number declared" if units is None else f"{units} declared (public; the true number is private)"
     yield f"- Units that train here: {federation.privacy.unit}s, {told}. {len(federation.roster)} hospitals take part."
+    if data is None:
+        yield "- Outcome and inputs: **not known**. The hospital's own pipeline read them; these settings declare none."
+        return
     yield f"- Outcome: {_label(data)}."
     if data.get("kind") == "images":
         yield f"- Inputs: images of {' x '.join(map(str, data.get('size', ())))} pixels."
@@ -104,7 +106,10 @@ def _limits(case: Case, one: Released) -> Iterator[str]:
         yield "- **Made in a simulation**: all hospitals ran in one process."
     yield "- Trained with noise: single answers vary with it, and rare groups are learned worse than common ones."
     yield "- Not tried outside the hospitals that trained it, unless somebody did so and says how it went."
-    yield "- Outside the declared ranges inputs are cut off; the model says nothing of patients unlike those declared."
+    if case.federation.data is None:
+        yield "- For which patients and inputs it was made stands in the pipeline's own code, and not here."
+    else:
+        yield "- Outside the declared ranges inputs are cut off; it says nothing of patients unlike those declared."
     yield "- It is no medical device, and nobody has approved it for care."
     if one.kind == "personal":
         yield "- Fitted to this hospital's patients: at another one it may do worse than the shared model."

@@ -6,6 +6,7 @@ from typing import Any
 
 from securepfl.privacy.ledger.summary import LedgerSummary
 from securepfl.settings.federation import Federation
+from securepfl.tasks.names import DEFAULT_TASK
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Case:
     told: what verify_evidence.read_ledger says of the ledger, summary: what verify_ledger does. caveats: what the
     figures rest on. audit: the report of `securepfl audit attack --json`. purpose: what the models are for, in the
     hospital's words. metrics: what was released of them, as result.json has it. All None where there is nothing.
+    task: what was learned, as result.json names it.
     """
 
     federation: Federation
@@ -51,3 +53,4 @@ class Case:
     purpose: str | None = None
     metrics: Mapping[str, Any] | None = None
     snapshot: bool = False
+    task: str = DEFAULT_TASK

@@ -169,6 +169,11 @@ def _not_shown(case: Case) -> Iterator[str]:
         yield "- **Any privacy.** The noise was seeded and can be made again."
     yield "- That the ledger is whole. Lines cut off at its end show only against what others saw: `--heads`."
     yield "- That the hospital trained by this code, on the data that it says, and added the noise that its lines name."
+    if case.federation.data is None:
+        yield (
+            "- What the hospital's own pipeline does with records before they train: how it reads, scales and picks "
+            "them. Whatever it fits on patients is a release that no ledger counts."
+        )
     yield "- What others learned outside these releases: from papers, other software, or people."
     yield "- That nobody was hurt, that the data were collected lawfully, or that consent was given."
     if told["reduced"]:

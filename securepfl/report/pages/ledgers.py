@@ -9,11 +9,11 @@ from securepfl.errors import ConfigError, LedgerError, SecurePFLError, first_lin
 from securepfl.privacy.ledger.summary import LedgerSummary
 from securepfl.report.ledger import SNAPSHOT, verdict, verified
 from securepfl.report.pages.blocks import Block, Fold, Section, Table, Terms, Text
-from securepfl.report.pages.reading import Run
+from securepfl.report.pages.reading import Run, state_folder
 
 HEADS: Final = "heads.json"
 _MOST_TOLD: Final = 40
-_STATEMENTS: Final = Path("state", "statements.json")
+_STATEMENTS: Final = "statements.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Checked:
 
 def checked_ledgers(run: Run) -> dict[str, Checked]:
     """By hospital, of those whose ledger lies where this run says."""
-    heads = run.folder / (_STATEMENTS if run.alone else HEADS)
+    heads = state_folder(run.folder) / _STATEMENTS if run.alone else run.folder / HEADS
     return {site: _checked(site, path, heads if heads.is_file() else None) for site, path in _places(run)}
 
 

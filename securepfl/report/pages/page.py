@@ -149,7 +149,7 @@ def _what(run: Run) -> str:
     result = run.result
     rounds = result.rounds if result.rounds is not None else run.settings.get("rounds", "?")
     if run.alone:
-        kind = f"{'Rehearsal' if run.seeded else 'Run'} at {result.site}"
+        kind = f"{'Rehearsal' if run.seeded else 'Simulated run' if result.simulation else 'Run'} at {result.site}"
     else:
         kind = f"Simulation of {len(result.sites)} hospitals"
     date = f", {result.written[:10]}" if result.written else ""

@@ -249,10 +249,21 @@ def read_any(folder: Path) -> Run | Routed:
     if (folder / GATES).exists():
         return _routed(folder)
     if not (folder / RESULT).exists():
-        unfinished = (folder / "unfinished").exists()
-        mend = f"go on with `securepfl run --resume {folder}`" if unfinished else _WHICH
-        raise ConfigError(f"{folder}: has no {RESULT}; {mend}")
+        raise ConfigError(f"{folder}: has no {RESULT}; {_mend(folder)}")
     return _run(folder)
+
+
+def _mend(folder: Path) -> str:
+    if (folder / "unfinished").exists():
+        return f"go on with `securepfl run --resume {folder}`"
+    if (folder / "state.safetensors").exists():
+        return "let the pipeline whose folder it is call securepfl.write_result(client)"
+    return _WHICH
+
+
+def state_folder(folder: Path) -> Path:
+    """Where a hospital's own run keeps its client's files: beside the result where a pipeline wrote it."""
+    return found if (found := folder / "state").is_dir() else folder
 
 
 def _run(folder: Path) -> Run:
@@ -262,7 +273,7 @@ def _run(folder: Path) -> Run:
         raise ConfigError(f"{folder / RESULT}: names no hospital; {_WHICH}")
     _check(result, raw, folder / RESULT)
     names = [result.site] if result.site is not None else list(result.sites)
-    place = (lambda _: folder / "state") if result.site is not None else (lambda name: folder / "sites" / name)
+    place = (lambda _: state_folder(folder)) if result.site is not None else (lambda name: folder / "sites" / name)
     rounds = {name: tuple(_lines(place(name) / ROUNDS)) for name in names if Path(name).name == name}
     return Run(folder, result, raw, {name: lines for name, lines in rounds.items() if lines})
 

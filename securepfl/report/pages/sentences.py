@@ -130,7 +130,7 @@ def _traps(run: Run) -> Iterable[str]:
         yield "other hospitals see the same (these are one hospital's figures)"
     elif majority is not None and majority.holds is not True:
         yield f"the model is of use (it isn't shown to beat the {_baseline(run)})"
-    if run.result.simulation and not run.alone:
+    if run.result.simulation and not (run.alone and run.seeded):
         yield "real hospitals would see the same (all were simulated in one process)"
     if run.protected:
         yield f"another run would give these figures (intervals cover other test {unit}, and no other noise)"
