@@ -1,6 +1,6 @@
-"""How exact released metrics are, by patients held out and epsilon: the table in docs/privacy.md.
+"""How exact released metrics are, by patients held out and epsilon: the table in docs/released_metrics.md.
 
-    python benchmarks/released_metrics.py [--worlds 100] [--write docs/privacy.md]
+    python benchmarks/released_metrics.py [--worlds 100] [--write docs/released_metrics.md]
 
 Four hospitals of equal size, a binary outcome of prevalence .3, honest binormal scores of AUROC .8, decided at .3;
 delta 1e-5, full batches, 20 steps of training, so that 5 of 25 noisy steps are the metrics'. Each world draws patients

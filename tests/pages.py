@@ -23,7 +23,7 @@ AFTER_THE_TUTORIAL = (
     "docs/faq.md",
     "docs/paths/privacy-officer.md",
     "docs/planning.md",
-    "docs/privacy.md",
+    "docs/ledger.md",
     "README.md",
 )
 # Pages whose blocks need nothing of it.

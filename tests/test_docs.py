@@ -80,8 +80,8 @@ def test_links_between_documents_lead_somewhere():
             assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
 
 
-def test_the_tests_that_the_threat_model_names_exist():
-    text = (ROOT / "docs" / "threat-model.md").read_text()
+def test_the_tests_that_the_threat_model_and_its_claims_name_exist():
+    text = "".join((DOCS / page).read_text() for page in ("threat-model.md", "claims.md"))
     here = ""
     for path, test in re.findall(r"`(tests/[\w/]+\.py|\.\.\.)(?:::(\w+))?`", text):
         here = here if path == "..." else path

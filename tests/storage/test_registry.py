@@ -192,7 +192,7 @@ def test_two_registries_share_no_fingerprint(tmp_path):
     assert len(found[0]) == 41 and not found[0] & found[1]
 
 
-# What happens to files: see the table in docs/privacy.md.
+# What happens to files: see the table in docs/ledger.md.
 
 
 def test_a_ledger_restored_from_a_backup_is_refused(tmp_path):

@@ -150,7 +150,7 @@ def test_it_serves_no_other_hospital_data_or_kind_of_run(path, changes, named):
 
 
 def test_a_stranger_recomputes_it_from_the_file_and_the_documentation_alone():
-    """By docs/privacy.md: hash chain, signatures, and epsilon by the Gaussian mechanism's own formula."""
+    """By docs/ledger.md: hash chain, signatures, and epsilon by the Gaussian mechanism's own formula."""
     previous, squares = "0" * 64, 0.0
     for raw in LINES:
         line = json.loads(raw)
