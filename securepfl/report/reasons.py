@@ -47,8 +47,6 @@ def _what_would_help(federation: Federation) -> str:
 
 def why_not_personal(federation: Federation, outcome: Outcome) -> str:
     """Why personalised models were no better than the shared one; "" where nothing recorded tells."""
-    if federation.shape is not None and not federation.shape.personal:
-        return "no parameter is personal ([model] personal = [])"
     if sat := _sat_out(outcome):
         return sat
     signals = {name: site.signal for name, site in outcome.sites.items() if site.signal is not None}

@@ -49,9 +49,28 @@ def _together(federation: Federation, outcome: Outcome, metric: Metric) -> Findi
 
 
 def _personal(federation: Federation, outcome: Outcome, metric: Metric) -> Finding:
-    """Personalised against shared."""
+    """Personalised against shared; where nothing is personal there is nothing to judge but where hospitals decide."""
+    if federation.shape is not None and not federation.shape.personal:
+        return _one_model(federation, outcome, metric)
     figures, gain = _compared(outcome, metric, "shared", "of the shared model")
     return _found("personal", outcome, metric, gain, "personalising", figures, why_not_personal(federation, outcome))
+
+
+def _one_model(federation: Federation, outcome: Outcome, metric: Metric) -> Finding:
+    """Hospitals have the shared model, but for what they keep of it: an average over rounds, a threshold."""
+    figures, gain = _compared(outcome, metric, "shared", "of the shared model as it is")
+    what, why = "nothing is personal", "no parameter is ([model] personal = [])"
+    if gain.value is None:
+        return Finding("personal", None, metric.name, gain, f"{what.capitalize()}: {why}; {figures}.")
+    if gain.interval is not None and not any(gain.interval):
+        ours = outcome.within_scores()["personalised"].point[metric.name]
+        line = f"{what.capitalize()}: {why}, so every hospital has the shared model ({metric.title} {ours:.3f})."
+        return Finding("personal", None, metric.name, gain, line)
+    own = "threshold"
+    if federation.trajectory.of == "local" or federation.trajectory.alpha > 0:
+        own += " and average over rounds"
+    line = f"{what.capitalize()} but each hospital's {own}: {why}; with its own, {figures}."
+    return Finding("personal", gain.holds, metric.name, gain, line)
 
 
 def _found(

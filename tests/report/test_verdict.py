@@ -147,8 +147,23 @@ def test_why_personalising_did_not_pay_is_what_the_run_recorded():
     assert "Hospitals were not compared, so why isn't known" in alone
     absent = verdict(site(**same, sat_out=(3,)), *[site(**same)] * 3)[1].line
     assert "Alder sat out rounds" in absent
-    nothing = verdict(*[site(**same)] * 4, model={"kind": "own", "personal": []}, similarity={}, coupling={})[1].line
-    assert "No parameter is personal" in nothing
+
+
+def test_where_nothing_is_personal_personalising_is_not_judged():
+    one = {"model": {"kind": "own", "personal": []}, "similarity": {}, "coupling": {}}
+    same = verdict(*[site(shared=0.8, spread=0.0)] * 4, **one)[1]
+    assert same.holds is None and same.line == (
+        "Nothing is personal: no parameter is ([model] personal = []), so every hospital has the shared model "
+        "(balanced accuracy 0.800)."
+    )
+    own = verdict(*[site(shared=0.7)] * 4, trajectory={"of": "local"}, **one)[1]
+    assert own.holds is True and own.line.startswith(
+        "Nothing is personal but each hospital's threshold and average over rounds: no parameter is ([model] personal "
+        "= []); with its own, balanced accuracy 0.800 against 0.700 of the shared model as it is, +0.100"
+    )
+    lacking = verdict(*[site(personalised=None, shared=None)] * 4, **one)[1].line
+    assert lacking.endswith("; these test rows have no balanced accuracy.")
+    assert not any("ersonalising" in finding.line for finding in (same, own))
 
 
 def test_why_training_together_did_not_pay_is_what_the_run_recorded():

@@ -202,6 +202,11 @@ class Run:
         return bool(self.setting("privacy", "protection", "dp") == "dp")
 
     @property
+    def one_model(self) -> bool:
+        """Whether no parameter was personal, so that hospitals have the shared model."""
+        return bool(self.setting("shape", "personal", 1) == 0)
+
+    @property
     def seeded(self) -> bool:
         """Whether the noise was drawn from a known seed, and so protects nobody."""
         return self.result.seed is not None or self.result.seeded

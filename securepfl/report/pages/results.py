@@ -24,6 +24,11 @@ def models_of(run: Run) -> dict[str, str]:
         for model in MODELS
         if any(value is not None for site in run.result.sites.values() for value in site.metrics[model].values())
     ]
+    if run.one_model:
+        titles["personalised"] = "shared, with own threshold"
+        if all(site.metrics["personalised"] == site.metrics["shared"] for site in run.result.sites.values()):
+            titles["personalised"] = "shared"
+            judged = [model for model in judged if model != "shared"]
     return {model: titles.get(model, model) for model in judged}
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from securepfl.report.pages.blocks import Block, Figure, Figures, Section, Table, Text
 from securepfl.report.pages.drawing import INK, MODEL_COLOURS, MODEL_MARKS, MUTED, SIZE, WIDTH, drawing
 from securepfl.report.pages.reading import Run
-from securepfl.report.pages.results import capital, drawn_metrics, metrics_in_order
+from securepfl.report.pages.results import capital, drawn_metrics, metrics_in_order, models_of
 
 _HEIGHT: Final = 236.0
 _MOST_DRAWN: Final = 40
@@ -18,11 +18,11 @@ _Points = dict[int, float]
 
 def rounds_section(run: Run, key: str) -> Section | None:
     """None where nobody looked at the models in between, or only once."""
-    metrics = metrics_in_order(run)
+    metrics, models = metrics_in_order(run), models_of(run)
     figures = tuple(
         figure
         for metric in drawn_metrics(run)
-        if (figure := _figure(run, metric, f"{key}-rounds-{metric}")) is not None
+        if (figure := _figure(run, metric, models, f"{key}-rounds-{metric}")) is not None
     )
     if not figures:
         return None
@@ -35,7 +35,7 @@ def rounds_section(run: Run, key: str) -> Section | None:
         "Nothing was chosen by it.",
     )
     text = " ".join(filter(None, sentences))
-    blocks: list[Block] = [Figures(figures), Text(text, small=True), _table(run, metrics, key)]
+    blocks: list[Block] = [Figures(figures), Text(text, small=True), _table(run, metrics, models, key)]
     return Section(f"{key}rounds", "Over the rounds", tuple(blocks))
 
 
@@ -68,8 +68,8 @@ def _mean(run: Run, series: Mapping[str, _Points]) -> _Points:
     return {number: sum(weights[s] * series[s][number] for s in series) / total for number in sorted(common)}
 
 
-def _figure(run: Run, metric: str, key: str) -> Figure | None:
-    series = {model: _series(run, model, metric) for model in ("personalised", "shared")}
+def _figure(run: Run, metric: str, models: Mapping[str, str], key: str) -> Figure | None:
+    series = {model: _series(run, model, metric) for model in ("personalised", "shared") if model in models}
     series = {model: sites for model, sites in series.items() if sites}
     if not series:
         return None
@@ -85,8 +85,8 @@ def _figure(run: Run, metric: str, key: str) -> Figure | None:
         axes.yaxis.grid(visible=True)
         _no_magnifier(axes)
         _whole_rounds(axes)
-        _legend(page, list(series))
-        told = "; ".join(f"{model} {_told(points)}" for model, points in means.items() if points)
+        _legend(page, {model: models[model] for model in series})
+        told = "; ".join(f"{models[model]} {_told(points)}" for model, points in means.items() if points)
         return Figure(
             page.svg(key, f"{title} over rounds", f"Lines over rounds: {told}."), f"{capital(title)} over the rounds."
         )
@@ -116,13 +116,13 @@ def _whole_rounds(axes: Any) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _legend(page: Any, models: Sequence[str]) -> None:
+def _legend(page: Any, models: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415 - as in drawing
 
     handles = [Line2D([], [], color=MODEL_COLOURS[m], marker=MODEL_MARKS[m], markersize=5) for m in models]
     page.figure.legend(
         handles,
-        models,
+        list(models.values()),
         loc="upper left",
         bbox_to_anchor=(0, 1),
         ncols=len(models),
@@ -132,7 +132,7 @@ def _legend(page: Any, models: Sequence[str]) -> None:
     )
 
 
-def _table(run: Run, metrics: Sequence[str], key: str) -> Table:
+def _table(run: Run, metrics: Sequence[str], models: Mapping[str, str], key: str) -> Table:
     """What is offered as CSV: every look; the page shows the means at the first and last round."""
     titles = run.result.metrics.titles
     exact: list[tuple[object, ...]] = [("hospital", "round", "model", *(titles[metric] for metric in metrics))]
@@ -141,12 +141,12 @@ def _table(run: Run, metrics: Sequence[str], key: str) -> Table:
             exact += [(site, number, model, *(found.get(m) for m in metrics)) for model, found in by_model.items()]
     rows = []
     for metric in metrics:
-        for model in ("personalised", "shared"):
+        for model in [model for model in ("personalised", "shared") if model in models]:
             mean = _mean(run, _series(run, model, metric))
             if mean:
                 first, last = min(mean), max(mean)
                 cells = (f"{mean[number]:.3f} (round {number})" for number in (first, last))
-                rows.append((titles[metric], model, *cells))
+                rows.append((titles[metric], models[model], *cells))
     headings = ("metric", "model", "first look", "last look")
     return Table(
         "First and last look, means by test rows",

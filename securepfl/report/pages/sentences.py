@@ -23,9 +23,14 @@ class Sentence:
 
 def verdict_of(run: Run, ledgers: Mapping[str, Checked]) -> tuple[Sentence, ...]:
     """All three, of a run whose `ledgers` were checked."""
-    asks = "Is the personalised model better here?" if run.alone else "Did training together pay?"
+    if not run.alone:
+        first = Sentence("Did training together pay?", _together(run))
+    elif run.one_model:
+        first = Sentence("Is the model of use here?", _of_use(run))
+    else:
+        first = Sentence("Is the personalised model better here?", _own(run))
     return (
-        Sentence(asks, _own(run) if run.alone else _together(run)),
+        first,
         Sentence("At what privacy?", _privacy(run, ledgers)),
         Sentence("What not to conclude?", f"{_not_shown(run)}."),
     )
@@ -41,8 +46,9 @@ def _together(run: Run) -> str:
         return f"That can't be told: these test rows have no {title}."
     head = {True: "Yes", False: "No", None: "Not shown"}[finding.holds]
     same = " at the same epsilon" if run.protected else ""
+    reach = "the shared model reaches" if run.one_model else "personalised models reach"
     return (
-        f"{head}: personalised models reach a {title} of {ours:.3f} and models trained alone{same} {theirs:.3f}, "
+        f"{head}: {reach} a {title} of {ours:.3f} and models trained alone{same} {theirs:.3f}, "
         f"{_gain(finding)}; {_for_whom(run)}."
     )
 
@@ -62,6 +68,22 @@ def _own(run: Run) -> str:
     return (
         f"{head}: a {title} of {ours:.3f} against {shared:.3f} of the shared model, {_gain(gain)}; no model was "
         "trained alone, as that would be a second release from the same records."
+    )
+
+
+def _of_use(run: Run) -> str:
+    """Of one hospital whose model is the shared one: against the trivial answer."""
+    (site,) = run.result.sites.values()
+    decides, baseline = run.result.metrics.decides, _baseline(run)
+    title = run.result.metrics.titles.get(decides, decides)
+    ours, theirs = site.metrics["personalised"].get(decides), site.metrics["majority"].get(decides)
+    gain = site.gains.get("majority")
+    if ours is None or theirs is None or gain is None or gain.value is None:
+        return f"That can't be told: the test rows here have no {title}."
+    head = {True: "Yes", False: "No", None: "Not shown"}[gain.holds]
+    return (
+        f"{head}: the shared model has a {title} of {ours:.3f} here and the {baseline} {theirs:.3f}, {_gain(gain)}; "
+        "nothing is personal in this run, so it is this hospital's model too."
     )
 
 

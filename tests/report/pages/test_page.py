@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -64,6 +65,41 @@ def test_the_verdict_follows_the_gain(changed):
     first = told(changed(win), "Did training together pay?")
     assert first.startswith("Yes: ") and "+0.100 (95 % interval +0.050 to +0.150)" in first
     assert "; better at " in first and "can't be told at" in first
+
+
+def one_model(result):
+    """A run in which nothing was personal, as FedAvg: both models are one."""
+    result["federation"]["shape"]["personal"] = 0
+    for site in result["sites"].values():
+        for part in ("metrics", "intervals"):
+            site[part]["personalised"] = site[part]["shared"]
+
+
+def alone(result):
+    """One hospital's own result."""
+    result |= {"site": "Mainz", "sites": {"Mainz": result["sites"]["Mainz"]}, "communication": None, "rounds": 4}
+    for name in ("mean", "within", "pooled", "verdict", "curves"):
+        result[name] = type(result[name])()
+    for name in ("mean", "within", "pooled"):
+        del result["intervals"][name]
+
+
+def test_where_nothing_is_personal_the_page_speaks_of_the_shared_model(changed):
+    folder = changed(lambda result: (one_model(result), alone(result)))
+    page = read_page([folder])
+    answer = told(folder, "Is the model of use here?")
+    assert re.match(r"(Yes|No|Not shown): the shared model has a balanced accuracy of", answer)
+    assert "answer of the commoner class" in answer and "so it is this hospital's model too" in answer
+    table = page.sections[0].blocks[1]
+    assert table.headings[2] == "shared" and "personalised" not in " ".join(table.headings)
+    assert not any("personalised" in str(verdict.sentences) for verdict in page.verdicts)
+
+
+def test_a_run_of_one_model_is_compared_with_models_trained_alone(changed):
+    answer = told(changed(one_model), "Did training together pay?")
+    assert (
+        ": the shared model reaches a balanced accuracy of" in answer and "trained alone at the same epsilon" in answer
+    )
 
 
 def test_a_run_without_privacy_or_with_a_seed_promises_none(changed, masks):
