@@ -513,13 +513,20 @@ class Client(Readings):
         """Epsilon of all releases from these data once every round that is left has been trained, at the ledger's
         delta; infinite without protection.
         """
-        rounds, extra = max(0, self.federation.rounds - self.round), self._extra_steps
-        if rounds and self._has_reserved(self.round + 1):
-            rounds -= 1
-        release = self._parts.training.release(rounds, extra) if rounds + extra else None
+        release = self.release_left
         if release is None:
             return self.ledger.spent() if self.federation.privacy.protects else math.inf
         return self.ledger.spent_with(release)
+
+    @property
+    def release_left(self) -> AnyRelease | None:
+        """What the rest of the run will release that nothing was reserved for yet; None for nothing, and without
+        protection.
+        """
+        rounds, extra = max(0, self.federation.rounds - self.round), self._extra_steps
+        if rounds and self._has_reserved(self.round + 1):
+            rounds -= 1
+        return self._parts.training.release(rounds, extra) if rounds + extra else None
 
     @property
     def _extra_steps(self) -> int:

@@ -21,7 +21,6 @@ from securepfl.coordinator.coordinator import Coordinator
 from securepfl.crypto.keys.keys import Keyring
 from securepfl.crypto.messages.envelope import Kind
 from securepfl.errors import (
-    BudgetError,
     ConfigError,
     HospitalNote,
     MessageError,
@@ -35,6 +34,7 @@ from securepfl.protocol.loop import Patience, RoundLoop
 from securepfl.protocol.rounds import Refusal, left_over, receive
 from securepfl.randomness import KEY_BYTES, derive_key
 from securepfl.runtime.simulated_keys import SimulatedKeys
+from securepfl.runtime.spending import check_budgets
 from securepfl.runtime.traffic import Failure, Traffic
 from securepfl.settings.federation import Federation
 from securepfl.storage.folder import write_bytes
@@ -234,7 +234,7 @@ def simulate(
                 simulation=Simulation(noise_key(seed)),
             )
         run = SimulatedRun(coordinator, clients, traffic, started, check)
-        _check_budgets(federation, clients)
+        check_budgets(federation, clients)
         begin(run)
         for _ in run_rounds(run):
             observe(run)
@@ -321,37 +321,3 @@ def _carry(run: SimulatedRun, name: str, messages: list[bytes]) -> Exchanged:
     if done.failed is not None:
         run.check()
     return done
-
-
-def _check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:
-    """Where too few can pay for the last round, it would form no sum: say so before anything is spent."""
-    able = [name for name, client in clients.items() if client.affords_run]
-    if len(able) < federation.least_in_sum and any(client.ledger.is_unprotected for client in clients.values()):
-        named = ", ".join(name for name, client in clients.items() if client.ledger.is_unprotected)
-        raise BudgetError(
-            f'{named}: these records trained without protection ([privacy] protection = "none") in an earlier run, so '
-            "no epsilon bounds what is known of them, and no private run can spend on them; take other records, or a "
-            "seeded run (--seed), whose ledger is thrown away"
-        )
-    if len(able) < federation.least_in_sum:
-        raise BudgetError(
-            f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds"
-            f"{' and the released metrics' if federation.release.metrics else ''}, and a sum "
-            f"needs {federation.least_in_sum}, so the last rounds would form none: declare larger budgets "
-            f"([privacy] budget, or [sites.NAME] budget) or fewer rounds; {_what_takes_it(clients)}"
-        )
-
-
-def _what_takes_it(clients: Mapping[str, Client]) -> str:
-    """Earlier runs, or this one by itself."""
-    short = {name: client for name, client in clients.items() if not client.affords_run}
-    if any(client.ledger.releases() for client in short.values()):
-        return (
-            "the ledgers hold what earlier runs spent on the same records, whatever they were called "
-            "(`securepfl audit ledgers` lists them)"
-        )
-    name, client = next(iter(short.items()))
-    return (
-        f"this run alone takes epsilon {client.spent_after_run:.3g} at {name}, whose budget is "
-        f"{client.ledger.budget.epsilon:.3g}"
-    )

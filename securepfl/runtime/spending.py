@@ -1,12 +1,107 @@
-"""What a run leaves of the hospitals' budgets, said before its first round and after its last."""
+"""What a run leaves of the hospitals' budgets, said before its first round and after its last; and what a run that they
+don't carry is refused with.
+"""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from securepfl.client.client import Client
+from securepfl.errors import BudgetError
+from securepfl.privacy.accounting.events import Release
+from securepfl.privacy.accounting.gaussian import mu_of
+from securepfl.settings.federation import Federation
 
 _NOTHING: Final = 0.01
 """Of a budget: less is called nothing, since it buys no run that learns anything."""
+_HALVINGS: Final = 20
+
+
+def check_budgets(federation: Federation, clients: Mapping[str, Client]) -> None:
+    """Where too few can pay for the last round, it would form no sum: say so before anything is spent.
+
+    Raises BudgetError, with what works from here.
+    """
+    able = [name for name, client in clients.items() if client.affords_run]
+    if len(able) >= federation.least_in_sum:
+        return
+    if any(client.ledger.is_unprotected for client in clients.values()):
+        named = ", ".join(name for name, client in clients.items() if client.ledger.is_unprotected)
+        raise BudgetError(
+            f'{named}: these records trained without protection ([privacy] protection = "none") in an earlier run, so '
+            "no epsilon bounds what is known of them, and no private run can spend on them; take other records, or a "
+            "seeded run (--seed), whose ledger is thrown away"
+        )
+    short = {name: client for name, client in clients.items() if not client.affords_run}
+    raise BudgetError(
+        f"{len(able)} of {len(clients)} hospitals have budget left for all {federation.rounds} rounds"
+        f"{' and the released metrics' if federation.release.metrics else ''}, and a sum needs "
+        f"{federation.least_in_sum}, so the last rounds would form none; {_what_takes_it(short)}. What works: "
+        f"{'; '.join(_remedies(federation, short))}"
+    )
+
+
+def _what_takes_it(short: Mapping[str, Client]) -> str:
+    """Earlier runs, or this one by itself."""
+    if any(client.ledger.releases() for client in short.values()):
+        return (
+            "the ledgers hold what earlier runs spent on the same records, whatever they were called "
+            "(`securepfl audit ledgers` lists them)"
+        )
+    name, client = next(iter(short.items()))
+    return f"this run alone takes epsilon {client.spent_after_run:.3g} at {name}, whose budget is {_budget(client):.3g}"
+
+
+def _remedies(federation: Federation, short: Mapping[str, Client]) -> Iterator[str]:
+    """What makes a run of this federation start; fewer rounds don't, as noise is chosen for the whole run's epsilon."""
+    yield "--seed 1, a rehearsal that spends nothing (without --ledgers)"
+    room = min(_room(client, federation.privacy.delta) for client in short.values())
+    if room > 0:
+        yield f"--epsilon {room:g}, for which there is room"
+    needed = max(_least_budget(client) for client in short.values())
+    if math.isfinite(needed):
+        yield (f"a budget of {needed:g} ([privacy] budget, or [sites.NAME] budget), which is each hospital's decision")
+    yield "other records"
+    if any(client.ledger.releases() for client in short.values()):
+        yield "for made-up records alone --ledgers NEW_FOLDER, which begins new ledgers"
+
+
+def _least_budget(client: Client) -> float:
+    release = client.release_left
+    return _budget(client) if release is None else client.ledger.least_budget_for(release)
+
+
+def _room(client: Client, delta: float) -> float:
+    """The largest epsilon, of two digits, of a full-batch run like this that the budget carries; 0 where that is
+    nothing, or isn't known.
+    """
+    release = client.release_left
+    if not isinstance(release, Release) or release.sample_rate < 1:
+        return 0.0
+
+    def fits(epsilon: float) -> bool:
+        noise = math.sqrt(release.steps) / mu_of(epsilon, delta)
+        return client.ledger.spent_with(msgspec.structs.replace(release, noise_multiplier=noise)) <= _budget(client)
+
+    low, high = _NOTHING * _budget(client), client.federation.privacy.epsilon
+    if low >= high or not fits(low):
+        return 0.0
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return _two_digits(low)
+
+
+def _two_digits(value: float) -> float:
+    """Rounded down.
+
+    >>> _two_digits(0.2489), _two_digits(3.19)
+    (0.24, 3.1)
+    """
+    scale = 10.0 ** (1 - math.floor(math.log10(value)))
+    return math.floor(value * scale) / scale
 
 
 def uses_up(clients: Mapping[str, Client]) -> list[str]:

@@ -1,10 +1,12 @@
 """A run that uses budgets up, or clips nearly everybody or nobody, says so."""
 
+import re
 from contextlib import contextmanager
 
 import pytest
 from small_run import NAMES, prepare
 
+from securepfl.errors import BudgetError
 from securepfl.runtime.execution import execute
 from securepfl.runtime.planning import configured, plan_tables
 
@@ -52,6 +54,36 @@ def test_a_run_that_leaves_something_says_nothing_until_one_leaves_nothing(run):
     events, _ = run(privacy={"budget": 3.0, "epsilon": 1.9})
     (note,) = events[0].notes
     assert "this run brings epsilon to 2.9" in note and "of 3" in note
+
+
+def refusal(run, **tables):
+    with pytest.raises(BudgetError, match="0 of 4 hospitals have budget left for all 1 rounds") as refused:
+        run(**tables)
+    return str(refused.value)
+
+
+def test_each_remedy_that_a_refusal_names_works_where_nothing_is_left(run):
+    run(privacy={"budget": 2.0})
+    told = refusal(run, privacy={"budget": 2.0})
+    assert "fewer rounds" not in told and "--epsilon" not in told, "neither would help"
+    assert "--seed 1, a rehearsal that spends nothing (without --ledgers)" in told and "--ledgers NEW_FOLDER" in told
+    run(seed=1, privacy={"budget": 2.0})
+    needed = float(re.search(r"a budget of ([\d.]+) \(", told)[1])
+    assert "nothing" not in refusal(run, privacy={"budget": needed - 0.002}).split("--seed")[0]
+    run(privacy={"budget": needed})
+
+
+def test_where_something_is_left_the_epsilon_that_a_refusal_names_is_all_there_is_room_for(run):
+    run(privacy={"budget": 3.0})
+    room = float(re.search(r"--epsilon ([\d.]+), for which there is room", refusal(run, privacy={"budget": 3.0}))[1])
+    refusal(run, privacy={"budget": 3.0, "epsilon": round(1.1 * room, 3)})
+    run(privacy={"budget": 3.0, "epsilon": room})
+
+
+def test_a_run_that_is_dearer_than_its_budget_is_told_what_fits(run):
+    told = refusal(run, privacy={"budget": 1.0})
+    assert "this run alone takes epsilon 2 at" in told and "--ledgers" not in told.replace("(without --ledgers)", "")
+    assert "--epsilon 0.99, for which there is room" in told or "--epsilon 1, " in told
 
 
 def test_a_seeded_run_uses_nothing_up(run):
