@@ -6,6 +6,7 @@ are set (see training.canaries). A copy of the model is trained, no ledger is wr
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,8 @@ from securepfl.privacy.training.units import count_units
 from securepfl.randomness import RandomStream
 
 _SILENT, _MOST_VALUES = 2000, 2000
+# Looks at noise, rounds, contributions and single units, each counted as one rehearsal.
+_OBSERVED = 4
 # Of each parameter so many of its first values are watched; and so many parameters.
 _FIRSTS, _MOST_LAYERS = 16, 256
 # Whole rounds whose noise is compared, and how many values of them at most.
@@ -43,8 +46,19 @@ _FEWEST_QUIET_STEPS, _MOST_QUIET_STEPS, _FEWEST_LOUD = 2, 400, 64
 _DRAWS_WANTED, _PASSES = 4000, 4
 
 
+Told = Callable[[int, int], None]
+"""Is told how many rehearsals of how many are over."""
+
+
 def audit(
-    training: Training, *, epsilon: float, delta: float, canaries: int = 1000, runs: int = 40, rounds: int = 1
+    training: Training,
+    *,
+    epsilon: float,
+    delta: float,
+    canaries: int = 1000,
+    runs: int = 40,
+    rounds: int = 1,
+    told: Told = lambda done, of: None,
 ) -> AuditReport:
     """All four tests of `rounds` rounds of `training`, which the accounting says cost (epsilon, delta).
 
@@ -56,6 +70,8 @@ def audit(
     Draws of canaries, with one unit of the data set beside them, show a rate of 1.1 times the declared one with 99 %
     where there is room for 4,000 (1 - rate) draws: at a rate of 0.1 from 200 parameters on, at 0.01 from 2,000, at
     0.001 from 20,000. With fewer, the error that shows grows with the root; the finding says which rate it is.
+
+    told: hears of each rehearsal that is over, and of how many there are.
 
     What is rehearsed is training.trainer: a client's own rounds (securepfl.client.rehearsed), with the random streams
     that it makes for them, or train_private alone. A key of too few bits is not seen.
@@ -85,15 +101,24 @@ def audit(
     mu = mu_of(epsilon, delta) if settings.sample_rate == 1 else math.sqrt(settings.steps * rounds)
     if settings.sample_rate < 1:
         mu /= settings.noise_multiplier
-    seen = rehearse(training, canaries=canaries, rounds=rounds)
+    parts = math.ceil(canaries / _at_once(training))
+    of = parts + runs + _OBSERVED
+    seen = rehearse(training, canaries=canaries, rounds=rounds, told=lambda done, _: told(done, of))
+    whole = many_runs(training, runs=runs, rounds=rounds, told=lambda done, _: told(parts + done, of))
+    noise = observe_noise(training)
+    told(of - 3, of)
+    between = observe_rounds(training)
+    told(of - 2, of)
+    contributions = observe_contributions(training)
+    told(of - 1, of)
+    units = observe_units(training)
+    told(of, of)
     verdicts: tuple[Verdict, ...] = (
-        mechanism_verdict(*observe_noise(training)),
-        rounds_verdict(*observe_rounds(training)),
+        mechanism_verdict(*noise),
+        rounds_verdict(*between),
         trade_off_verdict(seen, mu),
-        runs_verdict(many_runs(training, runs=runs, rounds=rounds), mu),
-        contributions_verdict(
-            observe_contributions(training), observe_units(training), settings.sample_rate, unit=training.unit
-        ),
+        runs_verdict(whole, mu),
+        contributions_verdict(contributions, units, settings.sample_rate, unit=training.unit),
     )
     return conclude(
         seen,
@@ -105,23 +130,28 @@ def audit(
     )
 
 
-def rehearse(training: Training, *, canaries: int, rounds: int = 1) -> Scores:
+def rehearse(training: Training, *, canaries: int, rounds: int = 1, told: Told = lambda done, of: None) -> Scores:
     """Scores of canaries at the clip, each in or out by a coin for the whole of its run, all records in each step.
 
     At most half of the model's coordinates carry a canary in one run, the next canaries take another run. A score is
     the sum over all steps in the canary's direction, over the declared deviation of its noise.
     """
-    at_once = max(1, len(training.positions()) // 2)
-    parts = [_scores(training, min(at_once, canaries - done), rounds) for done in range(0, canaries, at_once)]
-    return _pooled(parts)
+    at_once = _at_once(training)
+    sizes = [min(at_once, canaries - done) for done in range(0, canaries, at_once)]
+    return _pooled(training, sizes, rounds, told)
 
 
-def many_runs(training: Training, *, runs: int, rounds: int = 1) -> Scores:
+def _at_once(training: Training) -> int:
+    """Canaries that one run has room for."""
+    return max(1, len(training.positions()) // 2)
+
+
+def many_runs(training: Training, *, runs: int, rounds: int = 1, told: Told = lambda done, of: None) -> Scores:
     """Scores of `runs` runs from the same start, with one canary each, in or out by a coin. For tiny models.
 
     To tell mu from twice mu with 99 % takes about (12.5 / mu)^2 runs, for mu up to 1.
     """
-    return _pooled([_scores(training, 1, rounds) for _ in range(runs)])
+    return _pooled(training, [1] * runs, rounds, told)
 
 
 def _scores(training: Training, canaries: int, rounds: int) -> Scores:
@@ -136,7 +166,12 @@ def _scores(training: Training, canaries: int, rounds: int) -> Scores:
     return Scores(scores[:canaries], included, scores[canaries:])
 
 
-def _pooled(parts: list[Scores]) -> Scores:
+def _pooled(training: Training, sizes: list[int], rounds: int, told: Told) -> Scores:
+    """The scores of runs with so many canaries each."""
+    parts = []
+    for done, size in enumerate(sizes, start=1):
+        parts.append(_scores(training, size, rounds))
+        told(done, len(sizes))
     return Scores(
         np.concatenate([part.scores for part in parts]),
         np.concatenate([part.included for part in parts]),

@@ -33,7 +33,7 @@ def attack(config: Path | None, data: Path | None, site: str | None, canaries: i
     The rehearsal never leaves this machine and spends nothing. Exit 1 where the build is less private than its claim.
     Without CONFIG: a hospital of the demo.
     """
-    from securepfl.cli.consoles import tables
+    from securepfl.cli.consoles import counting, tables
     from securepfl.report.attack import print_attack
     from securepfl.runtime.planning import configured
     from securepfl.runtime.rehearsing import rehearsal_of, report_of
@@ -41,7 +41,8 @@ def attack(config: Path | None, data: Path | None, site: str | None, canaries: i
     check_pair(config, data)
     rehearsal = rehearsal_of(configured(config), data, site, device)
     tell(f"rehearsing {rehearsal.site}: {canaries} canaries, then {runs} whole runs")
-    found = report_of(rehearsal, rehearsal.attack(canaries, runs))
+    with counting("rehearsals") as told:
+        found = report_of(rehearsal, rehearsal.attack(canaries, runs, told))
     give(found, lambda: print_attack(tables(), found))
     if found["accused"]:
         sys.exit(1)

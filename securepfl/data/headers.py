@@ -14,7 +14,11 @@ from securepfl.data.cells import Cells
 from securepfl.spelling import unsaid
 
 _TRUTHS = ("true", "false", "yes", "no", "y", "n", "t", "f")
-_ANSWERS = (*_TRUTHS, "m", "w", "male", "female")
+_SEXES = ("f", "m", "w", "male", "female")
+_ANSWERS = (*_TRUTHS, *_SEXES)
+_TRUTH, _SEX = "yes or no", "female or male"
+_APART = 0.05
+"""Of the recorded cells, by how many more must be words of one kind: "f" is a word of both."""
 _NO_NAMES = ("true", "false", "yes")
 """No column is called so: a "no" may be a number, "male" a yes or no."""
 _DATE = (
@@ -44,18 +48,28 @@ def holds_names(fields: Sequence[str], columns: Sequence[Cells | None]) -> bool:
 
 
 def kind_of(cells: Cells) -> str:
-    """numeric, boolean, date or text, by most of the recorded cells: no single row decides.
+    """What a column holds, in words, by most of the recorded cells: no single row decides.
 
     >>> kind_of(Cells.of(["12.03.1955", "1.1.60", "?"])), kind_of(Cells.of(["yes", "no"]))
-    ('date', 'boolean')
+    ('date', 'yes or no')
+    >>> kind_of(Cells.of(["f", "f", "m"])), kind_of(Cells.of(["f", "f", "t"])), kind_of(Cells.of(["f", "f"]))
+    ('female or male', 'yes or no', 'text')
     """
     recorded = cells[~cells.missing(("?",))]
     dates = np.zeros(len(recorded), dtype=np.bool_)
     if recorded.textual:
         dates = pc.match_substring_regex(recorded.texts, _DATE).to_numpy(zero_copy_only=False)
     numbers = (~np.isnan(recorded.numbers) | recorded.other_marks) & ~dates
-    kinds = {"numeric": numbers, "date": dates, "boolean": recorded.matches(_TRUTHS)}
+    truths, sexes = (recorded.matches(_spelled(words)) for words in (_TRUTHS, _SEXES))
+    more = int(truths.sum()) - int(sexes.sum())
+    apart = _APART * len(recorded)
+    kinds = {"numeric": numbers, "date": dates, _TRUTH: truths & (more > apart), _SEX: sexes & (-more > apart)}
     return next((kind for kind, of_it in kinds.items() if 2 * int(of_it.sum()) > len(recorded)), "text")
+
+
+def _spelled(words: Sequence[str]) -> list[str]:
+    """As files have them: yes, Yes, YES."""
+    return [spelled for word in words for spelled in (word, word.capitalize(), word.upper())]
 
 
 def _may_be_cell(field: str, cells: Cells | None) -> bool:
@@ -65,7 +79,7 @@ def _may_be_cell(field: str, cells: Cells | None) -> bool:
         return False
     if pc.any(pc.equal(pc.utf8_lower(cells.texts), field.lower())).as_py():
         return True
-    return kind_of(cells) in ("text", "boolean") and (field.lower() in _ANSWERS or _shaped_alike(field, cells))
+    return kind_of(cells) in ("text", _TRUTH, _SEX) and (field.lower() in _ANSWERS or _shaped_alike(field, cells))
 
 
 def _shaped_alike(field: str, cells: Cells) -> bool:

@@ -11,7 +11,7 @@ from securepfl.data.loading import load_sites
 from securepfl.data.split import split_table
 from securepfl.errors import ConfigError
 from securepfl.privacy.accounting.accounting import epsilon
-from securepfl.privacy.audit.rehearsal import audit
+from securepfl.privacy.audit.rehearsal import Told, audit
 from securepfl.privacy.audit.report import AuditReport
 from securepfl.privacy.audit.subject import Training
 from securepfl.runtime.client_rounds import rehearsed
@@ -30,11 +30,19 @@ class Rehearsal:
     training: Training
     claimed: float
 
-    def attack(self, canaries: int, runs: int) -> AuditReport:
-        """All tests. Nothing of it leaves the hospital, and no ledger knows of it."""
-        federation = self.federation
-        delta, rounds = federation.privacy.delta, federation.rounds
-        return audit(self.training, epsilon=self.claimed, delta=delta, canaries=canaries, runs=runs, rounds=rounds)
+    def attack(self, canaries: int, runs: int, told: Told = lambda done, of: None) -> AuditReport:
+        """All tests; `told` hears of each rehearsal that is over, and of how many there are. Nothing of it leaves the
+        hospital, and no ledger knows of it.
+        """
+        return audit(
+            self.training,
+            epsilon=self.claimed,
+            delta=self.federation.privacy.delta,
+            canaries=canaries,
+            runs=runs,
+            rounds=self.federation.rounds,
+            told=told,
+        )
 
 
 def rehearsal_of(federation: Federation, data: Path | None, site: str | None, device: str) -> Rehearsal:

@@ -1,6 +1,7 @@
 """`securepfl audit` as its users run it, on ledgers of real rounds; in processes of their own where exits matter."""
 
 import json
+import re
 import subprocess
 
 import msgspec
@@ -204,7 +205,7 @@ def test_a_key_that_is_none_is_refused(run):
 def test_attack_finds_nothing_against_a_correct_build():
     # A correct build is accused once in a hundred times; four times in a row is no chance.
     for _ in range(4):
-        result = invoke("audit", "attack", "--canaries", 60, "--runs", 5, "--json")
+        result = invoke("audit", "attack", "--canaries", 60, "--runs", 5, "--json", "-v")
         report = json.loads(result.stdout)["result"]
         if not report["accused"]:
             break
@@ -212,6 +213,7 @@ def test_attack_finds_nothing_against_a_correct_build():
     assert report["claimed_epsilon"] == pytest.approx(4.0, rel=1e-3)
     assert report["lower_bound"] <= report["claimed_epsilon"] and report["canaries"] == 60
     assert len(report["verdicts"]) == 5
+    assert re.search(r"^(\d+) of \1 rehearsals$", result.stderr, re.MULTILINE), "a log hears that it goes on"
 
 
 def test_attack_accuses_noise_of_half_the_size_and_exits_with_one(monkeypatch):

@@ -27,10 +27,30 @@ def test_columns_are_listed_with_kind_and_unit(tmp_path: Path):
     text = columns_of(tmp_path)
     assert '# "age (years)" = { centre = ..., spread = ..., unit = "years" }' in text
     assert '# height_cm = { centre = ..., spread = ..., unit = "cm" }' in text
-    assert "# smoker = [...]  # boolean" in text
+    assert "# smoker = [...]  # yes or no" in text
     assert "# ward = [...]  # text" in text
     assert "`classes`, `label_range`" in text
     assert "in doubt, declare the larger round number" in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ("f f m f", "female or male"),
+        ("F F M F", "female or male"),
+        ("female male female female", "female or male"),
+        ("m f m m", "female or male"),
+        ("t f f f", "yes or no"),
+        ("Yes No No No", "yes or no"),
+        ("f f f f", "text"),
+        ("high low low low", "text"),
+    ],
+)
+def test_two_words_are_called_what_they_are(tmp_path: Path, cells: str, kind: str):
+    """A column of women and men was called boolean where most are "f", which is a word of both."""
+    rows = "".join(f"{number + 50},{cell}\n" for number, cell in enumerate(cells.split() * 5))
+    (tmp_path / "basel.csv").write_text(f"age,of\n{rows}", encoding="utf-8")
+    assert f"# of = [...]  # {kind}\n" in describe_columns(tmp_path, "basel", header=True)
 
 
 def test_a_column_that_is_called_an_id_is_no_feature(tmp_path: Path):
