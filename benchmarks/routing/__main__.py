@@ -1,7 +1,7 @@
 """Run the worlds under several seeds, and write their table.
 
     PYTHONPATH=benchmarks python -m routing [WORLD ...] [--data ../shared/data] [--start FILE] [--seeds 5]
-        [--out runs/routing] [--write docs/imaging_results.md]
+        [--out runs/routing] [--write docs/results/routing.md]
 
 Finished seeds are files of OUT/WORLD and aren't run again. Without --data, worlds of patients are left out.
 """
