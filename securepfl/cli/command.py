@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
-from securepfl.cli.output import folded, give_nothing, voice_of
+from securepfl.cli.output import folded, give_nothing, tell, voice_of
 
 _INDENT: Final = "  "
 _ROOMY: Final = 64
@@ -93,9 +94,20 @@ class Command(_WithExamples):
         voice = voice_of(ctx)
         if voice.verbose and voice.quiet:
             raise click.UsageError("-v and -q contradict each other: leave one out", ctx)
+        if given := _variables(ctx):
+            tell(f"note: as the environment says: {', '.join(given)}")
         value = super().invoke(ctx)
         give_nothing()
         return value
+
+
+def _variables(context: click.Context) -> list[str]:
+    """The variables that gave an option: what somebody exported long ago would else decide unseen."""
+    return [
+        f"{context.auto_envvar_prefix}_{name.upper()}"
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+    ]
 
 
 class Group(_WithExamples, click.Group):

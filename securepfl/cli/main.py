@@ -64,7 +64,7 @@ def _tell_version(context: click.Context, _: click.Parameter, value: bool) -> No
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SECUREPFL"},
     examples=("securepfl run", "securepfl run federation.toml --data rows.csv", "securepfl COMMAND --help"),
-    epilog="Any option can be given by the environment: SECUREPFL_RUN_ROUNDS=5 is --rounds 5 of `securepfl run`.",
+    epilog="Most options can be given by the environment: SECUREPFL_RUN_ROUNDS=5 is --rounds 5 of `securepfl run`.",
 )
 @click.option(
     "--version",

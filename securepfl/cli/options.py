@@ -12,6 +12,24 @@ from securepfl.errors import ConfigError
 EXISTING: Final = click.Path(exists=True, path_type=Path)
 PATH: Final = click.Path(path_type=Path)
 
+
+class ByHand(click.Option):
+    """An option that takes protection away or spends of a budget: from the command line alone. A variable that somebody
+    exported long ago decides neither; left unheeded, one would believe that it holds, so it is refused.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """See click. Raises UsageError where a variable names the option."""
+        if super().resolve_envvar_value(ctx) is None:
+            return None
+        variable = f"{ctx.auto_envvar_prefix}_{(self.name or '').upper()}"
+        raise click.UsageError(
+            f"{variable}: {max(self.opts, key=len)} takes protection away, or spends of a budget, so the environment "
+            "can't give it; unset the variable, and write the option where it is meant",
+            ctx,
+        )
+
+
 party_folder = click.option("--folder", type=PATH, required=True, help="This party's own folder; secrets lie in keys/.")
 exchange_folder = click.option(
     "--exchange", type=PATH, required=True, help="The folder that all parties read and write."
@@ -26,6 +44,7 @@ own_ledgers = click.option(
 )
 rehearsal_seed = click.option(
     "--seed",
+    cls=ByHand,
     type=click.IntRange(min=0),
     help="Repeatable noise: for rehearsals and comparisons only, protects nobody.",
 )

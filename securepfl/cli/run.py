@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from securepfl.cli.command import Command
-from securepfl.cli.options import EXISTING, PATH, device, found_here
+from securepfl.cli.options import EXISTING, PATH, ByHand, device, found_here
 from securepfl.cli.output import give, say, tell, voice_of
 from securepfl.cli.printed_config import print_config, print_settings
 from securepfl.cli.stopping import Stopped, check_stopped, stoppable
@@ -38,15 +38,25 @@ _RUNS: Final = Path("runs")
     "site.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds, in place of the configuration's.")
-@click.option("--epsilon", type=float, help="Epsilon of the whole run, in place of the configuration's.")
-@click.option("--plaintext", is_flag=True, help="No encryption: same sums, and the coordinator can read updates.")
+@click.option("--epsilon", cls=ByHand, type=float, help="Epsilon of the whole run, in place of the configuration's.")
+@click.option(
+    "--plaintext",
+    cls=ByHand,
+    is_flag=True,
+    help="No encryption: same sums, and the coordinator can read updates.",
+)
 @click.option("--out", type=PATH, help="Folder of the run. [default: runs/NAME-TIME]")
 @click.option(
     "--ledgers",
     type=PATH,
     help="Where the hospitals' ledgers lie. [default: $SECUREPFL_LEDGERS, else ~/.local/state/securepfl/ledgers]",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Repeatable noise: for simulation only, protects nobody.")
+@click.option(
+    "--seed",
+    cls=ByHand,
+    type=click.IntRange(min=0),
+    help="Repeatable noise: for simulation only, protects nobody.",
+)
 @device
 @click.option(
     "--resume",
@@ -66,6 +76,7 @@ _RUNS: Final = Path("runs")
 )
 @click.option(
     "--track-private",
+    cls=ByHand,
     is_flag=True,
     help="Send the hospitals' test metrics too: exact functions of patients, not covered by epsilon.",
 )

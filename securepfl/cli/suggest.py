@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.command import Command
-from securepfl.cli.options import EXISTING, PATH, device
+from securepfl.cli.options import EXISTING, PATH, ByHand, device
 from securepfl.cli.output import give, say, tell
 
 
@@ -19,7 +19,7 @@ from securepfl.cli.output import give, say, tell
 @click.option(
     "--run", "run_folder", type=EXISTING, required=True, help="A run whose released shared model is the start."
 )
-@click.option("--epsilon", type=float, required=True, help="The most that the answer may cost.")
+@click.option("--epsilon", cls=ByHand, type=float, required=True, help="The most that the answer may cost.")
 @click.option("--ledgers", type=PATH, help="Folder of the hospitals' registries of ledgers, as for `run`.")
 @device
 def suggest(

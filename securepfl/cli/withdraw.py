@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from securepfl.cli.command import Command
-from securepfl.cli.options import EXISTING, PATH, own_ledgers, passphrase_file
+from securepfl.cli.options import EXISTING, PATH, ByHand, own_ledgers, passphrase_file
 from securepfl.cli.output import give, say
 
 
@@ -21,7 +21,7 @@ from securepfl.cli.output import give, say
 @click.option("--folder", type=PATH, help="Its own folder, whose keys sign. Not needed where only simulations ran.")
 @passphrase_file
 @own_ledgers
-@click.option("--yes", is_flag=True, help="Don't ask whether it is meant.")
+@click.option("--yes", cls=ByHand, is_flag=True, help="Don't ask whether it is meant.")
 def withdraw(
     config: Path,
     data: Path,

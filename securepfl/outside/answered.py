@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final
 
+import numpy as np
+
 from securepfl.data.table import Table
 from securepfl.outside.experts import Experts
 from securepfl.outside.routed import Routed
@@ -72,10 +74,11 @@ class Answered:
         if labels is None:
             return {}
         units = self.table.rows if self.table.patients is None else self.table.patients.astype(str)
+        drawn = len(np.unique(units)) - 1
         weights = resampled("routed", units, resample_count(len(labels)) if with_intervals else 0)
         point = self.experts.point
         found = {
-            name: score_resampled(self.task, said, self.task.decide(said, point), labels, weights)
+            name: score_resampled(self.task, said, self.task.decide(said, point), labels, weights).of_units(drawn)
             for name, said in (("routed", self.predictions), ("shared", self.shared))
         }
         return found | {"gain": found["routed"].minus(found["shared"])}

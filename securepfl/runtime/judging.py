@@ -121,9 +121,12 @@ def _scorer(task: Task, judged: Mapping[str, Judged]) -> _Scorer:
     def scored(names: Sequence[str], model: str, weights: NDArray[np.float64]) -> Scored:
         if any(judged[name].predictions[model] is None for name in names):
             return Scored({metric.name: np.full(len(weights), np.nan) for metric in task.metrics})
-        if figures is not None:
-            return score_means([figures[name, model] for name in names], weights)
-        return _scored(task, [judged[name] for name in names], model, weights)
+        found = (
+            _scored(task, [judged[name] for name in names], model, weights)
+            if figures is None
+            else score_means([figures[name, model] for name in names], weights)
+        )
+        return found.of_units(sum(max(0, judged[name].unit_count - 1) for name in names))
 
     figures = _figures(task, task.by_image, judged) if isinstance(task, ByImage) else None
     return scored

@@ -1,7 +1,7 @@
 """Test units drawn again with replacement, and what that says of a metric: its interval."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 import numpy as np
@@ -19,6 +19,9 @@ _ROWS: Final = 2_000_000
 """Rows of all resamples together that are counted at once."""
 _SELDOM: Final = 0.05
 """Where more of the resamples lack a metric, as with two patients of a class, there is no interval."""
+_LEAST_FREEDOM: Final = 5
+"""Units less one for each hospital that draws its own. With fewer, the same sign at all of them is chance too often: of
+two models that are alike, means over 2 units told one better in half of 600 trials, over 5 in a sixth."""
 _PUBLIC_KEY: Final = b"securepfl public test resampling"
 
 
@@ -62,6 +65,12 @@ class Scored:
     """
 
     values: Mapping[str, Floats]
+    freedom: Mapping[str, int] = field(default_factory=dict)
+    """By metric, how many units were drawn, less one for each hospital that they were drawn within; none: enough."""
+
+    def of_units(self, freedom: int) -> Self:
+        """The same, on rows of so many units less one a hospital."""
+        return replace(self, freedom=dict.fromkeys(self.values, freedom))
 
     @property
     def point(self) -> Metrics:
@@ -75,8 +84,13 @@ class Scored:
 
     def interval(self, name: str) -> tuple[float | None, float | None] | None:
         """95 % percentile interval; an end that is None has no bound. None where the metric does not exist, or too
-        often not in a resample.
+        often not in a resample, or where there are too few units.
+
+        >>> Scored({"dice": np.array([0.8, 0.7, 0.9])}).of_units(1).interval("dice") is None
+        True
         """
+        if self.freedom.get(name, _LEAST_FREEDOM) < _LEAST_FREEDOM:
+            return None
         point, drawn = self.values[name][0], self.values[name][1:]
         known = drawn[~np.isnan(drawn)]
         if np.isnan(point) or not len(known) or len(known) < (1 - _SELDOM) * len(drawn):
@@ -88,7 +102,8 @@ class Scored:
     def minus(self, other: Self) -> "Scored":
         """This less `other`."""
         with np.errstate(invalid="ignore"):
-            return Scored({name: values - other.values[name] for name, values in self.values.items()})
+            both = {name: values - other.values[name] for name, values in self.values.items()}
+        return Scored(both, {name: min(of, other.freedom.get(name, of)) for name, of in self.freedom.items()})
 
     @classmethod
     def mean(cls, found: Sequence[Self], counting: Sequence[float] | None = None) -> Self:
@@ -97,7 +112,11 @@ class Scored:
         """
         each = np.ones(len(found)) if counting is None else np.asarray(counting, dtype=np.float64)
         names = found[0].values if found else {}
-        return cls({name: _mean(np.stack([one.values[name] for one in found]), each) for name in names})
+        freedom = {
+            name: sum(one.freedom.get(name, _LEAST_FREEDOM) for one in found if np.isfinite(one.values[name][0]))
+            for name in names
+        }
+        return cls({name: _mean(np.stack([one.values[name] for one in found]), each) for name in names}, freedom)
 
 
 def score(task: Task, predictions: Predictions, labels: Labels, point: OperatingPoint = ()) -> Scored:

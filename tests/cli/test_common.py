@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -222,6 +223,32 @@ def test_a_wrong_value_from_the_environment_is_named_as_what_it_is(here, monkeyp
     monkeypatch.setenv("SECUREPFL_RUN_ROUNDS", "many")
     done = CliRunner().invoke(cli, ["run"])
     assert done.exit_code == 2 and "--rounds" in done.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("RUN_SEED", ["run"]),
+        ("RUN_EPSILON", ["run"]),
+        ("RUN_PLAINTEXT", ["run"]),
+        ("RUN_TRACK_PRIVATE", ["run", "--track", "tensorboard:curves"]),
+        ("JOIN_SEED", ["join", "federation.toml", "--data", "d", "--folder", "f", "--hub", "https://h"]),
+        ("AUDIT_WITHDRAW_YES", ["audit", "withdraw", "federation.toml", "--data", "rows.csv", "--site", "Mainz"]),
+    ],
+)
+def test_the_environment_takes_no_protection_away_and_spends_nothing(here, monkeypatch, variable, words):
+    monkeypatch.setenv(f"SECUREPFL_{variable}", "1")
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 2 and f"SECUREPFL_{variable}: --" in done.output, done.output
+    assert not Path("runs").exists() and "--seed" in CliRunner().invoke(cli, ["join", "--help"]).output
+
+
+def test_what_the_environment_decided_is_told(here, monkeypatch):
+    monkeypatch.setenv("SECUREPFL_PLAN_EPSILON", "3.5")
+    assert (
+        "note: as the environment says: SECUREPFL_PLAN_EPSILON"
+        in CliRunner().invoke(cli, ["plan", "federation.toml"]).stderr
+    )
 
 
 def test_the_version_of_an_image_does_not_make_every_command_tell_its_own(monkeypatch):

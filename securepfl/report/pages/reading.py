@@ -9,7 +9,6 @@
 | gates.json, pictures/ | - | - | yes |
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 
 from securepfl.errors import ConfigError
 from securepfl.report.outcome import MODELS
+from securepfl.report.pages.plain import read_plain
 from securepfl.report.released import released_note, released_rows
 
 ROUNDS: Final = "rounds.jsonl"
@@ -27,7 +27,6 @@ RESULT: Final = "result.json"
 GATES: Final = "gates.json"
 PICTURES: Final = "pictures"
 SCHEMA: Final = 1
-_MOST_BYTES: Final = 256 << 20
 _WHICH: Final = "name the folder of a run that has ended, or one that `securepfl route --out` wrote"
 
 _Read = TypeVar("_Read")
@@ -227,14 +226,25 @@ class Routed:
     pictures: tuple[Path, ...]
 
 
+class _Row(msgspec.Struct):
+    gates: list[float | None] = []
+
+
 class _Gates(msgspec.Struct):
     schema: int
     site: dict[str, float | None]
-    rows: list[dict[str, Any]]
+    rows: list[_Row]
     candidates: list[dict[str, Any]]
     fell_back: bool
     why: str
     recipe_digest: str
+
+
+class _RoutedIntervals(msgspec.Struct):
+    over: str
+    routed: dict[str, Interval] = {}
+    shared: dict[str, Interval] = {}
+    gain: dict[str, Interval] = {}
 
 
 class _RoutedResult(msgspec.Struct):
@@ -244,7 +254,7 @@ class _RoutedResult(msgspec.Struct):
     rows: int
     test_units: int
     metrics: dict[str, Figures]
-    intervals: dict[str, Any]
+    intervals: _RoutedIntervals
 
 
 def read_any(folder: Path) -> Run | Routed:
@@ -316,18 +326,10 @@ def _routed(folder: Path) -> Routed:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{path}: over {_MOST_BYTES >> 20} MiB, no file of securepfl's; {_WHICH}")
-        held = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); mend its rights, or {_WHICH}") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: not JSON, or damaged; {_WHICH}") from None
-    if not isinstance(held, dict):
-        raise ConfigError(f"{path}: not what securepfl writes; {_WHICH}")
-    if held.get("schema") != SCHEMA:
-        raise ConfigError(f"{path}: schema {held.get('schema')!r}, and this securepfl reads {SCHEMA}; {_WHICH}")
+    held = read_plain(path, _WHICH)
+    if (schema := held.get("schema")) != SCHEMA:
+        named = schema if isinstance(schema, int) else "unknown"
+        raise ConfigError(f"{path}: schema {named}, and this securepfl reads {SCHEMA}; {_WHICH}")
     return held
 
 
