@@ -40,7 +40,7 @@ class PlugIn:
         """What it names. Raises ConfigError, one line, where it can't be imported."""
         try:
             return self._point.load()
-        except Exception as error:  # noqa: BLE001 - somebody else's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code
             raise ConfigError(
                 f"{self}: {self._point.value} can't be loaded ({_short(error)}); mend or uninstall it"
             ) from None
@@ -52,7 +52,7 @@ class PlugIn:
             return made(*given, **named)
         except SecurePFLError:
             raise
-        except Exception as error:  # noqa: BLE001 - somebody else's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code
             raise ConfigError(f"{self}: failed when called ({_short(error)}); mend or uninstall it") from None
 
 
@@ -143,7 +143,7 @@ def _plain(name: str) -> str:
     return name.replace("_", "-").replace(".", "-").lower()
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     """The kind of an error and its first line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}{f': {lines[0][:_LONGEST]}' if lines else ''}"

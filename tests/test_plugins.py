@@ -21,6 +21,7 @@ from securepfl.tasks.registry import task_named
 
 CODE = """
 import csv
+import dataclasses
 import torch
 from securepfl.data.csv_table import read_csv
 from securepfl.tasks.binary import Binary
@@ -38,6 +39,13 @@ def read_tiny(path, wanted):
 def read_leaky(path, wanted):
     raise ValueError("the cell of patient Smith is 4711")
 
+def read_shifted(path, wanted):
+    found = read_csv(path, wanted)
+    return dataclasses.replace(found, columns=found.columns | {"b": found.columns["b"].behind(1)})
+
+def quits(*given, **named):
+    raise SystemExit("no licence")
+
 def refuses(**labels):
     raise RuntimeError("two\\nlines")
 
@@ -45,9 +53,22 @@ binary = None
 number = lambda **labels: 3
 """
 POINTS = {
-    "tasks": {"careful": "Careful", "binary": "number", "refuses": "refuses", "number": "number", "absent": "absent"},
+    "tasks": {
+        "careful": "Careful",
+        "binary": "number",
+        "refuses": "refuses",
+        "quits": "quits",
+        "number": "number",
+        "absent": "absent",
+    },
     "models": {"line": "line", "mlp": "number", "nothing": "read_tiny"},
-    "readers": {"tiny": "read_tiny", "leaky": "read_leaky", "csv": "read_leaky"},
+    "readers": {
+        "tiny": "read_tiny",
+        "leaky": "read_leaky",
+        "csv": "read_leaky",
+        "shifted": "read_shifted",
+        "quits": "quits",
+    },
 }
 
 
@@ -150,6 +171,7 @@ def test_no_plug_in_takes_a_built_in_name(plugged, tmp_path):
     ("task", "words"),
     [
         ("refuses", "plug-in 'refuses' of tiny-plugins 1.2: failed when called (RuntimeError: two)"),
+        ("quits", "failed when called (SystemExit: no licence)"),
         ("absent", "can't be loaded (AttributeError:"),
         ("number", "is no task, as it lacks baseline, baseline_title"),
     ],
@@ -176,6 +198,16 @@ def test_a_reader_reads_and_is_named_and_its_errors_quote_no_cell(plugged, tmp_p
     with pytest.raises(DataError) as error:
         read_columns(tmp_path / "rows.leaky")
     assert "failed (ValueError)" in str(error.value) and "Smith" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "words"), [("shifted", "columns are not all Cells of 2 rows"), ("quits", "SystemExit")]
+)
+def test_a_reader_that_shifts_rows_or_quits_is_one_line(suffix, words, plugged, tmp_path):
+    (tmp_path / f"rows.{suffix}").write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(DataError, match=words) as error:
+        read_columns(tmp_path / f"rows.{suffix}")
+    assert "\n" not in str(error.value)
 
 
 def test_a_whole_run_with_a_plug_ins_task_model_and_reader(plugged, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from securepfl.data.cells import Cells
 from securepfl.data.csv_table import read_csv
 from securepfl.data.parquet import read_parquet
 from securepfl.data.schema import DataSpec
@@ -45,15 +46,32 @@ def _read_by(plugin: PlugIn, path: Path, wanted: Wanted) -> Contents:
         contents = read(path, wanted)
     except (OSError, DataError):
         raise
-    except Exception as error:  # noqa: BLE001 - somebody else's code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code
         raise DataError(
             f"{path}: the {plugin} failed ({type(error).__name__}); mend the file or the plug-in, or save it as "
             f"{SUFFIXES_IN_WORDS}"
         ) from None
     if not isinstance(contents, Contents):
         raise DataError(f"{path}: the {plugin} gives {type(contents).__name__}, and no securepfl.data.wanted.Contents")
+    if wrong := _misfit(contents):
+        raise DataError(f"{path}: the {plugin} gives Contents whose {wrong}; mend the plug-in")
     warnings.warn(f"{path.name} was read by the {plugin}", HospitalNote, stacklevel=2)
     return contents
+
+
+def _misfit(contents: Contents) -> str:
+    """What in a plug-in's contents is not of one table; "" for nothing. Rows that shift would be other patients'."""
+    columns, rows = contents.columns, contents.rows
+    if not isinstance(rows, int) or rows < 0:
+        return "rows are no number"
+    if not all(isinstance(name, str) for name in contents.names) or len({*contents.names}) < len(contents.names):
+        return "names are no texts, each once"
+    if not {*columns} <= {*contents.names}:
+        return "columns are not among its names"
+    if not all(isinstance(cells, Cells) and len(cells) == rows for cells in columns.values()):
+        return f"columns are not all Cells of {rows} rows"
+    known = contents.known
+    return "" if known is None or len(known) == rows else f"known is not of {rows} rows"
 
 
 def read_columns(path: Path, wanted: Wanted | None = None) -> Contents:

@@ -63,7 +63,7 @@ class _Bearing:
             return
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - a library's, or a server's that went away
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a library's, or a server's that went away
             self._failed = True
             self._told(f"note: tracker {self._name} failed ({type(error).__name__}) and gets no more of this run")
 

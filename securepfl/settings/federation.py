@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import msgspec
 import rfc8785
@@ -72,6 +72,10 @@ _LABEL_FORMS = {
 }
 
 
+_LONGEST_NAME: Final = 200
+"""Letters of the federation's."""
+
+
 class ModelShape(Settings, frozen=True):
     """What every party must agree on about the model: sizes, a hash of names, shapes and shared start, and each
     hospital's share of shared noise.
@@ -117,6 +121,10 @@ class Federation(Settings, frozen=True, dict=True):
     shape: ModelShape | None = None
 
     def __post_init__(self) -> None:
+        require(
+            self.name.isprintable() and len(self.name) <= _LONGEST_NAME,
+            f"name = {self.name[:_LONGEST_NAME]!r}: titles and logs show it: at most {_LONGEST_NAME} printable letters",
+        )
         require(self.rounds >= 1, f"rounds = {self.rounds}: must be at least 1")
         self._require_declared_task()
         require(self.minimum >= 2, f"minimum = {self.minimum}: a sum needs at least 2 hospitals")

@@ -154,6 +154,7 @@ def test_nothing_is_ever_overwritten(tmp_path):
         (["--hospital", "a", "--hospital", "b", "--hospital", "-c"], "no . or - first"),
         (["--hospital", "a", "--hospital", "b", "--hospital", "c", "--outcome", "age"], "a column of its own"),
         (["--hospital", "a", "--hospital", "b", "--hospital", "c", "--outcome", " "], "a column of its own"),
+        (["--hospital", "a", "--hospital", "b", "--hospital", "c", "--name", "two\nlines"], "printable letters"),
     ],
 )
 def test_names_that_will_not_do_are_refused_and_nothing_is_left(tmp_path, words, told):

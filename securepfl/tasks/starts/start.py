@@ -37,6 +37,9 @@ MOST_BYTES: Final = 1 << 28
 """Of a start's file; the largest UNet here (hidden 64) has 55 MB."""
 MOST_CARD: Final = 1 << 14
 """Characters of a card."""
+_LARGEST: Final = 1e6
+_LEAST: Final = 1e-5
+"""Of what features are divided by; `securepfl start` divides by 1e-4 at least."""
 _MEND: Final = "make it again with `securepfl start`"
 
 
@@ -127,7 +130,8 @@ def read_start(path: Path) -> Start:
 def fill(model: nn.Module, path: Path) -> Start:
     """Put the start at `path` into a built network, all but its head, on the device where it is; gives the start.
 
-    Raises ModelError where the file is no start or of another network, and then leaves `model` as it was.
+    Raises ModelError where the file is no start, of another network, or holds numbers that no network answers by, and
+    then leaves `model` as it was.
     """
     start = read_start(path)
     put(model, start, str(path))
@@ -143,6 +147,8 @@ def put(model: nn.Module, start: Start, where: str) -> None:
             f"{where}: the start is of another network ({declared}): {named}; set [model] and [data] to that, or make "
             "the start anew for this network"
         )
+    if (unfit := _unfit(start.weights)) is not None:
+        raise ModelError(f"{where}: {unfit}, so nothing but overflows would come of it; {_MEND}")
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(torch.from_numpy(start.weights[name]))
@@ -166,6 +172,19 @@ def _differs(weights: Mapping[str, NDArray[np.float32]], own: Mapping[str, torch
             return f"its {name} is not in the model"
         if weights[name].shape != tuple(own[name].shape):
             return f"its {name} has shape {list(weights[name].shape)}, the model's {list(own[name].shape)}"
+    return None
+
+
+def _unfit(weights: Mapping[str, NDArray[np.float32]]) -> str | None:
+    """Which numbers of a network no `securepfl start` writes, and what it would divide by or overflow with."""
+    for name, array in weights.items():
+        if array.size and np.abs(array).max() > _LARGEST:
+            return f"its {name} holds numbers above {_LARGEST:g}"
+    if (spread := weights.get("spread")) is not None and spread.min() < _LEAST:
+        return f"its spread holds numbers below {_LEAST:g}"
+    mixing = weights.get("mixing")
+    if mixing is not None and (np.triu(mixing, 1).any() or np.diag(mixing).min() < _LEAST):
+        return f"its mixing is not lower triangular with at least {_LEAST:g} on the diagonal"
     return None
 
 

@@ -122,3 +122,25 @@ def test_another_network_is_refused_and_left_as_it_was(path):
     with pytest.raises(ModelError, match=r"of another network \(channels 1, hidden 3, kind unet\): its body\.bias has"):
         fill(model, path)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("spread", np.zeros(3), "spread holds numbers below"),
+        ("spread", -np.ones(3), "spread holds numbers below"),
+        ("mixing", np.zeros((3, 3)), "mixing is not lower triangular"),
+        ("mixing", np.ones((3, 3)), "mixing is not lower triangular"),
+        ("centre", np.full(3, 3e38), "centre holds numbers above"),
+    ],
+)
+def test_numbers_that_no_network_answers_by_are_refused_though_their_digest_is_right(tmp_path, name, value, said):
+    model = Net()
+    model.register_buffer("spread", torch.ones(3))
+    model.register_buffer("mixing", torch.eye(3))
+    weights = taken(model) | {name: value.astype(np.float32)}
+    (tmp_path / "s").write_bytes(Start(name="tiny", weights=weights, network={}, card="No patient.").to_bytes())
+    before = model.body.weight.detach().clone()
+    with pytest.raises(ModelError, match=said) as refused:
+        fill(model, tmp_path / "s")
+    assert "\n" not in str(refused.value) and torch.equal(model.body.weight, before)
