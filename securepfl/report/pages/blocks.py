@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 _MOST_ROWS: Final = 200
 _DIGITS: Final = 6
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula, the wide forms of Asian fonts among them."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ class Table:
 
     @property
     def csv(self) -> str:
-        """The file as a link that holds it."""
+        """The file as a link that holds it; its mark of UTF-8 tells spreadsheets how to read names."""
         headings, *rows = self.exact or (self.headings, *self.rows)
         text = csv_text(headings, rows)
-        return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+        return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode("utf-8-sig")).decode()
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,16 @@ class Section:
 
 
 def csv_text(headings: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """CSV that opens in a spreadsheet as it stands: what would be taken for a formula is marked as text. Numbers have
-    six digits.
+    """CSV that opens in a spreadsheet as it stands: what would be taken for a formula is marked as text, and every cell
+    is quoted, as a spreadsheet may split at semicolons too. Numbers have six digits.
 
-    >>> csv_text(["hospital", "gain"], [["=north", -0.25], ["south", None]])
-    "hospital,gain\\r\\n'=north,-0.25\\r\\nsouth,\\r\\n"
+    >>> print(csv_text(["hospital", "gain"], [["=north", -0.25], ["south;=A1", None]]).replace("\\r", ""), end="")
+    "hospital","gain"
+    "'=north","-0.25"
+    "south;=A1",""
     """
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     for row in (headings, *rows):
         writer.writerow([_cell(cell) for cell in row])
     return text.getvalue()
@@ -136,7 +139,7 @@ def _cell(cell: object) -> object:
         return ""
     if isinstance(cell, float):
         return f"{cell:.{_DIGITS}g}"
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) and not _is_number(cell) else cell
 
 
 def _is_number(text: str) -> bool:

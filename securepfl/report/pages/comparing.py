@@ -9,10 +9,12 @@ from securepfl.report.pages.dots import Dot, Line, dot_plot
 from securepfl.report.pages.ledgers import Checked
 from securepfl.report.pages.reading import Run
 from securepfl.report.pages.results import capital, figure_text
+from securepfl.report.pages.sentences import limit_of
 from securepfl.report.pages.settings import flat
 from securepfl.report.pages.traffic import size_text
 
 _NONE = "-"
+_NAMED = 5
 
 
 def comparison_sections(
@@ -30,7 +32,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> Section:
         "personalised": "personalised",
         "shared": "shared",
         "local": alone_title(dict(runs[0].raw)) if len({run.protected for run in runs}) == 1 else "local",
-        "majority": runs[0].result.metrics.majority,
+        "majority": _same([run.result.metrics.majority for run in runs]) or "baseline",
     }
     lines, rows = [], []
     for run, name in zip(runs, names, strict=True):
@@ -39,7 +41,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> Section:
             lines.append(Line(name, dots))
         told = {model: figure_text(dot.value, dot.interval) for model, dot in dots.items()}
         rows.append((name, *(told.get(model, _NONE) for model in models)))
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(line) for line in _questions(runs, names)]
     if lines:
         caption = f"{capital(title)} within hospitals, by test rows, with 95 % intervals."
         blocks.append(Figures((dot_plot("comparison", title, lines, models, caption),)))
@@ -58,6 +60,36 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> Section:
         )
     )
     return Section("results", "Side by side", tuple(blocks))
+
+
+def _same(values: Sequence[str]) -> str | None:
+    """What all of them are; None where they differ."""
+    return values[0] if len(set(values)) == 1 else None
+
+
+def _questions(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """A line where the runs don't answer one question, so that no figure is held against another's."""
+    asked = [_asked(run) for run in runs]
+    differ = [key for key in asked[0] if _same([one[key] for one in asked]) is None]
+    if not differ:
+        return []
+    told = "; ".join(
+        f"{name}: {', '.join(f'{key} {one[key]}' for key in differ)}" for name, one in zip(names, asked, strict=True)
+    )
+    return [f"These runs don't answer one question, so don't hold a figure of one against another's. {told}."]
+
+
+def _asked(run: Run) -> dict[str, str]:
+    """What a figure of a run is of."""
+    data, sites = run.settings.get("data"), sorted(run.result.sites)
+    held = data if isinstance(data, Mapping) else {}
+    return {
+        "task": run.result.task,
+        "outcome": f"{held.get('label', '-')} {held.get('positive') or ''}".strip(),
+        "judged by": run.result.metrics.decides or "nothing",
+        "over": run.result.intervals.over,
+        "at": f"{len(sites)} hospitals" if len(sites) > _NAMED else ", ".join(sites),
+    }
 
 
 def _dots(run: Run, metric: str) -> dict[str, Dot]:
@@ -79,9 +111,12 @@ def _by_hospital(runs: Sequence[Run], names: Sequence[str]) -> Section:
     """What training together gained each hospital, in each run."""
     sites = dict.fromkeys(site for run in runs for site in run.result.sites)
     rows = tuple((site, *(_gain(run, site) for run in runs)) for site in sites)
+    titles = [run.result.metrics.titles.get(run.result.metrics.decides, _NONE) for run in runs]
+    one = _same(titles)
+    heads = names if one else [f"{name}: {title}" for name, title in zip(names, titles, strict=True)]
     table = Table(
-        "Gain of the personalised model over one trained alone, in the metric that decides the run",
-        ("hospital", *names),
+        f"Gain of the personalised model over one trained alone, in {one or 'the metric that decides each run'}",
+        ("hospital", *heads),
         rows,
         name="gains.csv",
         key="gains-table",
@@ -107,7 +142,7 @@ def _costs(runs: Sequence[Run], names: Sequence[str], ledgers: Sequence[Mapping[
     rows = tuple(
         (
             name,
-            "seeded: protects nobody" if run.seeded and run.protected else epsilon_text(_most(run)),
+            *_limit(run, found),
             _held(run, found),
             str(len(run.result.sites)),
             str(run.result.rounds or run.settings.get("rounds", _NONE)),
@@ -116,14 +151,27 @@ def _costs(runs: Sequence[Run], names: Sequence[str], ledgers: Sequence[Mapping[
         )
         for run, name, found in zip(runs, names, ledgers, strict=True)
     )
-    headings = ("run", "epsilon, at most", "ledgers that hold", "hospitals", "rounds", "bytes", "seconds")
+    headings = (
+        "run",
+        "epsilon, at most",
+        "delta",
+        "of each",
+        "ledgers that hold",
+        "hospitals",
+        "rounds",
+        "bytes",
+        "seconds",
+    )
     return Section("costs", "What each cost", (Table("Costs", headings, rows, name="costs.csv", key="costs-table"),))
 
 
-def _most(run: Run) -> float | None:
-    spent = [site.privacy.epsilon for site in run.result.sites.values()]
-    known = [epsilon for epsilon in spent if epsilon is not None]
-    return max(known) if len(known) == len(spent) else None
+def _limit(run: Run, found: Mapping[str, Checked]) -> tuple[str, str, str]:
+    """Epsilon, delta and whose: of another unit or delta, two epsilons say nothing of each other."""
+    if not run.protected:
+        return epsilon_text(None), _NONE, _NONE
+    epsilon, delta = max(limit_of(site.privacy, found.get(name)) for name, site in run.result.sites.items())
+    unit = next(iter(run.result.sites.values())).privacy.unit
+    return "seeded: protects nobody" if run.seeded else epsilon_text(epsilon), f"{delta:g}", unit
 
 
 def _held(run: Run, found: Mapping[str, Checked]) -> str:

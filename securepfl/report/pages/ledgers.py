@@ -1,18 +1,20 @@
 """The hospitals' ledgers of a run, verified anew whenever a page is made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from securepfl.errors import ConfigError, LedgerError, SecurePFLError, first_line
 from securepfl.privacy.ledger.summary import LedgerSummary
+from securepfl.report.epsilon import epsilon_text
 from securepfl.report.ledger import SNAPSHOT, verdict, verified
 from securepfl.report.pages.blocks import Block, Fold, Section, Table, Terms, Text
 from securepfl.report.pages.reading import Run, state_folder
 
 HEADS: Final = "heads.json"
 _MOST_TOLD: Final = 40
+_ROUNDING: Final = 1e-6
 _STATEMENTS: Final = "statements.json"
 
 
@@ -60,6 +62,25 @@ def _checked(site: str, path: Path, heads: Path | None) -> Checked:
     if summary.site != site:
         return Checked(site, wrong=f"it is the ledger of {summary.site}")
     return Checked(site, summary, lines=tuple(verdict(summary, heads, None)))
+
+
+def contradictions(run: Run, found: Mapping[str, Checked]) -> list[str]:
+    """Where a ledger that holds counts more than the run's file says, or that its noise was seeded: a line each. The
+    file is signed by nobody.
+    """
+    lines = []
+    for name, one in found.items():
+        if one.summary is None:
+            continue
+        said, counted = run.result.sites[name].privacy.epsilon, one.summary.epsilon
+        if said is not None and run.protected and counted > said * (1 + _ROUNDING):
+            lines.append(
+                f"{name}: result.json says epsilon {said:.3f}, and the signed ledger {epsilon_text(counted)}: the file "
+                "was changed, or more was spent since; quote the ledger"
+            )
+        if one.summary.seeded and not run.seeded:
+            lines.append(f"{name}: result.json says nothing of a seed, and the signed ledger that the noise was seeded")
+    return lines
 
 
 def ledgers_section(run: Run, found: dict[str, Checked], key: str) -> Section:

@@ -13,7 +13,8 @@ from securepfl.report.pages.blocks import Section
 from securepfl.report.pages.comparing import comparison_sections
 from securepfl.report.pages.curves import curves_section
 from securepfl.report.pages.learners import learners_section
-from securepfl.report.pages.ledgers import Checked, checked_ledgers, ledgers_section
+from securepfl.report.pages.ledgers import Checked, checked_ledgers, contradictions, ledgers_section
+from securepfl.report.pages.plain import visible
 from securepfl.report.pages.privacy import privacy_section
 from securepfl.report.pages.reading import Routed, Run, read_any
 from securepfl.report.pages.released import released_section
@@ -111,7 +112,7 @@ def read_page(folders: Sequence[Path], name: str | None = None) -> Page:
     ]
     place = max(0, len(sections) - 1) if runs else 0
     verdicts = tuple(
-        Verdict(name, _what(run), verdict_of(run, held), weighed(run))
+        Verdict(name, _what(run), verdict_of(run, held), weighed(run, contradictions(run, held)))
         for run, name, held in zip(runs, names, ledgers, strict=True)
     )
     title = names[0] if len(runs) == 1 else f"{len(runs)} runs side by side" if runs else "Answers to unseen rows"
@@ -162,6 +163,7 @@ def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("securepfl.report.pages"),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,9 +17,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from securepfl.errors import ConfigError
-from securepfl.report.outcome import MODELS
+from securepfl.report.pages.fitting import fits
 from securepfl.report.pages.plain import read_plain
-from securepfl.report.released import released_note, released_rows
 
 ROUNDS: Final = "rounds.jsonl"
 """In a hospital's folder: how its models did round by round (runtime/rounds_file.py writes it)."""
@@ -286,33 +285,12 @@ def _run(folder: Path) -> Run:
     result = _converted(raw, Result, folder / RESULT)
     if not result.sites:
         raise ConfigError(f"{folder / RESULT}: names no hospital; {_WHICH}")
-    _check(result, raw, folder / RESULT)
+    if not fits(result, raw):
+        raise ConfigError(f"{folder / RESULT}: not what this securepfl writes, or damaged; {_WHICH}")
     names = [result.site] if result.site is not None else list(result.sites)
     place = (lambda _: state_folder(folder)) if result.site is not None else (lambda name: folder / "sites" / name)
     rounds = {name: tuple(_lines(place(name) / ROUNDS)) for name in names if Path(name).name == name}
     return Run(folder, result, raw, {name: lines for name, lines in rounds.items() if lines})
-
-
-def _check(result: Result, raw: Mapping[str, Any], path: Path) -> None:
-    """Raises ConfigError where names in the file don't fit each other, so that nothing later has to ask."""
-    titles, sites = set(result.metrics.titles), result.sites.values()
-    tables: list[Mapping[str, Mapping[str, Any]]] = [site.metrics for site in sites]
-    tables += [site.intervals for site in sites]
-    tables += [found for found in (result.mean, result.within, result.pooled) if found]
-    tables += [result.intervals.within, result.intervals.pooled] if result.pooled else []
-    whole = all(set(MODELS) <= set(one) and all(titles <= set(one[model]) for model in MODELS) for one in tables)
-    named = {*result.metrics.shown, *([result.metrics.decides] if titles else [])} <= titles
-    counted = raw.get("counted", {}) if result.mean else None
-    try:
-        counts = counted is None or all(int(counted["personalised"][metric]) >= 0 for metric in result.metrics.shown)
-        list(released_rows(result.released) if result.released else ())
-        _ = released_note(result.released) if result.released else ""
-        units = all({"declared", "used", "cut", "padded", "largest"} <= set(site.units) for site in sites)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        counts = units = False
-    alone = result.site is None or list(result.sites) == [result.site]
-    if not (whole and named and counts and units and alone):
-        raise ConfigError(f"{path}: not what this securepfl writes, or damaged; {_WHICH}")
 
 
 def _routed(folder: Path) -> Routed:

@@ -1,6 +1,7 @@
 """The verdict, in three sentences: whether training together paid and for whom, at what privacy, and what not to take
 from it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -114,11 +115,16 @@ def _listed(names: list[str]) -> str:
 
 def _privacy(run: Run, ledgers: Mapping[str, Checked]) -> str:
     privacies = [site.privacy for site in run.result.sites.values()]
-    spent = [privacy.epsilon for privacy in privacies]
-    if not run.protected or any(epsilon is None for epsilon in spent):
+    if not run.protected:
         return "None: nothing was clipped or noised, so nothing limits what these models tell of anybody."
     unit = privacies[0].unit
-    epsilon, delta = max(_holds(site.privacy, ledgers.get(name)) for name, site in run.result.sites.items())
+    held = {name: limit_of(site.privacy, ledgers.get(name)) for name, site in run.result.sites.items()}
+    if unlimited := [name for name, (epsilon, _) in held.items() if math.isinf(epsilon)]:
+        return (
+            f"None at {_listed(unlimited)}: no epsilon holds there, as where records have trained without protection "
+            "before, so nothing limits what these models tell of anybody there."
+        )
+    epsilon, delta = max(held.values())
     if run.seeded:
         return (
             f"None: this was a rehearsal with a known seed, so its noise can be subtracted; with fresh noise one "
@@ -132,13 +138,14 @@ def _privacy(run: Run, ledgers: Mapping[str, Checked]) -> str:
     )
 
 
-def _holds(privacy: Privacy, ledger: Checked | None) -> tuple[float, float]:
+def limit_of(privacy: Privacy, ledger: Checked | None) -> tuple[float, float]:
     """The epsilon and delta that hold: the budget's at twice its delta, where kinds of release vary (see
-    Composition.is_mixed).
+    Composition.is_mixed); the signed ledger's where it counts more than the file says.
     """
-    if ledger is not None and ledger.summary is not None and ledger.summary.mixed:
-        return ledger.summary.budget.epsilon, 2 * ledger.summary.budget.delta
-    return privacy.epsilon or 0.0, privacy.delta
+    said, summary = math.inf if privacy.epsilon is None else privacy.epsilon, None if ledger is None else ledger.summary
+    if summary is not None and summary.mixed:
+        return summary.budget.epsilon, 2 * summary.budget.delta
+    return (said if summary is None else max(said, summary.epsilon)), privacy.delta
 
 
 def _not_shown(run: Run) -> str:

@@ -1,5 +1,6 @@
 """A run's notes by what they weigh: what forbids to publish it first, what limits it next, trivia last."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from securepfl.report.pages.reading import Run
@@ -19,11 +20,11 @@ class Weighed:
     detail: tuple[str, ...]
 
 
-def weighed(run: Run) -> Weighed:
-    """The notes of a run. One whose weight the file doesn't hold limits it."""
+def weighed(run: Run, contradictions: Sequence[str] = ()) -> Weighed:
+    """The notes of a run. One whose weight the file doesn't hold limits it; where ledgers contradict it, all is off."""
     weights = run.result.weights if len(run.result.weights) == len(run.result.notes) else []
     notes = list(zip(run.result.notes, weights or ["limits"] * len(run.result.notes), strict=True))
-    private = [_PRIVATE] if run.alone else []
+    private = [*contradictions, *([_PRIVATE] if run.alone else [])]
     if run.alone and run.seeded:
         private.append("Rehearsed with a known seed: whoever knows it can subtract the noise, so it protects nobody")
     if run.result.ended:

@@ -94,7 +94,7 @@ def test_figures_come_as_csv_that_holds_them_exactly(opened):
     page, _ = opened("one")
     link = page.locator("a[download='balanced_accuracy.csv']").get_attribute("href")
     kind, data = link.split(",", 1)
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(data).decode())))
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(data).decode("utf-8-sig"))))
     assert kind == "data:text/csv;charset=utf-8;base64"
     assert rows[0].keys() >= {"hospital", "personalised", "personalised, low", "personalised, high"}
     names = {row["hospital"] for row in rows}

@@ -203,3 +203,38 @@ def test_runs_side_by_side_show_what_differs(tables, changed):
     (settings,) = [section for section in page.sections if section.title == "Settings"]
     assert [row[0] for row in settings.blocks[0].rows] == ["privacy.epsilon"]
     assert page.forbids and len(page.verdicts) == 2, "what forbids publication stands there once"
+
+
+def test_the_signed_ledger_has_the_last_word_on_epsilon(changed):
+    def claim(result):
+        result["sites"]["Mainz"]["privacy"]["epsilon"] = 1.0
+        for name in result["sites"].keys() - {"Mainz"}:
+            result["sites"][name]["privacy"]["epsilon"] = 0.5
+
+    page = read_page([changed(claim)])
+    assert any("Mainz: result.json says epsilon 1.000, and the signed ledger 40.000" in note for note in page.forbids)
+    (privacy,) = [one.answer for one in page.verdicts[0].sentences if one.asks == "At what privacy?"]
+    assert privacy.startswith("Epsilon is at most 40 for each record")
+
+
+def test_runs_that_answer_different_questions_say_so(tables, masks, changed):
+    def told(*folders):
+        (section,) = [one for one in read_page(folders).sections if one.title == "Side by side"]
+        return section.blocks[0]
+
+    assert "don't answer one question" in told(tables, masks[0]).text
+    other = changed(lambda result: result["federation"]["data"].update(label="death"))
+    assert "outcome death" in told(tables, other).text
+    costs = next(one for one in read_page([tables, masks[0]]).sections if one.id == "costs").blocks[0]
+    assert costs.rows[0][1:4] == ("40.000", "0.001", "record") and costs.rows[1][1] == "no privacy"
+
+
+def test_what_is_not_seen_or_turns_text_around_is_spelt_out(changed):
+    def hide(result):
+        result["metrics"]["titles"]["balanced_accuracy"] = "better\u202eesrow"
+        result["federation"]["name"] = "north\u200b\x1b[2J"
+
+    page = read_page([changed(hide)])
+    html = page.html()
+    assert "better\\u202eesrow" in html and not {"\u202e", "\u200b", "\x1b"} & {*html}
+    assert not {"\u202e", "\u200b", "\x1b"} & {*json.dumps(page.to_mapping(), ensure_ascii=False)}

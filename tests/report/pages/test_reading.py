@@ -45,6 +45,44 @@ def test_a_damaged_result_is_refused(tmp_path, text, said):
     assert said in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("sites", "Mainz", "signal"), float("nan")),
+        (("sites", "Mainz", "metrics", "personalised", "auroc"), 1e300),
+        (("sites", "Mainz", "metrics", "personalised", "auroc"), 10**400),
+        (("sites", "Mainz", "curves", "personalised", "yes"), 0),
+        (("sites", "Mainz", "curves", "personalised", "rows"), -1),
+        (("sites", "Mainz", "privacy", "epsilon"), -1.0),
+        (("sites", "Mainz", "notes"), ["x" * 20_000]),
+        (("federation", "privacy"), 0),
+        (("federation", "sites", "Mainz"), "x"),
+        (("federation", "shape", "shared"), [1]),
+        (("versions", "torch"), "\ud800"),
+        (("counted",), None),
+        (("within",), {}),
+        (("released",), {}),
+        (("schema",), {"deep": [[[[[[[[[[[[[[1]]]]]]]]]]]]]]}),
+    ],
+)
+def test_a_result_that_somebody_edited_is_refused(tables, tmp_path, path, value):
+    result = json.loads((tables / "result.json").read_text())
+    *where, key = path
+    held = result
+    for part in where:
+        held = held[part]
+    held[key] = value
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert len(refusal(tmp_path)) < 600
+
+
+@pytest.mark.parametrize("rows", ['[{"gates": null}]', '[{"gates": ["x"]}]', '[{"gates": [[1]]}]', "[3]"])
+def test_gates_that_somebody_edited_are_refused(routed, tmp_path, rows):
+    gates = json.loads((routed / "gates.json").read_text()) | {"rows": json.loads(rows)}
+    (tmp_path / "gates.json").write_text(json.dumps(gates))
+    assert "gates.json" in refusal(tmp_path)
+
+
 def test_damaged_gates_are_refused(routed, tmp_path):
     (tmp_path / "gates.json").write_text((routed / "gates.json").read_text().replace('"site"', '"sight"'))
     assert "gates.json" in refusal(tmp_path)
