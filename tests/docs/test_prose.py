@@ -70,6 +70,16 @@ def test_tables_are_whole(page):
         assert odd == [], name_of(page)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_nothing_is_nested_by_less_than_four_blanks(page):
+    """In items of lists: GitHub shows it within them, but the site shows it behind them, and counts it as another."""
+    text = page.read_text()
+    for block in blocks_of(page):
+        text = text.replace(block.text, "")
+    nested = re.findall(r"^ {1,3}(?:[-*|]|\d+\.) .*|(?<=\n\n) {1,3}\S.*", text, re.MULTILINE)
+    assert nested == []
+
+
 def test_prose_is_what_is_left_without_code_tables_and_addresses(tmp_path):
     page = ROOT / "docs" / "tutorial.md"
     assert "import csv" not in prose_of(page) and "| age" not in prose_of(page) and "](" not in prose_of(page)
