@@ -8,6 +8,7 @@ import hashlib
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -75,6 +76,7 @@ from securepfl.protocol.messages import (
     Survivors,
     Unmask,
 )
+from securepfl.protocol.purposes import purposes_of
 from securepfl.protocol.rounds import MOST_ATTEMPTS
 from securepfl.randomness import RandomStream, fresh_key
 from securepfl.settings.federation import Federation
@@ -149,6 +151,7 @@ class Client(Readings):
         check_protected(federation, name, simulation)
         self.federation, self.name, self.folder, self.turn = federation, name, folder, Turn()
         self.seconds = {"train": 0.0, "encrypt": 0.0, "decrypt": 0.0}
+        self.parts = Counter[str]()
         self.last_training: TrainingReport | None = None
         self._simulation = simulation
         self.session = Session.of(federation, keyring, None if simulation is None else simulation.noise_key)
@@ -239,6 +242,7 @@ class Client(Readings):
             if made.own is not None:
                 msgspec.structs.replace(self._released, own=made.own).save(self.folder)
         message = round_.reply(reply)
+        self.parts.update(purposes_of(reply))
         state.pending = msgspec.structs.replace(kept, message=message, salt=body.salt.hex())
         with discarded(self.folder):
             self._commit(state)
@@ -327,7 +331,9 @@ class Client(Readings):
         state = self.state
         signature, state.pending = self._parts.masks.sign(round_, state.pending or Pending.nothing(state), body)
         self._commit(state)
-        return round_.reply(Agreement(signature=signature))
+        reply = Agreement(signature=signature)
+        self.parts.update(purposes_of(reply))
+        return round_.reply(reply)
 
     @one_at_a_time
     def reveal(self, request: bytes) -> bytes:
@@ -339,7 +345,9 @@ class Client(Readings):
         (round_, body), state = self._opened(request, Unmask), self.state
         shares, state.pending = self._parts.masks.shares(round_, state.pending, body)
         self._commit(state)
-        return round_.reply(Reveal(shares=shares))
+        reply = Reveal(shares=shares)
+        self.parts.update(purposes_of(reply))
+        return round_.reply(reply)
 
     @one_at_a_time
     def apply(self, answer: bytes) -> None:
@@ -354,6 +362,7 @@ class Client(Readings):
         if header.kind == Kind.ANSWER and header.round <= self.round:
             return
         round_, body = self._opened(answer, Answer, expected_attempts(pending))
+        self.parts.update(purposes_of(body))
         number, attempt = round_.number, round_.header.attempt
         if reason := why_stop(body, number, attempt, self.name, pending):
             raise MessageError(self._ended(reason))

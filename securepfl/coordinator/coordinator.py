@@ -517,11 +517,7 @@ class Coordinator(Progress):
         if body.evaluation is not None:
             self.evaluation.setdefault(sender, body.evaluation)
         self.heads[sender], self.states[sender], self._nonces[sender] = body.head, body.state, body.nonce
-        self.parts["updates"] += len(body.update)
-        self.parts["personal"] += len(body.personal or b"")
-        self.parts["similarity"] += len(body.sketch or b"") + len(body.evaluation or b"")
-        if body.masks is not None:
-            self.parts["masks"] += len(body.masks.commitments) + sum(map(len, body.masks.blobs))
+        self.parts = self.counted(self.parts, body)
 
     def _keep_evaluation(self) -> None:
         """Keys that came with the last round's contributions, before its messages go."""

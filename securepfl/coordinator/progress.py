@@ -26,6 +26,7 @@ from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.errors import LateError, MessageError, StorageError
 from securepfl.protocol.messages import Answer, Body, Contribution, Invitation, Statement
+from securepfl.protocol.purposes import purposes_of
 
 STEPS = (COLLECTING, AGREEING, REVEALING, ANSWERED)
 """What a round takes, in order."""
@@ -189,13 +190,9 @@ class Progress(ABC):
         self.statements[stated.sender], self.heads[stated.sender] = stated.statement, stated.statement.head
 
     @staticmethod
-    def counted(parts: Mapping[str, int], answer: Answer) -> dict[str, int]:
-        """`parts` with this answer."""
-        more = {
-            "updates": len(answer.aggregate or b""),
-            "personal": len(answer.neighbourhood or b"") + len(answer.consensus or b""),
-            "similarity": sum(map(len, answer.products.values())),
-        }
+    def counted(parts: Mapping[str, int], body: Answer | Contribution) -> dict[str, int]:
+        """`parts` with this answer or contribution."""
+        more = purposes_of(body)
         return {part: count + more.get(part, 0) for part, count in parts.items()}
 
     def _current(self) -> OpenRound:

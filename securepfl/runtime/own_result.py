@@ -11,13 +11,14 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from securepfl.client.client import Client
 from securepfl.outside.experts import SHARED, write_expert, write_unreleased
-from securepfl.report.outcome import SiteOutcome
+from securepfl.report.outcome import Communication, SiteOutcome
 from securepfl.report.pages.writing import write_own_page
 from securepfl.report.result import SCHEMA, VERSIONED, metrics_of, now, site_result
 from securepfl.runtime.evaluation import site_outcome
@@ -26,6 +27,7 @@ from securepfl.runtime.judging import judged_models, scores_of
 from securepfl.runtime.opening import Opened
 from securepfl.runtime.released import own_released_of, released_of
 from securepfl.runtime.releasing import own_priors, release_priors
+from securepfl.runtime.traffic import Traffic
 from securepfl.storage.folder import write_json
 from securepfl.tasks.resampling import LEVEL
 from securepfl.tasks.task import deciding_of
@@ -35,9 +37,9 @@ PERSONAL: Final = "personal.safetensors"
 EXPERTS: Final = "experts"
 
 
-def write_own(opened: Opened, out: Path) -> None:
-    """Write all of it; result.json after what was released, so that one that is there says that nothing of that lacks,
-    and the page from it last.
+def write_own(opened: Opened, out: Path, traffic: Traffic | None = None) -> None:
+    """Write all of it, with the bytes of `traffic` where they were counted; result.json after what was released, so
+    that one that is there says that nothing of that lacks, and the page from it last.
 
     Raises StorageError, and LedgerError where a release can't be written to the ledger: then it doesn't leave.
     """
@@ -59,7 +61,7 @@ def write_own(opened: Opened, out: Path) -> None:
         if client.shared_model() is not None:
             model, record = client.release("shared")
             write_expert(out / EXPERTS / f"{SHARED}.safetensors", model, record, federation.model, spec, signer)
-    write_json(out / RESULT, result_of_own(opened, without))
+    write_json(out / RESULT, result_of_own(opened, without) | {"communication": _communication(client, traffic)})
     write_own_page(out)
 
 
@@ -102,6 +104,25 @@ def result_of_client(client: Client, site: SiteOutcome, notes: Sequence[str]) ->
         "seeded": is_seeded(client),
         "ledger": {"path": str(client.ledger.path.absolute()), "head": client.ledger.head},
     }
+
+
+def _communication(client: Client, traffic: Traffic | None) -> dict[str, Any] | None:
+    """The hospital's own bytes, of whole messages both ways; None where nobody counted."""
+    shape = client.federation.shape
+    if traffic is None or shape is None:
+        return None
+    upload, download = traffic.upload[client.name], traffic.download[client.name]
+    dense = 4 * shape.shared * min(client.round, client.federation.rounds)
+    counted = Communication(
+        rounds=client.round,
+        upload_bytes=upload,
+        download_bytes=download,
+        float32_upload_bytes=dense,
+        float32_download_bytes=dense,
+        clipped_values=client.state.clipped,
+        parts=traffic.parts | {"envelopes": max(0, upload + download - sum(traffic.parts.values()))},
+    )
+    return asdict(counted)
 
 
 def is_seeded(client: Client) -> bool:

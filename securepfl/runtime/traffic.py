@@ -5,7 +5,7 @@ failure and each round's seconds follows. Lines are written before what they cou
 are synced before the coordinator goes on, so nothing that it knows of is missing there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -48,6 +48,12 @@ class _Seconds(msgspec.Struct, frozen=True, array_like=True, tag="seconds"):
     spent: dict[str, float]
 
 
+class _Parts(msgspec.Struct, frozen=True, array_like=True, tag="parts"):
+    """Bytes by purpose, as far as they were told."""
+
+    parts: dict[str, int]
+
+
 class _Before(msgspec.Struct, frozen=True, array_like=True, tag="before"):
     """All that was counted before the journal was begun, and the messages of the last rounds among it."""
 
@@ -57,9 +63,10 @@ class _Before(msgspec.Struct, frozen=True, array_like=True, tag="before"):
     carried: list[_Carried]
     failures: list[Failure]
     seconds: dict[str, float]
+    parts: dict[str, int] = {}
 
 
-_Line = _Before | _Carried | Failure | _Seconds
+_Line = _Before | _Carried | Failure | _Seconds | _Parts
 _DECODER: Final = msgspec.msgpack.Decoder(_Line)
 
 
@@ -68,12 +75,14 @@ class Traffic:
     """Bytes that each hospital sent and received so far, whole messages: one that had to be sent again counts once.
 
     `failures` are hospitals' failures, `before` the seconds that earlier processes of the same run took, by step.
+    `parts` are bytes by purpose, where they are told here: a coordinator keeps its own.
     """
 
     upload: dict[str, int] = field(default_factory=dict)
     download: dict[str, int] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
     _seen: dict[tuple[str, str, int, int, int], _Carried] = field(default_factory=dict, repr=False)
     _journal: Journal | None = field(default=None, repr=False)
     _written: int = field(default=0, repr=False)
@@ -116,6 +125,13 @@ class Traffic:
         if line.key not in self._seen:
             self._write(line)
 
+    def add(self, parts: Mapping[str, int]) -> None:
+        """So many bytes more for each purpose."""
+        if any(parts.values()):
+            self._write(
+                _Parts({name: self.parts.get(name, 0) + parts.get(name, 0) for name in {**self.parts, **parts}})
+            )
+
     def fail(self, failure: Failure) -> None:
         """A hospital's failure."""
         self._write(failure)
@@ -156,6 +172,8 @@ class Traffic:
                 if line.key not in self._seen:
                     counted[line.hospital] += line.size
                     self._seen[line.key] = line
+            case _Parts():
+                self.parts = dict(line.parts)
             case Failure():
                 self.failures.append(line)
             case _Seconds():
@@ -164,13 +182,13 @@ class Traffic:
                 if line.schema != _SCHEMA:
                     raise KeyError(line.schema)
                 self.upload, self.download = dict(line.upload), dict(line.download)
-                self.failures, self.before = list(line.failures), dict(line.seconds)
+                self.failures, self.before, self.parts = list(line.failures), dict(line.seconds), dict(line.parts)
                 self._seen = {carried.key: carried for carried in line.carried}
 
     def _begin(self, path: Path, seconds: dict[str, float] | None = None) -> None:
         spent = self.before if seconds is None else seconds
         carried = list(self._seen.values())
-        before = _Before(_SCHEMA, self.upload, self.download, carried, self.failures, spent)
+        before = _Before(_SCHEMA, self.upload, self.download, carried, self.failures, spent, self.parts)
         self._journal, self._written = Journal.create(path, msgspec.msgpack.encode(before)), 0
 
 

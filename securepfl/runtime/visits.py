@@ -8,11 +8,12 @@ with HospitalSession.open(config, data, folder, passphrase, out) as session:
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 from securepfl.crypto.messages.envelope import Header
 from securepfl.errors import MessageError, SecurePFLError, StorageError, first_line
@@ -24,7 +25,11 @@ from securepfl.runtime.opening import Opened, open_client
 from securepfl.runtime.own_result import RESULT, write_own
 from securepfl.runtime.rounds_file import RoundsFile
 from securepfl.runtime.status import StatusFile, now_text
+from securepfl.runtime.traffic import Traffic
 from securepfl.storage.folder import lock_folder
+
+TRAFFIC: Final = "traffic"
+"""In `out`: the bytes that went both ways."""
 
 
 class HospitalSession:
@@ -47,6 +52,7 @@ class HospitalSession:
         self.check: Callable[[], None] = lambda: None
         self._status = StatusFile(out)
         self._rounds = RoundsFile(self.client, opened.hospital.test)
+        self._traffic, self._counted = self._opened_traffic(), self.client.round
         for note in opened.notes:
             self.log.warning("note", error=note)
         self._say("hospital began")
@@ -113,6 +119,7 @@ class HospitalSession:
             self.download += sum(map(len, messages))
             self.upload += sum(map(len, done.replies))
             self._heard = now_text()
+            self._count(messages, done)
             self.check()
             if messages:
                 self._note(messages, done, before, seconds)
@@ -126,7 +133,7 @@ class HospitalSession:
         """
         with self._turn:
             if not self.written:
-                write_own(self.opened, self.out)
+                write_own(self.opened, self.out, self._traffic)
                 self.log.info("wrote its result and its model", round=self.at)
             self._show("finished" if self.finished else "running")
 
@@ -149,6 +156,7 @@ class HospitalSession:
                     self._say(f"hospital {state}")
                     self._show(state)
             finally:
+                self._traffic.close()
                 self.client.close()
                 self._held.close()
 
@@ -165,6 +173,29 @@ class HospitalSession:
         if done.failed is not None:
             failed(self.log, "could not do what it was told", done.failed, round=self.at)
             self._wrong(first_line(done.failed))
+
+    def _opened_traffic(self) -> Traffic:
+        try:
+            return Traffic.kept(self.out / TRAFFIC, [self.name])
+        except StorageError as error:  # bytes are for the page alone: they stop no run
+            failed(self.log, "could not read its bytes so far", error, round=self.at)
+            return Traffic.of([self.name])
+
+    def _count(self, messages: Sequence[bytes], done: Exchanged) -> None:
+        """Bytes both ways over all processes of the run, by purpose as the client tells it: what a killed process had
+        not told yet counts with the envelopes.
+        """
+        parts, self.client.parts = self.client.parts, Counter[str]()
+        try:
+            for way, carried in (("download", messages), ("upload", done.replies)):
+                for message in carried:
+                    self._traffic.count(way, self.name, message)
+            self._traffic.add(parts)
+            if done.at > self._counted:
+                self._counted = done.at
+                self._traffic.over(done.at, {})
+        except SecurePFLError as error:  # the page then has too few bytes; nothing else rests on them
+            failed(self.log, "could not count its bytes", error, round=self.at)
 
     def _look(self) -> None:
         try:

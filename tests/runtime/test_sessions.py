@@ -95,6 +95,45 @@ def test_the_status_of_both_sides_tells_how_it_ended(done):
     assert hub["seconds"]["contributions"] > 0 and hospital["seconds"]["train"] > 0
 
 
+def test_a_hospitals_page_has_its_own_bytes_by_purpose(done):
+    """What all hospitals sent and took is what the hub counted, whole messages and purposes alike."""
+    world, _ = done
+    results = [json.loads((world.out(name) / "result.json").read_text()) for name in world.names]
+    sent = [result["communication"] for result in results]
+    for name, one in zip(world.names, sent, strict=True):
+        status = status_of(world.out(name))
+        assert (one["upload_bytes"], one["download_bytes"]) == (status["upload_bytes"], status["download_bytes"])
+        assert sum(one["parts"].values()) == one["upload_bytes"] + one["download_bytes"] and one["rounds"] == 2
+        assert one["float32_upload_bytes"] == 2 * 4 * results[0]["federation"]["shape"]["shared"]
+        assert "Bytes by purpose" in (world.out(name) / "report.html").read_text()
+    with hub_of(world) as hub:
+        counted = {purpose: sum(one["parts"].get(purpose, 0) for one in sent) for purpose in hub.hub.parts}
+        assert counted == dict(hub.hub.parts) and counted["updates"] > 0
+
+
+def test_bytes_are_counted_over_processes_of_a_hospital_once_each(tmp_path):
+    world = enrol_all(tmp_path / "world")
+    hospitals = {name: hospital_of(world, name) for name in world.names}
+    with hub_of(world) as hub:
+        for hospital in hospitals.values():
+            hub.visit(hospital.name, hospital.at)
+        told = visit(hub, hospitals["alder"])
+        hospitals["alder"].exchange([message for _, message in told])
+        before = hospitals["alder"]._traffic
+        hospitals["alder"].stop()
+        hospitals["alder"] = again = hospital_of(world, "alder")
+        kept = again._traffic
+        assert kept.upload == before.upload and kept.download == before.download and kept.parts == before.parts
+        again.exchange([message for _, message in told])
+        assert kept.upload == before.upload and kept.parts == before.parts, "sent again, counted once"
+        again.stop()
+        (world.out("alder") / "traffic").write_bytes(b"damaged")
+        hospitals["alder"] = hospital_of(world, "alder")
+        assert "could not read its bytes so far" in (world.out("alder") / "log.jsonl").read_text()
+    for hospital in hospitals.values():
+        hospital.stop()
+
+
 def test_the_logs_say_round_hospital_kind_and_bytes(done):
     world, _ = done
     hub, hospital = lines_of(world.out("hub")), lines_of(world.out("cedar"))

@@ -129,7 +129,7 @@ class Intervals(msgspec.Struct, frozen=True):
 
 
 class Communication(msgspec.Struct, frozen=True):
-    """Bytes of all hospitals and rounds; `parts` are the same by purpose."""
+    """Bytes of all rounds, and of all hospitals where the result is theirs; `parts` are the same by purpose."""
 
     upload_bytes: int
     download_bytes: int

@@ -21,11 +21,12 @@ _FEW: Final = 10
 
 
 def traffic_section(run: Run, key: str) -> Section | None:
-    """None where the file counts no bytes: a hospital's own result."""
+    """None where nobody counted bytes: of a pipeline's own loop."""
     sent = run.result.communication
     if sent is None:
         return None
-    blocks: list[Block] = [Figures((_figure(f"{key}-bytes", sent),))]
+    whose = "This hospital, all rounds" if run.alone else "All hospitals and rounds"
+    blocks: list[Block] = [Figures((_figure(f"{key}-bytes", sent, whose),))]
     shared = run.setting("shape", "shared")
     if shared and sent.upload_bytes > _FEW * sent.float32_upload_bytes:
         blocks.append(
@@ -34,7 +35,7 @@ def traffic_section(run: Run, key: str) -> Section | None:
                 "outweighs them; `securepfl bench --size N` measures larger models."
             )
         )
-    blocks += [_table(sent, key), Text(_seconds(run), small=True)]
+    blocks += [_table(sent, whose, key), Text(_seconds(run), small=True)]
     return Section(f"{key}traffic", "Bytes and seconds", tuple(blocks))
 
 
@@ -57,7 +58,7 @@ def size_text(size: float) -> str:
     raise AssertionError
 
 
-def _figure(key: str, sent: Communication) -> Figure:
+def _figure(key: str, sent: Communication, whose: str) -> Figure:
     parts, dense = _parts(sent), sent.float32_upload_bytes + sent.float32_download_bytes
     total = sum(parts.values())
     height = _BARS + 8 + _LINE * len(parts)
@@ -82,10 +83,10 @@ def _figure(key: str, sent: Communication) -> Figure:
         told = ", ".join(f"{name} {size:,} bytes" for name, size in parts.items())
         title = "Bytes by purpose"
         about = f"Stacked bar: {told}. Beside it: a dense exchange in float32, {dense:,} bytes."
-        return Figure(page.svg(key, title, about), "All hospitals and rounds, up and down together.")
+        return Figure(page.svg(key, title, about), f"{whose}, up and down together.")
 
 
-def _table(sent: Communication, key: str) -> Table:
+def _table(sent: Communication, whose: str, key: str) -> Table:
     rows = [
         (way, f"{ours:,}", f"{dense:,}", f"{ours / dense:,.2f} x" if dense else "-")
         for way, ours, dense in (
@@ -94,7 +95,7 @@ def _table(sent: Communication, key: str) -> Table:
         )
     ]
     rows += [(f"of both: {name}", f"{size:,}", "-", "-") for name, size in _parts(sent).items()]
-    headings = ("all hospitals and rounds", "bytes", "dense float32", "ratio")
+    headings = (whose.lower(), "bytes", "dense float32", "ratio")
     return Table("Bytes", headings, tuple(rows), name="bytes.csv", key=f"{key}bytes-table")
 
 
