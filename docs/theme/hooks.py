@@ -12,6 +12,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[2]
 # Where mkdocstrings finds the packages: privacy/ and crypto/ stand at the top, and are imported from securepfl.
 PACKAGES = ROOT / "build" / "packages"
+_RUN_BY = re.compile(r'^( *```\w+) title="Run by [^"]*"$', re.MULTILINE)
 _LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -28,7 +29,9 @@ def on_startup(command: str, dirty: bool) -> None:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """The page, with its links out of docs/ (../examples/NAME) turned to copies as text, in source/ of the site."""
+    """The page, with its links out of docs/ (../examples/NAME) turned to copies as text, in source/ of the site.
+    Which test runs a block is for who reads the source; what none runs says so here too.
+    """
     docs = Path(config.docs_dir).resolve()
     folder = (docs / page.file.src_uri).parent
 
@@ -41,4 +44,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             files.append(File.generated(config, copy, content=target.read_bytes()))
         return f"]({relpath(copy, folder.relative_to(docs).as_posix())})"
 
-    return _LINK.sub(turned, markdown)
+    return _LINK.sub(turned, _RUN_BY.sub(r"\1", markdown))
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The page, with a name for its search that a screen reader can say."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
