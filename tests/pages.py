@@ -24,10 +24,11 @@ AFTER_THE_TUTORIAL = (
     "docs/paths/privacy-officer.md",
     "docs/planning.md",
     "docs/ledger.md",
-    "README.md",
+    "docs/report.md",
+    "docs/configuration.md",
 )
 # Pages whose blocks need nothing of it.
-BY_THEMSELVES = ("docs/embedding.md",)
+BY_THEMSELVES = ("README.md", "docs/embedding.md")
 _FENCE = re.compile(r"^( *)```([\w-]*)(.*?)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _PROMPT = re.compile(r"^\w*\$ ")
 
@@ -58,6 +59,12 @@ class Block:
         if self.language == "console":
             lines = [_PROMPT.sub("", line) for line in lines if _PROMPT.match(line)]
         return [line for line in lines if shlex.split(line, comments=True)]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(machine, command): what stands before and behind each prompt; no machine where there is no prompt."""
+        if self.language == "sh":
+            return [("", command) for command in self.commands()]
+        return re.findall(r"^(\w*)\$ (.*)$", self.text.replace("\\\n", " "), re.MULTILINE)
 
     def said(self) -> list[str]:
         """The lines of a console block that are no command."""

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from click.testing import CliRunner
+from forked import python
 from pages import ROOT, Block
 
 from securepfl.cli.main import cli
@@ -39,7 +41,8 @@ class Reader:
                 exec(code, self.names)  # noqa: S102 (our own page)
             self.printed = out.getvalue()
         else:
-            self.printed = "".join(self._runs(where, line) for line in block.commands())
+            lines = [line for command in block.commands() for line in command.split(" && ")]
+            self.printed = "".join(self._runs(where, line) for line in lines)
             self._compare(where, block.said())
 
     def _saves(self, block: Block) -> None:
@@ -52,7 +55,13 @@ class Reader:
         for old, new in self.words.items():
             line = re.sub(rf"(?<![\w./]){re.escape(old)}(?![\w])", new, line)
         words = shlex.split(line, comments=True)
-        if words[0] == "securepfl" and not {"|", ">", "&&"} & set(words):
+        if words[0] == "cd":
+            self.folder /= words[1]
+            os.chdir(self.folder)
+            return ""
+        if words[:2] == ["securepfl", "init"] and "--kind" not in words:
+            printed, code = self._answers(words[1:])
+        elif words[0] == "securepfl" and not {"|", ">", "&&"} & set(words):
             done = CliRunner().invoke(cli, words[1:])
             printed, code = done.output, done.exit_code
             if isinstance(done.exception, SecurePFLError):  # as `main` tells it
@@ -72,12 +81,23 @@ class Reader:
         assert code == expected, f"{where}: {line}: exit code {code}\n{printed}"
         return printed
 
+    def _answers(self, words: list[str]) -> tuple[str, int]:
+        """A command at a terminal, where all that it asks is answered by Enter."""
+        ours, theirs = pty.openpty()
+        command = [*python(), "-m", "securepfl", *words]
+        with subprocess.Popen(command, cwd=self.folder, stdin=theirs, stdout=subprocess.PIPE, text=True) as process:
+            os.close(theirs)
+            os.write(ours, b"\n" * 9)
+            printed, _ = process.communicate(timeout=120)
+        os.close(ours)
+        return printed, process.returncode
+
     def _compare(self, where: str, lines: list[str]) -> None:
-        printed = _form(self.printed)
+        printed = form(self.printed)
         for line in lines:
-            assert line.strip() in ("", "...") or _form(line) in printed, f"{where}: {line}\nis not in\n{self.printed}"
+            assert line.strip() in ("", "...") or form(line) in printed, f"{where}: {line}\nis not in\n{self.printed}"
 
 
-def _form(text: str) -> str:
+def form(text: str) -> str:
     """Without what differs from run to run and from machine to machine: figures, columns' widths, breaks."""
     return " ".join(re.sub(r"[-+]?\d[\d.,e-]*", "0", text).split())

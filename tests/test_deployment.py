@@ -1,23 +1,32 @@
-"""docs/deployment.md: its commands are ones that there are, and its ceremony runs as it stands there."""
+"""docs/deployment.md: its commands are ones that there are, and run as they stand there, from empty machines on."""
 
+import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from pages import resolved
-from small_run import prepare
+from enrolled import SETTINGS, write_table
+from forked import python
+from page_machines import Machines, cheap_keys, shows
+from pages import DOCS, blocks_of, resolved
+from ports import free_port
+from proxies import Proxy
+from served import until
 
-from securepfl.cli.main import cli
 from securepfl.errors import ConfigError
 from securepfl.storage.keys import read_passphrase
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 COMMANDS = re.findall(r"^(\w*)\$ (?:sudo )?(?:spfl|securepfl) (.*)$", PAGE, re.MULTILINE)
+HERE = "tests/test_deployment.py"
+HOSPITALS = ("north", "south", "west")
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
 
 
@@ -46,50 +55,163 @@ def test_systemd_takes_the_unit(unit, tmp_path):
     assert done.returncode == 0 and done.stderr == ""
 
 
-def test_the_ceremony_of_the_page_runs_as_it_stands_there(tmp_path):
-    prepare(tmp_path)
-    config, machines = tmp_path / "federation.toml", ("hub", "north", "south", "west")
-    text = re.sub(r'^"\S+" = \{ units = 40 \}\n', "", config.read_text(), flags=re.MULTILINE)
-    sites = "".join(f"{name} = {{ units = 40 }}\n" for name in machines[1:])
-    config.write_text(text.replace("[sites]\n", f"[sites]\n{sites}"))
-    for name in machines:
-        (tmp_path / name).mkdir()
-        secret = tmp_path / name / "passphrase"
-        secret.write_text(f"five words drawn at random for {name}\n")
-        secret.chmod(0o600)
+class Systemd:
+    """Starts installed units as their files say, each in a process of its own; its journal is a file."""
 
-    def on(machine, line):
-        for old, new in (("/var/lib/securepfl/exchange", "exchange"), ("/var/lib/securepfl", machine)):
-            line = line.replace(old, str(tmp_path / new))
-        done = CliRunner().invoke(cli, shlex.split(line.replace("/etc/securepfl", str(tmp_path))))
-        assert done.exit_code == 0, (machine, line, done.output, done.exception)
-        return done.output
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self.running: dict[tuple[str, str], subprocess.Popen] = {}
 
-    def of(start, machine):
-        (line,) = {
-            text for where, text in COMMANDS if text.startswith(start) and where == machine and "--renew" not in text
-        }
-        return line
+    def log(self, machine, unit):
+        return self.machines.root / f"{machine}-{unit}.log"
 
-    create, enrol = of("keys create north", "north"), of("keys enrol", "north")
-    said = {"hub": on("hub", of("keys create hub", "hub"))}
-    said |= {name: on(name, create.replace("create north", f"create {name}")) for name in machines[1:]}
-    prints = {name: re.search(r"\w{4}(?:-\w{4}){7}", text)[0] for name, text in said.items()}
-    steward = of("keys enrol", "south")
-    told = " ".join(f"--fingerprint {name}={prints[name]}" for name in ("hub", "north", "west"))
-    on("south", f"{steward} {told}")  # on the page they are read by phone, at a terminal
-    enrol = re.sub(r"south=\S+", f"south={prints['south']}", enrol)
+    def start(self, machine, unit, words, environment):
+        ours = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        with self.log(machine, unit).open("a") as log:
+            self.running[machine, unit] = subprocess.Popen(
+                [*python(), "-m", "securepfl", *words],
+                stderr=log,
+                env=ours | {"OMP_NUM_THREADS": "1"} | environment,
+            )
+
+    def enable(self, machine, unit):
+        """`systemctl enable --now`: the passphrase is a copy that the service alone can read."""
+        at = self.machines.at
+        text = at(machine, f"/etc/systemd/system/{unit}.service").read_text().replace("\\\n", " ")
+        (command,) = re.findall(r"^ExecStart=\S+/securepfl (.*)$", text, re.MULTILINE)
+        credentials = at(machine, "/run/credentials")
+        credentials.mkdir(parents=True)
+        for name, file in re.findall(r"^LoadCredential=(\w+):(\S+)$", text, re.MULTILINE):
+            shutil.copy(at(machine, file), credentials / name)
+        told = {"CREDENTIALS_DIRECTORY": str(credentials)}
+        for file in re.findall(r"^EnvironmentFile=(\S+)$", text, re.MULTILINE):
+            told |= dict(line.split("=", 1) for line in at(machine, file).read_text().splitlines())
+        command = command.replace("%d", str(credentials))
+        command = re.sub(r"\$\{(\w+)\}", lambda found: told[found[1]], command)
+        self.start(machine, unit, shlex.split(self.machines.here(machine, command)), told)
+
+    def run(self, machine, line):
+        """A line of the page: what it prints."""
+        words = shlex.split(re.sub("^sudo ", "", line))
+        if words[:3] == ["systemctl", "enable", "--now"]:
+            return self.enable(machine, words[3]) or ""
+        if words[:2] == ["systemctl", "disable"]:
+            assert self.running[machine, words[2]].wait(60) == 0, self.log(machine, words[2]).read_text()
+            return ""
+        if words[0] == "journalctl":
+            return self.log(machine, words[2]).read_text()
+        if words == ["systemctl", "daemon-reload"]:
+            return ""
+        assert not words[0].startswith("systemctl"), line
+        return self.machines.run(machine, line)
+
+    def block(self, block, machines=()):
+        """As of `Machines`."""
+        return "".join(
+            self.run(machine, line)
+            for name, line in block.lines()
+            for machine in (machines if name == "north" else (name,))
+        )
+
+    def says(self, machine, unit, text):
+        """Wait for a line of a journal."""
+        until(lambda: text in self.log(machine, unit).read_text(), what=f"{machine}: {text}")
+
+    def end(self):
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def machines(tmp_path, monkeypatch):
+    """Empty machines with what is unpacked or handed in: the release, the settings, each hospital's rows."""
+    cheap_keys(monkeypatch)
+    ports = {"8443": str(free_port()), "9464": str(free_port())}
+    made = Machines(tmp_path / "machines", changed={"hub.example.org": "127.0.0.1"} | ports)
+    sites = "".join(f"{name} = {{ units = 40 }}\n" for name in HOSPITALS)
+    for name in ("hub", *HOSPITALS):
+        for folder in ("etc/systemd/system", "opt", "srv", "var/lib"):
+            (made.at(name) / folder).mkdir(parents=True)
+        (made.at(name) / "deploy").symlink_to(ROOT / "deploy")
+        settings = SETTINGS.format(rounds=2, masking="none", declared="", released="experts = true")
+        (made.at(name) / "federation.toml").write_text(settings + sites)
+        if name != "hub":
+            write_table(made.at(name) / "rows.csv", name)
+    return made
+
+
+@pytest.fixture
+def systemd(machines):
+    its = Systemd(machines)
+    yield its
+    its.end()
+
+
+def test_the_page_runs_from_empty_machines_to_the_end(machines, systemd):
+    """docs/deployment.md, each block as it stands there, in its order: three hospitals and a hub over HTTPS."""
+    everybody = ("hub", *HOSPITALS)
+    ours = [block for block in blocks_of(DOCS / "deployment.md") if block.elsewhere == HERE]
+    shown = [block.text.splitlines() for block in blocks_of(DOCS / "deployment.md") if block.language == "text"]
+    folders, rows, secret, copy, *ceremony, hub, hospital, by_hand, watching, renew, end = ours
+    machines.block(folders, everybody)
+    machines.block(rows, HOSPITALS)
+    machines.block(secret, everybody)
+    machines.block(copy, everybody)
+    hold_ceremony(machines, *ceremony, shown[0], shown[1])
+    (away,) = re.findall(r"`sudo (rm /var/lib/securepfl/passphrase)`", PAGE)
+    for machine in everybody:
+        machines.run(machine, away)
+
+    with Proxy() as proxy:
+        machines.changed["http://proxy.example.org:3128"] = proxy.url
+        systemd.block(hub)
+        systemd.block(hospital, ("south", "west"))
+        systemd.says("hub", "securepfl-hub", "west: here")
+        for machine in ("hub", "north", "south"):
+            machines.block(copy, (machine,))
+        stopped = systemd.running["hub", "securepfl-hub"]
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(60) == 0, "it stops in order"
+        serve, join = (machines.words(name, line) for name, line in by_hand.lines())
+        systemd.start("hub", "securepfl-hub", serve, {})
+        status = watching.lines()[0][1]
+        until(lambda: systemd.log("hub", "securepfl-hub").read_text().count(": here") == 4)
+        until(lambda: time.sleep(0.3) or "2 of 3 are here" in machines.run("hub", status))
+        printed = systemd.block(watching, ("south",))
+        assert "a round needs 3" in printed and "securepfl_rounds_closed 0" in printed
+        assert json.loads(re.search(r"^\{\n.*?^\}$", printed, re.MULTILINE | re.DOTALL)[0])["error"] is None
+        assert "waiting for hub's approval" in machines.block(renew, ("south",))
+        (certify,) = (line for name, line in ceremony[-1].lines() if name == "hub")
+        assert "south: approved" in machines.run("hub", f"{certify} --renew")
+        assert "certificate of south: valid" in machines.block(renew, ("south",))
+        systemd.start("north", "securepfl-hospital", join, {"HTTPS_PROXY": proxy.url})
+        systemd.block(end, HOSPITALS)
+    assert set(proxy.asked) == {("CONNECT", f"127.0.0.1:{machines.changed['8443']}")}
+    shows(systemd.log("hub", "securepfl-hub").read_text(), [line[9:] for line in shown[2]])
+    for name in HOSPITALS:
+        assert json.loads((machines.at(name, "/var/lib/securepfl/hospital") / "run" / "result.json").read_text())
+        (asked,) = re.findall(r"`(spfl audit ledgers .*)` at a hospital", PAGE)
+        assert name in machines.run(name, asked)
+
+
+def hold_ceremony(machines, create, enrol, others, certificates, created, certified):
+    """Steps 2 and 3 of the page."""
+    shows(machines.block(create, HOSPITALS), created)
+    south = machines.block(enrol)
+    assert "waiting for pair secrets" in south
     for _ in range(2):
-        last = {name: on(name, enrol) for name in ("north", "west")}
-    assert all("complete" in text for text in last.values())
-    on("hub", enrol.replace("/securepfl/hospital", "/securepfl/hub"))
-    asks, at_hub = of("keys certificate", "north"), of("keys certificate", "hub")
-    on("hub", at_hub)
+        last = [machines.block(others, (name,)) for name in ("north", "west")]
+    (line,) = (line for _, line in others.lines())
+    last.append(machines.run("hub", line.replace("/securepfl/hospital", "/securepfl/hub")))
+    (line,) = (line for _, line in enrol.lines())
+    last.append(machines.run("south", line))
+    assert all("complete" in text for text in last), last
+    assert len({re.search("key commitment (.*)", text)[1] for text in last}) == 1
     for _ in range(2):
-        for name in machines[1:]:
-            on(name, asks)
-        on("hub", at_hub)
-    assert (tmp_path / "north" / "hospital").is_dir()
+        told = machines.block(certificates, HOSPITALS)
+    shows(told, certified)
+    assert len(set(re.findall("^root: (.*)$", told, re.MULTILINE))) == 1
 
 
 def test_a_credential_of_systemd_is_taken_with_the_mode_that_it_has(tmp_path, monkeypatch):

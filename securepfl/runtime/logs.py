@@ -120,7 +120,8 @@ def _detail(name: str, value: Any) -> str:
     if isinstance(value, list):
         value = " ".join(map(str, value)) or "nobody"
     if isinstance(value, float):
-        value = f"{value:,.3g}" if name != "seconds" else f"{value:,.2f}"
+        form = ",.2f" if name == "seconds" else ",.3g" if abs(value) < 1000 else ",.0f"
+        value = f"{value:{form}}"
     if isinstance(value, int) and not isinstance(value, bool):
         value = f"{value:,}"
     return f"{value} {_UNITS[name]}" if name in _UNITS else f"{name.replace('_', ' ')} {value}"

@@ -1,6 +1,5 @@
 """`securepfl init`: what it lays out is whole, runs as it stands, and takes nobody's file."""
 
-import json
 import os
 import pty
 import shlex
@@ -10,7 +9,6 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from pages import DOCS, blocks_of
 
 from securepfl.cli.main import cli
 from securepfl.data.loading import load_sites
@@ -50,21 +48,6 @@ def test_it_names_the_next_commands_and_all_files_are_there(laid_out):
     texts = {path.name: path.read_text() for path in laid_out.iterdir() if path.is_file()}
     assert not [name for name, text in texts.items() if "%%" in text]
     assert max(len(line) for line in texts["federation.toml"].splitlines()) <= 120
-
-
-def test_the_commands_of_the_page_run_as_they_stand_there(tmp_path, monkeypatch):
-    """docs/start.md; of the run two rounds, without encryption."""
-    lay_out, try_it = (block for block in blocks_of(DOCS / "start.md") if block.elsewhere == "tests/cli/test_init.py")
-    monkeypatch.chdir(tmp_path)
-    (line,) = lay_out.commands()
-    assert invoke(*shlex.split(line)[1:]).exit_code == 0
-    (change, run) = map(shlex.split, try_it.commands())
-    monkeypatch.chdir(change[1])
-    done = invoke(*run[1:], "--rounds", 2, "--plaintext", "--out", "runs/first")
-    assert done.exit_code == 0, (done.output, done.exception)
-    result = json.loads((tmp_path / "heart" / "runs" / "first" / "result.json").read_text())
-    assert set(result["sites"]) == {"north", "Klinikum Süd", "west"} and result["federation"]["name"] == "heart"
-    assert not [note for note in result["notes"] if "several sites" in note]
 
 
 def test_a_plan_of_it_reads_no_row(laid_out, monkeypatch):

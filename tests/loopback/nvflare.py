@@ -1,6 +1,11 @@
-"""A world's federation over NVFlare: server, sites, agents and supervisor, each a process of its own."""
+"""A world's federation over NVFlare: server, sites, agents and supervisor, each a process of its own.
 
+Their commands are those of docs/nvflare.md, with this world's places in place of the page's.
+"""
+
+import itertools
 import re
+import shlex
 import shutil
 import signal
 import tempfile
@@ -8,8 +13,21 @@ import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pages import DOCS, blocks_of
+
 from loopback.processes import Processes, children, free_port, until
 from loopback.world import HUB, PROGRAM, SEED, World
+
+
+def of_page(machine: str, command: str, places: dict[str, object]) -> list[object]:
+    """Of the page's command of this machine that begins so, the words behind `securepfl`: what stands behind an option
+    is `places`' of that option.
+    """
+    lines = [line for block in blocks_of(DOCS / "nvflare.md") for line in block.lines()]
+    (found,) = (line for name, line in lines if name == machine and line.startswith(f"securepfl {command} "))
+    words = shlex.split(found)
+    pairs = itertools.pairwise(words)
+    return [word if word.startswith("--") else places.get(before, places.get(word, word)) for before, word in pairs]
 
 
 @dataclass
@@ -23,23 +41,40 @@ class Nvflare:
     processes: Processes
     seed: int | None = SEED
     deadline: float = 600.0
+    port: int = field(default_factory=free_port)
+    told: dict[str, str] = field(default_factory=dict)
+    """What each step of the kits printed the last time."""
     sockets: Path = field(init=False)
     """Short wherever the world is: a socket's path has 107 bytes at most."""
 
     def __post_init__(self) -> None:
         self.sockets = Path(tempfile.mkdtemp(prefix="agents-"))
         weakref.finalize(self, shutil.rmtree, self.sockets, ignore_errors=True)
-        world, exchange = self.world, ("--exchange", self.world.exchange)
-        self._kit("init", HUB, *exchange, "--host", "localhost", "--port", free_port(), "--scheme", "tcp")
-        for name in world.hospitals:
-            self._kit("request", name, *exchange)
-        self._kit("approve", HUB, *exchange)
-        for name in world.hospitals:
-            self._kit("install", name, *exchange, "--socket", self.socket(name))
+        self._kit("init", HUB, "--scheme", "tcp")
+        for name in self.world.hospitals:
+            self._kit("request", name)
+        self._kit("approve", HUB)
+        for name in self.world.hospitals:
+            self._kit("install", name)
 
     def _kit(self, step: str, name: str, *options: object) -> None:
-        place = ("--folder", self.world.folder(name), "--passphrase-file", self.world.passphrase_file(name))
-        self.world.call("machines", "nvflare", step, *place, *options)
+        self.told[step] = self.world.call(*self._words(f"machines nvflare {step}", name), *options)
+
+    def _words(self, command: str, name: str) -> list[object]:
+        """The page's command, at this party's places."""
+        world = self.world
+        places: dict[str, object] = {
+            "federation.toml": world.federation,
+            "--folder": world.folder(name),
+            "--exchange": world.exchange,
+            "--passphrase-file": world.passphrase_file(name),
+            "--host": "localhost",
+            "--port": self.port,
+            "--socket": self.socket(name),
+            "--data": world.data(name),
+            "--deadline": self.deadline,
+        }
+        return of_page(HUB if name == HUB else "north", command, places)
 
     def socket(self, name: str) -> Path:
         return self.sockets / f"{name}.sock"
@@ -47,17 +82,14 @@ class Nvflare:
     def words(self, what: str) -> list[object]:
         """The command that starts a process."""
         kind, _, name = what.partition(" ")
-        world, name = self.world, name or HUB
-        folder, out = ("--folder", world.folder(name)), ("--out", world.run(name))
-        secret = ("--passphrase-file", world.passphrase_file(name))
+        name = name or HUB
+        out = ("--out", self.world.run(name))
         if kind in ("server", "site"):
-            return [*PROGRAM, "machines", "nvflare", "start", *folder]
+            return [*PROGRAM, *self._words("machines nvflare start", name)]
         if kind == "supervisor":
-            run = ("--deadline", self.deadline, "--poll", 0.2)
-            return [*PROGRAM, "machines", "nvflare", "run", world.federation, *folder, *out, *secret, *run]
-        noise = ("--ledgers", world.ledgers(name)) if self.seed is None else ("--seed", self.seed)
-        where = ("--data", world.data(name), "--socket", self.socket(name), "--device", "cpu")
-        return [*PROGRAM, "agent", world.federation, *where, *folder, *out, *secret, *noise]
+            return [*PROGRAM, *self._words("machines nvflare run", name), *out, "--poll", 0.2]
+        noise = ("--ledgers", self.world.ledgers(name)) if self.seed is None else ("--seed", self.seed)
+        return [*PROGRAM, *self._words("agent", name), *out, *noise, "--device", "cpu"]
 
     @property
     def all(self) -> list[str]:

@@ -28,6 +28,12 @@ def test_a_line_has_its_fields_in_order_and_a_short_one_goes_to_the_console(tmp_
     )
 
 
+def test_a_large_figure_has_no_exponent_on_the_console(tmp_path):
+    console = io.StringIO()
+    open_log(tmp_path, "hub", console).info("asks", deadline_seconds=3600.0, away_seconds=0.25)
+    assert "(deadline seconds 3,600, away seconds 0.25)" in console.getvalue()
+
+
 def test_what_a_value_may_be(tmp_path):
     log = open_log(tmp_path, "hub")
     log.info("values", a=b"key", b=bytearray(2), c={"x"}, d=object(), e=float("nan"), f="two\nlines\x1b[31m", g=[b"z"])
