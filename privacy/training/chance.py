@@ -17,7 +17,7 @@ def without_chance() -> Iterator[None]:
 
 
 def without_dropout() -> AbstractContextManager[Any]:
-    """No dropout in what is run within: forward, back, and what functorch runs again. It slows each call of torch."""
+    """No dropout in what is run within: forward, back and the gradients taken in it. It slows each call of torch."""
     return _NoDropout()
 
 

@@ -246,8 +246,7 @@ def _run(recorder: Recorder, layout: Layout, batch: Batch, loss: Loss) -> Iterat
     gradients = Kept(Frame(layout, batch, None, 1.0, x.device))
     with without_dropout():
         recorder.run(x, lambda output: loss(output, y), len(x), gradients.take)
-        found = list(clipped_units(gradients, math.inf)[0])
-    for rows in found:
+    for rows in clipped_units(gradients, math.inf)[0]:
         yield from rows
 
 

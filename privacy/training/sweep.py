@@ -168,12 +168,12 @@ def _sketches(model: nn.Module, batches: list[Batch], loss: Loss, most: int) -> 
             kept = Kept(Frame(layout, batch, None, 1.0, device))
             with without_dropout():
                 pass_through(recorder, batch, loss, most, kept, device)
-                norms = kept.norms()
-                total = torch.zeros(len(batch.units), _BUCKETS, dtype=torch.float64, device=device)
-                for place, gradients in kept.parts():
-                    signed = gradients * signs[place.start : place.start + place.size]
-                    padded = nn.functional.pad(signed, (0, -place.size % _BUCKETS))
-                    total += padded.reshape(len(padded), -1, _BUCKETS).sum(1)
+            norms = kept.norms()
+            total = torch.zeros(len(batch.units), _BUCKETS, dtype=torch.float64, device=device)
+            for place, gradients in kept.parts():
+                signed = gradients * signs[place.start : place.start + place.size]
+                padded = nn.functional.pad(signed, (0, -place.size % _BUCKETS))
+                total += padded.reshape(len(padded), -1, _BUCKETS).sum(1)
             yield norms, total
 
 
