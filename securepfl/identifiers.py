@@ -95,6 +95,29 @@ def alike_before(plain: Iterable[str]) -> dict[int, int]:
     return found
 
 
+def told_by(plain: str) -> tuple[str, ...]:
+    """What to keep of an identifier, so that one that might be the same patient's is known by `asked_by`, and no other:
+    the rule of `alike_before` for identifiers that are never in one hand.
+
+    >>> [bool({*told_by(one)} & {*asked_by(other)}) for one, other in (("007", "7"), ("A-1", "a 1"), ("1-11", "11-1"))]
+    [True, True, False]
+    >>> [bool({*told_by(one)} & {*asked_by(other)}) for one, other in (("01-1", "11"), ("11", "01-1"), ("1.5", "15"))]
+    [True, True, False]
+    """
+    key, bare = _keys(plain)
+    return (f"key {key}",) if key == bare else (f"key {key}", f"bare {bare}")
+
+
+def asked_by(plain: str) -> tuple[str, ...]:
+    """What an identifier is looked for by among `told_by` of others.
+
+    >>> asked_by("7")
+    ('key 7', 'bare 7')
+    """
+    key, bare = _keys(plain)
+    return (f"key {key}", f"bare {bare}" if key == bare else f"key {bare}")
+
+
 def also(more: int) -> str:
     """How many further pairs there are, for a message.
 

@@ -18,7 +18,7 @@ from securepfl.privacy.ledger.lines import decode_line, encode_line, signed_mess
 from securepfl.protocol.rounds import drive
 from securepfl.report.evidence import verify_evidence
 from securepfl.report.evidence.archive import archive_of
-from securepfl.report.evidence.verify_evidence import HEADING, read_ledger, unpack, words
+from securepfl.report.evidence.verify_evidence import HEADING, NEXT, read_ledger, unpack, words
 from securepfl.runtime.opening import open_client
 from securepfl.runtime.own_result import write_own
 
@@ -154,18 +154,20 @@ class Opened:
     def manifest(self) -> dict:
         return json.loads(self.files["manifest.json"])
 
-    def signed(self, identity, *, models=None, **changed: bytes) -> bytes:
-        """All of it, with files changed (`README`, `ledger`, ... without their endings), signed by `identity`."""
+    def signed(self, identity, *, without: str = "", **changed: bytes) -> bytes:
+        """All of it, with files changed (`README`, `ledger`, ... without their endings), `without` those whose names
+        begin so, signed by `identity`.
+        """
         ends = {Path(name).stem: name for name in self.files} | {"ledger": "ledger.jsonl"}
-        files = {n: data for n, data in self.files.items() if n not in ("manifest.json", "signature.json")}
+        left = ("manifest.json", "signature.json", *([without] if without else []))
+        files = {n: data for n, data in self.files.items() if not n.startswith(left)}
         files |= {ends[stem]: data for stem, data in changed.items()}
-        manifest = self.manifest
-        return archive_of(files, manifest["run"], manifest["models"] if models is None else models, identity)
+        return archive_of(files, self.manifest["run"], identity)
 
     def told_anew(self, identity, ledger: bytes, **options) -> bytes:
         """With another ledger, and a README that says of it what the script would."""
-        rest = self.files["README.md"].decode().partition("\n## ")[2]
-        readme = f"{HEADING}{words(read_ledger(ledger))}\n## {rest}".encode()
+        rest = self.files["README.md"].decode().partition(NEXT)[2]
+        readme = f"{HEADING}{words(read_ledger(ledger))}{NEXT}{rest}".encode()
         return self.signed(identity, ledger=ledger, README=readme, **options)
 
 

@@ -25,6 +25,7 @@ from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.protocol.rounds import drive
 
 EIGHT = ("alder", BAD, "cedar", "damson", "elm", "fir", "gean", "hazel")
+HONEST = tuple(name for name in EIGHT if name != BAD)
 ROUNDS = 20
 SEED = bytes(range(32))
 
@@ -104,9 +105,9 @@ def held(client):
     }
 
 
-def run(folder, tables, replies, rounds=ROUNDS, names=EIGHT):
+def run(folder, tables, replies, rounds=ROUNDS):
     """(coordinator, what the honest hospitals hold after each round, budgets spent): readmitted after each round."""
-    federation = federation_of(names=names, rounds=rounds, privacy={"epsilon": 50.0, "budget": 100.0}, **tables)
+    federation = federation_of(names=EIGHT, rounds=rounds, privacy={"epsilon": 50.0, "budget": 100.0}, **tables)
     hub, clients = parties(federation, folder, root_key=SEED, noise_key=SEED)
     carrier, ends = Playing(clients, hub=hub, plan=replies), []
     try:
@@ -114,8 +115,8 @@ def run(folder, tables, replies, rounds=ROUNDS, names=EIGHT):
             drive(hub, carrier)
             for name in tuple(hub.excluded):
                 hub.readmit(name)
-            ends.append({name: held(clients[name]) for name in names if name != BAD})
-        return hub, ends, {name: clients[name].ledger.spent() for name in names if name != BAD}
+            ends.append({name: held(clients[name]) for name in HONEST})
+        return hub, ends, {name: clients[name].ledger.spent() for name in HONEST}
     finally:
         close_all(clients)
 
@@ -126,15 +127,13 @@ def tables_of(scheme, masked):
     return {"encryption": encryption, "similarity": {"every": 1, "beside_masks": masked}}
 
 
-def compared(folder, tables, rounds=ROUNDS, names=EIGHT):
+def compared(folder, tables, rounds=ROUNDS):
     """(the coordinator of the run with the hostile hospital, for each round whether all honest ones hold what they hold
     without it, whether their budgets are spent alike).
     """
     tricks = plan("masking" in tables["encryption"], rounds)
-    hub, ends, spent = run(
-        folder / "with", tables, {number: trick.replies for number, trick in tricks.items()}, rounds, names
-    )
+    hub, ends, spent = run(folder / "with", tables, {number: trick.replies for number, trick in tricks.items()}, rounds)
     calm = {number: {ASKED: trick.instead} for number, trick in tricks.items()}
-    _, without, as_much = run(folder / "without", tables, calm, rounds, names)
+    _, without, as_much = run(folder / "without", tables, calm, rounds)
     assert len({end["alder"]["shared"] for end in ends}) == rounds, "each round has a sum"
     return hub, [end == other for end, other in zip(ends, without, strict=True)], spent == as_much

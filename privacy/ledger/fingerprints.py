@@ -8,6 +8,7 @@ comes under. A patient's id ("patient") is a hint alone: every study numbers fro
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -18,8 +19,8 @@ __all__ = ["HINTS", "Fingerprints", "Identities", "content_of", "decode_fingerpr
 Identities = Mapping[str, Sequence[bytes]]
 """By kind, one text of bytes for each record, in any order."""
 
-HINTS: Final = frozenset({"patient"})
-"""Kinds that tell of records but decide nothing."""
+HINTS: Final = frozenset({"patient", "spelling"})
+"""Kinds that tell of records but decide nothing. "spelling": what another spelling of a patient's id would match."""
 
 _WHOLE: Final = "set"
 """The kind of one identity that all records have together."""
@@ -76,7 +77,7 @@ class Fingerprints:
         """Those of all kinds, sorted, each once."""
         return np.unique(np.concatenate(list(self.kinds.values()))) if self.kinds else np.array([], f"S{_BYTES}")
 
-    @property
+    @cached_property
     def twins(self) -> dict[str, float]:
         """By kind, the share of records that another record of the same data set equals."""
         return {kind: _twins(marks) for kind, marks in self.kinds.items()}

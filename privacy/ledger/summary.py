@@ -96,6 +96,16 @@ class LedgerSummary:
     seen: int = 0
     withdrawals: tuple[Withdrawn, ...] = ()
 
+    @property
+    def holds(self) -> tuple[float, float]:
+        """The (epsilon, delta) to rely on: what was spent; of a mixture the largest budget, at twice its delta, as one
+        that was lowered bounds nothing that was released before.
+        """
+        if not self.mixed:
+            return self.epsilon, self.budget.delta
+        budgets = [session.budget for session in self.sessions]
+        return max(one.epsilon for one in budgets), 2 * max(one.delta for one in budgets)
+
 
 def verify_ledger(path: Path, verify: Verifier, heads: Collection[str] = ()) -> LedgerSummary:
     """Recomputes all that the ledger at `path` claims: form, order, times, hash chain, signatures, spends, budgets.

@@ -46,7 +46,10 @@ def withdraw(
         confirm_for_good(f"Everybody in {data} withdraws, for good?")
     identity = None if folder is None else load_holdings(folder, ask_passphrase(passphrase_file, folder)).identity
     done = write(config, data, site, ledgers or ledgers_place(), identity)
-    lines = [f"{one.ledger}: {withdrawal_line(one.last, one.summary.unit or 'unit')}" for one in done]
+    lines = [
+        f"{one.ledger}: {withdrawal_line(one.last, one.summary.unit or 'unit')}\nhead {one.summary.head}"
+        for one in done
+    ]
     found = [
         {
             "ledger": str(one.ledger),
@@ -54,6 +57,7 @@ def withdraw(
             "units": one.last.units,
             "releases_before": one.last.rounds,
             "models_before": one.last.released,
+            "head": one.summary.head,
         }
         for one in done
     ]

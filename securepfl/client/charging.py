@@ -1,7 +1,7 @@
 """Which ledger a run is charged to, found by its records in the hospital's registry, and that it is the same again."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -71,13 +71,14 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @dataclass(frozen=True)
 class Rows:
-    """The records at hand, by what the registry knows them again, the id of their data set where it is declared, and
-    what the hospital must know.
+    """The records at hand, by what the registry knows them again, the id of their data set where it is declared, what
+    the hospital must know, and what else is asked of withdrawn consent (KnownAs.beside).
     """
 
     identities: Identities
     declared: str | None
     notes: tuple[str, ...] = ()
+    beside: Identities = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,11 @@ class Books:
                 path, _ = self.registry.ledger_at(taken, self.kind)
                 notes.append(f"the ledger {old}, kept by an earlier version, goes on as {path}; the old file stays")
                 declared = taken
-        return Rows(identities, declared, tuple(notes))
+        return Rows(identities, declared, tuple(notes), known_as.beside)
 
     def ledger_of(self, rows: Rows) -> tuple[Path, str]:
         """The ledger that `charged` would open, and what its lines call the data set. Raises as Registry.find."""
-        found = self.registry.find(rows.identities, rows.declared, self.kind)
+        found = self.registry.find(rows.identities, rows.declared, self.kind, rows.beside)
         return self.registry.ledger_at(found.id, self.kind)
 
     def charged(self, rows: Rows, opener: Opener, *, protects: bool = True) -> Charged:
@@ -151,7 +152,7 @@ class Books:
         """
         if protects and self.kind != "seeded":
             self.registry.check_protected(rows.identities, self.kind)
-        charged = self.registry.open(rows.identities, rows.declared, self.kind, opener)
+        charged = self.registry.open(rows.identities, rows.declared, self.kind, opener, rows.beside)
         charged = replace(charged, notes=rows.notes + charged.notes)
         for note in charged.notes:
             warnings.warn(f"{self.registry.site}: {note}", HospitalNote, stacklevel=4)
@@ -162,7 +163,8 @@ class Books:
         Raises LedgerError, StorageError and what Registry.open raises.
         """
         trained = bool(state.trajectory) or (state.pending is not None and state.pending.trained)
-        self._check_same(session, self.registry.find(rows.identities, rows.declared, self.kind).id)
+        found = self.registry.find(rows.identities, rows.declared, self.kind, rows.beside)
+        self._check_same(session, found.id)
 
         def opener(path: Path, data_set: str, earlier: frozenset[bytes]) -> Ledger:
             signer = LedgerSigner(session.keyring.identity, self.kind != "real", earlier)

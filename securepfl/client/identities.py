@@ -21,6 +21,8 @@ _READ_AGAIN: Final = 8
 class KnownAs:
     """What tells a data set apart beside the features that train: its declared id, None for none, and further
     identities of its records, as the cells of a table's rows. earlier: ledgers that an earlier version kept of it.
+    beside: by what it is known, beside that, whether a patient withdrew consent: identities of records that are held
+    out, and other spellings of patients' ids. Nothing is charged for those.
 
     >>> KnownAs("biopsies", {"row": [b"a row's cells"]}).id
     'biopsies'
@@ -29,6 +31,7 @@ class KnownAs:
     id: str | None = None
     by: Identities = field(default_factory=dict)
     earlier: tuple[Path, ...] = ()
+    beside: Identities = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: "str | KnownAs | None", declared: str | None) -> "KnownAs":

@@ -154,10 +154,11 @@ def caveats(summary: LedgerSummary) -> list[str]:
     """What these figures rest on."""
     lines = [] if summary.unprotected is None else [f"{NO_PRIVACY}: {_unprotected(summary.unprotected)}"]
     if summary.mixed:
+        epsilon, delta = summary.holds
         lines.append(
             "releases of several kinds, of which the later may have been chosen after a look at the earlier: summed by "
             "Renyi divergence at one order that the budget fixes, so this reads high early on; what holds is the "
-            f"budget's epsilon at delta {2 * summary.budget.delta:g}"
+            f"largest budget, epsilon {epsilon:g}, at delta {delta:g}"
         )
     shared = [release for release in summary.releases if isinstance(release, SharedRelease)]
     if shared:

@@ -11,6 +11,7 @@ from securepfl.client.charging import POINTER, Pointer
 from securepfl.crypto.keys.identity import Identity
 from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.outside.signed_file import bounded_bytes, opened_bytes
+from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.audit.report import AuditReport
 from securepfl.privacy.ledger.file import read
 from securepfl.privacy.ledger.lines import DeclaredSession, ExpertRelease, Session, decode_line
@@ -62,7 +63,7 @@ def evidence_of(
             "whose keys signed it, with --folder"
         )
     files = files_of(case)
-    return archive_of(files, case.run, [one.line for one in case.released], signer), case
+    return archive_of(files, case.run, signer), case
 
 
 def _case(
@@ -100,7 +101,7 @@ def _case(
         caveats=tuple(caveats(summary)),
         versions=_part(result, "versions", run),
         released=tuple(_released(run, data, name)),
-        audit=None if audit is None else _audit(audit, site, federation),
+        audit=None if audit is None else _audit(audit, site, federation, summary, name),
         purpose=_purpose(purpose),
         metrics=_metrics(result),
         snapshot=path.name.endswith(SNAPSHOT),
@@ -188,13 +189,15 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[str, tuple[str, str, str]]]:
             yield head, (path.name, hashlib.sha256(data).hexdigest(), found.signer.fingerprint)
 
 
-def _audit(path: Path, site: str, federation: Federation) -> Mapping[str, Any]:
-    """A report of `securepfl audit attack --json`, of this hospital under these settings."""
+def _audit(path: Path, site: str, federation: Federation, summary: LedgerSummary, run: str) -> Mapping[str, Any]:
+    """A report of `securepfl audit attack --json`, of this hospital under these settings, with the noise of `run`."""
     printed = _json(path, "give what `securepfl audit attack --json` printed")
     found = printed["result"] if isinstance(printed.get("result"), dict) else printed  # the report alone will do
     privacy, units = federation.privacy, federation.sites[site].units
     expected = {"site": site, "unit": privacy.unit, "rounds": federation.rounds, "delta": privacy.delta}
     expected |= {} if units is None else {"units": units}
+    noisy = [one.release for one in summary.rounds if one.run == run and isinstance(one.release, Release)]
+    expected |= {name: getattr(one, name) for one in noisy[:1] for name in ("noise_multiplier", "sample_rate")}
     for name, value in expected.items():
         if found.get(name) != value:
             told = f"{name} {found[name]!r}" if name in found else f"no {name}"
@@ -224,10 +227,15 @@ def _part(result: Mapping[str, Any], name: str, run: Path) -> Mapping[str, Any]:
     return found
 
 
+def _no_number(name: str) -> float:
+    """Raises ValueError for NaN and infinities, which JSON does not have."""
+    raise ValueError(name)
+
+
 def _json(path: Path, mend: str) -> Mapping[str, Any]:
     """A JSON object in a plain file. Raises StorageError, ConfigError."""
     try:
-        found = json.loads(bounded_bytes(path, _MOST_JSON))
+        found = json.loads(bounded_bytes(path, _MOST_JSON), parse_constant=_no_number)
     except (ValueError, RecursionError):
         found = None
     except StorageError:

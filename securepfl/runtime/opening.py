@@ -84,7 +84,7 @@ def open_client(
             out / STATE,
             testing=tested_by(hospital, federation),
             ledgers=ledgers,
-            data_set=known_as(hospital.train, beside(data), hospital.test if federation.release.metrics else None),
+            data_set=known_as(hospital, beside(data), tests=federation.release.metrics),
             device=device,
             simulation=None if seed is None else Simulation(noise_key(seed)),
         )

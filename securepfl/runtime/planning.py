@@ -17,7 +17,9 @@ from securepfl.data.patients import of_several_sites, trained_and_tested
 from securepfl.data.split import split_table
 from securepfl.data.table import Table
 from securepfl.errors import ConfigError, DataError, HospitalNote, ModelError
+from securepfl.identifiers import asked_by
 from securepfl.privacy.accounting.events import Unit
+from securepfl.privacy.ledger.fingerprints import content_of
 from securepfl.runtime.hospital import Hospital
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
@@ -43,10 +45,7 @@ class Plan:
     def data_sets(self) -> dict[str, KnownAs]:
         """By what each hospital's training rows are known again, beside the features that train."""
         metrics = self.federation.release.metrics
-        return {
-            name: known_as(hospital.train, self.earlier, hospital.test if metrics else None)
-            for name, hospital in self.hospitals.items()
-        }
+        return {name: known_as(hospital, self.earlier, tests=metrics) for name, hospital in self.hospitals.items()}
 
 
 def configured(
@@ -112,18 +111,33 @@ def beside(data: Path) -> Path:
     return whole.parent / f"{whole.name}.ledgers"
 
 
-def known_as(table: Table, earlier: Path | None, tested: Table | None = None) -> KnownAs:
-    """By what a hospital's training rows are known again, beside the features that train; and those of `tested`, where
-    something is released about them.
+def known_as(hospital: Hospital, earlier: Path | None, *, tests: bool = False) -> KnownAs:
+    """By what a hospital's training rows are known again, beside the features that train; and its test rows, where it
+    `tests` by what is released. All rows are asked for withdrawn consent.
     """
-    tables = [table] if tested is None else [table, tested]
-    identities: dict[str, Sequence[bytes]] = {
-        kind: [digest for each in tables for digest in each.known[kind].tolist()] for kind in table.known
+    train, test = hospital.train, hospital.test
+    both = (train, test)
+    beside = {"features": [content_of(row) or b"" for row in test.features], **identities_in(test)}
+    beside["spelling"] = [word.encode() for patient in patients_in(*both) for word in asked_by(patient)]
+    return KnownAs(
+        by=identities_in(*(both if tests else (train,))),
+        earlier=() if earlier is None else (earlier / f"{train.site}.jsonl",),
+        beside=beside,
+    )
+
+
+def identities_in(*tables: Table) -> dict[str, Sequence[bytes]]:
+    """What rows and their patients are known by."""
+    found: dict[str, Sequence[bytes]] = {
+        kind: [digest for each in tables for digest in each.known[kind].tolist()] for kind in tables[0].known
     }
-    if table.patients is not None:
-        patients = {patient for each in tables if each.patients is not None for patient in each.patients.tolist()}
-        identities["patient"] = [str(patient).encode() for patient in sorted(patients)]
-    return KnownAs(by=identities, earlier=() if earlier is None else (earlier / f"{table.site}.jsonl",))
+    patients = patients_in(*tables)
+    return found | ({"patient": [patient.encode() for patient in patients]} if patients else {})
+
+
+def patients_in(*tables: Table) -> list[str]:
+    """Each patient's id once, sorted; none where no column names them."""
+    return sorted({str(patient) for each in tables if each.patients is not None for patient in each.patients})
 
 
 def _check_seed(federation: Federation, seed: int | None, ledgers: Path | None) -> None:

@@ -14,7 +14,7 @@ from securepfl.data.loading import load_sites
 from securepfl.data.split import split_table
 from securepfl.errors import ConfigError, StorageError
 from securepfl.outside.experts import SHARED, read_experts
-from securepfl.runtime.hospital import dataset_of
+from securepfl.runtime.hospital import Hospital, dataset_of
 from securepfl.runtime.planning import beside, known_as
 from securepfl.settings.binding import built_in
 from securepfl.settings.federation import Federation
@@ -37,15 +37,15 @@ def suggest(
     tables = load_sites(data, spec)
     if site not in tables:
         raise ConfigError(f"--site {site!r}: the data have {', '.join(sorted(tables))}")
-    train, _ = split_table(tables[site], spec.split)
+    hospital = Hospital(*split_table(tables[site], spec.split))
     suggestion = suggest_partition(
         federation,
         site,
         built_in(model, spec),
-        dataset_of(train, federation.privacy.unit),
+        dataset_of(hospital.train, federation.privacy.unit),
         Identity.generate(site),
         ledgers=ledgers,
-        data_set=known_as(train, beside(data)),
+        data_set=known_as(hospital, beside(data)),
         epsilon=epsilon,
         start=_start(run, spec),
         device=device,

@@ -11,12 +11,13 @@ from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.data.loading import load_site
 from securepfl.data.table import Table
 from securepfl.errors import ConfigError
+from securepfl.identifiers import told_by
 from securepfl.privacy.ledger.history import Withdrawn
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
 from securepfl.privacy.ledger.summary import LedgerSummary
 from securepfl.report.ledger import verified
 from securepfl.runtime.hospital import dataset_of
-from securepfl.runtime.planning import known_as
+from securepfl.runtime.planning import identities_in, patients_in
 from securepfl.settings.federation import Federation
 from securepfl.storage.registry import Kind, Registry
 
@@ -51,7 +52,8 @@ def withdraw(config: Path, data: Path, site: str, place: Path, identity: Identit
     table = load_site(data, spec, site)
     unit = federation.privacy.unit
     records = TrainingSet.of(dataset_of(table, unit), site, unit)
-    known = KnownAs.of(known_as(table, None), spec.id)
+    spelled = [word.encode() for patient in patients_in(table) for word in told_by(patient)]
+    known = KnownAs(spec.id, {**identities_in(table), "spelling": spelled})
     identities = identities_of(records, contents_of(records, range(records.found)), known, site)
 
     def opener(kind: Kind, path: Path, data_set: str, earlier: frozenset[bytes]) -> Ledger:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from securepfl.errors import ConfigError, LedgerError, StorageError
 from securepfl.privacy.ledger.claims import Claim, Seen, decide
 from securepfl.privacy.ledger.file import read_unheld
 from securepfl.privacy.ledger.fingerprints import (
+    HINTS,
     Fingerprints,
     Identities,
     decode_fingerprints,
@@ -182,7 +183,7 @@ class Registry:
         path, _ = self.ledger_at(id_, kind)
         _check_holds(path, heads, f"that {where} knows of")
 
-    def find(self, identities: Identities, declared: str | None, kind: Kind) -> Claim:
+    def find(self, identities: Identities, declared: str | None, kind: Kind, beside: Identities | None = None) -> Claim:
         """Which ledger `open` would charge. Writes nothing. Raises as `open`."""
         _check_id(self.site, declared)
         if not self._exists():
@@ -191,14 +192,22 @@ class Registry:
             listing = self._listing()
             prints = Fingerprints.of(self._key(listing), identities)
             claim = self._claim(listing, prints, declared, kind)
-            self._check_consent(listing, prints, claim.id)
+            self._check_consent(listing, (prints, Fingerprints.of(self._key(listing), beside or {})), claim.id)
             return claim
 
-    def open(self, identities: Identities, declared: str | None, kind: Kind, opener: Opener) -> Charged:
+    def open(
+        self,
+        identities: Identities,
+        declared: str | None,
+        kind: Kind,
+        opener: Opener,
+        beside: Identities | None = None,
+    ) -> Charged:
         """The open ledger of the records with these `identities`, which count as known from then on.
 
         declared: the data set's id, None where nobody named it. kind: ledgers of real runs and of simulations are kept
-        apart. Raises LedgerError where no one ledger can be charged (claims.py) or a file is older than what the
+        apart. beside: of what does not train, but holds no patient who withdrew consent either. Raises
+        LedgerError where no one ledger can be charged (claims.py) or a file is older than what the
         registry knows, missing or damaged, or some of these records' patients withdrew their consent; ConfigError for
         an id that cannot be a file's name; StorageError; and what `opener` raises.
         """
@@ -207,7 +216,7 @@ class Registry:
             listing = self._listing(create=True)
             prints = Fingerprints.of(self._key(listing), identities)
             claim = self._claim(listing, prints, declared, kind)
-            self._check_consent(listing, prints, claim.id)
+            self._check_consent(listing, (prints, Fingerprints.of(self._key(listing), beside or {})), claim.id)
             elsewhere = self._notes_of_other_sites(identities) if claim.new and kind == "real" else ()
             held = _entry(listing, claim.id, kind) or _new_entry(listing, claim.id, kind)
             self._check_head(held)
@@ -236,12 +245,7 @@ class Registry:
         with self._locked():
             listing = self._listing()
             prints = Fingerprints.of(self._key(listing), identities)
-            held = [one for kind in _LASTING if (one := self._known(listing, prints, declared, kind)) is not None]
-            if not held:
-                raise LedgerError(
-                    f"{self.folder}: no ledger knows any of these records, so none of them ever trained; leave them "
-                    "out of the data, and there is nothing else to do"
-                )
+            held = self._counting(listing, prints, declared)
             for one in held:
                 listing = self._withdrawn(listing, one, prints, units, opener)
         return tuple(map(self._path, held))
@@ -277,7 +281,7 @@ class Registry:
         if not held:
             return []
         prints = Fingerprints.of(self._key(listing), identities)
-        seen = [(self._path(one), self._seen(one, prints, prints.twins)) for one in held]
+        seen = [(self._path(one), self._seen(one, prints)) for one in held]
         return [(path, its.share) for path, its in seen if its.same]
 
     def remember(self, data_set: str, kind: Kind, ledger: Ledger, *, lasting: bool = True) -> None:
@@ -324,11 +328,35 @@ class Registry:
 
     # Below: steps within the lock.
 
-    def _known(self, listing: Listing, prints: Fingerprints, declared: str | None, kind: Kind) -> DataSet | None:
-        """The data set of `kind` that would be charged, where it knows any of the records."""
-        claim = self._claim(listing, prints, declared, kind)
-        one = None if claim.new else _entry(listing, claim.id, kind)
-        return one if one is not None and self._seen(one, prints, prints.twins).alike else None
+    def _counting(self, listing: Listing, prints: Fingerprints, declared: str | None) -> list[DataSet]:
+        """The data sets whose ledgers count any of the records: all that know one by more than chance, and that of the
+        declared id, where it knows one by chance or by a patient's id. Raises LedgerError where there is none, or
+        where that cannot be told.
+        """
+        lasting = [(one, self._seen(one, prints)) for one in listing.data_sets if one.kind in _LASTING]
+        unknown = next((one for one, its in lasting if not its.rows_known), None)
+        if unknown is not None:
+            raise LedgerError(
+                f"{self._path(unknown, '.rows')}: is missing, so which records {unknown.id}'s ledger counts is not "
+                "known; restore it from a copy, or open its own records once under its id, and withdraw then"
+            )
+        held = [one for one, its in lasting if its.same or (one.id == declared and its.known)]
+        if not held and declared is None:  # in data of few values the one that a run would be charged to
+            by_chance = [one for one, its in lasting if its.alike]
+            claims = {self._claim(listing, prints, None, one.kind).id for one in by_chance}
+            held = [one for one in by_chance if one.id in claims]
+        named = sorted({one.id for one, its in lasting if its.known})
+        if not held and named:
+            raise LedgerError(
+                f"{self.folder}: no ledger knows these records by what they hold, but patients of these ids stand in "
+                f"data set {', '.join(named)}; if they are the same people, declare its [data] id and withdraw again"
+            )
+        if not held:
+            raise LedgerError(
+                f"{self.folder}: no ledger knows any of these records, so none of them ever trained; leave them "
+                "out of the data, and there is nothing else to do"
+            )
+        return held
 
     def _withdrawn(
         self, listing: Listing, one: DataSet, prints: Fingerprints, units: int, opener: KindOpener
@@ -339,12 +367,13 @@ class Registry:
         written = commitments_in(split_lines(_read(path))[0])
         file.check_whole(path, written)
         told = b"".join(its.marks for its in file.entries() if its.commitment in written)
-        if set(prints.together.tolist()) <= {told[at : at + 16] for at in range(0, len(told), 16)}:
+        before = {told[at : at + 16] for at in range(0, len(told), 16)}
+        if set(prints.together.tolist()) <= before:
             return listing
         ledger = opener(one.kind, path, one.name, listing.keys)
         try:
             file.add(entry)
-            ledger.withdraw(units, entry.commitment)
+            ledger.withdraw(_new_units(prints, before, units), entry.commitment)
             noted = msgspec.structs.replace(one, head=ledger.head, lines=ledger.lines)
             listing = listing.with_data_set(noted, ledger.public_keys)
             self._write(listing)
@@ -352,14 +381,15 @@ class Registry:
             ledger.close()
         return listing
 
-    def _check_consent(self, listing: Listing, prints: Fingerprints, id_: str) -> None:
+    def _check_consent(self, listing: Listing, asked: Sequence[Fingerprints], id_: str) -> None:
         """Raises LedgerError where some of the records are of patients who withdrew, by any ledger here; patients' ids
         count within the data set `id_`, as every study numbers from 1.
         """
         for one in listing.data_sets:
             path, file = self._path(one), WithdrawnFile(self._path(one, ".withdrawn"))
             file.check_whole(path, commitments_in(split_lines(_read(path))[0]))
-            count = found_among(prints, file.marks(), prints.twins, by_id=one.id == id_)
+            marks, by_id = file.marks(), one.id == id_
+            count = sum(found_among(prints, marks, _fewer(one, prints), by_id=by_id) for prints in asked)
             if count:
                 raise refusal(self.site, count, path)
 
@@ -367,8 +397,7 @@ class Registry:
         return decide(self.site, declared, self._all_seen(listing, prints, kind))
 
     def _all_seen(self, listing: Listing, prints: Fingerprints, kind: Kind) -> list[Seen]:
-        twins = prints.twins
-        return [self._seen(one, prints, twins) for one in listing.data_sets if one.kind == kind]
+        return [self._seen(one, prints) for one in listing.data_sets if one.kind == kind]
 
     def _notes_of_other_sites(self, identities: Identities) -> tuple[str, ...]:
         """Of those whose registry lies beside this one and knows some of the records, above chance. Raises LedgerError
@@ -402,11 +431,10 @@ class Registry:
             raise StorageError(f"{place}: cannot be read ({error.strerror}); mend its rights") from None
         return [Registry(place, name) for name in names if name != self.site]
 
-    def _seen(self, one: DataSet, prints: Fingerprints, twins: dict[str, float]) -> Seen:
+    def _seen(self, one: DataSet, prints: Fingerprints) -> Seen:
         known = prints.found_in(self._marks(one))
         shares = {kind: count / len(prints.kinds[kind]) for kind, count in known.items()}
-        lower = {kind: min(share, one.twins.get(kind, share)) for kind, share in twins.items()}
-        return Seen(one.id, shares, lower, rows_known=self._rows_known(one))
+        return Seen(one.id, shares, _fewer(one, prints), rows_known=self._rows_known(one))
 
     def _rows_known(self, one: DataSet) -> bool:
         """Whether its records were ever seen, and what they are known by is there."""
@@ -585,6 +613,23 @@ def _lock(descriptor: int, folder: Path) -> None:
             raise storage_error(folder, error) from None
         else:
             return
+
+
+def _fewer(one: DataSet, prints: Fingerprints) -> dict[str, float]:
+    """By kind, the smaller share of records with a twin, of the data set's and of those at hand: records that stand
+    twice in a file hide nobody.
+    """
+    return {kind: min(share, one.twins.get(kind, share)) for kind, share in prints.twins.items()}
+
+
+def _new_units(prints: Fingerprints, before: Collection[bytes], units: int) -> int:
+    """How many of `units` no earlier withdrawal was of: by patients' ids where they are what is counted, else by what
+    records hold.
+    """
+    counting = [kind for kind, marks in prints.kinds.items() if len(marks) == units]
+    chosen = [kind for kind in counting if kind in HINTS] or counting
+    new = [sum(mark not in before for mark in prints.kinds[kind].tolist()) for kind in chosen]
+    return max([1, *new]) if new else units
 
 
 def _entry(listing: Listing, id_: str, kind: Kind) -> DataSet | None:

@@ -85,7 +85,7 @@ def test_the_stranger_has_no_securepfl_and_the_script_asks_for_none(stranger):
     imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert imported - sys.stdlib_module_names == {"cryptography"}
-    assert len(SCRIPT.read_text().splitlines()) < 150
+    assert len([line for line in SCRIPT.read_text().splitlines() if line.strip()]) < 150
 
 
 def test_a_stranger_with_the_key_and_others_heads_checks_all_of_it(stranger, archive, alder, heads, world):
@@ -97,7 +97,7 @@ def test_a_stranger_with_the_key_and_others_heads_checks_all_of_it(stranger, arc
     assert done.out.startswith("Signed by alder, fingerprint " + alder.public.fingerprint)
     assert "guesses right with probability" in done.out
     assert "none is missing up to line 5" in done.out
-    assert hashlib.sha256(SCRIPT.read_bytes()).hexdigest() in done.out and "as its copy's" in done.out
+    assert done.out.endswith("The archive holds this script.\n")
 
 
 def test_without_a_key_it_says_first_that_the_signer_is_not_verified(stranger, archive):
@@ -112,8 +112,17 @@ def test_the_ledgers_key_will_do_and_another_will_not(stranger, archive, key, wo
 
 
 def test_an_archive_that_is_not_there_is_something_to_mend(stranger, archive, tmp_path):
-    done = stranger.checks(archive, "--heads", tmp_path / "none.json")
-    assert done.code == 2 and "Traceback" not in done.err
+    (tmp_path / "no.json").write_text("[1")
+    (tmp_path / "twice.json").write_text('{"alder": "a", "alder": "b"}')
+    for name in ("none.json", "no.json", "twice.json"):
+        done = stranger.checks(archive, "--heads", tmp_path / name)
+        assert (done.code, done.out) == (2, "") and name in done.err and "Traceback" not in done.err, done
+
+
+def test_heads_that_say_nothing_of_the_hospital_confirm_nothing(stranger, archive, tmp_path):
+    for number, said in enumerate(({}, {"birch": "ab"}, {"alder": []}, {"schema": 1, "heads": {}})):
+        (path := tmp_path / f"{number}.json").write_text(json.dumps(said))
+        assert "says nothing of its ledger" in stranger.refuses(archive, "--heads", path)
 
 
 def test_libraries_are_not_taken_from_beside_the_script(tmp_path, archive):
@@ -142,14 +151,14 @@ def test_the_docs_name_the_scripts_digest():
 
 def test_the_archive_says_what_the_ledger_says(opened, world):
     readme = opened.files["README.md"].decode()
-    assert re.search(r"alder had spent epsilon \d+\.?\d* of 40 at delta 1e-05, counted for one record\.", readme)
+    said = r"alder had spent epsilon \d+\.?\d* of 40 at delta 1e-05, counted for one record of data set alder\."
+    assert re.search(said, readme)
     settings = opened.files["settings.json"]
     assert (
         Federation.from_told(json.loads((world.out("alder") / "result.json").read_text())["federation"], "").canonical
         == settings
     )
-    assert opened.manifest["models"] and {f"models/{n}.md" for n in opened.manifest["models"]} <= opened.files.keys()
-    card = opened.files[f"models/{opened.manifest['models'][0]}.md"].decode()
+    card = opened.files[next(name for name in opened.files if "/" in name)].decode()
     file = world.out("alder") / "experts" / "alder.safetensors"
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert "Triage of &lt;b>charts" in card and "None. What was measured" in card
@@ -207,7 +216,9 @@ def test_a_simulations_archive_says_so_and_names_nobody_real(stranger, tmp_path,
 
 
 def test_an_audit_of_these_settings_is_taken_in_and_another_is_not(world, tmp_path, opened):
+    noise = float(re.search(rb'"noise_multiplier":([0-9.]+)', opened.files["ledger.jsonl"])[1])
     report = {"site": "alder", "unit": "record", "units": 40, "rounds": 2, "delta": 1e-5, "accused": False}
+    report |= {"noise_multiplier": noise, "sample_rate": 1.0}
     path = tmp_path / "audit.json"
     said = report | {"sentence": "Nothing contradicts the claim.", "rows": ["a patient's"], "accused": True}
     path.write_text(json.dumps({"schema": 1, "command": "audit attack", "error": None, "result": said}))
@@ -215,9 +226,16 @@ def test_an_audit_of_these_settings_is_taken_in_and_another_is_not(world, tmp_pa
     files = Opened.of((tmp_path / "one.zip").read_bytes()).files
     assert b"Nothing contradicts" in files["audit.json"] and b"a patient's" not in files["audit.json"]
     assert b"less private than it claims" in files["README.md"]
-    path.write_text(json.dumps(report | {"rounds": 3}))
-    done = archived(world, "alder", tmp_path / "two.zip", "--audit", path)
-    assert done.exit_code != 0 and "rounds 3" in str(done.exception)
+    for other, told in (
+        ({"rounds": 3}, "rounds 3"),
+        ({"noise_multiplier": noise * 4}, "noise_multiplier"),
+        ({"sample_rate": 0.5}, "sample_rate 0.5"),
+        ({"lower_bound": float("nan")}, "no JSON"),
+    ):
+        path.write_text(json.dumps(said | {"accused": False} | other))
+        done = archived(world, "alder", tmp_path / "two.zip", "--audit", path)
+        assert done.exit_code != 0 and told in str(done.exception), (told, done.output)
+    assert not (tmp_path / "two.zip").exists()
 
 
 def test_only_the_hospitals_own_keys_sign(world, tmp_path):
@@ -238,6 +256,24 @@ def test_any_file_that_was_changed_is_named(stranger, opened):
     told = stranger.refuses_all(*((data,) for data in changed.values()))
     for name, line in zip(changed, told, strict=True):
         assert name in line or name in ("manifest.json", "signature.json"), (name, line)
+
+
+def test_nobody_adds_to_the_signatures_file_or_puts_other_keys_into_it(stranger, opened, alder, key):
+    """The last two keys of an identity sign nothing, and what is sealed to the hospital is sealed to them."""
+    sheet = json.loads(opened.files["signature.json"])
+    other = Identity.generate("alder").public.to_bytes()
+    own = alder.public.to_bytes()
+    at = 1 + own[0] + 32 + 1952
+    cases = (
+        sheet | {"note": "checked by the authority"},
+        sheet | {"identity": sheet["identity"].upper()},
+        sheet | {"identity": sheet["identity"] + "00"},
+        sheet | {"identity": (own[:at] + other[at:]).hex()},
+    )
+    written = [json.dumps(its, indent=1, sort_keys=True).encode() + b"\n" for its in cases]
+    written.append(opened.files["signature.json"].replace(b"{", b"{ "))
+    told = stranger.refuses_all(*((packed(opened.files | {"signature.json": its}), *key) for its in written))
+    assert all("signature.json" in line for line in told), told
 
 
 def test_files_that_were_added_or_taken_away_are_named(stranger, opened):
@@ -308,12 +344,13 @@ def test_smaller_epsilons_on_every_line_are_found_from_the_noise(stranger, opene
         told = read_ledger(honest)
         readme = f"{HEADING}{words(told | {'epsilon': told['epsilon'] * part})}".encode()
         cases.append((opened.signed(alder, ledger=ledger, README=readme), *key))
+    assert not any(words(told) in case[0].decode("latin-1") for case in cases)
     assert all("spent more than the epsilon" in line for line in stranger.refuses_all(*cases))
 
 
 def test_lines_cut_off_show_against_what_others_saw_and_only_so(stranger, opened, alder, key, heads):
     lines = opened.files["ledger.jsonl"].splitlines(keepends=True)
-    short = opened.told_anew(alder, b"".join(lines[:3]), models=[])
+    short = opened.told_anew(alder, b"".join(lines[:3]), without="models/")
     done = stranger.checks(short, *key)
     assert done.code == 0 and "ines cut off at the end do not show" in done.out
     assert "others saw lines that its ledger lacks" in stranger.refuses(short, *key, "--heads", heads)
@@ -334,14 +371,19 @@ def test_rounds_reduced_to_nothing_are_told_as_its_word(stranger, opened, alder,
 
 def test_another_hospitals_ledger_is_refused(stranger, opened, world, alder, key):
     birch = next(ledgers_of(world, "birch").glob("birch/*.jsonl")).read_bytes()
-    swapped = opened.told_anew(alder, birch, models=[])
-    assert "other signers" in stranger.refuses(swapped, *key)
+    swapped = opened.told_anew(alder, birch)
     theirs = world.holdings("birch").identity.public.ed25519.hex()
+    assert "another hospital's" in stranger.refuses(swapped, *key)
     assert "another hospital's" in stranger.refuses(swapped, *key, "--key", theirs)
 
 
 def test_a_released_model_without_a_card_and_other_settings_are_refused(stranger, opened, alder, key):
-    assert "no card" in stranger.refuses(opened.signed(alder, models=opened.manifest["models"][1:]), *key)
+    first = next(name for name in opened.files if "/" in name)
+    assert "no card" in stranger.refuses(opened.signed(alder, without=first), *key)
+    raw = opened.files["ledger.jsonl"]
+    other_run = _signed_raw(re.sub(rb'("expert":"shared".*?"run":")[0-9a-f]*', rb"\g<1>ab", raw), alder)
+    hidden = max(name for name in opened.files if "/" in name)
+    assert "no card" in stranger.refuses(opened.told_anew(alder, other_run, without=hidden), *key)
     other = opened.files["settings.json"].replace(b'"rounds":2', b'"rounds":1')
     assert "settings.json" in stranger.refuses(opened.signed(alder, settings=other), *key)
 
@@ -349,12 +391,12 @@ def test_a_released_model_without_a_card_and_other_settings_are_refused(stranger
 def test_impossible_releases_hide_nothing(stranger, opened, alder, key):
     lines = opened.files["ledger.jsonl"]
     broken = lines.replace(b'"sample_rate":1,', b'"sample_rate":1.5,')
-    assert "none can be" in stranger.refuses(opened.signed(alder, ledger=_signed_raw(broken, alder)), *key)
+    assert "no real release" in stranger.refuses(opened.signed(alder, ledger=_signed_raw(broken, alder)), *key)
 
 
-def _signed_raw(ledger, identity):
+def _signed_raw(ledger, identity, previous="0" * 64):
     """Lines that securepfl would not write, chained and signed anew."""
-    previous, made = "0" * 64, []
+    made = []
     for line in ledger.removesuffix(b"\n").split(b"\n"):
         raw = re.sub(rb'"previous":"[0-9a-f]*"', b'"previous":"%s"' % previous.encode(), line)
         bare = re.sub(rb'"signature":"[0-9a-f]*",', b"", raw)
@@ -394,7 +436,7 @@ def test_of_sampled_steps_the_script_accuses_gross_lies_and_no_truth(tmp_path, n
 def test_several_kinds_are_told_as_the_budget_at_twice_its_delta(tmp_path):
     kinds = [Release(noise_multiplier=noise, sample_rate=0.1, steps=20) for noise in (3.0, 2.0)]
     ledger, _ = _told(tmp_path, *kinds, budget=4.0)
-    assert read_ledger(ledger)["mixed"] and "What holds is epsilon 4 at delta 2e-05" in words(read_ledger(ledger))
+    assert read_ledger(ledger)["mixed"] and "what holds is epsilon 4 at delta 2e-05" in words(read_ledger(ledger))
 
 
 @pytest.mark.parametrize("mu", [0.05, 0.9, 3.0, 12.0])
@@ -418,3 +460,83 @@ def test_no_private_mechanism_lets_anybody_guess_better_than_the_words_say():
 def test_the_session_of_the_ledger_is_by_the_key_that_signs(opened, alder):
     first = decode_line(opened.files["ledger.jsonl"].split(b"\n")[0])
     assert isinstance(first, DeclaredSession) and first.public_key == alder.public.ed25519.hex()
+
+
+# What a hospital could write into a ledger of its own hands, that securepfl never writes.
+
+
+def test_one_line_that_reads_in_two_ways_is_refused(stranger, opened, alder, key):
+    twice = opened.files["ledger.jsonl"].replace(b'"epsilon":', b'"epsilon":99,"epsilon":')
+    assert "says one thing twice" in stranger.refuses(opened.signed(alder, ledger=_signed_raw(twice, alder)), *key)
+
+
+def test_units_and_numbers_that_are_none_are_refused(stranger, opened, alder, key):
+    raw = opened.files["ledger.jsonl"]
+    first = re.search(rb'"id":"([0-9a-f]+)"', raw)[1]
+    named = _signed_raw(raw.replace(first, b"patient"), alder)
+    assert "counted for one record" in words(read_ledger(named))
+    cases = {
+        "several units": raw.replace(b'"unit":"record"', b'"unit":"patient"', 2),
+        "holds no real release": raw.replace(b'"steps":1', b'"steps":0.5'),
+        "epsilon or delta that is none": raw.replace(b'"delta":0.00001', b'"delta":1.5'),
+        "name that hides something": raw.replace(b'"data_set":"alder"', b'"data_set":"alder\\nAll was verified."'),
+        "settles what was not reserved": raw.replace(first, b"ab", 1),
+        "mixes hospitals": raw.replace(b'"site":"alder"', b'"site":"birch"', 1),
+    }
+    archives = [(opened.signed(alder, ledger=_signed_raw(its, alder)), *key) for its in cases.values()]
+    for told, line in zip(cases, stranger.refuses_all(*archives), strict=True):
+        assert told in line, line
+
+
+def test_nothing_goes_on_in_the_paragraph_that_is_checked(stranger, opened, alder, key):
+    more = opened.files["README.md"].replace(b"mere guess.\n", b"mere guess.\nAudited: it is 0.5.\n")
+    assert "README.md says other" in stranger.refuses(opened.signed(alder, README=more), *key)
+
+
+def test_an_earlier_key_of_the_hospitals_signs_no_later_ledger(stranger, opened, alder):
+    """Who got hold of keys that the hospital gave up could otherwise write its cards."""
+    earlier = Identity.generate("alder")
+    raw = opened.files["ledger.jsonl"].splitlines(keepends=True)
+    old = written_again(raw[0], earlier, lambda line: {"public_key": earlier.public.ed25519.hex()})
+    both = old + _signed_raw(b"".join(raw), alder, hashlib.sha256(old.rstrip()).hexdigest())
+    named = [word for one in (earlier, alder) for word in ("--key", one.public.ed25519.hex())]
+    assert stranger.checks(opened.told_anew(alder, both, without="models/"), *named).err.endswith("no model\n")
+    assert "sign by the last" in stranger.refuses(opened.told_anew(earlier, both), *named)
+
+
+def test_steps_of_many_kinds_hide_no_epsilon(tmp_path):
+    """Each round's noise a little other, so that no kind shows anything alone."""
+    kinds = [Release(noise_multiplier=1 + n / 1e6, sample_rate=0.999, steps=1) for n in range(8)]
+    ledger, identity = _told(tmp_path, *kinds, budget=100.0)
+    read_ledger(ledger)
+    with pytest.raises(ValueError, match="spent more"):
+        read_ledger(written_again(ledger, identity, lambda line: {"epsilon": line.epsilon / 10}))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_honest_mixture_is_accused(tmp_path, seed):
+    draw = np.random.default_rng(seed)
+    kinds = [
+        Release(noise_multiplier=float(draw.uniform(0.8, 6)), sample_rate=float(draw.choice([0.01, 0.3, 1])), steps=n)
+        for n in (1, 7, 40)
+    ]
+    read_ledger(_told(tmp_path, *kinds, budget=1e4)[0])
+
+
+def test_a_budget_lowered_below_what_was_spent_is_not_what_holds(tmp_path):
+    kinds = [Release(noise_multiplier=noise, sample_rate=0.1, steps=20) for noise in (1.5, 1.0)]
+    ledger, identity = _told(tmp_path, *kinds, budget=40.0)
+    terms = Terms("north", "biopsies", Budget(0.5, 1e-5), simulation=False, seeded=False, raise_budget=True)
+    path = tmp_path / "north.jsonl"
+    Ledger.open(path, terms, LedgerSigner(identity, trusting=True)).close()
+    assert "of 0.5 at delta" in words(read_ledger(path.read_bytes()))
+    assert "what holds is epsilon 40 at delta 2e-05" in words(read_ledger(path.read_bytes()))
+    assert "largest budget, epsilon 40, at delta 2e-05" in invoke("audit", "verify", path).stdout
+    low = written_again(ledger, identity, _lowered)
+    with pytest.raises(ValueError, match="spent more"):
+        read_ledger(low)
+
+
+def _lowered(line):
+    """All its budgets are said to have been next to nothing: of a mixture the budget is what is told."""
+    return {"budget": Budget(0.01, 1e-5)} if isinstance(line, DeclaredSession) else {}

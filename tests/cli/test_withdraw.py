@@ -1,5 +1,7 @@
 """`securepfl audit withdraw` at a hospital that took part in a real run, as docs/evidence.md has it."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 from enrolled import PASSPHRASE
@@ -42,8 +44,13 @@ def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path):
 
     done = invoke(*asked, *own, "--yes")
     assert done.exit_code == 0 and "4 records withdrew consent; up to 2 releases" in done.stdout, done.output
+    head = done.stdout.split("head ")[1].strip()
     after = verify_ledger(ledger, ledger_verifier(key))
-    assert (after.epsilon, after.budget) == (before.epsilon, before.budget)
+    assert (after.epsilon, after.budget, after.head) == (before.epsilon, before.budget, head)
+    (tmp_path / "heads.json").write_text(json.dumps({SITE: [head]}))
+    (cut := tmp_path / "cut.jsonl").write_bytes(bytes_before)
+    done = invoke("audit", "verify", cut, "--heads", tmp_path / "heads.json")
+    assert done.exit_code == 1 and "cut off" in done.stderr
 
     with pytest.raises(LedgerError, match="withdrew their consent") as refused:
         _opened(world, world.data(SITE), tmp_path / "run")

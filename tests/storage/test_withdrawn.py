@@ -7,11 +7,16 @@ import pytest
 
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
+from securepfl.data.schema import DataSpec
+from securepfl.data.tables import table_from_columns
 from securepfl.errors import LedgerError
+from securepfl.identifiers import asked_by, told_by
 from securepfl.privacy.accounting.events import Release
 from securepfl.privacy.ledger.fingerprints import content_of
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
 from securepfl.privacy.ledger.summary import verify_ledger
+from securepfl.runtime.hospital import Hospital
+from securepfl.runtime.planning import identities_in, known_as
 from securepfl.storage.registry import Registry
 
 SIGNER = LedgerSigner(Identity.generate("north"), trusting=True)
@@ -50,6 +55,7 @@ def withdraw(place, identities, declared=None, units=1):
 
 
 A, B = rows(40), rows(40, seed=1)
+SPEC = DataSpec.from_mapping({"label": "ill", "patient": "id", "ranges": {"age": {"centre": 50.0, "spread": 20.0}}})
 
 
 def test_records_that_withdrew_are_refused_and_the_others_go_on(tmp_path):
@@ -83,6 +89,88 @@ def test_chance_refuses_nobody_where_values_are_few(tmp_path):
     assert charge(tmp_path, {"features": few[1:]}, "survey") == "survey"
 
 
+def test_rows_that_stand_twice_in_a_file_hide_nobody(tmp_path):
+    charge(tmp_path, {"features": A})
+    withdraw(tmp_path, {"features": A[:1]})
+    with pytest.raises(LedgerError, match="withdrew"):
+        charge(tmp_path, {"features": [one for one in A for _ in range(2)]})
+
+
+def test_rows_that_only_test_hold_nobody_who_withdrew_either(tmp_path):
+    table = table_from_columns("north", {"age": range(20, 60), "id": range(40), "ill": [0, 1] * 20}, SPEC, "north")
+    train, test = (table.select(np.arange(40) % 4 == part) for part in (0, 1))
+    registry = Registry(tmp_path, "north")
+    before = known_as(Hospital(train, test), None)
+    charge(tmp_path, before.by)
+    registry.withdraw(identities_in(train.select(np.arange(10) == 3)), None, 1, of_kind)
+    rest, gone = train.select(np.arange(10) != 3), train.select(np.arange(10) == 3)
+    for hospital, refused in ((Hospital(rest, test), False), (Hospital(rest, gone), True)):
+        known = known_as(hospital, None)
+        try:
+            registry.find(known.by, known.id, "real", known.beside)
+        except LedgerError as error:
+            assert refused and "1 of these records" in str(error)
+        else:
+            assert not refused
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "refused"),
+    [
+        ("007", "7", True),
+        ("7", "0007", True),
+        ("A-12", "a 12", True),
+        ("010170-1234", "0101701234", True),
+        ("0101701234", "010170-1234", True),
+        ("\u0415-1", "E-1", True),
+        ("1-11", "11-1", False),
+        ("1.5", "15", False),
+        ("7", "8", False),
+    ],
+)
+def test_another_spelling_of_an_id_is_the_same_patient(tmp_path, told, asked, refused):
+    charge(tmp_path, {"features": A, "patient": [told.encode()]}, "stroke")
+    gone = {"features": A[:1], "patient": [told.encode()], "spelling": [one.encode() for one in told_by(told)]}
+    withdraw(tmp_path, gone, "stroke")
+    again = {"features": B, "patient": [asked.encode()]}
+    beside = {"spelling": [one.encode() for one in asked_by(asked)]}
+    for id_, ends in (("stroke", refused), ("sepsis", False)):
+        if ends:
+            with pytest.raises(LedgerError, match="1 of these records"):
+                Registry(tmp_path, "north").find(again, id_, "real", beside)
+        else:
+            assert Registry(tmp_path, "north").find(again, id_, "real", beside).id == id_
+
+
+def test_a_patient_whose_cells_were_corrected_did_train_all_the_same(tmp_path):
+    charge(tmp_path, {"features": A, "patient": [b"1", b"2"]}, "stroke")
+    corrected = {"features": B[:1], "patient": [b"1"]}
+    with pytest.raises(LedgerError, match="patients of these ids stand in data set stroke"):
+        withdraw(tmp_path, corrected)
+    (path,) = withdraw(tmp_path, corrected, "stroke")
+    assert verify_ledger(path, SIGNER.verify).withdrawals[0].units == 1
+    with pytest.raises(LedgerError, match="withdrew"):
+        charge(tmp_path, {"features": A, "patient": [b"1", b"2"]})
+
+
+def test_each_ledger_that_counts_one_of_the_records_gets_a_line(tmp_path):
+    charge(tmp_path, {"features": A}, "stroke")
+    charge(tmp_path, {"features": B}, "sepsis")
+    written = withdraw(tmp_path, {"features": [A[0], B[0]]}, units=2)
+    assert [path.name for path in written] == ["stroke.jsonl", "sepsis.jsonl"]
+    for held in (A, B):
+        with pytest.raises(LedgerError, match="withdrew"):
+            charge(tmp_path, {"features": held})
+
+
+def test_nobody_is_told_that_records_never_trained_while_that_is_not_known(tmp_path):
+    charge(tmp_path, {"features": A}, "stroke")
+    (tmp_path / "north" / "stroke.rows").unlink()
+    for declared in (None, "stroke"):
+        with pytest.raises(LedgerError, match="is not known; restore it"):
+            withdraw(tmp_path, {"features": A[:1]}, declared)
+
+
 def test_simulations_and_real_runs_each_get_a_line_and_either_refuses_both(tmp_path):
     charge(tmp_path, {"features": A})
     charge(tmp_path, {"features": A}, kind="simulated")
@@ -99,7 +187,8 @@ def test_a_second_time_changes_nothing_and_a_second_patient_adds_a_line(tmp_path
     before = path.read_bytes()
     assert withdraw(tmp_path, {"features": A[:1]}) == (path,) and path.read_bytes() == before
     withdraw(tmp_path, {"features": A[:2]}, units=2)
-    assert [one.units for one in verify_ledger(path, SIGNER.verify).withdrawals] == [1, 2]
+    withdraw(tmp_path, {"features": A[:5]}, units=5)  # a list that grows counts nobody twice
+    assert [one.units for one in verify_ledger(path, SIGNER.verify).withdrawals] == [1, 1, 3]
 
 
 def test_records_that_never_trained_leave_everything_as_it_was(tmp_path):

@@ -1,38 +1,35 @@
 """The archive itself: a zip of plain files with no date in it, and the signature over all of them."""
 
-import base64
 import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping
+from typing import Final
 
 from securepfl.crypto.keys.identity import Identity
 
-CONTEXT = b"evidence 1"
+CONTEXT: Final = b"evidence 1"
+SIGNATURE: Final = "signature.json"
 
 
-def archive_of(files: Mapping[str, bytes], run: str, models: list[int], signer: Identity) -> bytes:
+def archive_of(files: Mapping[str, bytes], run: str, signer: Identity) -> bytes:
     """The archive of `files`, signed by `signer`: the same to the byte each time, but for the signature.
 
-    run: what the ledger calls the run. models: the ledger's lines that have a card. verify_evidence.py reads no other
-    form than this one, so none of it may change under one CONTEXT.
+    run: what the ledger calls the run. The manifest, which is what is signed, names the signer too: all of an identity,
+    and not those keys alone that sign. verify_evidence.py reads no other form than this one, so none of it may change
+    under one CONTEXT.
 
     >>> from securepfl.report.evidence.verify_evidence import unpack
-    >>> sorted(unpack(archive_of({"README.md": b"hello"}, "one", [], Identity.generate("north"))))
+    >>> sorted(unpack(archive_of({"README.md": b"hello"}, "one", Identity.generate("north"))))
     ['README.md', 'manifest.json', 'signature.json']
     """
-    manifest = _json(
-        {
-            "schema": 1,
-            "run": run,
-            "models": models,
-            "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        }
-    )
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    named = digests | {SIGNATURE: signer.public.fingerprint}
+    manifest = _json({"schema": 1, "run": run, "files": named})
     signature = signer.sign(hashlib.sha256(manifest).digest(), CONTEXT)
-    identity = base64.b64encode(signer.public.to_bytes()).decode()
-    sealed = {"manifest.json": manifest, "signature.json": _json({"identity": identity, "signature": signature.hex()})}
+    identity = signer.public.to_bytes().hex()
+    sealed = {"manifest.json": manifest, SIGNATURE: _json({"identity": identity, "signature": signature.hex()})}
     return packed({**files, **sealed})
 
 

@@ -63,10 +63,8 @@ def _readme(case: Case) -> str:
 
 
 def _gain(case: Case) -> Iterator[str]:
-    told, privacy = case.told, case.told["budget"]
-    unit, delta, epsilon = told["unit"], privacy["delta"], told["epsilon"]
-    if told["mixed"]:
-        epsilon, delta = privacy["epsilon"], 2 * delta
+    told = case.told
+    unit, (epsilon, delta) = told["unit"], told["holds"]
     sure = 1 / (1 + math.exp(-epsilon))
     yield (
         f"Think of somebody who knows every other {unit} of this data set, the settings and the code, and sees all "
@@ -109,6 +107,10 @@ def _unit(case: Case) -> Iterator[str]:
     if told["mu"] is not None:
         replaced = epsilon_of(2 * told["mu"], told["budget"]["delta"])
     yield f"- To tell which of two {unit}s was in (replace-one) it is epsilon {epsilon_text(replaced, '.6g')}."
+    yield (
+        f"- Where a hospital has more {unit}s than it declares, that is also what tells whether one was there at all: "
+        "another would have taken the place."
+    )
     yield f"- Budget: epsilon {told['budget']['epsilon']:g} at delta {told['budget']['delta']:g}, over all runs."
     yield from (f"- {plain(caveat)}" for caveat in case.caveats)
 
@@ -185,7 +187,10 @@ def _not_shown(case: Case) -> Iterator[str]:
     if case.purpose is None:
         yield "- What the models are for: no purpose was declared."
     yield "- How good the models are. Metrics are private, but for those that the cards name."
-    yield f"- What a {told['unit']} loses where the same person is at another hospital too: there it is counted apart."
+    yield (
+        f"- What a {told['unit']} loses where the same person is at another hospital too, or in another data set of "
+        "this one: each has a ledger of its own, and what they say adds up."
+    )
 
 
 def _how_to_check(case: Case) -> Iterator[str]:
@@ -194,8 +199,9 @@ def _how_to_check(case: Case) -> Iterator[str]:
     yield "    python -I verify_evidence.py ARCHIVE --key KEY --heads HEADS"
     yield ""
     yield (
-        "It checks the signature, every file's hash, the ledger's chain and signatures, and that the first paragraph "
-        "above is what the ledger's lines come to. Of full-batch Gaussian sums it computes epsilon itself; of others "
+        "It checks the signatures, every file's hash, the ledger's chain, that the first paragraph above is what the "
+        "ledger's lines come to, that the settings are the ledger's and that each released model has a card. "
+        "Of full-batch Gaussian sums it computes epsilon itself; of others "
         "it finds gross lies, and `securepfl audit verify ledger.jsonl --key KEY` computes every line. All else on "
         "these pages is the hospital's word, under its signature."
     )
@@ -235,7 +241,7 @@ def _ledger(case: Case) -> str:
         "# What the ledger says",
         "",
         f"{summary.lines} lines hold: form, order, hash chain, signatures, and each epsilon was computed again.",
-        f"Head: `{summary.head}`. Signed by: {', '.join(f'`{key}`' for key in sorted(told['keys']))}.",
+        f"Head: `{summary.head}`. Signed by: {', '.join(f'`{key}`' for key in dict.fromkeys(told['keys']))}.",
         "",
         table(("time", "run", "round", "released", "", "epsilon after"), map(_round, rounds_of(summary))),
     ]

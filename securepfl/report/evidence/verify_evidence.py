@@ -19,11 +19,17 @@ except ImportError:
 
 KINDS = "session declared-session reservation settlement reduction expert-release audit withdrawal".split()
 LINE, HEADING = b"securepfl ledger signature 1securepfl ledger line, schema 1\n", "# Privacy evidence\n\n"
+NEXT, OWNER = "\n## What an attacker can gain\n", ("site", "data_set", "simulation", "seeded")
 
 
 def need(holds: object, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    need(len(dict(pairs)) == len(pairs), "it says one thing twice, and readers differ in which they take")
+    return dict(pairs)
 
 
 def unpack(data: bytes) -> dict[str, bytes]:
@@ -51,87 +57,100 @@ def delta_of(epsilon: float, mu: float) -> float:
 
 def read_ledger(data: bytes) -> dict[str, Any]:
     """What a ledger says once its chain, its signatures and its epsilon are checked."""
-    hashes, lines, session = ["0" * 64], list[dict[str, Any]](), dict[str, Any]()
+    hashes, lines, last, counts = ["0" * 64], list[Any](), dict[str, Any](), Counter[tuple[float, float, str]]()
     for number, raw in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
-        lines.append(line := json.loads(raw))
+        lines.append(line := json.loads(raw[: 2**20], object_pairs_hook=once))
         need(line["kind"] in KINDS, f"ledger line {number} is of a kind that is new to this script; take a newer one")
-        need(line["previous"] == hashes[-1], f"ledger line {number} does not continue the one before")
-        session = line if "session" in line["kind"] else session
+        last = line if "session" in line["kind"] else last
+        need(last and line["previous"] == hashes[-1], f"ledger line {number} does not continue the one before")
+        line |= {name: last[name] for name in ("run", "data_set", "budget", "public_key")}
+        need(all(line[name] == lines[0][name] for name in OWNER), "its ledger mixes hospitals or data sets")
         signed = raw.replace(b'"signature":"%s",' % line["signature"].encode(), b"", 1)
-        key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(session["public_key"]))
+        key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(last["public_key"]))
         key.verify(bytes.fromhex(line["signature"]), LINE + signed)
         hashes.append(hashlib.sha256(raw).hexdigest())
-    of = {kind: [(n, line) for n, line in enumerate(lines, 1) if line["kind"].endswith(kind)] for kind in KINDS}
-    need(len({(one["site"], one["simulation"], one["seeded"]) for one in lines}) == 1, "its ledger mixes hospitals")
-    reserved = {line["id"]: line["release"] for _, line in of["reservation"]}
-    need(len(reserved) == len(of["reservation"]) > 0, "its ledger reserves a round twice, or none at all")
-    counted = reserved | {line["id"]: line["actual"] for _, line in of["settlement"] + of["reduction"]}
-    counts, epsilon, delta = Counter[tuple[float, float, str]](), line["epsilon"], session["budget"]["delta"]
-    for release in counted.values():
-        rate, noise = release.get("sample_rate", 0.0), release.get("noise_multiplier", 1.0)
-        need(release["steps"] >= 0 <= rate <= 1 and noise > 0, "its ledger holds a release that none can be")
-        counts[rate, noise, json.dumps(release | {"steps": 1, "tail": 0})] += release["steps"]
-    exact = all(rate == 1 for rate, _, _ in counts)
-    mu = math.sqrt(math.fsum(n / noise**2 for (rate, noise, _), n in counts.items() if rate == 1)) or 1e-9
-    # In half of all draws a unit is in rate x n of n sampled steps or more: what a test on their sum then shows.
-    tests = [int(n * rate) / noise / n**0.5 for (rate, noise, _), n in counts.items() if n * rate >= 1 > rate]
-    least = max([delta_of(epsilon, mu), *(delta_of(epsilon + math.log(2), mean) / 2 for mean in tests)])
-    need(least <= delta * 1.001, f"its ledger spent more than the epsilon that it states, {epsilon:.6g}")
-    told = {name: line[name] for name in ("site", "simulation", "seeded", "epsilon", "time")}
-    told |= {"hashes": hashes[1:], "budget": session["budget"], "mixed": len(+counts) > 1 and not exact}
-    told |= {"unit": re.findall("record|patient", json.dumps(counted))[0], "mu": mu if exact else None}
-    told |= {"reduced": sum(counted[id_] != reserved[id_] for id_ in counted), "withdrawn": len(of["withdrawal"])}
-    told |= {"settings": {line["run"]: (line.get("facts") or {}).get("settings") for _, line in of["session"]}}
-    told |= {"keys": {line["public_key"] for _, line in of["session"]}}
-    return told | {"released": [(n, line["details"].get("run")) for n, line in of["expert-release"]]}
+    reserved = once([(line["id"], line["release"]) for line in lines if line["kind"] == "reservation"])
+    counted = reserved | {line["id"]: line["actual"] for line in lines if "actual" in line}
+    need(counted.keys() == reserved.keys() > set(), "its ledger reserves nothing, or settles what was not reserved")
+    for one in counted.values():
+        noise, rate = (one["noise_multiplier"], one["sample_rate"]) if one["mechanism"] == "gaussian" else (1.0, 0.0)
+        need(type(n := one["steps"]) is int and n >= 0 <= rate <= 1 and noise > 0, "its ledger holds no real release")
+        counts[noise, rate, json.dumps(one | {"steps": 1, "tail": 0})] += n
+    facts = {line["run"]: line["facts"] for line in lines if line.get("facts")}
+    units = {part["unit"] for one in [*counted.values(), *facts.values()] for part in one.get("candidate", [one])}
+    exact, kinds, tests, many, sure = all(rate == 1 for _, rate, _ in counts), sorted((+counts).items()), [1e-9], 0, 0.0
+    mu = math.sqrt(math.fsum(n / noise**2 for (noise, rate, _), n in kinds if rate == 1)) or 1e-9
+    for (noise, rate, _), n in kinds:  # in half of all draws a unit is in int(sure) of these many steps or more
+        many, sure = many + n * math.ceil(rate), sure + n * rate
+        tests += [int(sure) / noise / many**0.5] if int(sure) else []  # what a test on their sum shows then
+    # Of a mixture a budget holds: the largest, as one that was lowered bounds nothing that was before.
+    most, delta = (max(line["budget"][name] for line in lines) for name in ("epsilon", "delta"))
+    spent, mixed = (line["epsilon"], line["budget"]["delta"]), len(kinds) > 1 and not exact
+    for e, d in {spent, holds := (most, 2 * delta) if mixed else spent}:
+        need(0 <= e < math.inf and 0 < d < 1, "its ledger states an epsilon or delta that is none")
+        least = max(delta_of(e, mu), *(delta_of(e + math.log(2), mean) / 2 for mean in tests))
+        need(least <= d * 1.001, f"its ledger spent more than the epsilon that it states, {e:.6g}")
+    need(f"{line['site']}{line['data_set']}{line['time']}".isprintable(), "its ledger has a name that hides something")
+    need(units in ({"record"}, {"patient"}), "its ledger counts by several units")
+    told = {name: line[name] for name in (*OWNER, "epsilon", "time", "budget")} | {"holds": holds, "hashes": hashes[1:]}
+    told |= {"unit": units.pop(), "mu": mu if exact else None, "mixed": mixed, "facts": facts}
+    told |= {"reduced": sum(counted[id_] != reserved[id_] for id_ in counted), "keys": [o["public_key"] for o in lines]}
+    of = {kind: [(n, o["run"]) for n, o in enumerate(lines, 1) if o["kind"] == kind] for kind in KINDS}
+    return told | {"released": of["expert-release"], "withdrawn": len(of["withdrawal"])}
 
 
 def words(told: dict[str, Any]) -> str:
     """What a ledger's figures mean: README.md begins with it."""
-    unit, budget, delta, mu = told["unit"], told["budget"]["epsilon"], told["budget"]["delta"], told["mu"]
+    unit, budget, (epsilon, delta), mu = told["unit"], told["budget"], told["holds"], told["mu"]
     said: str = "**A simulation: it shows what settings cost, and nothing about any hospital.** " * told["simulation"]
+    said += "**Its noise was seeded and can be made again: it protects nobody.** " * told["seeded"]
     said += f"By line {len(told['hashes'])} of its ledger ({told['time']}), {told['site']} had spent epsilon "
-    said += f"{told['epsilon']:.6g} of {budget:g} at delta {delta:g}, counted for one {unit}. "
-    epsilon, delta = (budget, 2 * delta) if told["mixed"] else (told["epsilon"], delta)
-    said += f"What holds is epsilon {epsilon:g} at delta {delta:g}, as its kinds of release vary. " * told["mixed"]
+    said += f"{told['epsilon']:.6g} of {budget['epsilon']:g} at delta {budget['delta']:g}, counted for one {unit} of "
+    said += f"data set {told['data_set']}. "
     said += f"{told['reduced']} releases count for less than was reserved, on its word. " * bool(told["reduced"])
-    said += f"An attacker who knows all but whether one {unit}'s data are in, and thinks both as likely, guesses right "
+    said += f"{told['withdrawn']} withdrawals of consent stand in it. " * bool(told["withdrawn"])
+    said += f"As its kinds of release vary, what holds is epsilon {epsilon:g} at delta {delta:g}. " * told["mixed"]
+    said += f"An attacker who knows all but whether one {unit}'s data or zeros in their place are in, and thinks both "
     wrong = (1 - delta) / (1 + math.exp(min(epsilon, 700)))  # limits on being right are rounded up
-    said += f"with probability {math.ceil(1e4 - 1e4 * wrong) / 1e4:.4f} at most"
+    said += f"as likely, guesses right with probability {math.ceil(1e4 - 1e4 * wrong) / 1e4:.4f} at most"
     said += f" ({math.ceil(5e3 * math.erfc(-mu / 8**0.5)) / 1e4:.4f} by the noise on its lines)" if mu else ""
     return said + "; 0.5 is a mere guess.\n"
 
 
-def check(data: bytes, keys: set[str], heads: dict[str, Any]) -> str:
+def check(data: bytes, keys: set[str], heads: dict[str, Any] | None) -> str:
     files = unpack(data)
-    sealed, signed = files.pop("manifest.json"), json.loads(files.pop("signature.json"))
-    identity, signature = base64.b64decode(signed["identity"]), bytes.fromhex(signed["signature"])
+    sealed, form = files.pop("manifest.json"), r'\A\{\n "identity": "([0-9a-f]+)",\n "signature": "([0-9a-f]+)"\n\}\n\Z'
+    need(sheet := re.findall(form, files.pop("signature.json").decode()), "signature.json holds more than a signature")
+    identity, signature = map(bytes.fromhex, sheet[0])
     at, message = 1 + identity[0], b"securepfl signature 1\0\0\0\x0aevidence 1" + hashlib.sha256(sealed).digest()
     ed25519.Ed25519PublicKey.from_public_bytes(identity[at : at + 32]).verify(signature[:64], message)
     mldsa.MLDSA65PublicKey.from_public_bytes(identity[at + 32 : at + 1984]).verify(signature[64:], message)
-    found, manifest = {name: hashlib.sha256(its).hexdigest() for name, its in files.items()}, json.loads(sealed)
-    need(not (wrong := sorted(dict(found.items() ^ manifest["files"].items()))), f"not as it was signed: {wrong}")
     digest = base64.b32encode(hashlib.sha256(b"securepfl identity 1" + identity).digest()[:20]).decode()
     signer, key = "-".join(re.findall("....", digest)), identity[at:][:32].hex()
-    need(not keys or keys & {signer, key}, f"it is signed by {signer}, ledger key {key}: by no --key")
+    need(not keys or keys & {signer.lower(), key}, f"it is signed by {signer}, ledger key {key}: by no --key")
+    manifest = json.loads(sealed[: 2**20], object_pairs_hook=once)
+    found = {name: hashlib.sha256(its).hexdigest() for name, its in files.items()} | {"signature.json": signer}
+    need(not (wrong := sorted(dict(found.items() ^ manifest["files"].items()))), f"not as it was signed: {wrong}")
     told = read_ledger(files["ledger.jsonl"])
-    need(told["simulation"] or told["keys"] <= keys | {key}, "its ledger has other signers; give --key for each")
     need(identity[1:at].decode() == told["site"], "its ledger is another hospital's")
-    need(told["settings"][manifest["run"]] == found["settings.json"], "settings.json is not what its ledger names")
-    need(files["README.md"].decode().startswith(HEADING + words(told)), "README.md says other than its ledger")
-    need([n for n, run in told["released"] if run == manifest["run"]] == manifest["models"], "a model has no card")
-    stated = (heads["heads"] if isinstance(heads.get("schema"), int) else heads).get(told["site"], [])
-    seen = {stated} if isinstance(stated, str) else {*stated}
-    need(seen <= {*told["hashes"]} and bool(seen) == bool(heads), "--heads: others saw lines that its ledger lacks")
+    ours = {*told["keys"]} <= {key, *keys} and told["keys"][-1] == key
+    need(told["simulation"] or ours, "its ledger has other signers; give --key for each, and sign by the last")
+    named = told["facts"][manifest["run"]]["settings"] if manifest["run"] in told["facts"] else None
+    need(named == found["settings.json"], "settings.json is not what its ledger names")
+    need(files["README.md"].decode().startswith(HEADING + words(told) + NEXT), "README.md says other than its ledger")
+    cards = sorted(f"models/{n}.md" for n, run in told["released"] if run == manifest["run"])
+    need(cards == [name for name in files if "/" in name], "a model has no card, or a card no model")
+    stated = heads and (heads["heads"] if isinstance(heads.get("schema"), int) else heads).get(told["site"])
+    seen = {stated} if isinstance(stated, str) else {*(stated or ())}
+    need(seen or heads is None, "--heads says nothing of its ledger")
+    need(seen <= {*told["hashes"]}, "--heads: others saw lines that its ledger lacks")
     said = "" if keys else "THE SIGNER IS NOT VERIFIED: without --key, anybody could have made this archive.\n"
     said += f"Signed by {told['site']}, fingerprint {signer}, ledger key {key}.\n{words(told)}"
     said += "All files and ledger lines hold"
     said += ". " if told["mu"] else "; epsilon is the ledger's own word: `securepfl audit verify` computes it. "
     said += f"By --heads none is missing up to line {max(map(told['hashes'].index, seen)) + 1}; l" if seen else "L"
-    own = hashlib.sha256(open(__file__, "rb").read()).hexdigest()
-    said += f"ines cut off at the end do not show.\nThis script's SHA-256 is {own}, "
-    same = own == found["verify_evidence.py"]
-    return said + ("as its copy's in the archive" if same else "the archive holds ANOTHER")
+    same = hashlib.sha256(open(__file__, "rb").read()).hexdigest() == found["verify_evidence.py"]
+    return said + f"ines cut off at the end do not show.\nThe archive holds {'' if same else 'NOT '}this script."
 
 
 if __name__ == "__main__":
@@ -139,11 +158,13 @@ if __name__ == "__main__":
     parser.add_argument("archive", type=argparse.FileType("rb"))
     parser.add_argument("--key", action="append", default=[], help="the hospital's fingerprint or ledger key: ask it")
     parser.add_argument("--heads", type=argparse.FileType("rb"), help="what others saw of its ledger (heads.json)")
-    asked = parser.parse_args()
+    asked, code = parser.parse_args(), 2
+    about = asked.heads or asked.archive
     try:
-        heads = json.load(asked.heads) if asked.heads else {}
-        shown = re.sub(r"[^\w\n -~]", "?", check(asked.archive.read(2**26), {*asked.key}, heads))
+        heads = dict(json.load(asked.heads, object_pairs_hook=once)) if asked.heads else None
+        about, code = asked.archive, 1
+        shown = check(asked.archive.read(2**26), {*map(str.lower, asked.key)}, heads)
         print(shown.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
     except Exception as error:
         told = "a signature does not hold" if isinstance(error, InvalidSignature) else str(error) or repr(error)
-        sys.exit(print(f"verify_evidence: {asked.archive.name}: {told}", file=sys.stderr) or 1)
+        sys.exit(print(f"verify_evidence: {about.name}: {told}", file=sys.stderr) or code)

@@ -18,7 +18,7 @@ import msgspec
 
 from securepfl.errors import ConfigError
 from securepfl.report.pages.fitting import fits
-from securepfl.report.pages.plain import lines_of, read_plain
+from securepfl.report.pages.plain import read_plain
 
 ROUNDS: Final = "rounds.jsonl"
 """In a hospital's folder: how its models did round by round (runtime/rounds_file.py writes it)."""
@@ -319,12 +319,16 @@ def _converted(held: Mapping[str, Any], kind: type[_Read], path: Path) -> _Read:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Figures]]]:
-    """A file that a killed process may have left with half a line; that one is left out, and what can't be drawn."""
+    """A file that a killed process may have left with half a line; that one is left out."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return
     seen = set[int]()
-    for line in lines_of(path):
+    for line in text.splitlines():
         try:
-            found = msgspec.convert(line, _Line)
-        except msgspec.ValidationError:
+            found = msgspec.json.decode(line, type=_Line)
+        except msgspec.MsgspecError:
             continue
         if found.round not in seen:
             seen.add(found.round)
