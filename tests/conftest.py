@@ -1,12 +1,19 @@
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Threads cost more than they save on arrays this small, most of all on a busy machine. Libraries ask when imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
-import torch
+
+if TYPE_CHECKING:  # xdist's controller runs no test, and begins seconds earlier without
+    import torch
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401 - pytest may load it, and then child processes inherit a COLUMNS that nobody set
@@ -23,28 +30,42 @@ _MEMORY = Path("/dev/shm")  # noqa: S108
 if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 8 * 2**30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
-_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> "torch.device":
+    import torch
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=_CUDA)])
-def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     return torch.device(request.param)
 
 
+@pytest.fixture(scope="session")
+def fresh_ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new folder each time. mktemp reads all folders beside its own: of thousands, that takes milliseconds."""
+    root = tmp_path_factory.mktemp("ledgers")
+
+    def made() -> Iterator[Path]:
+        for number in itertools.count():
+            folder = root / str(number)
+            folder.mkdir()
+            yield folder
+
+    return made()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def ledgers_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def ledgers_of_module(fresh_ledgers: Iterator[Path]) -> Iterator[None]:
     """Tests use the same rows again and again: what they spend belongs in no ledger of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SECUREPFL_LEDGERS", str(tmp_path_factory.mktemp("ledgers")))
+        patch.setenv("SECUREPFL_LEDGERS", str(next(fresh_ledgers)))
         yield
 
 
 @pytest.fixture(autouse=True)
-def ledgers_of_test(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, ledgers_of_module: None
-) -> None:
+def ledgers_of_test(fresh_ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch, ledgers_of_module: None) -> None:
     """Nor does one test spend what another has."""
-    monkeypatch.setenv("SECUREPFL_LEDGERS", str(tmp_path_factory.mktemp("ledgers")))
+    monkeypatch.setenv("SECUREPFL_LEDGERS", str(next(fresh_ledgers)))
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +78,18 @@ def no_width() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads cost more than they save on tensors this small, most of all on a busy machine."""
+    """Also where OMP_NUM_THREADS says otherwise: sums in another order round otherwise."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: some tests wait for other processes, for networks and for clocks."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

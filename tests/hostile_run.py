@@ -25,7 +25,6 @@ from securepfl.crypto.messages.envelope import Header, Kind
 from securepfl.protocol.rounds import drive
 
 EIGHT = ("alder", BAD, "cedar", "damson", "elm", "fir", "gean", "hazel")
-HONEST = tuple(name for name in EIGHT if name != BAD)
 ROUNDS = 20
 SEED = bytes(range(32))
 
@@ -105,9 +104,9 @@ def held(client):
     }
 
 
-def run(folder, tables, replies, rounds=ROUNDS):
+def run(folder, tables, replies, rounds=ROUNDS, names=EIGHT):
     """(coordinator, what the honest hospitals hold after each round, budgets spent): readmitted after each round."""
-    federation = federation_of(names=EIGHT, rounds=rounds, privacy={"epsilon": 50.0, "budget": 100.0}, **tables)
+    federation = federation_of(names=names, rounds=rounds, privacy={"epsilon": 50.0, "budget": 100.0}, **tables)
     hub, clients = parties(federation, folder, root_key=SEED, noise_key=SEED)
     carrier, ends = Playing(clients, hub=hub, plan=replies), []
     try:
@@ -115,8 +114,8 @@ def run(folder, tables, replies, rounds=ROUNDS):
             drive(hub, carrier)
             for name in tuple(hub.excluded):
                 hub.readmit(name)
-            ends.append({name: held(clients[name]) for name in HONEST})
-        return hub, ends, {name: clients[name].ledger.spent() for name in HONEST}
+            ends.append({name: held(clients[name]) for name in names if name != BAD})
+        return hub, ends, {name: clients[name].ledger.spent() for name in names if name != BAD}
     finally:
         close_all(clients)
 
@@ -127,13 +126,15 @@ def tables_of(scheme, masked):
     return {"encryption": encryption, "similarity": {"every": 1, "beside_masks": masked}}
 
 
-def compared(folder, tables, rounds=ROUNDS):
+def compared(folder, tables, rounds=ROUNDS, names=EIGHT):
     """(the coordinator of the run with the hostile hospital, for each round whether all honest ones hold what they hold
     without it, whether their budgets are spent alike).
     """
     tricks = plan("masking" in tables["encryption"], rounds)
-    hub, ends, spent = run(folder / "with", tables, {number: trick.replies for number, trick in tricks.items()}, rounds)
+    hub, ends, spent = run(
+        folder / "with", tables, {number: trick.replies for number, trick in tricks.items()}, rounds, names
+    )
     calm = {number: {ASKED: trick.instead} for number, trick in tricks.items()}
-    _, without, as_much = run(folder / "without", tables, calm, rounds)
+    _, without, as_much = run(folder / "without", tables, calm, rounds, names)
     assert len({end["alder"]["shared"] for end in ends}) == rounds, "each round has a sum"
     return hub, [end == other for end, other in zip(ends, without, strict=True)], spent == as_much

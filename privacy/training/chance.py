@@ -1,7 +1,7 @@
 """A model run as in training, but for what chance and hardware add: two runs of the same records give the same."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -11,9 +11,14 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def without_chance() -> Iterator[None]:
-    """Gradients on, no dropout, exact float32; torch's generators are afterwards as they were."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad(), _exact(), _NoDropout():
+    """Gradients on, exact float32; torch's generators are afterwards as they were. Passes run `without_dropout`."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad(), _exact():
         yield
+
+
+def without_dropout() -> AbstractContextManager[Any]:
+    """No dropout in what is run within: forward, back and the gradients taken in it. It slows each call of torch."""
+    return _NoDropout()
 
 
 @contextmanager

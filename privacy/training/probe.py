@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from securepfl.errors import ModelError
 from securepfl.privacy.accounting.events import Unit
-from securepfl.privacy.training.chance import without_chance
+from securepfl.privacy.training.chance import without_chance, without_dropout
 from securepfl.privacy.training.clipping import Frame, Kept, Layout, clipped_units
 from securepfl.privacy.training.gradients import Recorder, choose_mode, trained_layers
 from securepfl.privacy.training.items import Items, alike, label_of
@@ -244,7 +244,8 @@ def _run(recorder: Recorder, layout: Layout, batch: Batch, loss: Loss) -> Iterat
     device = next(iter(layout.places)).device
     x, y = batch.x.to(device), batch.y.to(device)
     gradients = Kept(Frame(layout, batch, None, 1.0, x.device))
-    recorder.run(x, lambda output: loss(output, y), len(x), gradients.take)
+    with without_dropout():
+        recorder.run(x, lambda output: loss(output, y), len(x), gradients.take)
     for rows in clipped_units(gradients, math.inf)[0]:
         yield from rows
 
@@ -263,10 +264,11 @@ def _own_gradients(model: nn.Module, loss: Loss, items: Items, units: list[int])
 def _own_gradient(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device
-    losses = loss(model(batch.x.to(device)), batch.y.to(device))
-    if not losses.requires_grad:
-        return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
-    parts = torch.autograd.grad(losses.sum(), parameters, allow_unused=True, materialize_grads=True)
+    with without_dropout():
+        losses = loss(model(batch.x.to(device)), batch.y.to(device))
+        if not losses.requires_grad:
+            return torch.cat([torch.zeros_like(p).flatten() for p in parameters])
+        parts = torch.autograd.grad(losses.sum(), parameters, allow_unused=True, materialize_grads=True)
     return torch.cat([part.flatten() for part in parts])
 
 

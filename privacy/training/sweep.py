@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from securepfl.privacy.training.chance import without_dropout
 from securepfl.privacy.training.clipping import Frame, Kept, Layout
 from securepfl.privacy.training.gradients import KEPT_BYTES, Recorder, trained_layers
 from securepfl.privacy.training.items import Items, label_key
@@ -144,7 +145,7 @@ def _losses(model: nn.Module, batches: list[Batch], loss: Loss, most: int) -> It
     device = next(model.parameters()).device
     for batch in batches:
         parts = zip(torch.split(batch.x, most), torch.split(batch.y, most), strict=True)
-        with torch.no_grad():
+        with torch.no_grad(), without_dropout():
             found = torch.cat([loss(model(x.to(device)), y.to(device)) for x, y in parts]).double()
         owner = batch.owner(device)
         if owner is not None:
@@ -165,7 +166,8 @@ def _sketches(model: nn.Module, batches: list[Batch], loss: Loss, most: int) -> 
         signs = (2 * drawn - 1).to(device)
         for batch in batches:
             kept = Kept(Frame(layout, batch, None, 1.0, device))
-            pass_through(recorder, batch, loss, most, kept, device)
+            with without_dropout():
+                pass_through(recorder, batch, loss, most, kept, device)
             norms = kept.norms()
             total = torch.zeros(len(batch.units), _BUCKETS, dtype=torch.float64, device=device)
             for place, gradients in kept.parts():

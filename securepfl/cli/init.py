@@ -16,7 +16,8 @@ from securepfl.errors import ConfigError
 if TYPE_CHECKING:
     from securepfl.runtime.scaffold.wanted import Kind
 
-_KINDS: Final = ("table", "images")
+_KINDS: Final = ("table", "images", "segmentation")
+_MASKS: Final = "segmentation"
 _HOSPITALS: Final = "north, south, east, west"
 _OUTCOME: Final = "disease"
 
@@ -26,20 +27,21 @@ _OUTCOME: Final = "disease"
     examples=(
         "securepfl init heart --kind table --hospital north --hospital south --hospital west --outcome death",
         "securepfl init lungs --kind images --hospital A --hospital B --hospital C --outcome pneumonia --json",
+        "securepfl init vessels --kind segmentation --hospital A --hospital B --hospital C",
     ),
 )
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("--kind", type=click.Choice(_KINDS), help="What each hospital holds.")
+@click.option("--kind", type=click.Choice(_KINDS), help="What each hospital holds; segmentation: images with masks.")
 @click.option(
     "--hospital", "hospitals", multiple=True, metavar="NAME", help="A hospital; give the option once for each."
 )
-@click.option("--outcome", metavar="COLUMN", help="The column that says yes or no: what is predicted.")
+@click.option("--outcome", metavar="COLUMN", help="The column that says yes or no. Not where masks are learned.")
 @click.option("--name", help="The federation's name. [default: DIR's]")
 def init(folder: Path, kind: str | None, hospitals: Sequence[str], outcome: str | None, name: str | None) -> None:
     """Lay out a new federation in DIR: settings, scripts, a page for the partners, made-up patients to try it on.
 
     It runs at once: `cd DIR`, then `securepfl run --seed 1`. What no option says is asked at the terminal: three
-    questions. Nothing is ever overwritten.
+    questions, or two where masks say what is learned. Nothing is ever overwritten.
     """
     if folder.exists() or folder.is_symlink():  # before anybody is asked
         raise ConfigError(f"{folder}: is there already, and nothing of it was touched; name a folder that isn't")
@@ -68,9 +70,9 @@ def _written(folder: Path, hospitals: Sequence[str]) -> str:
 
 def _asked(kind: str | None, hospitals: Sequence[str], outcome: str | None) -> tuple[str, Sequence[str], str]:
     """What was given, and by question what was not. Raises ConfigError where there is no terminal to ask at."""
-    lacking = [
-        option for option, given in (("--kind", kind), ("--hospital", hospitals), ("--outcome", outcome)) if not given
-    ]
+    asked = [("--kind", kind), ("--hospital", hospitals)]
+    asked += [] if kind == _MASKS else [("--outcome", outcome)]
+    lacking = [option for option, given in asked if not given]
     if lacking and not sys.stdin.isatty():
         raise ConfigError(
             f"no terminal to ask at: give {' and '.join(lacking)}, as in --kind table --hospital north "
@@ -84,7 +86,7 @@ def _asked(kind: str | None, hospitals: Sequence[str], outcome: str | None) -> t
     if not hospitals:
         question = "Which hospitals, separated by commas? At least three"
         hospitals = click.prompt(shown(question), default=_HOSPITALS, value_proc=names_in, err=True)
-    if not outcome:
+    if not outcome and kind != _MASKS:
         question = "Which column says yes or no: what is predicted?"
         outcome = click.prompt(shown(question), default=_OUTCOME, err=True)
-    return kind, hospitals, outcome
+    return kind, hospitals, outcome or ""

@@ -186,7 +186,9 @@ def _started(
     build_model: Callable[[], nn.Module], settings: ModelSettings, start: tuple[float, ...] | None
 ) -> nn.Module:
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(MODEL_SEED)
+        # torch.manual_seed also notes the call, with the stack, for each kind of device that there is not.
+        seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+        seed(MODEL_SEED)
         model = build_model()
     if not isinstance(model, nn.Module):
         raise ModelError(f"build_model gave a {type(model).__name__}: return the torch module itself")

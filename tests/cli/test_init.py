@@ -5,6 +5,7 @@ import pty
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from securepfl.cli.main import cli
 from securepfl.data.loading import load_sites
+from securepfl.runtime.scaffold import pictures
 from securepfl.runtime.scaffold.wanted import Wanted
 from securepfl.runtime.scaffold.writing import write_scaffold
 from securepfl.settings.federation import Federation
@@ -112,6 +114,45 @@ def test_made_up_images_are_whole(tmp_path):
     tables = load_sites(tmp_path / "new" / "data", federation.data_spec)
     assert [len(table) for table in tables.values()] == [160] * 3
     assert {float(table.labels.mean()) for table in tables.values()} == {0.5}
+
+
+def test_made_up_masks_train_route_and_show(tmp_path, monkeypatch):
+    """A real round on what is laid out, and an answer to the folder of a hospital that takes no part."""
+    pytest.importorskip("PIL")
+    monkeypatch.setattr(pictures, "OUTLINED", 12)
+    monkeypatch.chdir(tmp_path)
+    names = [word for name in NAMES[:3] for word in ("--hospital", name)]
+    assert invoke("init", "new", "--kind", "segmentation", *names).exit_code == 0
+    monkeypatch.chdir("new")
+    settings = Path("federation.toml").read_text()
+    assert (
+        "%%" not in settings
+        and max(map(len, settings.splitlines())) <= 120
+        and "route runs/first" in Path("README.md").read_text()
+    )
+    tables = load_sites(Path("data"), Federation.read(Path("federation.toml")).data_spec)
+    covered = [float(table.labels[:, 0].mean()) for table in tables.values()]
+    assert all(0.05 < share < 0.2 for share in covered) and {len(table) for table in tables.values()} == {12}
+    for large, small in (
+        ("units = 80", "units = 8"),
+        ("hidden = 4", "hidden = 1"),
+        ("[32, 32]", "[16, 16]"),
+        ("finetuning = 2", ""),
+    ):
+        settings = settings.replace(large, small)
+    Path("federation.toml").write_text(settings)
+    done = invoke("run", "--rounds", 1, "--plaintext", "--out", "runs/first", "--ledgers", "runs/ledgers")
+    assert done.exit_code == 0, (done.output, done.exception)
+    done = invoke("route", "runs/first", "--data", "unseen", "--out", "runs/unseen")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "data:image/jpeg;base64" in Path("runs/unseen/report.html").read_text()
+    assert len(list(Path("runs/unseen/masks").iterdir())) == 6
+
+
+def test_a_column_of_outcomes_goes_with_no_masks(tmp_path):
+    flags = ("--kind", "segmentation", "--hospital", "a", "--hospital", "b", "--hospital", "c")
+    done = invoke("init", tmp_path / "new", *flags, "--outcome", "ill")
+    assert "masks say what is learned" in str(done.exception) and not list(tmp_path.iterdir())
 
 
 def test_nothing_is_ever_overwritten(tmp_path):

@@ -40,7 +40,7 @@ marker = {{ centre = 0, spread = 1, limit = 3 }}
 
 
 def table(path, *, visits=True, shared_patient=None):
-    """40 patients a site, with 1 to 50 records each where there are visits."""
+    """40 patients a site, with 1 to 12 records each where there are visits."""
     rng, shared = np.random.default_rng(0), cycle(shared_patient or ())
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -49,7 +49,7 @@ def table(path, *, visits=True, shared_patient=None):
             for number in range(40):
                 marker, age = rng.standard_normal(), 40 + number
                 name = next(shared) if shared_patient and number == 0 else f"{site}-{number}"
-                for _ in range(rng.integers(1, 51) if visits else 1):
+                for _ in range(rng.integers(1, 13) if visits else 1):
                     shown = f"{marker + 0.3 * rng.standard_normal():.3f}"
                     writer.writerow([site, name, age, shown, int(marker + 0.3 * rng.standard_normal() > 0)])
     return path

@@ -14,7 +14,7 @@ from securepfl.protocol.companions import MOST, companions_of
 from securepfl.protocol.contradictions import Contradiction
 from securepfl.protocol.statements import make_statement
 
-ALONE = {"similarity": {"every": 0}, "coupling": {"strength": 0.0}}
+ALONE = {"similarity": {"every": 0}, "coupling": {"strength": 0.0}, "encryption": {"scheme": "none"}}
 OTHER = "f" * 64
 
 

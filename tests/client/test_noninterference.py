@@ -55,7 +55,7 @@ MODES = {
         "sites": {name: {"prevalence": 0.1 * (1 + place)} for place, name in enumerate(NAMES)},
     },
     "patients": {"privacy": {"unit": "patient", "clip": 1.0, "delta": 1e-3}},
-    "Poisson": {"units": 2300, "privacy": {"sample_rate": 0.02, "clip": 1.0, "delta": 1e-5}},
+    "Poisson": {"units": 600, "privacy": {"sample_rate": 0.08, "clip": 1.0, "delta": 1e-5}},
 }
 
 

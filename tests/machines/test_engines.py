@@ -35,6 +35,7 @@ def test_over_nvflare_every_array_is_that_of_the_run_in_one_process(world, unhar
     pytest.importorskip("nvflare")
     engine = Nvflare(world, started)
     check_told(engine)
+    started.hurry()
     engine.start_all()
     engine.finish(240)
     said = [line[9:] for line in nvflare_blocks()[-1].said()]

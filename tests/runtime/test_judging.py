@@ -6,6 +6,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from securepfl.runtime.judging import Judged, scores_of
 from securepfl.tasks.binary import BINARY
+from securepfl.tasks.regression import Regression
 from securepfl.tasks.segmentation import Segmentation
 
 MODELS = ("personalised", "shared", "local", "majority")
@@ -129,3 +130,10 @@ def test_a_hospital_without_test_images_or_without_a_model_has_no_figures():
     lacking = Judged(lacking.labels, lacking.units, lacking.points, {**lacking.predictions, "shared": None})
     _, pooled = scores_of(Segmentation(), {"a": images_of(3, 2), "b": lacking})
     assert pooled["shared"].point == {"dice": None, "hd95": None} and pooled["local"].point["dice"] > 0
+
+
+def test_one_patient_and_one_at_each_hospital_show_nothing():
+    one = Judged(np.array([0.0] * 3), np.array(["p"] * 3), dict.fromkeys(MODELS, ()), {m: np.zeros(3) for m in MODELS})
+    sites, pooled = scores_of(Regression(), dict.fromkeys("abcdefgh", one))
+    assert all(value is None for value in sites["a"]["local"].intervals.values())
+    assert all(value is None for value in pooled["local"].intervals.values())

@@ -63,16 +63,17 @@ def begun(tables, root=bytes(32)):
 @pytest.fixture
 def forked(monkeypatch):
     """Workers come from a process that has imported all: how they start is what the masked pool is for."""
-    multiprocessing.set_forkserver_preload(["parties", "securepfl.runtime.pool"])
+    # Not parties.py: it finds no module that only pytest's path has.
+    multiprocessing.set_forkserver_preload(["securepfl.client.client", "securepfl.runtime.pool"])
     monkeypatch.setattr("securepfl.runtime.pool._STARTED", "forkserver")
 
 
 @pytest.mark.parametrize("tables", [PLAIN, MASKED], ids=["plain", "masked"])
-def test_a_pool_of_two_reaches_the_states_that_one_process_reaches(tables, tmp_path, request):
-    if tables is PLAIN:
-        request.getfixturevalue("forked")
+def test_a_pool_of_two_reaches_the_states_that_one_process_reaches(tables, tmp_path, monkeypatch, forked):
     reached = []
     for workers in (1, 2):
+        how = "spawn" if tables is MASKED and workers == 2 else "forkserver"
+        monkeypatch.setattr("securepfl.runtime.pool._STARTED", how)
         federation, keys, coordinator = begun(tables)
         make, found = partial(opened, federation, tmp_path / str(workers)), []
         with Pool.started(keys, make, workers) as pool:

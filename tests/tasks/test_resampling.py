@@ -106,3 +106,13 @@ def test_many_rows_are_counted_in_parts_with_the_same_result(monkeypatch):
     parts = scored(chances, truth, weights)
     for name, values in whole.values.items():
         assert np.allclose(values, parts.values[name], rtol=1e-9, equal_nan=True), name
+
+
+def test_a_handful_of_units_has_no_interval_and_hospitals_count_together():
+    """Of two models that are alike, one is better at all of three patients in a quarter of trials."""
+    drawn = Scored({"dice": np.array([0.8, 0.7, 0.9])})
+    assert drawn.of_units(4).interval("dice") is None and drawn.of_units(5).interval("dice") == (0.7, 0.9)
+    assert drawn.of_units(4).minus(drawn.of_units(9)).interval("dice") is None
+    assert Scored.mean([drawn.of_units(2), drawn.of_units(3)]).interval("dice") == pytest.approx((0.7, 0.9))
+    without = Scored({"dice": np.full(3, np.nan)}).of_units(50)
+    assert Scored.mean([drawn.of_units(2), without]).interval("dice") is None

@@ -3,7 +3,7 @@ shown.
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,24 @@ def read_plain(path: Path, mend: str) -> Mapping[str, Any]:
     if not isinstance(held, dict):
         raise ConfigError(f"{path}: not what securepfl writes; {mend}")
     return held
+
+
+def lines_of(path: Path) -> Iterator[Any]:
+    """What stands in each line of a file of JSON lines; lines that are none, or hold what no such file does, and all
+    behind 64 MiB are left out. Nothing where there is no such file.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES)
+    except OSError:
+        return
+    for line in data.splitlines():
+        try:
+            yield _checked(msgspec.json.decode(line), _MOST_LEVELS)
+        except (ValueError, msgspec.MsgspecError, RecursionError):
+            continue
 
 
 def _checked(value: Any, levels: int) -> Any:

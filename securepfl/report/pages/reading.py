@@ -18,7 +18,7 @@ import msgspec
 
 from securepfl.errors import ConfigError
 from securepfl.report.pages.fitting import fits
-from securepfl.report.pages.plain import read_plain
+from securepfl.report.pages.plain import lines_of, read_plain
 
 ROUNDS: Final = "rounds.jsonl"
 """In a hospital's folder: how its models did round by round (runtime/rounds_file.py writes it)."""
@@ -319,16 +319,12 @@ def _converted(held: Mapping[str, Any], kind: type[_Read], path: Path) -> _Read:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Figures]]]:
-    """A file that a killed process may have left with half a line; that one is left out."""
-    try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        return
+    """A file that a killed process may have left with half a line; that one is left out, and what can't be drawn."""
     seen = set[int]()
-    for line in text.splitlines():
+    for line in lines_of(path):
         try:
-            found = msgspec.json.decode(line, type=_Line)
-        except msgspec.MsgspecError:
+            found = msgspec.convert(line, _Line)
+        except msgspec.ValidationError:
             continue
         if found.round not in seen:
             seen.add(found.round)

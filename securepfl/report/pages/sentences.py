@@ -12,6 +12,10 @@ from securepfl.report.pages.reading import Finding, Privacy, Run
 from securepfl.report.pages.reading import Gain as Found
 
 _NAMED = 3
+_MANY = 10
+"""Hospitals from which on some are named by chance."""
+_MOST_OF_ALL = 0.5
+"""Of the test units, at one hospital."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,18 @@ def _together(run: Run) -> str:
     reach = "the shared model reaches" if run.one_model else "personalised models reach"
     return (
         f"{head}: {reach} a {title} of {ours:.3f} and models trained alone{same} {theirs:.3f}, "
-        f"{_gain(finding)}; {_for_whom(run)}."
+        f"{_gain(finding)}; {_for_whom(run)}.{_rather(run)}"
     )
+
+
+def _rather(run: Run) -> str:
+    """Said where the one model for all does better than those that this sentence is about."""
+    finding = _about(run, "personal")
+    shared = None if finding is None else run.result.within.get("shared", {}).get(finding.metric)
+    worse = finding is not None and finding.holds is False and (finding.value or 0.0) < 0
+    if run.one_model or not worse or shared is None:
+        return ""
+    return f" But the shared model, the same for all, does better than the personalised ones: {shared:.3f}."
 
 
 def _own(run: Run) -> str:
@@ -154,11 +168,12 @@ def _not_shown(run: Run) -> str:
 
 
 def _traps(run: Run) -> Iterable[str]:
-    majority, unit = _about(run, "majority"), run.result.intervals.unit
+    unit = run.result.intervals.unit
     if run.alone:
         yield "other hospitals see the same (these are one hospital's figures)"
-    elif majority is not None and majority.holds is not True:
+    if _is_of_use(run) is False:
         yield f"the model is of use (it isn't shown to beat the {_baseline(run)})"
+    yield from _of_hospitals(run)
     if run.result.simulation and not (run.alone and run.seeded):
         yield "real hospitals would see the same (all were simulated in one process)"
     if run.protected:
@@ -166,6 +181,29 @@ def _traps(run: Run) -> Iterable[str]:
     else:
         yield f"another run would give these figures (intervals cover other test {unit} alone)"
     yield "the model may decide about a patient"
+
+
+def _is_of_use(run: Run) -> bool | None:
+    """Whether the model is shown to beat the trivial answer; None where the file doesn't hold it."""
+    (site, *_) = run.result.sites.values()
+    found = site.gains.get("majority") if run.alone else _about(run, "majority")
+    return None if found is None else found.holds is True
+
+
+def _of_hospitals(run: Run) -> Iterable[str]:
+    """What an answer over all hospitals hides, and what many answers at once do."""
+    sites, unit = run.result.sites, run.result.intervals.unit
+    total, largest = sum(site.test_units for site in sites.values()), max(sites, key=lambda its: sites[its].test_units)
+    share = sites[largest].test_units / total if total else 0.0
+    if len(sites) > 1 and share > _MOST_OF_ALL:
+        most = f"{largest} has {100 * share:.0f} % of the test {unit}"
+        yield f"hospitals gain alike ({most}, and the figure over all is mostly its)"
+    told = [site.gains["local"].holds for site in sites.values() if "local" in site.gains]
+    if len(told) >= _MANY and any(holds is not None for holds in told):
+        yield (
+            f"each hospital is named rightly (were all models alike, of {len(told)} hospitals about "
+            f"{max(1, round(0.05 * len(told)))} would be named better or worse by chance)"
+        )
 
 
 def _baseline(run: Run) -> str:

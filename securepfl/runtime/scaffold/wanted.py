@@ -9,7 +9,7 @@ from securepfl.settings.roster import check_roster
 from securepfl.spelling import alike, composed
 from securepfl.storage.ceremony_folder import check_name
 
-Kind = Literal["table", "images"]
+Kind = Literal["table", "images", "segmentation"]
 KINDS: tuple[str, ...] = get_args(Kind)
 FEWEST = 3
 """Hospitals that a sum needs, so that no two can read off another's update."""
@@ -18,7 +18,8 @@ COORDINATOR = "coordinator"
 
 @dataclass(frozen=True)
 class Wanted:
-    """The federation `name` of `hospitals`, in the order in which they were named; `outcome` is the label's column.
+    """The federation `name` of `hospitals`, in the order in which they were named; `outcome` is the label's column, and
+    "" where masks say what is learned.
 
     Raises ConfigError for names that can't be files, look alike, or are too few.
     """
@@ -39,6 +40,10 @@ class Wanted:
             check_name(name)
         if pair := alike((*self.hospitals, COORDINATOR)):
             raise ConfigError(f"hospital name {pair[0]!r}: is the coordinator's; rename the hospital")
+        if self.kind == "segmentation":
+            if self.outcome:
+                raise ConfigError(f"outcome {self.outcome!r}: masks say what is learned, and no column; leave it out")
+            return
         taken = COLUMNS if self.kind == "table" else ("file", "patient")
         if not self.outcome or not self.outcome.isprintable() or self.outcome in taken:
             raise ConfigError(

@@ -238,3 +238,36 @@ def test_what_is_not_seen_or_turns_text_around_is_spelt_out(changed):
     html = page.html()
     assert "better\\u202eesrow" in html and not {"\u202e", "\u200b", "\x1b"} & {*html}
     assert not {"\u202e", "\u200b", "\x1b"} & {*json.dumps(page.to_mapping(), ensure_ascii=False)}
+
+
+def test_a_shared_model_that_does_better_is_named(changed):
+    def lose(result):
+        result["verdict"][1] |= {"holds": False, "gain": -0.1, "interval": [-0.15, -0.05]}
+        result["within"]["shared"]["balanced_accuracy"] = 0.987
+
+    assert "the same for all, does better than the personalised ones: 0.987" in told(
+        changed(lose), "Did training together pay?"
+    )
+
+
+def test_one_large_hospital_and_many_named_ones_are_no_proof(changed):
+    def skew(result):
+        site = dict(result["sites"]["Mainz"], test_units=1000)
+        site["gains"]["local"] = {"value": 0.1, "interval": [0.05, 0.2], "holds": True}
+        result["sites"] = {name: dict(site, test_units=1) for name in "abcdefghi"} | {"Mainz": site}
+
+    traps = told(changed(skew), "What not to conclude?")
+    assert "Mainz has 99 % of the test records" in traps
+    assert "each hospital is named rightly" in traps
+
+
+def test_a_hospitals_own_model_that_beats_nothing_is_not_called_of_use(changed):
+    def alone(result):
+        site = result["sites"]["Mainz"]
+        site["gains"] |= {"shared": {"value": 0.2, "interval": [0.1, 0.3], "holds": True}}
+        site["gains"] |= {"majority": {"value": -0.1, "interval": [-0.2, -0.05], "holds": False}}
+        result["sites"], result["site"] = {"Mainz": site}, "Mainz"
+        for name in ("mean", "within", "pooled", "curves", "counted"):
+            result[name] = {}
+
+    assert "the model is of use (it isn't shown to beat the" in told(changed(alone), "What not to conclude?")

@@ -95,6 +95,8 @@ def test_a_half_written_round_is_left_out(tables, tmp_path):
     assert [json.loads(line)["round"] for line in whole.splitlines()] == [1, 2, 3, 4]
     path.write_text(whole[:-20])
     assert [number for number, _ in read_any(tmp_path / "run").rounds["Mainz"]] == [1, 2, 3]
+    path.write_bytes(b"\xff\n[[\n" + whole.replace("0.", "1e308", 1).encode())
+    assert [number for number, _ in read_any(tmp_path / "run").rounds["Mainz"]] == [2, 3, 4], "what can't be drawn"
 
 
 def test_a_page_replaces_a_page_and_nothing_else(tables, tmp_path):
