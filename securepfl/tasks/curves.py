@@ -76,7 +76,11 @@ def _calibration(truth: NDArray[np.bool_], predictions: Predictions) -> tuple[Ca
     count = min(_MOST_GROUPS, len(truth) // _LEAST_IN_GROUP)
     if count < 2:
         return ()
-    parts = np.array_split(np.argsort(predictions, kind="stable"), count)
+    order = np.argsort(predictions, kind="stable")
+    # Rows of one prediction stay together: parted, the order of the file would decide what is observed of each part.
+    starts = np.array([len(part) for part in np.array_split(order, count)]).cumsum()[:-1]
+    starts = np.unique(np.searchsorted(predictions[order], predictions[order][starts]))
+    parts = np.split(order, starts[starts > 0])
     return tuple(_group(truth[part], predictions[part]) for part in parts)
 
 

@@ -34,5 +34,14 @@ def test_groups_of_a_calibrated_model_hold_the_diagonal():
     assert all(0 <= group.low <= group.observed <= group.high <= 1 for group in groups)
 
 
+def test_rows_of_one_prediction_are_one_group_whatever_their_order():
+    labels = np.repeat([0, 1, 0, 1], 20)
+    (only,) = Curves.of(np.sort(labels), np.full(80, 0.5), labels).calibration
+    assert (only.predicted, only.observed, only.rows) == (0.5, 0.5, 80)
+    said = np.repeat([0.2, 0.7], [50, 30])
+    groups = Curves.of(labels, said, labels).calibration
+    assert [(group.predicted, group.rows) for group in groups] == [(0.2, 50), (0.7, 30)]
+
+
 def test_one_class_has_no_roc():
     assert Curves.of(np.ones(20), np.linspace(0, 1, 20), np.ones(20)).roc == ()

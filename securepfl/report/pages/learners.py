@@ -23,6 +23,8 @@ def learners_section(run: Run, key: str) -> Section:
     )
     rows = tuple((row.thing, *row.cells) for row in who_learns(federation, seeded=run.seeded))
     headings = ("what", *PARTIES)
-    table = Table("Who could learn what", headings, rows, name="learners.csv", words=True, key=f"{key}learners-table")
+    table = Table(
+        "Each party, under these settings", headings, rows, name="learners.csv", words=True, key=f"{key}learners-table"
+    )
     after = Text(f"{words_of(federation, seeded=run.seeded)} {MORE}", small=True)
     return Section(f"{key}learners", _TITLE, (Text(where), table, after))

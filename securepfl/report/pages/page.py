@@ -121,11 +121,16 @@ def read_page(folders: Sequence[Path], name: str | None = None) -> Page:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What runs are called beside each other: the federation's name, with the folder's where two have the same."""
-    names = [run.name for run in runs]
+    """What runs are called beside each other: the federation's name, with as much of the folder's path as tells apart
+    those that have the same.
+    """
+    names, places = [run.name for run in runs], [run.folder.resolve().parts for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    parts = next(n for n in range(1, 1 + max(map(len, places))) if len({place[-n:] for place in places}) == len(places))
     return [
-        name if names.count(name) == 1 else f"{name} ({run.folder.resolve().name})"
-        for name, run in zip(names, runs, strict=True)
+        name if names.count(name) == 1 else f"{name} ({'/'.join(place[-parts:])})"
+        for name, place in zip(names, places, strict=True)
     ]
 
 

@@ -271,3 +271,11 @@ def test_a_hospitals_own_model_that_beats_nothing_is_not_called_of_use(changed):
             result[name] = {}
 
     assert "the model is of use (it isn't shown to beat the" in told(changed(alone), "What not to conclude?")
+
+
+def test_runs_of_one_name_in_folders_of_one_name_are_told_apart(tables, tmp_path):
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        shutil.copytree(tables, tmp_path / place / "run", ignore=shutil.ignore_patterns("ledger", "experts"))
+    page = read_page([tmp_path / "first" / "run", tmp_path / "second" / "run"])
+    assert [verdict.name.split(" (")[1] for verdict in page.verdicts] == ["first/run)", "second/run)"]
