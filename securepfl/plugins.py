@@ -126,7 +126,9 @@ def check_pinned(group: Group, key: str, name: str, known: tuple[str, ...], pins
 def _found(group: Group) -> Iterator[PlugIn]:
     seen = set[tuple[str, str]]()
     for point in entry_points(group=group):
-        if point.dist is not None and (point.name, point.dist.name) not in seen:
+        if point.dist is None or not point.dist.name or not point.dist.version:
+            continue  # half uninstalled: its files may be anybody's
+        if (point.name, point.dist.name) not in seen:
             seen.add((point.name, point.dist.name))
             yield PlugIn(group, point.name, point.dist.name, point.dist.version, point)
 

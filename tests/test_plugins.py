@@ -104,6 +104,9 @@ def place(tmp_path_factory):
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugins\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text("[securepfl.models]\ntwice = tiny_plugins:line\n")
+    half = folder / "target" / "half-1.0.dist-info"
+    half.mkdir()
+    (half / "entry_points.txt").write_text("[securepfl.models]\nhalf = tiny_plugins:line\n")
     return folder / "target"
 
 
@@ -124,7 +127,7 @@ def test_what_is_installed_is_listed_and_nothing_of_it_is_loaded(plugged):
     assert [(its.name, its.distribution, its.version) for its in found if its.name == "line"] == [
         ("line", "tiny-plugins", "1.2")
     ]
-    assert "tiny_plugins" not in sys.modules
+    assert "tiny_plugins" not in sys.modules and "half" not in {its.name for its in found}, "what is half uninstalled"
 
 
 def test_a_federation_names_a_plug_in_with_its_version_and_both_are_in_the_digest(plugged):
