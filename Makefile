@@ -43,7 +43,7 @@ docs: .venv/installed-docs
 	@echo "open build/site/index.html"
 
 clean:
-	rm -rf .venv build runs *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build runs *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,31 @@ def one_thread() -> Iterator[None]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores: some tests wait for other processes, for networks and for clocks."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[object]:
+    """A process that a test kills may leave half a file of what coverage measured, and one may stop the sum of all."""
+    result = yield
+    if session.config.getoption("cov_source", None) and not hasattr(session.config, "workerinput"):
+        for path in broken_measures(session.config.rootpath):
+            session.config.get_terminal_writer().line(f"\nkilled while coverage wrote, not counted: {path.name}")
+            path.unlink()
+    return result
+
+
+def broken_measures(folder: Path) -> list[Path]:
+    """Files of coverage, which keeps no journal, that SQLite can't read to their end."""
+    broken = []
+    for path in folder.glob(".coverage.*"):
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+            try:
+                whole = file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                if not whole or not file.execute("SELECT version FROM coverage_schema").fetchall():
+                    broken.append(path)
+            except sqlite3.DatabaseError:
+                broken.append(path)
+    return broken
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ switches primes and decrypts, with randomness from the OS. Ours is what stands a
 one number that is added to hide a product's noise. Why this is safe and exact: parameters.py and products.py.
 """
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,9 +65,6 @@ class _Ring:
 
 @lru_cache(maxsize=8)
 def _ring(plain_modulus: int) -> _Ring:
-    for bits in (util.seal_he_std_parms_128_tq(DEGREE), util.seal_he_std_parms_128_tc(DEGREE)):
-        if math.prod(KEY_PRIMES).bit_length() > bits:
-            raise ValueError("the ring of similarities has less than 128 bits of security by SEAL's tables")
     settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.BFV)
     settings.set_poly_modulus_degree(DEGREE)
     settings.set_coeff_modulus([sealapi.Modulus(prime) for prime in KEY_PRIMES])

@@ -257,8 +257,8 @@ def test_without_the_draft_of_this_very_round_it_is_sat_out(two, draws, monkeypa
     if change == "none":
         path.unlink()
     else:
-        other = (clients["birch"].folder / DRAFT).read_bytes()
-        path.write_bytes(other if change == "of another hospital" else path.read_bytes()[:-1] + b"x")
+        own, other = path.read_bytes(), (clients["birch"].folder / DRAFT).read_bytes()
+        path.write_bytes(other if change == "of another hospital" else own[:-1] + bytes((own[-1] ^ 1,)))
     seen = len(draws)
     assert opened_by_coordinator(coordinator, clients[NAME].contribute(invitations[NAME])) == Decline()
     assert len(draws) == seen and reserved(clients[NAME]) == [1, 2]

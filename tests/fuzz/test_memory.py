@@ -85,7 +85,8 @@ def test_unsigned_bytes_cost_a_few_copies_of_the_bound(stage, targets, record_pr
     most, target = stage.coordinator.rules.most_bytes, targets[Kind.CONTRIBUTION]
     mutator, head = Mutator(1), target.header.to_bytes()
     full = head + target.receiver.seal(mutator.random.randbytes(most), info=head)
-    messages = [full, head + bytes(most), target.message[:-1] + b"\0", target.forged(mutator)]
+    altered = target.message[:-1] + bytes((target.message[-1] ^ 1,))
+    messages = [full, head + bytes(most), altered, target.forged(mutator)]
     messages += [mutator.message(target.message, [target.message], target.genuine)[1] for _ in range(200)]
     figures = [peak(target.deliver, message) for message in messages]
     said(capsys, record_property, "unsigned bytes", figures, most, COPIES)

@@ -190,7 +190,9 @@ def test_rows_that_may_not_be_read(world, started):
         if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o055 != 0o055:
             parent.chmod(parent.stat().st_mode | 0o055)
     refusals = Refusals(Https(world, started), started)
-    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    # Nor may that user write what coverage measures, and what coverage says to that is not the hospital's last line.
+    unmeasured = ("env", "--unset=COVERAGE_PROCESS_CONFIG")
+    as_nobody = (*unmeasured, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     refusals.start(
         WRONG, refusals.engine.words(WRONG), str(world.data(WRONG)), "is not readable", "--data", prefix=as_nobody
     )

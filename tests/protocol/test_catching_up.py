@@ -139,7 +139,8 @@ def test_a_false_snapshot_costs_its_maker_nothing_more_and_another_gives_one(tmp
     alder, honest = world.clients["alder"], Client.snapshot
 
     def false(client):
-        return honest(client)[:-1] + b"?" if client is alder else honest(client)
+        made = honest(client)
+        return made[:-1] + bytes((made[-1] ^ 1,)) if client is alder else made
 
     monkeypatch.setattr(Client, "snapshot", false)
     world.finish()
@@ -238,7 +239,10 @@ def changed(body, name, **fields):
 
 
 FALSE = {
-    "an altered snapshot": (lambda body: msgspec.structs.replace(body, snapshot=body.snapshot[:-1] + b"?"), "altered"),
+    "an altered snapshot": (
+        lambda body: msgspec.structs.replace(body, snapshot=body.snapshot[:-1] + bytes((body.snapshot[-1] ^ 1,))),
+        "altered",
+    ),
     "none": (lambda body: msgspec.structs.replace(body, snapshot=b""), "truncated"),
     "one statement": (
         lambda body: msgspec.structs.replace(body, statements={"alder": body.statements["alder"]}),
