@@ -179,6 +179,7 @@ def test_the_page_runs_from_empty_machines_to_the_end(machines, systemd):
         until(lambda: systemd.log("hub", "securepfl-hub").read_text().count(": here") == 4)
         until(lambda: time.sleep(0.3) or "2 of 3 are here" in machines.run("hub", status))
         printed = systemd.block(watching, ("south",))
+        shows(printed, [line for line in shown[3] if line.startswith("hospital ")])
         assert "a round needs 3" in printed and "securepfl_rounds_closed 0" in printed
         assert json.loads(re.search(r"^\{\n.*?^\}$", printed, re.MULTILINE | re.DOTALL)[0])["error"] is None
         assert "waiting for hub's approval" in machines.block(renew, ("south",))

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where mkdocstrings finds the packages: privacy/ and crypto/ stand at the top, and are imported from securepfl.
 PACKAGES = ROOT / "build" / "packages"
 _RUN_BY = re.compile(r'^( *```\w+) title="Run by [^"]*"$', re.MULTILINE)
+_EMPTY = re.compile("<th([^>]*)></th>")
 _LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -48,5 +49,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """The page, with a name for its search that a screen reader can say."""
-    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    """The page, with a name for its search that a screen reader can say, and no head of a column that says nothing."""
+    return _EMPTY.sub(r"<td\1></td>", output.replace('role="dialog"', 'role="dialog" aria-label="Search"'))

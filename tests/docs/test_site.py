@@ -1,6 +1,7 @@
 """The site that `make docs` builds: complete, without a warning, and without network."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import yaml
 from pages import DOCS, ROOT
 
 import securepfl
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +52,24 @@ def test_the_site_holds_the_files_of_the_repository_that_pages_link_to(site):
     example = "examples/heart_disease/federation.toml"
     assert (site / "source" / f"{example}.txt").read_bytes() == (ROOT / example).read_bytes()
     assert f'href="source/{example}.txt"' in (site / "configuration.html").read_text()
+
+
+def test_which_test_runs_a_block_is_for_the_source_alone(site):
+    assert "Run by tests/" not in (site / "deployment.html").read_text()
+    assert "Not run by the tests: it needs podman" in (site / "deployment.html").read_text()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: install the package chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_a_page_with_tables_code_and_links_and_it_fits_a_phone(site, scheme):
+    playwright = pytest.importorskip("playwright.sync_api")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(color_scheme=scheme, bypass_csp=True, viewport={"width": 360, "height": 800})
+        page.goto((site / "deployment.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.set_viewport_size({"width": 1280, "height": 800})
+        found = axe.Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+        browser.close()
