@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any, Final, Protocol, runtime_checkable
 
-from securepfl.errors import ConfigError, ExtraError
+from securepfl.errors import ConfigError, ExtraError, SecurePFLError, first_line
 from securepfl.plugins import plugin_named
 from securepfl.report.outcome import Observer, RoundEvent
 from securepfl.runtime.execution import Display
@@ -82,6 +82,14 @@ def _opened(name: str, place: str, run: str) -> Tracker:
             if (error.name or "").startswith("securepfl"):
                 raise
             raise ExtraError(f"{error.name} is not installed; run: pip install 'securepfl[{name}]'") from None
+        except SecurePFLError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a library's, or a server's that can't be reached
+            why = first_line(error)
+            told = type(error).__name__ if "@" in why else f"{type(error).__name__}: {why}"
+            raise ConfigError(
+                f"--track {name}: can't be opened ({told}); name another place, or leave it out"
+            ) from None
         return tracker
     plugin = plugin_named("securepfl.trackers", name)
     if plugin is None:

@@ -46,6 +46,31 @@ def test_tensorboard_reads_the_rounds_and_no_metric_of_patients_unless_asked(pri
     assert found.keys() == public | (metrics if private else set())
 
 
+def test_mlflow_keeps_the_rounds_in_a_database_whatever_hospitals_are_called(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    place, said = f"sqlite:///{tmp_path}/curves.db", []
+    names = ("Köln", "St. Anna's", "東京 $x")
+    with tracking([f"mlflow:{place}"], "run-1", told=said.append) as trackers:
+        trackers[0].log({f"epsilon/{name}": 0.5 for name in names} | {"trained": 3.0}, 1)
+        trackers[0].log({f"epsilon/{name}": 1.0 for name in names}, 2)
+    client = mlflow.MlflowClient(tracking_uri=place)
+    (run,) = client.search_runs([client.get_experiment_by_name("securepfl").experiment_id])
+    kept = {
+        name: [(its.step, its.value) for its in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
+    twice = [(1, 0.5), (2, 1.0)]
+    assert kept == {
+        "trained": [(1, 3.0)],
+        "epsilon/Köln": twice,
+        "epsilon/St. Anna_27_s": twice,
+        "epsilon/東京 _24_x": twice,
+    }
+    assert (run.info.run_name, run.info.status, run.data.params, said) == ("run-1", "FINISHED", {}, [])
+    with pytest.raises(ConfigError, match="can't be opened"), tracking([f"mlflow:{tmp_path}"], "run-1", told=print):
+        pass
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
