@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securepfl.outside.answered import Answered
+from securepfl.outside.letters import drawable, families
 from securepfl.tasks.imaging import imaging
 
 SCHEMA: Final = 1
@@ -55,14 +56,16 @@ def write_gates_plot(answered: Answered, path: Path) -> None:
     with imaging("a plot of the gates"):
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional
     lines, values = _drawn(answered)
-    columns = [str(candidate) for candidate in answered.routed.candidates][: values.shape[1]]
+    named = [str(candidate) for candidate in answered.routed.candidates][: values.shape[1]]
+    columns = [name if drawable(name) else f"candidate {number}" for number, name in enumerate(named, start=1)]
     longest = max(map(len, lines))
     size = (2.2 + 0.07 * longest + 0.62 * len(columns), 1.9 + 0.25 * len(lines))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     drawn = _heat(axes, values, lines, columns)
     axes.axhline(0.5, color="white", linewidth=3)
-    axes.set_title(_titled(answered), fontsize=8, loc="left", parse_math=False)
+    numbered = "" if columns == named else "\nnumbered: names that no font here can draw, in the order of gates.json"
+    axes.set_title(_titled(answered) + numbered, fontsize=8, loc="left", parse_math=False)
     figure.colorbar(drawn, ax=axes, label="weight", aspect=max(6, min(40, 2 * len(lines))), pad=0.02)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
@@ -105,7 +108,9 @@ def _titled(answered: Answered) -> str:
 def _heat(axes: Any, values: NDArray[np.float64], lines: list[str], columns: list[str]) -> Any:
     drawn = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
     axes.set_yticks(range(len(lines)), lines, fontsize=7, parse_math=False)
-    axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=35, ha="right", parse_math=False)
+    axes.set_xticks(
+        range(len(columns)), columns, fontsize=7, rotation=35, ha="right", parse_math=False, family=families()
+    )
     for line, column in np.ndindex(values.shape):
         weight = float(values[line, column])
         shade = "white" if weight < 0.6 else "black"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from securepfl.settings.federation import Federation
 from securepfl.settings.fixed import GATE
-from securepfl.tasks.curves import Curves
+from securepfl.tasks.curves import Drawn
 from securepfl.tasks.resampling import Scored
 from securepfl.tasks.task import Metric, Metrics, OperatingPoint, Task, deciding_of
 
@@ -77,7 +77,7 @@ class SiteOutcome:
     where probabilities became decisions. `clipped_fraction`: of its units, those that the clip shortened, averaged over
     rounds; None where nobody counted. `signal`: how far what it compared stands out of its noise; `neighbours`: to whom
     it is coupled at the end; `coupled_rounds`: in how many rounds it was drawn to neighbours. `details` are notes that
-    change nothing for who reads the figures; `curves` are by model, of yes/no outcomes alone.
+    change nothing for who reads the figures; `curves` are what is drawn of its test rows.
     """
 
     train: int
@@ -98,7 +98,7 @@ class SiteOutcome:
     coupled_rounds: int
     notes: tuple[str, ...]
     details: tuple[str, ...] = ()
-    curves: Mapping[str, Curves] = field(default_factory=dict)
+    curves: Drawn = field(default_factory=Drawn)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Communication:
 class Outcome:
     """A whole run. `seconds` has train, encrypt, aggregate, decrypt, total; `heads` each hospital's ledger hash as the
     coordinator saw it last; `task` names the metrics. `pooled` are each model's scores on all hospitals' test rows
-    together, at each its own operating point, and `curves` the same rows' where outcomes are yes or no.
+    together, at each its own operating point, and `curves` what is drawn of the same rows.
     """
 
     sites: Mapping[str, SiteOutcome]
@@ -131,7 +131,7 @@ class Outcome:
     seed: int | None
     heads: Mapping[str, str]
     task: Task
-    curves: Mapping[str, Curves] = field(default_factory=dict)
+    curves: Drawn = field(default_factory=Drawn)
 
     @property
     def deciding(self) -> Metric | None:

@@ -1,7 +1,6 @@
 """result.json: the record of a run, whose names are a contract (DESIGN, Command line)."""
 
 import dataclasses
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +10,6 @@ from securepfl.report.gain import Gain
 from securepfl.report.outcome import MODELS, Outcome, SiteOutcome, baseline_title
 from securepfl.report.verdict import Finding, verdict_of
 from securepfl.settings.federation import Federation
-from securepfl.tasks.curves import Curves
 from securepfl.tasks.resampling import LEVEL
 from securepfl.tasks.task import Metric, Task
 
@@ -42,7 +40,7 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
             "within": {model: scored.intervals for model, scored in outcome.within_scores().items()},
             "pooled": {model: scored.intervals for model, scored in outcome.pooled.items()},
         },
-        "curves": curves_of(outcome.curves),
+        **outcome.curves.to_mapping(),
         "verdict": [_finding(finding) for finding in verdict_of(federation, outcome)],
         "task": outcome.task.name,
         "metrics": metrics_of(federation, outcome.task),
@@ -63,11 +61,6 @@ def result_of(federation: Federation, outcome: Outcome) -> dict[str, Any]:
 def now() -> str:
     """The time of writing, UTC, to the minute."""
     return datetime.now(UTC).isoformat(timespec="minutes")
-
-
-def curves_of(curves: Mapping[str, Curves]) -> dict[str, Any]:
-    """By model, JSON-able."""
-    return {model: dataclasses.asdict(found) for model, found in curves.items()}
 
 
 def metrics_of(federation: Federation, task: Task) -> dict[str, Any]:
@@ -122,7 +115,7 @@ def site_result(federation: Federation, site: SiteOutcome, metric: Metric | None
         "metrics": {model: scored.point for model, scored in site.scores.items()},
         "intervals": {model: scored.intervals for model, scored in site.scores.items()},
         "gains": _gains(site, metric),
-        "curves": curves_of(site.curves),
+        **site.curves.to_mapping(),
         "privacy": {
             "protection": federation.privacy.protection,
             "epsilon": finite(site.epsilon),

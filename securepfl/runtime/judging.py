@@ -21,9 +21,9 @@ from securepfl.report.outcome import MODELS
 from securepfl.runtime.hospital import Hospital, labels_of
 from securepfl.settings.auto import alone_at
 from securepfl.settings.binding import initial_model
-from securepfl.tasks.binary import Binary
-from securepfl.tasks.curves import Curves
+from securepfl.tasks.curves import Curves, Drawn, observed_numbers, questions_of
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.regression import Regression
 from securepfl.tasks.resampling import Scored, resample_count, resampled, score_means, score_resampled
 from securepfl.tasks.task import ByImage, OperatingPoint, Predictions, Task
 
@@ -96,20 +96,26 @@ def scores_of(task: Task, judged: Mapping[str, Judged]) -> tuple[dict[str, dict[
     return sites, {model: scored(list(judged), model, everyone) for model in MODELS}
 
 
-def curves_of(task: Task, judged: Sequence[Judged]) -> dict[str, Curves]:
-    """ROC and calibration, by model that all of them have, of all their test rows; none of other than yes or no."""
-    if not isinstance(task, Binary):
-        return {}
-    found = {}
+def curves_of(task: Task, judged: Sequence[Judged]) -> Drawn:
+    """ROC and calibration, by model that all of them have, of all their test rows; nothing of masks. Of one hospital
+    each class or label has them of its own model alone.
+    """
+    curves, by_part, numbers = dict[str, Curves](), dict[str, dict[str, Curves]](), {}
     for model in MODELS[:-1]:
         said = [(one, predictions) for one in judged if (predictions := one.predictions[model]) is not None]
-        if len(said) == len(judged):
-            found[model] = Curves.of(
-                np.concatenate([one.labels for one, _ in said]),
-                np.concatenate([predictions for _, predictions in said]),
-                np.concatenate([task.decide(predictions, one.points[model]) for one, predictions in said]),
-            )
-    return found
+        if len(said) < len(judged) or isinstance(task, ByImage):
+            continue
+        labels = np.concatenate([one.labels for one, _ in said])
+        predictions = np.concatenate([predictions for _, predictions in said])
+        decided = np.concatenate([task.decide(predictions, one.points[model]) for one, predictions in said])
+        if isinstance(task, Regression):
+            numbers[model] = observed_numbers(labels, predictions)
+        for asked in questions_of(task, labels, predictions, decided):
+            if not asked.name:
+                curves[model] = Curves.of(*asked[1:])
+            elif len(judged) > 1 or model == MODELS[0]:
+                by_part.setdefault(asked.name, {})[model] = Curves.of(*asked[1:])
+    return Drawn(curves, by_part, numbers)
 
 
 _Scorer = Callable[[Sequence[str], str, NDArray[np.float64]], Scored]

@@ -9,9 +9,12 @@ import math
 import time
 from typing import Any, Final
 
+import numpy as np
+
 from securepfl.client.client import Client
 from securepfl.data.table import Table
 from securepfl.report.pages.reading import ROUNDS
+from securepfl.report.pages.rounds import MOST_IMAGES
 from securepfl.runtime.hospital import labels_of
 from securepfl.storage.folder import storage_error
 from securepfl.tasks.prediction import predict
@@ -26,8 +29,8 @@ _SHARE: Final = 0.05
 
 
 class RoundsFile:
-    """The file of `client`, whose test rows are `test`: at most about 50 lines, and little of the run's time. There is
-    none of metrics that are taken image by image: they would take longer than the round.
+    """The file of `client`, whose test rows are `test`: at most about 50 lines, and little of the run's time. Metrics
+    that are taken image by image are of at most 16 images: all would take longer than the round.
     """
 
     def __init__(self, client: Client, test: Table) -> None:
@@ -35,7 +38,8 @@ class RoundsFile:
         self._client, self._test = client, test
         self._every = math.ceil(client.federation.rounds / _MOST_LINES)
         self._looked, self._took, self._ended = client.round, 0.0, -math.inf
-        self._looks = bool(len(test)) and not isinstance(client.task, ByImage)
+        count = min(len(test), MOST_IMAGES) if isinstance(client.task, ByImage) else len(test)
+        self._rows = np.linspace(0, len(test) - 1, count).round().astype(int)
 
     def look(self) -> None:
         """Add a line where the hospital has applied a round since the last look. Raises StorageError."""
@@ -43,7 +47,7 @@ class RoundsFile:
         last = at == self._client.federation.rounds
         due = at % self._every == 0 or last
         affordable = self._took <= max(_CHEAP, _SHARE * (now - self._ended))
-        if not self._looks or at == self._looked or not due or not (affordable or last):
+        if not len(self._rows) or at == self._looked or not due or not (affordable or last):
             return
         line = json.dumps({"round": at, "metrics": self._metrics()})
         try:
@@ -55,7 +59,8 @@ class RoundsFile:
         self._took = self._ended - now
 
     def _metrics(self) -> dict[str, Any]:
-        client, test, task = self._client, self._test, self._client.task
+        client, task = self._client, self._client.task
+        features, labels = self._test.features[self._rows], labels_of(self._test)[self._rows]
         models = {
             "personalised": (client.personal_model(), client.federation.operating_point_of(client.name)),
             "shared": (client.shared_model(), client.federation.operating_point_of()),
@@ -64,6 +69,6 @@ class RoundsFile:
         found = {}
         for name, (model, point) in models.items():
             if model is not None:
-                scored = score(task, predict(model, test.features, task), labels_of(test), point)
+                scored = score(task, predict(model, features, task), labels, point)
                 found[name] = {metric: scored.point[metric] for metric in shown}
         return found

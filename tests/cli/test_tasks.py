@@ -38,6 +38,11 @@ LABELS = {
     "multilabel": 'label = ["flu", "asthma"]\npositive = "yes"',
     "regression": 'label = "pressure"\nlabel_range = { centre = 120, spread = 20, unit = "mmHg" }',
 }
+DRAWN = {
+    "multiclass": ("mild", "severe", "critical"),
+    "multilabel": ("flu", "asthma"),
+    "regression": (),
+}
 ROUTED = {
     "multiclass": ["row", "prediction", "probability mild", "probability severe", "probability critical", "certainty"],
     "multilabel": ["row", "probability flu", "prediction flu", "probability asthma", "prediction asthma", "certainty"],
@@ -102,6 +107,13 @@ def test_a_table_of_each_task_is_trained_told_and_routed(federation, called, tmp
         assert all(list(site["metrics"][model]) == names for model in ("personalised", "shared", "local", "majority"))
     for title in (result["metrics"]["titles"][name] for name in result["metrics"]["shown"]):
         assert title in printed and title in page
+    first = next(iter(result["sites"].values()))
+    assert tuple(result.get("curves_by_part", ())) == tuple(first.get("curves_by_part", ())) == DRAWN[task]
+    for part in DRAWN[task]:
+        assert f'<title id="-all-part{DRAWN[task].index(part)}-title">ROC and calibration: {part}' in page
+        assert f"{part.capitalize()}: {result['curves_by_part'][part]['personalised']['yes']} of " in page
+    assert ("Over all of them (macro) the model" in page) == (task != "regression")
+    assert ("Predicted and observed: All hospitals together" in page) == (task == "regression")
     assert ("training mean" in printed) == (task == "regression")
     assert called(["route", str(tmp_path / "out"), "--data", str(tmp_path / "new.csv")]) == 0
     rows = list(csv.reader(capsys.readouterr().out.splitlines()))

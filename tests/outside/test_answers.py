@@ -138,6 +138,18 @@ def test_other_hospitals_names_are_text_in_card_and_plot(written):
     assert "script" in card and "<script" not in card and "[a](" not in card
 
 
+def test_a_name_that_no_font_can_draw_is_a_number_in_the_plot(written, recwarn):
+    """No font has U+10FFFD; a picture of empty boxes would name nobody."""
+    _, answered, out = written
+    first, *rest = answered.routed.candidates
+    named = replace(answered.routed, candidates=[replace(first, expert="\U0010fffd"), *rest])
+    drawn = []
+    for found in (named, replace(named, candidates=[replace(first, expert="\U0010fffc"), *rest]), answered.routed):
+        write_gates_plot(replace(answered, routed=found), out.parent / "numbered.png")
+        drawn.append((out.parent / "numbered.png").read_bytes())
+    assert drawn[0] == drawn[1] != drawn[2] and not [one for one in recwarn if "Glyph" in str(one.message)]
+
+
 def test_a_cell_that_a_spreadsheet_would_run_is_text(written):
     _, answered, _ = written
     said = ["=cmd|' /C calc'!A0", "@SUM(A1)", "-7", "+x"]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, roc_auc_score
 
-from securepfl.tasks.curves import Curves
+from securepfl.tasks.curves import MOST_PARTS, Curves, observed_numbers, questions_of
+from securepfl.tasks.multilabel import Multilabel
+from securepfl.tasks.regression import Regression
 
 
 def drawn(rows=400, seed=3):
@@ -45,3 +47,24 @@ def test_rows_of_one_prediction_are_one_group_whatever_their_order():
 
 def test_one_class_has_no_roc():
     assert Curves.of(np.ones(20), np.linspace(0, 1, 20), np.ones(20)).roc == ()
+
+
+def test_labels_are_asked_one_by_one_and_at_most_a_dozen():
+    task, draw = Multilabel(), np.random.default_rng(0)
+    labels, chances = draw.integers(0, 2, (30, 15)), draw.random((30, 15))
+    asked = questions_of(task, labels, chances, task.decide(chances))
+    assert [one.name for one in asked] == [str(number) for number in range(MOST_PARTS)]
+    assert np.array_equal(asked[3].truth, labels[:, 3]) and np.array_equal(asked[3].decided, chances[:, 3] >= 0.5)
+    assert questions_of(Regression(120, 20), chances[:, 0], chances[:, 0], chances[:, 0]) == []
+
+
+def test_intervals_of_observed_numbers_hold_the_true_mean():
+    """In about 95 of 100 groups: each of 400 groups of 40 is drawn around what was predicted."""
+    draw = np.random.default_rng(1)
+    held = 0
+    for _ in range(40):
+        predicted = draw.normal(120, 20, 400)
+        for group in observed_numbers(predicted + draw.normal(0, 5, 400), predicted):
+            held += group.low <= group.predicted <= group.high
+    assert 0.9 < held / 400 <= 1
+    assert observed_numbers(np.arange(15.0), np.arange(15.0)) == ()

@@ -3,6 +3,7 @@
 reading      a run's folder, checked                         page        all of it as HTML, of one run or of several
 sentences    the verdict: three sentences                    warnings    notes by what they weigh
 blocks       what sections are made of                       drawing     matplotlib's SVG as part of a page
-results, released, curves, rounds, privacy, learners, similarity, traffic, ledgers, settings, comparing, routed
+results, released, curves, curves_by_part, curves_of_numbers, rounds, privacy, learners, similarity, traffic, ledgers,
+settings, comparing, routed
              one section each, or a few that belong together
 """

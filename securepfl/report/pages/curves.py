@@ -14,19 +14,26 @@ _STYLES: Final[dict[str, Any]] = {"personalised": "-", "shared": "--", "local": 
 
 
 def curves_section(run: Run, models: Mapping[str, str], key: str) -> Section | None:
-    """None where outcomes are not yes or no, or no model could be judged; said where the file is from before."""
+    """Of yes or no; None where no model could be judged."""
     sites = {name: site for name, site in run.result.sites.items() if site.curves}
     if not sites:
         return None
     blocks: list[Block] = [Text(_what(run))]
     together = len(run.result.sites) > 1 and run.result.curves
     if together:
-        title, about = "All hospitals together", _about_all(run)
-        blocks.append(Figures((_figure(f"{key}-all-curves", title, run.result.curves, models, about, ()),)))
+        title, about = "All hospitals together", _about_all(run, models)
+        blocks.append(Figures((roc_and_calibration(f"{key}-all-curves", title, run.result.curves, models, about, ()),)))
     shown = list(sites.items())[:_MOST_SITES]
     each = Figures(
         tuple(
-            _figure(f"{key}-curves{number}", name, site.curves, models, _about(run, name, site), site.operating_point)
+            roc_and_calibration(
+                f"{key}-curves{number}",
+                name,
+                site.curves,
+                models,
+                _about(run, name, site, models),
+                site.operating_point,
+            )
             for number, (name, site) in enumerate(shown)
         )
     )
@@ -52,32 +59,39 @@ def _what(run: Run) -> str:
     )
 
 
-def _about_all(run: Run) -> str:
+def _about_all(run: Run, models: Mapping[str, str]) -> str:
     curve = run.result.curves.get("personalised")
-    held = "" if curve is None else f" {_counted(curve)}"
+    held = "" if curve is None else f" {counted(curve, models.get('personalised', 'personalised'))}"
     return f"All test rows, each hospital at its own operating point.{held}"
 
 
-def _about(run: Run, name: str, site: Site) -> str:
-    curve = site.curves.get("personalised") or next(iter(site.curves.values()))
+def _about(run: Run, name: str, site: Site, models: Mapping[str, str]) -> str:
+    model, curve = first_of(site.curves)
     declared = run.setting("sites", name, {}).get("prevalence")
     data = run.settings.get("data")
     if declared is None and isinstance(data, Mapping):
         declared = data.get("prevalence")
     point = f" Threshold {site.operating_point[0]:.2f}." if site.operating_point else " Threshold 0.50."
     prevalence = f" Declared prevalence {100 * declared:.0f} %." if isinstance(declared, float) else ""
-    return f"{name}: {_counted(curve)}{prevalence}{point}"
+    return f"{name}: {counted(curve, models.get(model, model))}{prevalence}{point}"
 
 
-def _counted(curve: Curve) -> str:
+def first_of(curves: Mapping[str, Curve]) -> tuple[str, Curve]:
+    """The personalised model's, or what there is."""
+    model = "personalised" if "personalised" in curves else next(iter(curves))
+    return model, curves[model]
+
+
+def counted(curve: Curve, whose: str, what: str = "have the outcome") -> str:
+    """How many rows are `what`, and of how many that was told right by the model that is called `whose`."""
     no = curve.rows - curve.yes
     share = f" ({100 * curve.yes / curve.rows:.0f} %)" if curve.rows else ""
     found = f" Sensitivity {curve.true_yes} of {curve.yes}" if curve.yes else ""
     right = f"{',' if found else ''} specificity {no - curve.false_yes} of {no}" if no else ""
-    return f"{curve.yes} of {curve.rows} test rows{share} have the outcome.{found}{right} (personalised)."
+    return f"{curve.yes} of {curve.rows} test rows{share} {what}.{found}{right} ({whose})."
 
 
-def _figure(
+def roc_and_calibration(
     key: str,
     title: str,
     curves: Mapping[str, Curve],
@@ -85,6 +99,8 @@ def _figure(
     about: str,
     point: Sequence[float],
 ) -> Figure:
+    """Both side by side, of what is called `title`; `about` in words. `models`: those that are drawn."""
+    curves = {model: curve for model, curve in curves.items() if model in models}
     with drawing(_HEIGHT) as page:
         left, right = page.axes(38, 40, _SIDE, _SIDE), page.axes(220, 40, _SIDE, _SIDE)
         for axes in (left, right):

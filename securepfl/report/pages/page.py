@@ -12,6 +12,8 @@ from securepfl.errors import ConfigError
 from securepfl.report.pages.blocks import Section
 from securepfl.report.pages.comparing import comparison_sections
 from securepfl.report.pages.curves import curves_section
+from securepfl.report.pages.curves_by_part import parts_section
+from securepfl.report.pages.curves_of_numbers import numbers_section
 from securepfl.report.pages.learners import learners_section
 from securepfl.report.pages.ledgers import Checked, checked_ledgers, contradictions, ledgers_section
 from securepfl.report.pages.plain import visible
@@ -139,6 +141,8 @@ def _of_one(run: Run, ledgers: Mapping[str, Checked]) -> list[Section]:
         results_section(run, ""),
         released_section(run, ""),
         curves_section(run, models_of(run), ""),
+        parts_section(run, models_of(run), ""),
+        numbers_section(run, models_of(run), ""),
         rounds_section(run, ""),
         privacy_section(run, ledgers, ""),
         learners_section(run, ""),

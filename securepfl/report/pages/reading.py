@@ -51,7 +51,7 @@ class Finding(Gain, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Rows of about one predicted probability: see tasks/curves.py."""
+    """Rows of about one prediction: see tasks/curves.py."""
 
     predicted: float
     observed: float
@@ -102,6 +102,8 @@ class Site(msgspec.Struct, frozen=True):
     clipped_fraction: float | None = None
     gains: dict[str, Gain] = {}
     curves: dict[str, Curve] = {}
+    curves_by_part: dict[str, dict[str, Curve]] = {}
+    predicted_and_observed: dict[str, list[Group]] = {}
 
 
 class Metrics(msgspec.Struct, frozen=True):
@@ -119,6 +121,7 @@ class Intervals(msgspec.Struct, frozen=True):
     level: float
     over: str
     test_units: int
+    mean: dict[str, dict[str, Interval]] = {}
     within: dict[str, dict[str, Interval]] = {}
     pooled: dict[str, dict[str, Interval]] = {}
 
@@ -163,6 +166,8 @@ class Result(msgspec.Struct, frozen=True):
     within: dict[str, Figures] = {}
     pooled: dict[str, Figures] = {}
     curves: dict[str, Curve] = {}
+    curves_by_part: dict[str, dict[str, Curve]] = {}
+    predicted_and_observed: dict[str, list[Group]] = {}
     verdict: list[Finding] = []
     coupling_rounds: int = 0
     communication: Communication | None = None

@@ -125,8 +125,8 @@ def _table(run: Run, metric: str, models: Mapping[str, str], key: str) -> Table:
         cells = [figure_text(site.metrics[model][metric], site.intervals[model][metric]) for model in models]
         rows.append((name, f"{site.train} / {site.test}", *cells))
         exact.append((name, site.train, site.test, *_exact(site, metric, models)))
-    for label, (size, found) in (mean_rows(dict(run.raw)) if len(result.sites) > 1 and result.mean else {}).items():
-        rows.append((label, size, *(figure_text(found[model][metric]) for model in models)))
+    if len(result.sites) > 1 and result.mean:
+        rows += _over_all(run, metric, models)
     return Table(
         f"{capital(title)} on test rows, with {100 * result.intervals.level:.0f} % intervals",
         ("hospital", "training / test rows", *titles),
@@ -135,6 +135,16 @@ def _table(run: Run, metric: str, models: Mapping[str, str], key: str) -> Table:
         exact=(("hospital", "training rows", "test rows", *_csv_headings(titles)), *exact),
         key=f"{key}{metric}-table",
     )
+
+
+def _over_all(run: Run, metric: str, models: Iterable[str]) -> Iterable[tuple[str, ...]]:
+    """The rows below the hospitals', with their intervals."""
+    result, sites = run.result, run.result.sites.values()
+    rows = f"{sum(site.train for site in sites)} / {sum(site.test for site in sites)}"
+    held = (result.intervals.mean, result.intervals.within)
+    for (label, (of, found)), intervals in zip(mean_rows(dict(run.raw)).items(), held, strict=True):
+        cells = (figure_text(found[model][metric], intervals.get(model, {}).get(metric)) for model in models)
+        yield (label, f"{of}: {rows}" if of else rows, *cells)
 
 
 def capital(title: str) -> str:

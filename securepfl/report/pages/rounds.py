@@ -12,6 +12,8 @@ _HEIGHT: Final = 236.0
 _MOST_DRAWN: Final = 40
 _MOST_IN_FILE: Final = 40
 """Hospitals: the folder has the others' own files."""
+MOST_IMAGES: Final = 16
+"""Test images that are looked at, evenly chosen (runtime/rounds_file.py)."""
 _LEAST_SCALE: Final = 0.1
 _Points = dict[int, float]
 
@@ -30,6 +32,7 @@ def rounds_section(run: Run, key: str) -> Section | None:
     whose = "Thick lines are means over hospitals by test rows, thin ones hospitals." if many else ""
     sentences = (
         "Judged on test rows after each round that was looked at.",
+        _of_images(run),
         whose,
         _late(run),
         "Nothing was chosen by it.",
@@ -37,6 +40,13 @@ def rounds_section(run: Run, key: str) -> Section | None:
     text = " ".join(filter(None, sentences))
     blocks: list[Block] = [Figures(figures), Text(text, small=True), _table(run, metrics, models, key)]
     return Section(f"{key}rounds", "Over the rounds", tuple(blocks))
+
+
+def _of_images(run: Run) -> str:
+    """Where masks are judged, on fewer of them: said, as the last look isn't the result then."""
+    if run.result.task != "segmentation" or all(site.test <= MOST_IMAGES for site in run.result.sites.values()):
+        return ""
+    return f"Of each hospital at most {MOST_IMAGES} test images: all would take longer than the round."
 
 
 def _late(run: Run) -> str:

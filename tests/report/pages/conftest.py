@@ -44,7 +44,7 @@ bmi = {{ centre = 27, spread = 4 }}
 """
 MASKS = """
 name = "discs"
-rounds = 1
+rounds = 2
 [model]
 kind = "unet"
 task = "segmentation"

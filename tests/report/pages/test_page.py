@@ -14,6 +14,7 @@ from securepfl.report.evidence.verify_evidence import words
 from securepfl.report.pages.ledgers import checked_ledgers, ledgers_section
 from securepfl.report.pages.page import read_page
 from securepfl.report.pages.reading import Privacy, read_any
+from securepfl.report.pages.rounds import rounds_section
 from securepfl.report.pages.sentences import verdict_of
 from securepfl.report.who_learns_what import who_learns
 from securepfl.settings.federation import Federation
@@ -279,3 +280,25 @@ def test_runs_of_one_name_in_folders_of_one_name_are_told_apart(tables, tmp_path
         shutil.copytree(tables, tmp_path / place / "run", ignore=shutil.ignore_patterns("ledger", "experts"))
     page = read_page([tmp_path / "first" / "run", tmp_path / "second" / "run"])
     assert [verdict.name.split(" (")[1] for verdict in page.verdicts] == ["first/run)", "second/run)"]
+
+
+def test_masks_are_judged_over_the_rounds_on_few_images(masks):
+    run = read_any(masks[0])
+    assert [number for number, _ in run.rounds["east"]] == [1, 2]
+    assert set(run.rounds["east"][0][1]["personalised"]) == {"dice"}
+    assert "Over the rounds" in titles(read_page([masks[0]]))
+    assert "at most 16 test images" not in read_page([masks[0]]).html()
+    for name, site in run.result.sites.items():
+        run.result.sites[name] = structs.replace(site, test=40)
+    said = [block.text for block in rounds_section(run, "").blocks if block.kind == "text"]
+    assert "Of each hospital at most 16 test images" in said[0]
+
+
+def test_rows_over_all_hospitals_have_their_number_and_interval(tables):
+    table = read_page([tables]).sections[0].blocks[1]
+    mean, within = table.rows[-2:]
+    raw = json.loads((tables / "result.json").read_text())
+    low, high = raw["intervals"]["within"]["personalised"]["balanced_accuracy"]
+    assert within[2].endswith(f"({low:.2f} to {high:.2f})")
+    sites = raw["sites"].values()
+    assert mean[1] == within[1] == f"{sum(one['train'] for one in sites)} / {sum(one['test'] for one in sites)}"
