@@ -147,8 +147,8 @@ def _privacy(run: Run, ledgers: Mapping[str, Checked]) -> str:
     most = "" if len(privacies) == 1 else " at most"
     return (
         f"Epsilon is{most} {epsilon:.3g} for each {unit} (delta {delta:g}): an attacker who knows all but whether one "
-        f"{unit}'s data are in, and thinks both as likely, guesses right with probability {guess_text(epsilon, delta)} "
-        "at most; 0.5 is a mere guess."
+        f"{unit}'s data or zeros in their place are in, and thinks both as likely, guesses right with probability "
+        f"{guess_text(epsilon, delta)} at most; 0.5 is a mere guess."
     )
 
 

@@ -122,13 +122,14 @@ def test_the_script_that_checks_evidence_gives_the_pages_figure(tables, epsilon,
     """It imports nothing of securepfl: one limit, told twice in the same words."""
     ledger = {
         "unit": "record", "budget": {"epsilon": 900.0, "delta": delta}, "mu": None, "simulation": False, "hashes": [0],
-        "time": "", "site": "north", "epsilon": epsilon, "mixed": False, "reduced": 0,
+        "time": "", "site": "north", "epsilon": epsilon, "mixed": False, "reduced": 0, "seeded": False, "withdrawn": 0,
+        "holds": (epsilon, delta), "data_set": "rows",
     }  # fmt: skip
     run = read_any(tables)
     for name, site in run.result.sites.items():
         run.result.sites[name] = structs.replace(site, privacy=Privacy(epsilon, delta, "record", None, 900.0))
     page = verdict_of(run, {})[1].answer
-    limit = page.split("an attacker who")[1]
+    limit = page.split("n attacker who")[1]
     assert words(ledger).strip().endswith(limit)
     shown = float(guess_text(epsilon, delta))
     exact = (math.exp(min(epsilon, 700)) + delta) / (math.exp(min(epsilon, 700)) + 1)
