@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,15 @@ from securepfl.privacy.ledger.lines import DeclaredSession, ExpertRelease, Sessi
 from securepfl.privacy.ledger.summary import LedgerSummary
 from securepfl.report.evidence.archive import archive_of
 from securepfl.report.evidence.case import Case, Released
-from securepfl.report.evidence.pages import files_of
-from securepfl.report.evidence.verify_evidence import read_ledger
+from securepfl.report.evidence.pages import SCRIPT, files_of
+from securepfl.report.evidence.verify_evidence import check, read_ledger
 from securepfl.report.ledger import SNAPSHOT, caveats, verified
 from securepfl.settings.federation import Federation
 from securepfl.tasks.names import DEFAULT_TASK
 
 _MOST_JSON: Final = 2**24
+_MOST_READ: Final = 2**26
+"""What the script reads of an archive."""
 _LONGEST_PURPOSE: Final = 1000
 _REHEARSED: Final = ("site", "unit", "units", "rounds", "noise_multiplier", "sample_rate")
 _REPORTED: Final = tuple(field.name for field in dataclasses.fields(AuditReport))
@@ -62,8 +65,23 @@ def evidence_of(
             f"{path}: its last session was signed by other keys than those in the hospital's folder; name the folder "
             "whose keys signed it, with --folder"
         )
-    files = files_of(case)
-    return archive_of(files, case.run, signer), case
+    archive = archive_of(files_of(case), case.run, signer)
+    keys = {signer.public.fingerprint.lower(), *(key.hex() for key in summary.public_keys)}
+    with _refused_by_the_script(path):
+        check(archive[:_MOST_READ], keys, None)
+    return archive, case
+
+
+@contextmanager
+def _refused_by_the_script(path: Path) -> Iterator[None]:
+    """What a stranger's script would refuse is a LedgerError here, and never written."""
+    try:
+        yield
+    except ValueError as error:
+        raise LedgerError(
+            f"{path}: {SCRIPT} would refuse an archive of this ledger ({error}), so none is written; "
+            "`securepfl audit verify` checks the ledger itself"
+        ) from None
 
 
 def _case(
@@ -91,12 +109,14 @@ def _case(
     session = next(one for one in reversed(summary.sessions) if one.run == name)
     if session.facts is None or session.facts.settings != federation.digest.hex():
         raise LedgerError(f"{path}: the run {name} had other settings there than {run / 'result.json'} tells")
+    with _refused_by_the_script(path):
+        told = read_ledger(data)
     return Case(
         federation=federation,
         site=site,
         run=name,
         ledger=data,
-        told=read_ledger(data),
+        told=told,
         summary=summary,
         caveats=tuple(caveats(summary)),
         versions=_part(result, "versions", run),

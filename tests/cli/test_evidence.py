@@ -245,6 +245,17 @@ def test_only_the_hospitals_own_keys_sign(world, tmp_path):
         assert done.exit_code != 0 and told in str(done.exception), done.output
 
 
+def test_what_the_script_would_refuse_is_never_written(world, alder, tmp_path):
+    live = next(ledgers_of(world, "alder").glob("alder/*.jsonl"))
+    (ledger := tmp_path / "alder.jsonl").write_bytes(live.read_bytes())
+    terms = Terms("alder", "alder", Budget(40.0, 1e-5), simulation=False, seeded=False)
+    with Ledger.open(ledger, terms, LedgerSigner(alder, trusting=False)) as opened:
+        opened.record("audit", {"notes": "long " * 2**19})
+    done = archived(world, "alder", tmp_path / "none.zip", "--ledger", ledger)
+    assert done.exit_code != 0 and "would refuse an archive" in str(done.exception)
+    assert not (tmp_path / "none.zip").exists()
+
+
 # Hands that are not the hospital's.
 
 

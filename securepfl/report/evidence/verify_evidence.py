@@ -145,8 +145,7 @@ def check(data: bytes, keys: set[str], heads: dict[str, Any] | None) -> str:
     need(seen or heads is None, "--heads says nothing of its ledger")
     need(seen <= {*told["hashes"]}, "--heads: others saw lines that its ledger lacks")
     said = "" if keys else "THE SIGNER IS NOT VERIFIED: without --key, anybody could have made this archive.\n"
-    said += f"Signed by {told['site']}, fingerprint {signer}, ledger key {key}.\n{words(told)}"
-    said += "All files and ledger lines hold"
+    said += f"Signed by {told['site']}, fingerprint {signer}, ledger key {key}.\n{words(told)}All files and lines hold"
     said += ". " if told["mu"] else "; epsilon is the ledger's own word: `securepfl audit verify` computes it. "
     said += f"By --heads none is missing up to line {max(map(told['hashes'].index, seen)) + 1}; l" if seen else "L"
     same = hashlib.sha256(open(__file__, "rb").read()).hexdigest() == found["verify_evidence.py"]
@@ -166,5 +165,6 @@ if __name__ == "__main__":
         shown = check(asked.archive.read(2**26), {*map(str.lower, asked.key)}, heads)
         print(shown.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
     except Exception as error:
-        told = "a signature does not hold" if isinstance(error, InvalidSignature) else str(error) or repr(error)
+        known = {InvalidSignature: "a signature does not hold", KeyError: f"it lacks {error}"}
+        told = known.get(type(error), str(error) or repr(error))
         sys.exit(print(f"verify_evidence: {about.name}: {told}", file=sys.stderr) or code)
