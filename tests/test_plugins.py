@@ -1,6 +1,7 @@
 """Plug-ins of a real distribution, installed as users install them: what they bring, and what they can't do."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ from small_run import prepare
 from securepfl import Federation
 from securepfl.cli.main import cli
 from securepfl.data.reading import read_columns
-from securepfl.errors import ConfigError, DataError, ExtraError, HospitalNote
+from securepfl.errors import ConfigError, DataError, ExtraError, HospitalNote, SecurePFLError
 from securepfl.plugins import installed
 from securepfl.settings.binding import built_in
 from securepfl.tasks.binary import Binary
@@ -28,6 +29,18 @@ from securepfl.tasks.binary import Binary
 
 class Careful(Binary):
     name = "careful"
+
+class Spilling(Binary):
+    name = "spilling"
+
+    def measure(self, *given):
+        raise ValueError("patient Smith, 4711")
+
+class Coupling(Binary):
+    name = "coupling"
+
+    def loss(self, outputs, labels):
+        return super().loss(outputs, labels) * (1 + labels.float().mean())
 
 def line(inputs, *, hidden, outputs):
     model = torch.nn.Sequential(torch.nn.Linear(inputs, outputs), torch.nn.Flatten(0))
@@ -55,6 +68,8 @@ number = lambda **labels: 3
 POINTS = {
     "tasks": {
         "careful": "Careful",
+        "spilling": "Spilling",
+        "coupling": "Coupling",
         "binary": "number",
         "refuses": "refuses",
         "quits": "quits",
@@ -211,6 +226,29 @@ def test_a_reader_that_shifts_rows_or_quits_is_one_line(suffix, words, plugged, 
     with pytest.raises(DataError, match=words) as error:
         read_columns(tmp_path / f"rows.{suffix}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (
+            "spilling",
+            r"plug-in 'spilling' of tiny-plugins 1\.2: its task fails where models are judged \(ValueError at",
+        ),
+        ("coupling", "records depend on one another"),
+    ],
+)
+def test_a_plug_ins_task_that_fails_or_couples_records_ends_a_run_in_a_line(
+    task, words, plugged, tmp_path, monkeypatch
+):
+    prepare(tmp_path, rounds=1)
+    monkeypatch.chdir(tmp_path)
+    text = (tmp_path / "federation.toml").read_text(encoding="utf-8")
+    text = text.replace('kind = "logistic"', f'kind = "line"\ntask = "{task}"\nplugins = {json.dumps(PINS)}')
+    (tmp_path / "federation.toml").write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(cli, ["run", "federation.toml", "--data", "rows.csv", "--out", "out", "--seed", "1"])
+    assert isinstance(done.exception, SecurePFLError) and re.search(words, str(done.exception)), done.exception
+    assert "Smith" not in str(done.exception) + done.output
 
 
 def test_a_whole_run_with_a_plug_ins_task_model_and_reader(plugged, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 from securepfl.data.table import Table
 from securepfl.outside.experts import Experts
 from securepfl.outside.routed import Routed
+from securepfl.tasks.registry import answering_for
 from securepfl.tasks.resampling import Scored, resample_count, resampled, score_resampled
 from securepfl.tasks.task import Predictions, Task
 
@@ -77,10 +78,11 @@ class Answered:
         drawn = len(np.unique(units)) - 1
         weights = resampled("routed", units, resample_count(len(labels)) if with_intervals else 0)
         point = self.experts.point
-        found = {
-            name: score_resampled(self.task, said, self.task.decide(said, point), labels, weights).of_units(drawn)
-            for name, said in (("routed", self.predictions), ("shared", self.shared))
-        }
+        with answering_for(self.task):
+            found = {
+                name: score_resampled(self.task, said, self.task.decide(said, point), labels, weights).of_units(drawn)
+                for name, said in (("routed", self.predictions), ("shared", self.shared))
+            }
         return found | {"gain": found["routed"].minus(found["shared"])}
 
 

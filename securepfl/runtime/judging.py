@@ -23,6 +23,7 @@ from securepfl.settings.auto import alone_at
 from securepfl.settings.binding import initial_model
 from securepfl.tasks.curves import Curves, Drawn, observed_numbers, questions_of
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.registry import answering_for
 from securepfl.tasks.regression import Regression
 from securepfl.tasks.resampling import Scored, resample_count, resampled, score_means, score_resampled
 from securepfl.tasks.task import ByImage, OperatingPoint, Predictions, Task
@@ -62,12 +63,14 @@ def judged_models(
     models = {"personalised": client.personal_model(), "shared": client.shared_model(), "local": local}
     if federation.model.start is not None:
         models["majority"] = initial_model(build_model, federation, client.name).to(client.device).eval()
-    said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}
+    with answering_for(task):
+        said = {name: None if model is None else predict(model, test.features, task) for name, model in models.items()}
+        baseline = task.baseline(labels_of(hospital.train), len(test))
     return Judged(
         labels=labels_of(test),
         units=np.arange(len(test)) if test.patients is None else test.patients.astype(str),
         points=points_of(client),
-        predictions={"majority": task.baseline(labels_of(hospital.train), len(test))} | said,
+        predictions={"majority": baseline} | said,
     )
 
 
@@ -90,10 +93,11 @@ def scores_of(task: Task, judged: Mapping[str, Judged]) -> tuple[dict[str, dict[
     """
     resamples = resample_count(sum(len(one.labels) for one in judged.values()))
     weights = {name: resampled(name, one.units, resamples) for name, one in judged.items()}
-    scored = _scorer(task, judged)
-    sites = {name: {model: scored([name], model, weights[name]) for model in MODELS} for name in judged}
     everyone = np.concatenate(list(weights.values()), axis=1)
-    return sites, {model: scored(list(judged), model, everyone) for model in MODELS}
+    with answering_for(task):
+        scored = _scorer(task, judged)
+        sites = {name: {model: scored([name], model, weights[name]) for model in MODELS} for name in judged}
+        return sites, {model: scored(list(judged), model, everyone) for model in MODELS}
 
 
 def curves_of(task: Task, judged: Sequence[Judged]) -> Drawn:

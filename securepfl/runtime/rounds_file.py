@@ -18,6 +18,7 @@ from securepfl.report.pages.rounds import MOST_IMAGES
 from securepfl.runtime.hospital import labels_of
 from securepfl.storage.folder import storage_error
 from securepfl.tasks.prediction import predict
+from securepfl.tasks.registry import answering_for
 from securepfl.tasks.resampling import score
 from securepfl.tasks.task import ByImage
 
@@ -69,6 +70,7 @@ class RoundsFile:
         found = {}
         for name, (model, point) in models.items():
             if model is not None:
-                scored = score(task, predict(model, features, task), labels, point)
+                with answering_for(task):
+                    scored = score(task, predict(model, features, task), labels, point)
                 found[name] = {metric: scored.point[metric] for metric in shown}
         return found

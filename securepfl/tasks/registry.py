@@ -1,10 +1,13 @@
 """The tasks that settings can name. A new one is a file of its own, its name in names.py, and a line here."""
 
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from securepfl.errors import ConfigError, ExtraError
+from securepfl.errors import ConfigError, ExtraError, SecurePFLError
 from securepfl.plugins import plugin_named
 from securepfl.tasks.binary import Binary
 from securepfl.tasks.multiclass import Multiclass
@@ -39,6 +42,26 @@ def task_named(name: str | None, **declared: Any) -> Task:
     wanted = DEFAULT_TASK if name is None else name
     made = {str(known): task for known, task in TASKS.items()}.get(wanted)
     return _plugged_in(wanted, declared) if made is None else made(**declared)
+
+
+@contextmanager
+def answering_for(task: Task) -> Iterator[None]:
+    """Where `task` judges: what goes wrong inside with a plug-in's is told as its own, by kind and place alone, as
+    its own words may quote a patient. Raises ConfigError.
+    """
+    plugin = None if task.name in TASKS else plugin_named("securepfl.tasks", task.name)
+    try:
+        yield
+    except SecurePFLError:
+        raise
+    except Exception as error:
+        if plugin is None:
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{plugin}: its task fails where models are judged ({type(error).__name__} at {Path(last.filename).name}, "
+            f"line {last.lineno}); mend it"
+        ) from None
 
 
 def _plugged_in(name: str, declared: Mapping[str, Any]) -> Task:
