@@ -158,8 +158,11 @@ def standing(at=0, told=b"", replies=(), visit=bytes(16)):
 
 @contextmanager
 def run_of(folder, *, patience=60.0, away=600.0, limits=None, monitor=None, **tables):
-    """(hub that serves, its coordinator, clients, their credentials by name, the authority)."""
-    coordinator, clients = parties(federation_of(**tables), folder, noise_key=bytes(32))
+    """(hub that serves, its coordinator, clients, their credentials by name, the authority); not encrypted, unless
+    `tables` say otherwise.
+    """
+    made = federation_of(**{"encryption": {"scheme": "none"}} | tables)
+    coordinator, clients = parties(made, folder, noise_key=bytes(32))
     authority = Authority(coordinator.identity)
     shown = {name: authority.hospital(coordinator.hospitals[name]) for name in clients}
     try:

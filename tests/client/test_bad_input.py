@@ -463,6 +463,8 @@ every = 1
 density = 0.5
 [coupling]
 strength = 0.5
+[encryption]
+scheme = "none"
 [sites]
 "alder" = { units = 20 }
 "birch" = { units = 20 }

@@ -272,37 +272,64 @@ _ENVELOPE = ["header_field", "header_field", "swap_header", "copy_field", "swap_
 
 
 def fingerprint(*things) -> bytes:
-    """A hash over everything that `things` hold: arrays, bytes, files (given as Path), objects by their attributes."""
-    digest = hashlib.sha256()
-    _feed(digest, things)
-    return digest.digest()
+    """A hash over everything that `things` hold: arrays, bytes, files (given as Path), objects by their attributes. Of
+    this process: Python keeps its own hash of bytes with them, so that they are read once.
+    """
+    parts = []
+    _feed(parts.append, things)
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _feed(digest, thing):
-    digest.update(f"<{type(thing).__name__}>".encode())
-    if isinstance(thing, np.ndarray):
-        digest.update(f"{thing.dtype}{thing.shape}".encode() + thing.tobytes())
-    elif isinstance(thing, Path):
-        digest.update(thing.read_bytes())
-    elif isinstance(thing, bytes):
-        digest.update(len(thing).to_bytes(8, "big") + thing)
-    elif thing is None or isinstance(thing, (str, int, float)):
-        digest.update(repr(thing).encode())
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+"""Of which repr tells all."""
+
+
+def _feed(add, thing):  # noqa: PLR0912 - a branch a kind
+    kind = type(thing)
+    if kind in _PLAIN:
+        add(f"<{kind.__name__}>{thing!r}".encode())
+        return
+    add(f"<{kind.__name__}>".encode())
+    if isinstance(thing, bytes):
+        add(f"{len(thing)}:{hash(thing)}".encode())
     elif isinstance(thing, dict):
-        _feed(digest, sorted(thing.items(), key=lambda item: repr(item[0])))
-    elif isinstance(thing, (set, frozenset)):
-        _feed(digest, sorted(thing, key=repr))
+        _feed_named(add, thing)
     elif isinstance(thing, (list, tuple)):
-        digest.update(f"{len(thing)}:".encode())
-        if all(type(part) in (int, str, float) for part in thing):
-            digest.update(repr(thing).encode())
+        add(f"{len(thing)}:".encode())
+        if _PLAIN.issuperset(map(type, thing)):
+            add(repr(thing).encode())
             return
         for part in thing:
-            _feed(digest, part)
+            _feed(add, part)
+    elif isinstance(thing, np.ndarray):
+        add(f"{thing.dtype}{thing.shape}".encode())
+        add(thing.tobytes())
+    elif isinstance(thing, Path):
+        add(thing.read_bytes())
+    elif isinstance(thing, (str, int, float)):
+        add(repr(thing).encode())
+    elif isinstance(thing, (set, frozenset)):
+        _feed(add, sorted(thing, key=repr))
     elif isinstance(thing, msgspec.Struct):
-        _feed(digest, msgspec.structs.asdict(thing))
+        _feed_named(add, msgspec.structs.asdict(thing))
+    elif isinstance(thing, CiphertextSum):
+        _feed(add, [thing._context.words(one, 2) for one in thing._sum])
     elif dataclasses.is_dataclass(thing) or hasattr(thing, "__dict__"):
-        seals = isinstance(thing, CiphertextSum)
-        _feed(digest, [thing._context.words(one, 2) for one in thing._sum] if seals else vars(thing))
+        _feed_named(add, vars(thing))
     else:
         raise TypeError(f"no fingerprint of {type(thing)}")
+
+
+def _feed_named(add, named):
+    """What stands under each key, whatever their order."""
+    add(f"{len(named)}:".encode())
+    if _PLAIN.issuperset(map(type, named.values())) and _PLAIN.issuperset(map(type, named)):
+        add(repr(sorted(named.items(), key=_key)).encode())
+        return
+    for key, value in sorted(named.items(), key=_key):
+        _feed(add, key)
+        _feed(add, value)
+
+
+def _key(item):
+    return repr(item[0])

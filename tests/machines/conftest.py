@@ -7,6 +7,8 @@ from loopback.local import run_locally
 from loopback.processes import processes
 from loopback.world import FOUR, World, make_world
 
+from securepfl.crypto.keys import keystore
+
 
 @pytest.fixture(scope="session")
 def enrolled(tmp_path_factory, worker_id):
@@ -17,7 +19,10 @@ def enrolled(tmp_path_factory, worker_id):
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "whole").exists():
-            run_locally(make_world(place / "world").copy(place / "unharmed"))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(keystore, "LOG_N", 14)  # what a passphrase costs is tested elsewhere
+                world = make_world(place / "world")
+            run_locally(world.copy(place / "unharmed"))
             (place / "whole").touch()
     return World(place / "world", FOUR), World(place / "unharmed", FOUR)
 

@@ -2,16 +2,17 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import python
+from click.testing import CliRunner
 from parties import MODEL, federation_of, rows_of
 
 from securepfl import Client, Coordinator, Federation, load_coordinator, load_keyring
+from securepfl.cli.main import cli
 from securepfl.client.run_kind import Simulation
+from securepfl.crypto.keys import keystore
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.errors import ConfigError
 
@@ -23,10 +24,10 @@ HOSPITALS, CONFIG = (
 
 
 def run(*arguments):
-    done = subprocess.run(
-        [*python(), "-m", "securepfl", "keys", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keystore, "LOG_N", 14)  # what a passphrase costs is tested elsewhere
+        done = CliRunner().invoke(cli, ["keys", *map(str, arguments)])
+    assert done.exit_code == 0, done.exception
     return done.stdout
 
 

@@ -205,7 +205,8 @@ def test_a_proxy_that_is_not_there_is_told_and_waited_for(run, proxy, monkeypatc
 
 def test_a_transfer_that_is_cut_off_goes_on_where_it_was(tmp_path, monkeypatch, proxy):
     """Each connection through the proxy ends after 300 kB: a reply of 1 MB arrives in pieces all the same."""
-    with run_of(tmp_path, limits=Limits(poll=0.2)) as (its, coordinator, _, shown, _):
+    encrypted = {"encryption": {"scheme": "tenseal"}}  # so that a reply may be so long
+    with run_of(tmp_path, limits=Limits(poll=0.2), **encrypted) as (its, coordinator, _, shown, _):
         proxy(cut=300_000)
         for module in ("hospital", "wire"):
             monkeypatch.setattr(f"securepfl.runtime.https.{module}.PIECE", 100_000)
