@@ -274,6 +274,8 @@ def _own_gradient(model: nn.Module, loss: Loss, batch: Batch) -> Tensor:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     """Whether two gradients are the same but for rounding; what is not finite is not compared."""
+    if torch.equal(one, other):
+        return True
     norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in (one, other, one - other)]
     larger = torch.maximum(norms[0], norms[1])
     return not bool(torch.isfinite(larger)) or bool(norms[2] <= TOLERANCE * larger)
