@@ -21,6 +21,7 @@ from securepfl.cli.consoles import ReadableConsole
 from securepfl.cli.main import cli
 from securepfl.report.console import closing_output
 
+PAGE = Path(__file__).parents[2] / "docs" / "command_line.md"
 SITES = {"Köln": "north", "北京大学": "east", "مستشفى": "south", "Mainz": "west", "sitz": "site", "größe": "ill"}
 EVERY = ("", *every_command())
 SHAPE = {"schema", "command", "error", "result"}
@@ -271,3 +272,18 @@ def test_completion_is_answered_at_once():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=words, check=False)
     assert done.stdout == "plain,budget\n", done.stderr
     assert time.process_time() - before < 5
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_as_the_page_says(tmp_path):
+    """The page's line in a real bash, and what the tab key calls there."""
+    (line,) = re.findall(r"bash [^|]*\|[^|]*\| `(eval .*?)` \|", PAGE.read_text())
+    program = tmp_path / "securepfl"
+    program.write_text(f"#!{sys.executable}\nfrom securepfl.cli.main import main\nmain()\n")
+    program.chmod(0o755)
+    script = f'''PATH="{tmp_path}:$PATH"; {line}
+        complete -p securepfl; COMP_WORDS=(securepfl init x --kind ""); COMP_CWORD=4
+        _securepfl_completion securepfl; echo "${{COMPREPLY[@]}}"'''
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[0].endswith("-F _securepfl_completion securepfl"), done.stderr
+    assert done.stdout.splitlines()[1] == "table images segmentation"

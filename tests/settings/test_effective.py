@@ -11,7 +11,7 @@ from securepfl.settings.reading import read_toml
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/*.toml"))
 ODD = """
-name = "été \\"quoted\\" \\u0007"
+name = "été \\"quoted\\" \\\\ #"
 preset = "{preset}"
 minimum = 2
 [model]
