@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from enrolled import SETTINGS, write_table
@@ -102,7 +103,9 @@ class Systemd:
             return self.log(machine, words[2]).read_text()
         if words == ["systemctl", "daemon-reload"]:
             return ""
-        assert not words[0].startswith("systemctl"), line
+        if words[0] == "curl" and not shutil.which("curl"):
+            return urlopen(self.machines.here(machine, words[-1]), timeout=30).read().decode()  # noqa: S310
+        assert words[0] != "systemctl", line
         return self.machines.run(machine, line)
 
     def block(self, block, machines=()):

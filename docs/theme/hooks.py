@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where mkdocstrings finds the packages: privacy/ and crypto/ stand at the top, and are imported from securepfl.
 PACKAGES = ROOT / "build" / "packages"
 _RUN_BY = re.compile(r'^( *```\w+) title="Run by [^"]*"$', re.MULTILINE)
+_OUTPUT = re.compile(r'<span class="go">(\w+\$ )?([^<]*)</span>')
 _EMPTY = re.compile("<th([^>]*)></th>")
 _LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)(#[^)\s]*)?\)")
 
@@ -46,6 +47,25 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"]({relpath(copy, folder.relative_to(docs).as_posix())})"
 
     return _LINK.sub(turned, _RUN_BY.sub(r"\1", markdown))
+
+
+class _Prompts:
+    """Turns `hub$ COMMAND`, which the highlighter takes for an output, into a prompt and a command over its lines."""
+
+    def __init__(self) -> None:
+        self._goes_on = False
+
+    def __call__(self, line: re.Match[str]) -> str:
+        prompt, command = line[1] or "", line[2]
+        if not prompt and not self._goes_on:
+            return line[0]
+        self._goes_on = command.endswith("\\")
+        return f'<span class="gp">{prompt}</span>{command}' if prompt else command
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """The page, whose commands look like commands whosever machine they are for."""
+    return _OUTPUT.sub(_Prompts(), html)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

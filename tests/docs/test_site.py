@@ -12,6 +12,11 @@ from pages import DOCS, ROOT
 import securepfl
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+# What the theme's button copies of each block: the text while an attribute is set.
+COPIED = """Array.from(document.querySelectorAll("pre > code"), (code) => {
+  code.setAttribute("data-md-copying", "");
+  return code.innerText;
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,13 @@ def test_which_test_runs_a_block_is_for_the_source_alone(site):
     assert "Not run by the tests: it needs podman" in (site / "deployment.html").read_text()
 
 
+def test_a_command_for_one_machine_is_a_command_over_its_lines_and_its_output_is_none(site):
+    text = (site / "keys.html").read_text()
+    assert '<span class="gp">south$ </span>securepfl keys rotate' in text
+    assert re.search(r"\n +--fingerprint east=JX7D", text), "the second line of a command"
+    assert '<span class="go">epoch 1: 3 hospitals' in text
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: install the package chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_a_page_with_tables_code_and_links_and_it_fits_a_phone(site, scheme):
@@ -69,6 +81,8 @@ def test_axe_finds_nothing_on_a_page_with_tables_code_and_links_and_it_fits_a_ph
         page = browser.new_page(color_scheme=scheme, bypass_csp=True, viewport={"width": 360, "height": 800})
         page.goto((site / "deployment.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        copied = page.evaluate(COPIED)
+        assert len(copied) > 10 and not [text for text in copied if re.search(r"^\w*\$ ", text, re.MULTILINE)]
         page.set_viewport_size({"width": 1280, "height": 800})
         found = axe.Axe().run(page).response["violations"]
         assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
