@@ -383,8 +383,14 @@ class Federation(Settings, frozen=True, dict=True):
         >>> Federation.from_told(one.told() | {"digest": one.digest.hex()}, "result.json") == one
         True
         """
+        tables = {name: value for name, value in told.items() if name != "digest"}
+        privacy = tables.get("privacy")
+        if isinstance(privacy, Mapping) and privacy.get("protection") == "none":
+            # Neither may be set where nothing protects, so what isn't told is the default.
+            kept = {key: value for key, value in privacy.items() if key not in ("epsilon", "clip") or value is not None}
+            tables |= {"privacy": kept}
         try:
-            found = msgspec.convert({name: value for name, value in told.items() if name != "digest"}, type=cls)
+            found = msgspec.convert(tables, type=cls)
         except (msgspec.MsgspecError, ValueError):
             found = None
         if found is None or found.digest.hex() != told.get("digest"):

@@ -162,3 +162,23 @@ def test_a_record_of_unprotected_settings_tells_no_epsilon():
     told = Federation.from_mapping({"privacy": NONE}).told()
     assert told["privacy"]["epsilon"] is None and told["privacy"]["clip"] is None
     assert Federation.from_mapping({}).told()["privacy"]["epsilon"] == 4.0
+
+
+def test_a_record_of_unprotected_settings_is_read_back():
+    """Pages and archives tell who could learn what from it; its epsilon is null."""
+    made = federation(privacy=NONE, sites={name: {"units": 40} for name in NAMES})
+    told = made.told() | {"digest": made.digest.hex()}
+    assert told["privacy"]["epsilon"] is None and Federation.from_told(told, "result.json") == made
+    told["privacy"]["epsilon"] = 5.0
+    with pytest.raises(ConfigError, match=r"result\.json: holds no settings"):
+        Federation.from_told(told, "result.json")
+
+
+def test_a_record_of_a_start_is_read_back_without_its_file(tmp_path):
+    tables = {"model": UNET | {"start": str(start_file(tmp_path))}, "data": IMAGES, "privacy": NONE}
+    made = federation(**tables, sites={name: {"units": 40} for name in NAMES}).bound(
+        NAMES, lambda: build_network("unet", 1, 2), units=40
+    )
+    told = made.told() | {"digest": made.digest.hex()}
+    assert "/" not in told["model"]["start"]
+    assert Federation.from_told(told, "result.json").digest == made.digest

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 _MOST_ROWS: Final = 200
 _DIGITS: Final = 6
+_SENTENCE: Final = 60
+"""Letters of a cell, from which on it is one."""
 _FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the beginning of a formula, the wide forms of Asian fonts among them."""
 
@@ -88,6 +90,11 @@ class Table:
     def shown(self) -> tuple[tuple[str, ...], ...]:
         """The rows that the page shows; the file has all."""
         return self.rows[:_MOST_ROWS] if self.name else self.rows
+
+    @property
+    def long(self) -> bool:
+        """Whether cells are sentences, which need wide columns."""
+        return any(len(cell) > _SENTENCE for row in self.shown for cell in row)
 
     @property
     def csv(self) -> str:

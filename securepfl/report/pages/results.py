@@ -78,7 +78,7 @@ def _caption(run: Run, metric: str) -> str:
     metrics, over = run.result.metrics, run.result.intervals
     decides = " This metric decides the verdict." if metric == metrics.decides and not run.alone else ""
     title, level = capital(metrics.titles[metric]), f"{100 * over.level:.0f} %"
-    return f"{title} on test rows; lines are {level} intervals over {over.unit}.{decides}"
+    return f"{title} on {over.test_units} test {over.unit}; lines are {level} intervals over {over.unit}.{decides}"
 
 
 def _lines(run: Run, metric: str, models: Mapping[str, str]) -> list[Line]:

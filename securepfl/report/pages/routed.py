@@ -58,7 +58,8 @@ def _figure(key: str, gates: Mapping[str, float], held: Mapping[str, Any]) -> Fi
             low, high = spread.get(name, (weight, weight))
             if high - low > 1e-6:
                 axes.plot([low, high], [place, place], color=INK, linewidth=1.3)
-            axes.text(max(weight, high), place, f" {weight:.2f}", va="center", ha="left", fontsize=SIZE - 1)
+            at = {"xy": (max(weight, high), place), "xytext": (4, 0), "textcoords": "offset points"}
+            axes.annotate(f"{weight:.2f}", **at, va="center", ha="left", fontsize=SIZE - 1)
         axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, 1), xlabel="mean weight")
         axes.set_yticks(range(len(drawn)), [short(name, _LETTERS) for name, _ in drawn])
         axes.tick_params(axis="y", length=0, colors=MUTED)

@@ -53,9 +53,15 @@ def _together(run: Run) -> str:
     same = " at the same epsilon" if run.protected else ""
     reach = "the shared model reaches" if run.one_model else "personalised models reach"
     return (
-        f"{head}: {reach} a {title} of {ours:.3f} and models trained alone{same} {theirs:.3f}, "
+        f"{head}: on {_rows(run)} {reach} a {title} of {ours:.3f} and models trained alone{same} {theirs:.3f}, "
         f"{_gain(finding)}; {_for_whom(run)}.{_rather(run)}"
     )
+
+
+def _rows(run: Run) -> str:
+    """How many were tested, in words."""
+    count, unit = run.result.intervals.test_units, run.result.intervals.unit
+    return f"{count} test {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def _rather(run: Run) -> str:
@@ -81,8 +87,8 @@ def _own(run: Run) -> str:
         return f"The personalised model reaches a {title} of {ours:.3f}; there is no shared model to compare it with."
     head = {True: "Yes", False: "No", None: "Not shown"}[gain.holds]
     return (
-        f"{head}: a {title} of {ours:.3f} against {shared:.3f} of the shared model, {_gain(gain)}; no model was "
-        "trained alone, as that would be a second release from the same records."
+        f"{head}: on {_rows(run)} a {title} of {ours:.3f} against {shared:.3f} of the shared model, {_gain(gain)}; no "
+        "model was trained alone, as that would be a second release from the same records."
     )
 
 
@@ -97,8 +103,8 @@ def _of_use(run: Run) -> str:
         return f"That can't be told: the test rows here have no {title}."
     head = {True: "Yes", False: "No", None: "Not shown"}[gain.holds]
     return (
-        f"{head}: the shared model has a {title} of {ours:.3f} here and the {baseline} {theirs:.3f}, {_gain(gain)}; "
-        "nothing is personal in this run, so it is this hospital's model too."
+        f"{head}: on {_rows(run)} the shared model has a {title} of {ours:.3f} and the {baseline} {theirs:.3f}, "
+        f"{_gain(gain)}; nothing is personal in this run, so it is this hospital's model too."
     )
 
 

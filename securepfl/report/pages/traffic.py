@@ -29,10 +29,11 @@ def traffic_section(run: Run, key: str) -> Section | None:
     blocks: list[Block] = [Figures((_figure(f"{key}-bytes", sent, whose),))]
     shared = run.setting("shape", "shared")
     if shared and sent.upload_bytes > _FEW * sent.float32_upload_bytes:
+        few = "1 parameter is" if shared == 1 else f"{shared:,} parameters are"
         blocks.append(
             Text(
-                f"Of this model {shared:,} parameter(s) are shared. With so few, what each message costs anyhow "
-                "outweighs them; `securepfl bench --size N` measures larger models."
+                f"Of this model {few} shared. With so few, what each message costs anyhow outweighs them; "
+                "`securepfl bench --size N` measures larger models."
             )
         )
     blocks += [_table(sent, whose, key), Text(_seconds(run), small=True)]
@@ -72,7 +73,8 @@ def _figure(key: str, sent: Communication, whose: str) -> Figure:
         axes.set_yticks([0, 1], ["this run", "dense float32"], fontsize=SIZE - 1)
         axes.set(ylim=(1.6, -0.6), xlim=(0, 1.3 * max(total, dense, 1)))
         for place, size in ((0, total), (1, dense)):
-            axes.text(size, place, f" {size_text(size)}", va="center", ha="left", color=INK, fontsize=SIZE - 1)
+            at = {"xy": (size, place), "xytext": (4, 0), "textcoords": "offset points"}
+            axes.annotate(size_text(size), **at, va="center", ha="left", color=INK, fontsize=SIZE - 1)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xticks([])

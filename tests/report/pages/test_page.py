@@ -89,7 +89,7 @@ def test_where_nothing_is_personal_the_page_speaks_of_the_shared_model(changed):
     folder = changed(lambda result: (one_model(result), alone(result)))
     page = read_page([folder])
     answer = told(folder, "Is the model of use here?")
-    assert re.match(r"(Yes|No|Not shown): the shared model has a balanced accuracy of", answer)
+    assert re.match(r"(Yes|No|Not shown): on \d+ test records the shared model has a balanced accuracy of", answer)
     assert "answer of the commoner class" in answer and "so it is this hospital's model too" in answer
     table = page.sections[0].blocks[1]
     assert table.headings[2] == "shared" and "personalised" not in " ".join(table.headings)
@@ -99,7 +99,7 @@ def test_where_nothing_is_personal_the_page_speaks_of_the_shared_model(changed):
 def test_a_run_of_one_model_is_compared_with_models_trained_alone(changed):
     answer = told(changed(one_model), "Did training together pay?")
     assert (
-        ": the shared model reaches a balanced accuracy of" in answer and "trained alone at the same epsilon" in answer
+        " the shared model reaches a balanced accuracy of" in answer and "trained alone at the same epsilon" in answer
     )
 
 
@@ -192,6 +192,12 @@ def test_page_and_evidence_show_one_table_of_who_could_learn_what(tables, change
     assert "yes, a DP release: nothing is encrypted" in table.rows[1] and "DP release is something" in words.text
     seeded = read_page([changed(lambda result: result.update(seed=3))])
     assert "unprotected, as its noise can be made again" in seeded.html()
+
+
+def test_a_run_without_protection_tells_who_could_learn_what_without_limit(masks):
+    (shown,) = [section for section in read_page([masks[0]]).sections if section.title == "Who could learn what"]
+    _, table, words = shown.blocks
+    assert "yes, unprotected: nothing is encrypted" in table.rows[1] and "without any limit" in words.text
 
 
 def test_settings_that_the_run_did_not_have_tell_nothing_of_who_learns(changed):
