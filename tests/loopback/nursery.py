@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from forked import python
+
 MODULES = ("opening", "hub", "visits", "https.hospital", "https.serving")
 
 
@@ -28,7 +30,7 @@ class Nursery:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loopback.nursery", str(theirs.fileno())],
+            [*python(), "-m", "loopback.nursery", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**environment, "PYTHONPATH": path},
         )
