@@ -178,14 +178,13 @@ def _check_target(target: float, delta: float, steps: int) -> None:
 
 
 def _full_batch_noise(target: float, delta: float, steps: int, mu: float) -> float:
-    """No search is left: Gaussians compose to one of `mu`. Raises ConfigError where rounding is larger than epsilon."""
+    """No search is left: Gaussians compose to one of `mu`."""
     # The nudges keep rounding in the root finder and in later sums on the safe side of the target.
     noise = max(math.sqrt(steps) / mu * (1 + 1e-9), LEAST_NOISE)
-    for doubling in range(40):
-        if epsilon([Release(noise_multiplier=noise, sample_rate=1.0, steps=steps)], delta) <= target:
-            return noise
-        noise *= 1 + 2.0 ** (doubling - 30)
-    raise ConfigError(f"epsilon {target!r} at delta {delta!r} cannot be computed reliably: give one from 1e-4 to 1e4")
+    nudge = 2.0**-30
+    while not epsilon([Release(noise_multiplier=noise, sample_rate=1.0, steps=steps)], delta) <= target:
+        noise, nudge = noise * (1 + nudge), 2 * nudge
+    return noise
 
 
 @lru_cache(maxsize=64)

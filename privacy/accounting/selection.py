@@ -7,7 +7,6 @@ and never be told or drawn again: knowing it voids the guarantee.
 import math
 import secrets
 from collections.abc import Iterator
-from itertools import count
 
 from scipy.optimize import brentq
 
@@ -27,12 +26,13 @@ def candidate_count(selection: Selection) -> int:
     1
     """
     uniform = (secrets.randbits(_RESOLUTION) + 0.5) / 2**_RESOLUTION
-    for number, chance in enumerate(candidate_chances(selection)):
-        uniform -= chance
-        # What rounding leaves over belongs far out in the tail.
-        if uniform < 0 or (number > selection.mean and chance < 1e-18):
-            return number
-    raise AssertionError("the chances never end")
+    number, chances = 0, candidate_chances(selection)
+    uniform -= (chance := next(chances))
+    # What rounding leaves over belongs far out in the tail.
+    while uniform >= 0 and not (number > selection.mean and chance < 1e-18):
+        number += 1
+        uniform -= (chance := next(chances))
+    return number
 
 
 def candidate_chances(selection: Selection) -> Iterator[float]:
@@ -45,11 +45,17 @@ def candidate_chances(selection: Selection) -> Iterator[float]:
     [0.0, 0.5, 0.25, 0.125]
     """
     if selection.shape == POISSON:
-        log_mean = math.log(selection.mean)
-        for number in count():
-            yield math.exp(number * log_mean - selection.mean - math.lgamma(number + 1))
+        yield from _poisson(selection.mean)
     yield 0.0
     yield from _negative_binomial(float(selection.shape), selection.mean)
+
+
+def _poisson(mean: float) -> Iterator[float]:
+    """The chances of 0, 1, 2, ... of this mean."""
+    number, log_mean = 0, math.log(mean)
+    while True:
+        yield math.exp(number * log_mean - mean - math.lgamma(number + 1))
+        number += 1
 
 
 def _negative_binomial(shape: float, mean: float) -> Iterator[float]:
@@ -61,9 +67,11 @@ def _negative_binomial(shape: float, mean: float) -> Iterator[float]:
         chance = (1 - halting) / -math.log(halting)
     else:
         chance = shape * (1 - halting) / math.expm1(-shape * math.log(halting))
-    for number in count(1):
+    number = 1
+    while True:
         yield chance
         chance *= (1 - halting) * (number + shape) / (number + 1)
+        number += 1
 
 
 def _halting(shape: float, mean: float) -> float:

@@ -92,7 +92,8 @@ class Training:
     def positions(self) -> Positions:
         """Where in the concatenation of all trained parameters training may move the model."""
         supports = [self.masks.get(name, torch.ones(p.shape)) for name, p in trained(self.model).items()]
-        moving: Positions = np.flatnonzero(torch.cat([support.cpu().reshape(-1) for support in supports]).numpy())
+        flat = [support.cpu().reshape(-1) for support in [torch.zeros(0), *supports]]
+        moving: Positions = np.flatnonzero(torch.cat(flat).numpy())
         if len(moving) == 0:
             raise ModelError("the model has no parameters to train: hand in one that has")
         return moving

@@ -109,6 +109,13 @@ class History:
             return counted.adaptive_epsilon(budget.epsilon, budget.delta, adjacency)
         return counted.epsilon(budget.delta, adjacency)
 
+    @property
+    def began(self) -> Session:
+        """The newest session. Raises ValueError before any."""
+        if self.session is None:
+            raise ValueError("comes before any session")
+        return self.session
+
     def composition_after(self, line: AnyLine) -> Composition:
         """What will count once `line`, which `check` lets pass, is added."""
         match line:
@@ -172,12 +179,12 @@ class History:
             raise ValueError(f"has index {line.index} where {self.lines} is due")
         if line.previous != self.head:
             raise ValueError("does not continue the line before it: lines were changed, removed or reordered")
-        if self.session is None:
-            if not isinstance(line, Session):
-                raise ValueError("comes before any session")
-        elif (line.site, line.simulation) != (self.session.site, self.session.simulation):
+        if self.session is None and isinstance(line, Session):
+            return
+        session = self.began
+        if (line.site, line.simulation) != (session.site, session.simulation):
             raise ValueError("belongs to another site, or mixes a simulation with real runs")
-        elif line.seeded != self.session.seeded:
+        if line.seeded != session.seeded:
             raise ValueError("mixes seeded and unseeded noise")
 
     def _check_session(self, line: Session) -> None:
@@ -237,9 +244,8 @@ def replay(name: str, lines: list[bytes], verify: Verifier, history: History, fi
 
 def _check_signature(line: AnyLine, history: History, verify: Verifier) -> None:
     """Raises ValueError where `verify` does, and TypeError where it returns a verdict instead."""
-    if history.session is None:
-        raise ValueError("comes before any session")
-    key, signature = bytes.fromhex(history.session.public_key), bytes.fromhex(line.signature)
-    verdict: object = verify(history.session.algorithm, key, signed_message(line), signature)  # type: ignore[func-returns-value]
+    session = history.began
+    key, signature = bytes.fromhex(session.public_key), bytes.fromhex(line.signature)
+    verdict: object = verify(session.algorithm, key, signed_message(line), signature)  # type: ignore[func-returns-value]
     if verdict is not None:
         raise TypeError(f"verify must raise ValueError or return nothing, and it returned {verdict!r}")

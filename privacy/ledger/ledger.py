@@ -357,9 +357,7 @@ class Ledger:
 
     @property
     def _session(self) -> Session:
-        if self._history.session is None:
-            raise ValueError("ledger has no session: use Ledger.open")
-        return self._history.session
+        return self._history.began
 
     def _common_fields(self, spent: float) -> dict[str, Any]:
         """Of any next line. The signature is put in by _append."""

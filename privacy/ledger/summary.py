@@ -195,9 +195,7 @@ def against_heads(path: Path, verified: LedgerSummary, heads: Collection[str]) -
 
 def _check_spend(path: Path, line: AnyLine, history: History) -> None:
     """`history` ends with `line`."""
-    session = history.session
-    if session is None:
-        return
+    session = history.began
     spent, tolerance = history.noisy(), history.composition.tolerance
     # Another version of the accountant may differ in the last digits, not in what the budget means.
     if not math.isclose(spent, line.epsilon, rel_tol=tolerance, abs_tol=1e-9):
@@ -208,9 +206,7 @@ def _check_spend(path: Path, line: AnyLine, history: History) -> None:
 
 def _summary(history: History, hashes: Sequence[str]) -> LedgerSummary:
     """Of a history with at least one session, and its lines' hashes. Raises ValueError where there is none."""
-    last = history.session
-    if last is None:
-        raise ValueError("history holds no session")
+    last = history.began
     return LedgerSummary(
         site=last.site,
         data_set=last.data_set,

@@ -146,7 +146,7 @@ def use_batches(
     use: Callable[[Batch], Made],
     unusable: Unusable,
 ) -> Iterator[Made]:
-    """What `use` makes of the drawn units in order, in physical batches (see batches_of). A data set of None has none.
+    """What `use` makes of the drawn units in order, in physical batches. A data set of None has none.
 
     Units that cannot be read, or whose batch `use` cannot take, are left out and counted in `unusable`. `use` must
     leave nothing behind where it raises.
@@ -174,28 +174,6 @@ def _readable(dataset: Dataset[Any], drawn: Sequence[int], unusable: Unusable) -
             unusable.note(error, "unreadable")
             continue
         yield patient
-
-
-def batches_of(
-    dataset: Dataset[Any], drawn: Sequence[int], physical_batch: int, unit: Unit, collate: Collate | None
-) -> Iterator[Batch]:
-    """The drawn units in order, in physical batches. Raises DataError for items that are no such units.
-
-    >>> data = torch.utils.data.TensorDataset(torch.zeros(5, 2), torch.zeros(5))
-    >>> [batch.units for batch in batches_of(data, [0, 2, 3], 2, "record", None)]
-    [(0, 2), (3,)]
-    """
-    if unit == "patient":
-        return patient_batches(dataset, drawn, physical_batch)
-    return record_batches(dataset, drawn, physical_batch, collate)
-
-
-def record_batches(
-    dataset: Dataset[Any], drawn: Sequence[int], physical_batch: int, collate: Collate | None
-) -> Iterator[Batch]:
-    """The drawn records in order, `physical_batch` at a time. Raises DataError where rows are not records."""
-    for start in range(0, len(drawn), physical_batch):
-        yield _records(dataset, drawn[start : start + physical_batch], collate)
 
 
 def _records(dataset: Dataset[Any], group: Sequence[int], collate: Collate | None) -> Batch:

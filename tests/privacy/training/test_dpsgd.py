@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
 from securepfl.errors import DataError, ModelError
 from securepfl.privacy.training.dpsgd import DPSettings, add_noise, train_private, validate_model
-from securepfl.privacy.training.units import batches_of
+from securepfl.privacy.training.units import check_rows
 from securepfl.randomness import RandomStream
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
@@ -394,7 +394,7 @@ def doubled(items):
 def test_a_collate_that_multiplies_records_is_refused():
     """Two rows of one record would each get the clip: twice the sensitivity that the ledger states."""
     with pytest.raises(DataError, match="24 rows of 12 records"):
-        list(batches_of(records(), range(12), 12, "record", doubled))
+        check_rows(*doubled(list(records())), 12)
     report, _ = train(network(), records(), dp_settings(steps=1), collate=doubled)
     assert report.unusable == {"unreadable": 12}
 
@@ -402,7 +402,7 @@ def test_a_collate_that_multiplies_records_is_refused():
 def test_labels_that_are_not_one_per_record_are_refused():
     """One label for all would be every record's: broadcast, it passes the loss."""
     with pytest.raises(DataError, match="1 rows of 12 records"):
-        list(batches_of(records(), range(12), 12, "record", lambda items: (default_collate(items)[0], torch.ones(1))))
+        check_rows(default_collate(list(records()))[0], torch.ones(1), 12)
 
 
 def test_an_embedding_that_rewrites_looked_up_rows_is_refused():
