@@ -9,8 +9,10 @@ from securepfl.client.records import TrainingSet
 from securepfl.crypto.keys.identity import Identity
 from securepfl.crypto.keys.signing import LedgerSigner
 from securepfl.data.loading import load_site
+from securepfl.data.schema import DataSpec
 from securepfl.data.table import Table
-from securepfl.errors import ConfigError
+from securepfl.data.tables import left_out_wholly
+from securepfl.errors import ConfigError, DataError
 from securepfl.identifiers import told_by
 from securepfl.privacy.ledger.history import Withdrawn
 from securepfl.privacy.ledger.ledger import Budget, Ledger, Terms
@@ -50,6 +52,13 @@ def withdraw(config: Path, data: Path, site: str, place: Path, identity: Identit
     if identity is not None and identity.name != site:
         raise ConfigError(f"--folder: holds the keys of {identity.name}, not of {site}; name {site}'s own")
     table = load_site(data, spec, site)
+    lost = left_out_wholly(data, spec, site) if isinstance(spec, DataSpec) else 0
+    if lost:
+        what = "row(s)" if spec.patient is None else "patient(s)"
+        raise DataError(
+            f'{data}: {lost} {what} would be left out, as no row is complete (missing = "drop-rows"), and their '
+            "withdrawal forgotten; complete a row of each, or take out those who never trained"
+        )
     unit = federation.privacy.unit
     records = TrainingSet.of(dataset_of(table, unit), site, unit)
     spelled = [word.encode() for patient in patients_in(table) for word in told_by(patient)]

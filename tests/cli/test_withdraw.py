@@ -60,6 +60,20 @@ def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path):
     assert "4 records withdrew" in invoke("audit", "verify", ledger, "--key", next(iter(key)).hex()).stdout
 
 
+@pytest.mark.parametrize(("patient", "lost"), [("id", "1 patient(s)"), (None, "2 row(s)")])
+def test_nobody_is_left_out_of_a_withdrawal_unseen(tmp_path, patient, lost):
+    """Of b no row is complete: as rows are dropped, b's withdrawal would be forgotten, and b's next record train."""
+    named = 'drop = ["id"]\n' if patient is None else f'patient = "{patient}"\n'
+    settings = (
+        f'[data]\nlabel = "ill"\nmissing = "drop-rows"\n{named}[data.ranges]\nage = {{ centre = 50.0, spread = 9.0 }}\n'
+    )
+    (tmp_path / "federation.toml").write_text(settings + "[sites]\nnorth = { units = 3 }\n")
+    (tmp_path / "gone.csv").write_text("id,age,ill\na,40,1\na,,0\nb,,1\n")
+    asked = ("--data", tmp_path / "gone.csv", "--site", "north", "--ledgers", tmp_path / "ledgers", "--yes")
+    done = invoke("audit", "withdraw", tmp_path / "federation.toml", *asked)
+    assert done.exit_code != 0 and f"{lost} would be left out" in str(done.exception), done.output
+
+
 def _opened(world, data, out):
     folder = world.folder(SITE)
     return open_client(world.config, data, folder, PASSPHRASE, out, ledgers=ledgers_of(world, SITE), device="cpu")
