@@ -50,5 +50,5 @@ def in_order(prevalence: Prevalence, task: str, names: tuple[str, ...]) -> tuple
         return ordered
     total = math.fsum(ordered)
     if abs(total - 1) > 0.02:
-        raise ValueError(f"prevalence: the classes' shares sum to {total:.3g}, not 1")
+        raise ValueError(f"prevalence: the classes' shares sum to {total:.3g}, not 1; correct them")
     return tuple(share / total for share in ordered)

@@ -33,7 +33,7 @@ def suggest(
     if spec is None:
         raise ConfigError(f"{config}: no [data] table; declare label, ranges and categories there")
     if model.kind == "own":
-        raise ConfigError('[model] kind = "own": ask with securepfl.suggest_partition in your pipeline')
+        raise ConfigError(f'{config}: [model] kind = "own": ask with securepfl.suggest_partition in your pipeline')
     tables = load_sites(data, spec)
     if site not in tables:
         raise ConfigError(f"--site {site!r}: the data have {', '.join(sorted(tables))}")
