@@ -1,11 +1,14 @@
 """Names as people write them: the one spelling of each, which two look alike, and how one stands in a message."""
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
 from types import MappingProxyType
 
 _SHOWN = 40
+_NEAR = 0.75
+"""How alike, as difflib counts, a slip and what is meant are at least."""
 _UNSAID = frozenset(("na", "n/a", "<na>", "nan", "none", "null", "nil", "nat", "unknown", "?", "-", "--", ".", "#n/a"))
 
 _LATIN = MappingProxyType(
@@ -30,6 +33,17 @@ def composed(name: str) -> str:
     True
     """
     return unicodedata.normalize("NFC", name).strip()
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` names that `name` is likely a slip of; None where none is near.
+
+    >>> near("epsilom", ["epsilon", "delta"]), near("max hart rate", ["age", "Max heart rate"]), near("x", ["age"])
+    ('epsilon', 'Max heart rate', None)
+    """
+    folded_names = {folded(each): each for each in known}
+    found = difflib.get_close_matches(folded(name), folded_names, n=1, cutoff=_NEAR)
+    return folded_names[found[0]] if found else None
 
 
 def look(name: str) -> str:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from securepfl.errors import ConfigError
-from securepfl.spelling import composed
+from securepfl.spelling import composed, near
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,9 @@ def build(kind: type[_T], entry: object, place: str, where: str, ready: frozense
     hints = _hints(cast("Any", kind))
     for key in mapping:
         if key not in hints:
-            raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; known are {', '.join(hints)}")
+            slip = near(key, hints)
+            known = f"known are {', '.join(hints)}" if slip is None else f"remove it or mend its spelling (`{slip}`?)"
+            raise ConfigError(f"{where}: unknown key `{key}` in [{place}]; {known}")
     for declared in dataclasses.fields(kind):  # type: ignore[arg-type]
         bare = declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
         if bare and declared.name not in mapping:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from securepfl.data.wanted import Contents
 from securepfl.errors import DataError
-from securepfl.spelling import look, spelled_out
+from securepfl.spelling import look, near, spelled_out
 
 if TYPE_CHECKING:
     from securepfl.data.cells import Cells, Columns
@@ -45,7 +45,9 @@ class Source:
         """The cells of one column. Raises DataError where the file has none of this name."""
         if name not in self.columns:
             like = next((other for other in (*self.columns, *self.unread) if look(other) == look(name)), None)
-            mend = "add it or mend [data]" if like is None else f"{spelled_out(like)} looks like it; rename one"
+            slip = near(name, self.unread)
+            mend = "add it or mend [data]" if slip is None else f"add it or mend [data] ({spelled_out(slip)}?)"
+            mend = mend if like is None else f"{spelled_out(like)} looks like it; rename one"
             raise DataError(f"{self.where}: has no column `{name}` ({role}); {mend}")
         return self.columns[name]
 

@@ -94,12 +94,25 @@ def _own_source(path: Path, spec: DataSpec, site: str) -> Source:
 
 
 def at_once(problems: Sequence[str]) -> str:
-    """All problems, those with the same mend (what follows the first semicolon) before it."""
-    by_mend: dict[str, list[str]] = {}
+    """All problems, those with the same mend (what follows the first semicolon) before it; of one problem at several
+    places (what precedes the first colon and blank) the places alone are told anew.
+
+    >>> at_once(["a.csv: has no column `age`; add it", "b.csv: has no column `age`; add it", "c.csv: has no rows"])
+    'a.csv, b.csv: has no column `age`; add it; c.csv: has no rows'
+    """
+    by_mend: dict[str, dict[str, list[str]]] = {}
     for problem in problems:
-        what, _, mend = problem.partition("; ")
-        by_mend.setdefault(mend, []).append(what)
-    return "; ".join("; ".join([*where, mend]) if mend else "; ".join(where) for mend, where in by_mend.items())
+        told, _, mend = problem.partition("; ")
+        where, _, what = told.partition(": ")
+        by_mend.setdefault(mend, {}).setdefault(what, []).append(where)
+    return "; ".join(
+        "; ".join([*(_at(places, what) for what, places in found.items()), *([mend] if mend else [])])
+        for mend, found in by_mend.items()
+    )
+
+
+def _at(places: Sequence[str], what: str) -> str:
+    return f"{', '.join(places)}: {what}" if what else "; ".join(places)
 
 
 def load_unlabelled(path: Path, spec: DataSpec, id_column: str | None = None) -> Table:

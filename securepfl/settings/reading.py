@@ -10,6 +10,7 @@ import msgspec
 
 from securepfl.errors import ConfigError
 from securepfl.settings.presets import PRESETS, expanded
+from securepfl.spelling import near
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -24,6 +25,10 @@ _HINTS = (
     (re.compile(r"=\s*(None|null|nil)\b"), "TOML has no empty value; leave the key out"),
     (re.compile(r"=\s*-?\d+,\d"), "a decimal comma is none to TOML; write a point"),
     (re.compile("[\xa0\u2000-\u200f\u202f\u2060\ufeff]"), "it holds a blank or mark that is not seen; type it anew"),
+    (
+        re.compile(r"""^\s*(\[[^="'#,\]]*|(?=[^="'#,[{]*=)[^="'#,]*)(\w[ \t]+\w|[^A-Za-z0-9_.\s="'#,[\]{}-])"""),
+        'a name with a blank, or with letters beyond a to z, stands in quotes: "St. Anna" = ..., [sites."St. Anna"]',
+    ),
 )
 """What people often write that TOML is not, and what to write instead."""
 
@@ -160,6 +165,16 @@ def _choices(kind: Any, key: str) -> str:
     return f"{known}; patterns stand in a list" if key in ("model.personal", "model.trained") else known
 
 
+def _fields(kind: Any, key: str) -> list[str]:
+    """The names that settings of `kind` know in the table at `key`; an entry of a mapping is `...` there."""
+    kinds = [kind]
+    for name in re.findall(r"\[\.{3}\]|[^.\[\]]+", key):
+        inside = [get_type_hints(part).get(name) for part in kinds if hasattr(part, "__struct_fields__")]
+        entries = [get_args(part)[-1] for part in kinds if name.startswith("[") and get_args(part)]
+        kinds = [each for part in (*inside, *entries) for each in (part, *get_args(part))]
+    return [field for part in kinds for field in getattr(part, "__struct_fields__", ())]
+
+
 def _words(hint: Any) -> list[str]:
     if get_origin(hint) is Literal:
         return list(get_args(hint))
@@ -172,7 +187,10 @@ def _readable(message: str, kind: Any) -> str:
     key = place.rstrip("`").lstrip(".")
     if text.startswith("Object contains unknown field"):
         field = text.split("`")[1]
-        return f"unknown key `{field}` in {f'[{key}]' if key else 'the top level'}; remove it or mend its spelling"
+        slip = near(field, _fields(kind, key))
+        mend = "remove it or mend its spelling" + ("" if slip is None else f" (`{slip}`?)")
+        table = f"[{key.replace('[...]', '.NAME')}]" if key else "the top level"
+        return f"unknown key `{field}` in {table}; {mend}"
     if text.startswith("Object missing required field"):
         field = text.split("`")[1]
         return f"[{key}] {field}: must be declared; add {field} = ..."

@@ -245,6 +245,15 @@ def test_a_column_that_looks_like_the_one_that_lacks_is_named(tmp_path: Path, na
     )
 
 
+def test_a_slip_in_a_columns_name_is_told_once_for_all_files_with_the_name_that_is_meant(tmp_path: Path):
+    for name in ("north", "south"):
+        (tmp_path / f"{name}.csv").write_text("max heart rate,y\n1,0\n", encoding="utf-8")
+    told = refusal(tmp_path, declare(ranges={"max hart rate": {"centre": 0, "spread": 1}}))
+    assert told.count("has no column `max hart rate` (declared as a feature)") == 1
+    assert "north.csv" in told and "south.csv" in told
+    assert told.endswith("; add it or mend [data] (`max heart rate`?)")
+
+
 def test_every_file_that_a_reader_takes_counts_as_a_table_inside_a_folder_too(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(reading, "READERS", {**READERS, ".rows": READERS[".csv"]})
     write(tmp_path / "north.csv", "1,0")

@@ -48,7 +48,7 @@ def test_a_mapping_survives_json_and_reads_back_as_equal():
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"lable": "x"}, "unknown key `lable` in [data]"),
+        ({"lable": "x"}, "unknown key `lable` in [data]; remove it or mend its spelling (`label`?)"),
         (
             {"ranges": {"age": {"centre": 1, "spread": 1, "scale": 2}}},
             "unknown key `scale` in [data.ranges.age]",
