@@ -85,7 +85,8 @@ class Reader:
         """A command at a terminal, where all that it asks is answered by Enter."""
         ours, theirs = pty.openpty()
         command = [*python(), "-m", "securepfl", *words]
-        with subprocess.Popen(command, cwd=self.folder, stdin=theirs, stdout=subprocess.PIPE, text=True) as process:
+        streams = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, cwd=self.folder, text=True, **streams) as process:
             os.close(theirs)
             os.write(ours, b"\n" * 9)
             printed, _ = process.communicate(timeout=120)

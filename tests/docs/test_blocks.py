@@ -8,7 +8,7 @@ import tomllib
 from typing import get_args
 
 import pytest
-from pages import AFTER_THE_TUTORIAL, BY_THEMSELVES, PAGES, ROOT, blocks_of, name_of, resolved
+from pages import AFTER_THE_TUTORIAL, BY_THEMSELVES, DOCS, PAGES, ROOT, blocks_of, name_of, resolved
 
 from securepfl.plugins import Group
 from securepfl.settings.federation import Federation
@@ -52,6 +52,14 @@ def test_what_blocks_say_of_tests_is_so():
                 assert path == block.elsewhere and f"def {name}" in text, places([block])
             else:
                 assert block.page.removeprefix("docs/") in text, places([block])
+
+
+def test_each_answer_of_the_faq_has_a_command_that_shows_it():
+    _, *answers = re.split(r"^## ", (DOCS / "faq.md").read_text(), flags=re.MULTILINE)
+    assert (
+        len(answers) > 12
+        and [text.splitlines()[0] for text in answers if "```sh" not in text and "```py" not in text] == []
+    )
 
 
 def test_few_blocks_are_left_out_and_what_they_name_is_there():
