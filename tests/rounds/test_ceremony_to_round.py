@@ -9,12 +9,13 @@ import pytest
 from click.testing import CliRunner
 from parties import MODEL, federation_of, rows_of
 
-from securepfl import Client, Coordinator, Federation, load_coordinator, load_keyring
+from securepfl import Client, Coordinator, Federation, load_coordinator, load_keyring, write_result
 from securepfl.cli.main import cli
 from securepfl.client.run_kind import Simulation
 from securepfl.crypto.keys import keystore
 from securepfl.crypto.keys.identity import PublicIdentity
 from securepfl.errors import ConfigError
+from securepfl.report.evidence.verify_evidence import check
 
 HOSPITALS, CONFIG = (
     ("alder", "birch", "cedar"),
@@ -169,6 +170,21 @@ def test_the_documented_programs_survive_a_kill_and_the_next_run_starts_from_the
     spent = run.close()
     assert min(spent.values()) > 3.9
     assert documented("run-2").close() == spent
+
+
+def test_a_documented_programs_record_becomes_evidence_under_the_hospitals_own_keys(documented):
+    run = documented()
+    run.run_coordinator()
+    write_result(run.clients["alder"], rows_of("others"))
+    run.close()
+    words = ["evidence", "alder/run-1", "--out", "alder.zip"]
+    assert "name the folder with its keys" in str(CliRunner().invoke(cli, words).exception)
+    done = CliRunner().invoke(cli, [*words, "--folder", "alder", "--passphrase-file", "alder.pass"])
+    assert done.exit_code == 0 and "simulation" not in done.stdout, done.output
+    shown = CliRunner().invoke(cli, ["keys", "show", "--folder", "alder", "--passphrase-file", "alder.pass"]).stdout
+    key = re.search(r"signs its ledger with: (\w+)", shown)[1]
+    assert check(Path("alder.zip").read_bytes(), {key}, None).startswith("Signed by alder")
+    assert "Run at alder, 2 rounds" in Path("alder/run-1/report.html").read_text()
 
 
 def test_two_runs_on_one_ledger_take_turns_and_compose(documented):
