@@ -69,7 +69,7 @@ def write_result(client: Client, test: DataLoader[Any] | Dataset[Any] | None = N
 def _judged(client: Client, test: DataLoader[Any] | Dataset[Any] | None) -> tuple[Judged, int, list[str]]:
     """What the models say of the test records, how many records train, and what to know of that."""
     points = points_of(client)
-    if test is None or not client.task.metrics:
+    if test is None or _is_empty(test) or not client.task.metrics:
         why = "no test records were handed in" if client.task.metrics else "its loss is its own, without a task"
         nothing = Judged(np.empty(0), np.empty(0), points, dict.fromkeys(MODELS))
         return nothing, client.scan.found, [f"nothing was measured: {why}"]
@@ -94,6 +94,11 @@ def _judged(client: Client, test: DataLoader[Any] | Dataset[Any] | None) -> tupl
     lacking = client.task.lacking(truth)
     notes += [f"its test records {lacking}; metrics that need more are null"] if lacking else []
     return Judged(truth, np.concatenate(units), points, predictions), len(trained), notes
+
+
+def _is_empty(test: DataLoader[Any] | Dataset[Any]) -> bool:
+    dataset = test.dataset if isinstance(test, DataLoader) else test
+    return hasattr(dataset, "__len__") and not len(dataset)
 
 
 _Part = tuple[NDArray[Any], NDArray[Any], dict[str, Predictions]]

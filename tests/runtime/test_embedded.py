@@ -75,9 +75,10 @@ def test_evidence_takes_in_what_the_folder_holds_and_says_what_it_does_not(clien
     assert not [value for value in result.values() if repr(value).encode() in b"".join(files.values())]
 
 
-def test_without_test_records_it_says_so_and_nothing_is_measured(clients):
+@pytest.mark.parametrize("test", [None, TensorDataset(torch.zeros(0, 6), torch.zeros(0))])
+def test_without_test_records_it_says_so_and_nothing_is_measured(clients, test):
     client = clients["cedar"]
-    securepfl.write_result(client)
+    securepfl.write_result(client, test)
     result = json.loads((client.folder / "result.json").read_text())
     assert result["notes"][0] == "cedar: nothing was measured: no test records were handed in"
     values = [v for metrics in result["sites"]["cedar"]["metrics"].values() for v in metrics.values()]
