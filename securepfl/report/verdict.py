@@ -67,7 +67,7 @@ def _one_model(federation: Federation, outcome: Outcome, metric: Metric) -> Find
         line = f"{what.capitalize()}: {why}, so every hospital has the shared model ({metric.title} {ours:.3f})."
         return Finding("personal", None, metric.name, gain, line)
     own = "threshold"
-    if federation.trajectory.of == "local" or federation.trajectory.alpha > 0:
+    if federation.trajectory.of == "local" or max(federation.trajectory.patterns.values(), default=0.0) > 0:
         own += " and average over rounds"
     line = f"{what.capitalize()} but each hospital's {own}: {why}; with its own, {figures}."
     return Finding("personal", gain.holds, metric.name, gain, line)

@@ -169,8 +169,8 @@ def observed_numbers(labels: Labels, predictions: Predictions) -> tuple[Calibrat
 def _number(labels: NDArray[np.float64], predictions: Predictions) -> CalibrationGroup:
     observed = float(labels.mean())
     half = _Z * float(labels.std(ddof=1)) / len(labels) ** 0.5
-    numbers = (_digits(value) for value in (float(predictions.mean()), observed, observed - half, observed + half))
-    return CalibrationGroup(*numbers, len(labels))
+    predicted, low, high = float(predictions.mean()), observed - half, observed + half
+    return CalibrationGroup(_digits(predicted), _digits(observed), _digits(low), _digits(high), len(labels))
 
 
 def _digits(value: float) -> float:

@@ -53,9 +53,20 @@ def _together(run: Run) -> str:
     same = " at the same epsilon" if run.protected else ""
     reach = "the shared model reaches" if run.one_model else "personalised models reach"
     return (
-        f"{head}: on {_rows(run)} {reach} a {title} of {ours:.3f} and models trained alone{same} {theirs:.3f}, "
+        f"{head}: on {_rows(run)} {reach} {_with_unit(title, ours)} and models trained alone{same} {theirs:.3f}, "
         f"{_gain(finding)}; {_for_whom(run)}.{_rather(run)}"
     )
+
+
+def _with_unit(title: str, value: float) -> str:
+    """A figure behind its metric, whose title may end in a unit.
+
+    >>> _with_unit("AUROC", 0.8), _with_unit("mean absolute error, mmHg", 3.35)
+    ('an AUROC of 0.800', 'a mean absolute error of 3.350 mmHg')
+    """
+    name, _, unit = title.partition(", ")
+    article = "an" if name[0] in "AEIOaeio" else "a"
+    return f"{article} {name} of {value:.3f}{' ' if unit else ''}{unit}"
 
 
 def _rows(run: Run) -> str:
@@ -84,11 +95,12 @@ def _own(run: Run) -> str:
     if ours is None:
         return f"That can't be told: the test rows here have no {title}."
     if shared is None or gain is None or gain.value is None:
-        return f"The personalised model reaches a {title} of {ours:.3f}; there is no shared model to compare it with."
+        reached = _with_unit(title, ours)
+        return f"The personalised model reaches {reached}; there is no shared model to compare it with."
     head = {True: "Yes", False: "No", None: "Not shown"}[gain.holds]
     return (
-        f"{head}: on {_rows(run)} a {title} of {ours:.3f} against {shared:.3f} of the shared model, {_gain(gain)}; no "
-        "model was trained alone, as that would be a second release from the same records."
+        f"{head}: on {_rows(run)} {_with_unit(title, ours)} against {shared:.3f} of the shared model, {_gain(gain)}; "
+        "no model was trained alone, as that would be a second release from the same records."
     )
 
 
@@ -103,7 +115,7 @@ def _of_use(run: Run) -> str:
         return f"That can't be told: the test rows here have no {title}."
     head = {True: "Yes", False: "No", None: "Not shown"}[gain.holds]
     return (
-        f"{head}: on {_rows(run)} the shared model has a {title} of {ours:.3f} and the {baseline} {theirs:.3f}, "
+        f"{head}: on {_rows(run)} the shared model has {_with_unit(title, ours)} and the {baseline} {theirs:.3f}, "
         f"{_gain(gain)}; nothing is personal in this run, so it is this hospital's model too."
     )
 
