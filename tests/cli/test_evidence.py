@@ -450,11 +450,11 @@ def test_several_kinds_are_told_as_the_budget_at_twice_its_delta(tmp_path):
     assert read_ledger(ledger)["mixed"] and "what holds is epsilon 4 at delta 2e-05" in words(read_ledger(ledger))
 
 
-@pytest.mark.parametrize("mu", [0.05, 0.9, 3.0, 12.0])
+@pytest.mark.parametrize("mu", [0.05, 0.9, 3.0, 12.0, 29.0, 31.0, 33.0, 1000.0])
 def test_the_scripts_formula_is_the_accountants(mu):
     for delta in (1e-3, 1e-5, 1e-9):
         epsilon = gaussian.epsilon_of(mu, delta)
-        assert delta_of(epsilon, mu) == pytest.approx(delta, rel=1e-4)
+        assert delta_of(epsilon, mu) == pytest.approx(delta, rel=4e-4)
 
 
 def test_no_private_mechanism_lets_anybody_guess_better_than_the_words_say():

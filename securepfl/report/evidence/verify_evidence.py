@@ -51,8 +51,9 @@ def unpack(data: bytes) -> dict[str, bytes]:
 
 def delta_of(epsilon: float, mu: float) -> float:
     """Of Gaussian sums over all units, in which one moves the mean by mu deviations (Balle and Wang 2018)."""
-    with_it, without = (math.erfc((epsilon / mu + half) / math.sqrt(2)) / 2 for half in (-mu / 2, mu / 2))
-    return with_it - math.exp(min(epsilon, 700)) * without
+    near, far = ((epsilon / mu + half) / 2**0.5 for half in (-mu / 2, mu / 2))
+    without = math.exp(epsilon) * math.erfc(far) if far < 20 else math.exp(-near * near) / far / math.pi**0.5
+    return (math.erfc(near) - without) / 2
 
 
 def read_ledger(data: bytes) -> dict[str, Any]:
@@ -157,8 +158,7 @@ if __name__ == "__main__":
     parser.add_argument("archive", type=argparse.FileType("rb"))
     parser.add_argument("--key", action="append", default=[], help="the hospital's fingerprint or ledger key: ask it")
     parser.add_argument("--heads", type=argparse.FileType("rb"), help="what others saw of its ledger (heads.json)")
-    asked, code = parser.parse_args(), 2
-    about = asked.heads or asked.archive
+    about, code = (asked := parser.parse_args()).heads, 2
     try:
         heads = dict(json.load(asked.heads, object_pairs_hook=once)) if asked.heads else None
         about, code = asked.archive, 1
