@@ -4,8 +4,10 @@ import ast
 import doctest
 import inspect
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -55,6 +57,16 @@ def test_the_examples_of_a_module_hold(name):
 @pytest.mark.parametrize("name", sorted(securepfl.__all__))
 def test_a_public_name_has_an_example(name):
     assert has_example(getattr(securepfl, name))
+
+
+@pytest.mark.parametrize("name", sorted(n for n in securepfl.__all__ if inspect.isclass(getattr(securepfl, n))))
+def test_every_method_of_a_public_class_says_what_it_does(name):
+    """Its own words: a docstring that it inherits is of another class."""
+    own = vars(getattr(securepfl, name))
+    methods = {key: getattr(value, "__func__", value) for key, value in own.items() if not key.startswith("_")}
+    callables = (property, cached_property, FunctionType)
+    silent = [key for key, value in methods.items() if isinstance(value, callables) and not value.__doc__]
+    assert silent == []
 
 
 @pytest.mark.parametrize(("module", "name"), used_by_others("securepfl.privacy"))

@@ -202,7 +202,12 @@ class Identity:
 
     @classmethod
     def from_private_bytes(cls, name: str, data: bytes) -> Self:
-        """The inverse of `to_private_bytes`. Raises ValueError for another length or an impossible name."""
+        """The inverse of `to_private_bytes`. Raises ValueError for another length or an impossible name.
+
+        >>> alder = Identity.generate("alder")
+        >>> Identity.from_private_bytes("alder", alder.to_private_bytes()).public == alder.public
+        True
+        """
         _check_name(name)
         if len(data) != sum(_PRIVATE_LENGTHS):
             raise ValueError(f"private keys must have {sum(_PRIVATE_LENGTHS)} bytes, not {len(data)}")
@@ -236,7 +241,11 @@ class Identity:
         return self._ed25519.sign(framed) + self._ml_dsa.sign(framed)
 
     def sign_classical(self, message: bytes) -> bytes:
-        """An Ed25519 signature alone, 64 bytes. The caller's message carries its own domain."""
+        """An Ed25519 signature alone, 64 bytes. The caller's message carries its own domain.
+
+        >>> alder = Identity.generate("alder")
+        >>> alder.public.verify_classical(alder.sign_classical(b"a ledger's line"), b"a ledger's line")
+        """
         return self._ed25519.sign(message)
 
     def open(self, sealed: bytes | memoryview, info: bytes) -> bytes:

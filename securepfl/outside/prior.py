@@ -33,5 +33,5 @@ def checked_prior(prior: Prior | None, task: Task) -> tuple[float, ...]:
             f"prior: {len(shares)} shares, and the task {task.name} needs {task.outputs if several else 1}"
         )
     if task.name == "multiclass" and abs(sum(shares) - 1.0) > _TOTAL:
-        raise ConfigError(f"prior: the classes' shares sum to {sum(shares):g}, not 1")
+        raise ConfigError(f"prior: the classes' shares sum to {sum(shares):g}, not 1; correct them")
     return shares

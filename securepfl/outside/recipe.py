@@ -100,13 +100,22 @@ class Recipe:
         return (self.zoom_criterion,) if len(self.zooms) > 1 else ()
 
     def fit_for(self, masks: bool) -> None:
-        """Raises ConfigError where a criterion is of masks and the task has none."""
+        """Raises ConfigError where a criterion is of masks and the task has none.
+
+        >>> Recipe(criterion="expected_dice").fit_for(masks=False)
+        Traceback (most recent call last):
+        securepfl.errors.ConfigError: recipe: expected_dice is of masks: choose margin, consistency or entropy for ...
+        """
         for name in (self.criterion, *self._gated_by()):
             if name in _OF_MASKS and not masks:
                 raise ConfigError(f"recipe: {name} is of masks: choose margin, consistency or entropy for this task")
 
     def to_mapping(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As JSON holds it.
+
+        >>> Recipe.from_mapping(Recipe(temperature=0.5).to_mapping()).temperature
+        0.5
+        """
         return asdict(self) | {"views": list(self.views), "zooms": list(self.zooms)}
 
     @classmethod

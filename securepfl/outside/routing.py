@@ -81,16 +81,28 @@ class RoutedModel(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs as an expert gives them, mixed by the gates: [n, ...] from `inputs` [n, ...]."""
         outputs: Tensor = self.model(inputs)
         return outputs
 
     def routed_layers(self) -> dict[str, RoutedLayer]:
-        """The mixed layers by their name in an expert, in the expert's order."""
+        """The mixed layers by their name in an expert, in the expert's order.
+
+        >>> experts = [nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)) for _ in range(2)]
+        >>> list(RoutedModel(experts).routed_layers())
+        ['0', '2']
+        """
         found = self.model.named_modules()
         return {name: module for name, module in found if isinstance(module, RoutedLayer)}
 
     def gate_parameters(self) -> Iterator[nn.Parameter]:
-        """The only trainable parameters."""
+        """The only trainable parameters.
+
+        >>> routed = RoutedModel([nn.Linear(3, 1), nn.Linear(3, 1)])
+        >>> gates = sum(parameter.numel() for parameter in routed.gate_parameters())
+        >>> gates == sum(p.numel() for p in routed.parameters() if p.requires_grad)
+        True
+        """
         for layer in self.routed_layers().values():
             yield from layer.gate.parameters()
 

@@ -140,7 +140,7 @@ def built_in(settings: ModelSettings, spec: Declared) -> Callable[[], nn.Module]
         case kind if settings.plugged_in:
             return partial(_plugged_in, kind, _inputs(spec), settings.hidden, task.outputs)
         case "own":
-            raise ConfigError('[model] kind = "own": the model is the pipeline\'s, and cannot be built here')
+            raise ConfigError('[model] kind = "own": the model is the pipeline\'s; run it there (docs/embedding.md)')
     known = '"unet" or "cnn"' if isinstance(spec, ImageSpec) else '"mlp" or "logistic"'
     raise ConfigError(f'[model] kind = "{settings.kind}" is not for what [data] declares; set {known}')
 

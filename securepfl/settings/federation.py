@@ -222,7 +222,15 @@ class Federation(Settings, frozen=True, dict=True):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a TOML file; `[model] start` is from its folder. Raises ConfigError naming the file and the key."""
+        """Read a TOML file; `[model] start` is from its folder. Raises ConfigError naming the file and the key.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "federation.toml")
+        ...     _ = file.write_text("rounds = 6")
+        ...     Federation.read(file).rounds
+        6
+        """
         federation = cls.from_mapping(read_toml(Path(path)), where=str(path))
         start = federation.model.start
         if start is None:
@@ -231,7 +239,14 @@ class Federation(Settings, frozen=True, dict=True):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], where: str = "federation") -> Self:
-        """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key."""
+        """Build from nested mappings named like the TOML tables. Raises ConfigError naming `where` and the key.
+
+        >>> Federation.from_mapping({"rounds": 6, "privacy": {"epsilon": 2.0}}).rounds
+        6
+        >>> Federation.from_mapping({"rounds": "six"}, where="settings.toml")
+        Traceback (most recent call last):
+        securepfl.errors.ConfigError: settings.toml: ...
+        """
         if not isinstance(mapping, Mapping):
             raise ConfigError(f"{where}: must be a mapping named like the TOML tables, not {type(mapping).__name__}")
         if "shape" in mapping:
@@ -253,6 +268,9 @@ class Federation(Settings, frozen=True, dict=True):
     def replace(self, **changes: Any) -> Self:
         """A checked copy with some settings changed: what is given is not to be chosen any more. Raises ConfigError
         where a value is out of range.
+
+        >>> Federation().replace(rounds=6).rounds
+        6
         """
         left = tuple(key for key in self.auto if key not in changes)
         try:
@@ -261,7 +279,11 @@ class Federation(Settings, frozen=True, dict=True):
             raise ConfigError(str(error)) from None
 
     def changed(self, table: str, **changes: Any) -> Self:
-        """A checked copy with some settings of one table changed. Raises ConfigError where one is out of range."""
+        """A checked copy with some settings of one table changed. Raises ConfigError where one is out of range.
+
+        >>> Federation().changed("privacy", epsilon=2.0).privacy.epsilon
+        2.0
+        """
         left = tuple(key for key in self.auto if key not in {f"{table}.{name}" for name in changes})
         try:
             return self.replace(auto=left, **{table: msgspec.structs.replace(getattr(self, table), **changes)})
@@ -293,6 +315,10 @@ class Federation(Settings, frozen=True, dict=True):
         """A copy in which each of `sites` that declares none counts as `units`, a number for all or one by name.
 
         Raises ConfigError where a site declares another than is given by its name.
+
+        >>> names = ("north", "south", "west")
+        >>> Federation().with_units(names, {"north": 40, "south": 60, "west": 50}).units_of("south")
+        60
         """
         if units is None:
             return self
@@ -315,7 +341,11 @@ class Federation(Settings, frozen=True, dict=True):
 
     @cached_property
     def roster(self) -> tuple[str, ...]:
-        """The hospitals' names, sorted; a hospital's index here is its index in sums."""
+        """The hospitals' names, sorted; a hospital's index here is its index in sums.
+
+        >>> Federation().with_units(("south", "north", "west"), 40).roster
+        ('north', 'south', 'west')
+        """
         return tuple(sorted(self.sites))
 
     @cached_property
@@ -338,7 +368,11 @@ class Federation(Settings, frozen=True, dict=True):
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over `canonical`: 32 bytes."""
+        """SHA-256 over `canonical`: 32 bytes.
+
+        >>> Federation().digest == Federation(rounds=10).digest, Federation().digest == Federation(rounds=11).digest
+        (True, False)
+        """
         return hashlib.sha256(self.canonical).digest()
 
     @property
@@ -410,7 +444,11 @@ class Federation(Settings, frozen=True, dict=True):
 
     @property
     def masked(self) -> bool:
-        """Whether updates are masked against collusion."""
+        """Whether updates are masked against collusion.
+
+        >>> Federation().changed("encryption", masking="pairwise").masked
+        True
+        """
         return self.encryption.masking == "pairwise"
 
     @property
@@ -487,6 +525,9 @@ class Federation(Settings, frozen=True, dict=True):
     def run_steps(self) -> int:
         """The noisy steps that a run's epsilon pays for: those of all rounds, of a fine-tuned expert, one that a prior
         counts as, and those that released metrics count as.
+
+        >>> Federation(rounds=6).changed("training", steps=4).run_steps
+        24
         """
         return self.rounds * self.training.steps + self.release.steps + self.evaluation_steps
 
@@ -505,11 +546,21 @@ class Federation(Settings, frozen=True, dict=True):
         return self.release.metrics and round_ == self.exchanges
 
     def sample_rate_for(self, units: int) -> float:
-        """The declared sample rate of a hospital with `units` training records or patients."""
+        """The declared sample rate of a hospital with `units` training records or patients.
+
+        >>> Federation().sample_rate_for(200)
+        1.0
+        """
         return 1.0 if units <= FULL_BATCH_UNITS or self.shares_noise else self.privacy.sample_rate
 
     def budget_of(self, site: str) -> float:
-        """The most epsilon that `site` may ever spend on its data, at this federation's delta."""
+        """The most epsilon that `site` may ever spend on its data, at this federation's delta.
+
+        >>> sites = {"north": {"budget": 4.0}, "south": {}, "west": {}}
+        >>> federation = Federation.from_mapping({"privacy": {"epsilon": 2.0, "budget": 8.0}, "sites": sites})
+        >>> federation.budget_of("north"), federation.budget_of("south")
+        (4.0, 8.0)
+        """
         own = self.declared_of(site).budget
         return next(value for value in (own, self.privacy.budget, self.privacy.epsilon) if value is not None)
 
@@ -536,7 +587,12 @@ class Federation(Settings, frozen=True, dict=True):
         return sum(map(self.units_of, self.sites))
 
     def weight_share(self, site: str) -> float:
-        """The weight of `site` over the largest one, in (0, 1]. By default hospitals weigh as their units do."""
+        """The weight of `site` over the largest one, in (0, 1]. By default hospitals weigh as their units do.
+
+        >>> federation = Federation().with_units(("north", "south", "west"), {"north": 40, "south": 80, "west": 80})
+        >>> federation.weight_share("north")
+        0.5
+        """
         return self._weight_shares[site]
 
     @cached_property

@@ -61,11 +61,9 @@ def _module(place: str) -> ModuleType:
         finally:
             sys.path.remove("")
     path = Path(place)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; {_HOW}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: is no Python file; {_HOW}")
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{path}: no such file; {_HOW}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
