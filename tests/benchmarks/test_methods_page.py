@@ -1,6 +1,8 @@
-"""The comparison's file of results, tables and plots, and the command that makes them."""
+"""The comparison's file of results, tables and plots, and the command of docs/results/methods.md that makes them."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from methods import store
 from methods.cells import Cell, Plan
 from methods.measure import interval, worst_hospital
 from methods.table import BEGIN, END, replaced, section_of
+from pages import DOCS, blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = Plan(seeds=2)
@@ -109,12 +112,19 @@ def test_rows_of_other_numbers_are_told_apart_and_a_single_other_is_no_best(tmp_
     assert f"Epsilon 1, delta 1e-5 ({first}):" in section_of(alone, ("fedavg",), [])
 
 
-def test_the_page_is_what_the_records_make_of_it(tmp_path):
-    page = ROOT / "docs" / "results/methods.md"
-    records, copy = ROOT / "benchmarks" / "records", tmp_path / "results.md"
-    copy.write_text(page.read_text())
-    done = CliRunner().invoke(command.main, ["--table", "--out", str(records), "--write", str(copy)])
-    assert done.exit_code == 0, done.output
+def test_the_page_is_what_the_records_make_of_it_by_its_own_command(tmp_path, monkeypatch):
+    page, copy = DOCS / "results" / "methods.md", tmp_path / "docs" / "results" / "methods.md"
+    shutil.copytree(DOCS / "results", copy.parent)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    monkeypatch.chdir(tmp_path)
+    (line,) = (line for block in blocks_of(page) if "--write" in block.text for line in block.commands())
+    words = shlex.split(line)
+    assert words[:4] == ["PYTHONPATH=benchmarks", "python", "-m", "methods"] and words[-2:] == [
+        "--plots",
+        "docs/pictures",
+    ]
+    done = CliRunner().invoke(command.main, words[4:-2])  # plots take seconds; another test draws some
+    assert done.exit_code == 0, (done.output, done.exception)
     assert copy.read_text() == page.read_text()
     none = CliRunner().invoke(command.main, ["--table", "--out", str(tmp_path / "empty"), "--write", str(copy)])
     assert none.exit_code == 2 and "left as it is" in none.output and copy.read_text() == page.read_text()
