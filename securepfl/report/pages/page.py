@@ -164,7 +164,8 @@ def _what(run: Run) -> str:
         kind = f"Simulation of {len(result.sites)} hospitals"
     date = f", {result.written[:10]}" if result.written else ""
     task = "yes or no" if result.task == "binary" else result.task
-    return f"{kind}, {rounds} rounds, task: {task}{date}"
+    count = f"{rounds} round{'' if rounds == 1 else 's'}"
+    return f"{kind}, {count}, task: {task}{date}"
 
 
 @cache

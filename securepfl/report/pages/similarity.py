@@ -68,7 +68,8 @@ def _graph(
         axes = page.axes(0, 0, WIDTH, _HEIGHT)
         axes.set_axis_off()
         axes.set(xlim=(-2.1, 2.1), ylim=(-1.4, 1.4))
-        for (one, other), cosine in sorted(pairs.items(), key=lambda pair: pair[1]):
+        for (one, other), found in sorted(pairs.items(), key=lambda pair: pair[1]):
+            cosine = min(1.0, found)  # what noise is taken off may end above
             if cosine > 0:
                 line = np.stack([at[one], at[other]])
                 axes.plot(*line.T, color=MUTED, linewidth=0.5 + 3.5 * cosine, alpha=0.15 + 0.35 * cosine)

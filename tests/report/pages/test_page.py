@@ -309,3 +309,10 @@ def test_rows_over_all_hospitals_have_their_number_and_interval(tables):
     assert within[2].endswith(f"({low:.2f} to {high:.2f})")
     sites = raw["sites"].values()
     assert mean[1] == within[1] == f"{sum(one['train'] for one in sites)} / {sum(one['test'] for one in sites)}"
+
+
+def test_a_similarity_above_one_is_drawn_as_one(changed):
+    def exceed(result):
+        result["sites"]["Mainz"]["similarity"] = dict.fromkeys(result["sites"]["Mainz"]["similarity"], 1e6)
+
+    assert "Who is like whom" in titles(read_page([changed(exceed)]))
