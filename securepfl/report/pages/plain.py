@@ -12,11 +12,11 @@ import msgspec
 from securepfl.errors import ConfigError
 from securepfl.spelling import written_out
 
-_MOST_BYTES: Final = 64 << 20
-_LARGEST: Final = 1e15
-"""Of numbers: more than any count, byte or second of a run, and less than what upsets a drawing."""
-_LONGEST: Final = 10_000
-"""Letters of a text."""
+_MOST_BYTES: Final = 256 << 20
+_LARGEST: Final = 1e30
+"""Of numbers: more than any count, byte, second or slope of a run, and less than what upsets a drawing."""
+_LONGEST: Final = 1_000_000
+"""Letters of a text: a note may name a thousand hospitals."""
 _MOST_LEVELS: Final = 12
 _JOINERS: Final = "\u200c\u200d"
 """Of the invisible characters, those that Persian, Indic scripts and emoji need."""
@@ -44,7 +44,7 @@ def read_plain(path: Path, mend: str) -> Mapping[str, Any]:
 
 def lines_of(path: Path) -> Iterator[Any]:
     """What stands in each line of a file of JSON lines; lines that are none, or hold what no such file does, and all
-    behind 64 MiB are left out. Nothing where there is no such file.
+    behind 256 MiB are left out. Nothing where there is no such file.
     """
     if not path.is_file():
         return

@@ -54,7 +54,7 @@ def test_a_damaged_result_is_refused(tmp_path, text, said):
         (("sites", "Mainz", "curves", "personalised", "yes"), 0),
         (("sites", "Mainz", "curves", "personalised", "rows"), -1),
         (("sites", "Mainz", "privacy", "epsilon"), -1.0),
-        (("sites", "Mainz", "notes"), ["x" * 20_000]),
+        (("sites", "Mainz", "notes"), ["x" * 1_000_001]),
         (("federation", "privacy"), 0),
         (("federation", "sites", "Mainz"), "x"),
         (("federation", "shape", "shared"), [1]),
