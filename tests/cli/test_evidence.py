@@ -499,6 +499,11 @@ def test_units_and_numbers_that_are_none_are_refused(stranger, opened, alder, ke
         assert told in line, line
 
 
+def test_another_script_in_the_archive_is_told(stranger, opened, alder, key):
+    done = stranger.checks(opened.signed(alder, verify_evidence=b"print('all holds')"), *key)
+    assert done.code == 0 and done.out.endswith("The archive holds ANOTHER script.\n")
+
+
 def test_nothing_goes_on_in_the_paragraph_that_is_checked(stranger, opened, alder, key):
     more = opened.files["README.md"].replace(b"mere guess.\n", b"mere guess.\nAudited: it is 0.5.\n")
     assert "README.md says other" in stranger.refuses(opened.signed(alder, README=more), *key)

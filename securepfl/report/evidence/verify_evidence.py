@@ -150,7 +150,7 @@ def check(data: bytes, keys: set[str], heads: dict[str, Any] | None) -> str:
     said += ". " if told["mu"] else "; epsilon is the ledger's own word: `securepfl audit verify` computes it. "
     said += f"By --heads none is missing up to line {max(map(told['hashes'].index, seen)) + 1}; l" if seen else "L"
     same = hashlib.sha256(open(__file__, "rb").read()).hexdigest() == found["verify_evidence.py"]
-    return said + f"ines cut off at the end do not show.\nThe archive holds {'' if same else 'NOT '}this script."
+    return said + f"ines cut off at the end do not show.\nThe archive holds {'this' if same else 'ANOTHER'} script."
 
 
 if __name__ == "__main__":
