@@ -1,7 +1,7 @@
 """How much better one model is than another on the same test rows, and whether their number lets one say so."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from securepfl.tasks.resampling import Scored
 from securepfl.tasks.task import Metric
@@ -40,6 +40,13 @@ class Gain:
         if low is not None and low > 0:
             return True
         return False if high is not None and (high < 0 or low == high == 0) else None
+
+    @property
+    def answer(self) -> Literal["better", "worse", "same", "unknown"]:
+        """`holds`, with what is worse apart from what is the same throughout."""
+        if self.holds is not False:
+            return "better" if self.holds else "unknown"
+        return "same" if self.interval == (0, 0) else "worse"
 
     @property
     def in_words(self) -> str:

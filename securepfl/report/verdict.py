@@ -7,6 +7,7 @@ from securepfl.report.gain import Gain
 from securepfl.report.outcome import Outcome, SiteOutcome, baseline_in_words
 from securepfl.report.reasons import why_not_personal, why_not_together
 from securepfl.settings.federation import Federation
+from securepfl.settings.prevalence import started_share_of
 from securepfl.tasks.task import Metric
 
 _NAMED = 3
@@ -57,18 +58,23 @@ def _personal(federation: Federation, outcome: Outcome, metric: Metric) -> Findi
 
 
 def _one_model(federation: Federation, outcome: Outcome, metric: Metric) -> Finding:
-    """Hospitals have the shared model, but for what they keep of it: an average over rounds, a threshold."""
+    """Hospitals have the shared model, but for what they keep of it: an average over rounds, or its level moved to a
+    declared prevalence, which moves probabilities and (but for a declared threshold) no decision.
+    """
     figures, gain = _compared(outcome, metric, "shared", "of the shared model as it is")
     what, why = "nothing is personal", "no parameter is ([model] personal = [])"
+    common = started_share_of(federation)
+    levels = [name for name in outcome.sites if started_share_of(federation, name) != common]
     if gain.value is None:
         return Finding("personal", None, metric.name, gain, f"{what.capitalize()}: {why}; {figures}.")
     if gain.interval is not None and not any(gain.interval):
         ours = outcome.within_scores()["personalised"].point[metric.name]
-        line = f"{what.capitalize()}: {why}, so every hospital has the shared model ({metric.title} {ours:.3f})."
+        moved = f", moved towards its own declared prevalence at {_listed(levels)}" if levels else ""
+        line = f"{what.capitalize()}: {why}, so every hospital has the shared model ({metric.title} {ours:.3f}){moved}."
         return Finding("personal", None, metric.name, gain, line)
-    own = "threshold"
-    if federation.trajectory.of == "local" or max(federation.trajectory.patterns.values(), default=0.0) > 0:
-        own += " and average over rounds"
+    averaged = federation.trajectory.of == "local" or max(federation.trajectory.patterns.values(), default=0.0) > 0
+    kept = [*(["level"] if levels else []), *(["average over rounds"] if averaged else [])]
+    own = " and ".join(kept or ["threshold"])
     line = f"{what.capitalize()} but each hospital's {own}: {why}; with its own, {figures}."
     return Finding("personal", gain.holds, metric.name, gain, line)
 
@@ -107,8 +113,8 @@ def _majority(federation: Federation, outcome: Outcome, metric: Metric) -> Findi
     sites = {name: _site_gain(site, metric, "majority") for name, site in outcome.sites.items()}
     rest = "".join(
         f"; {words} {_listed(named)}"
-        for holds, words in ((False, "no better at"), (None, "can't be told at"))
-        if (named := [_counted(outcome, name) for name, of in sites.items() if of.holds is holds])
+        for answer, words in (("worse", "worse at"), ("same", "no better at"), ("unknown", "can't be told at"))
+        if (named := [_counted(outcome, name) for name, of in sites.items() if of.answer == answer])
     )
     ours, theirs = (_figure(scores[model].point[metric.name]) for model in ("personalised", "majority"))
     figures = f"{metric.title} {ours} against {theirs}, {gain.in_words}{rest}"

@@ -14,7 +14,7 @@ from securepfl.report.outcome import Communication, Outcome, RoundEvent, SiteOut
 from securepfl.runtime.hospital import Hospital, labels_of
 from securepfl.runtime.judging import Judged, curves_of, judged_models, local_model, scores_of
 from securepfl.runtime.local import SimulatedRun, noise_key
-from securepfl.settings.auto import clip_by_rule
+from securepfl.settings.auto import clip_by_rule, facts_of
 from securepfl.settings.federation import Federation
 from securepfl.tasks.resampling import Scored
 from securepfl.tasks.task import Task
@@ -117,7 +117,7 @@ def client_outcome(
         signal=client.signal,
         neighbours=tuple(sorted(client.neighbours)),
         coupled_rounds=client.coupled_rounds,
-        notes=(*client.scan.notes, *_clip_notes(client.federation, clipped), *_budget_notes(client)),
+        notes=(*client.scan.notes, *clip_notes(client.federation, clipped), *_budget_notes(client)),
         details=tuple(_gradient_details(client)),
         curves=curves_of(client.task, [judged]),
     )
@@ -129,22 +129,22 @@ def _units(client: Client) -> TrainingUnits:
     return TrainingUnits(scan.declared, scan.used, scan.cut, scan.padded, unusable, scan.largest)
 
 
-def _clip_notes(federation: Federation, clipped: Sequence[float]) -> list[str]:
+def clip_notes(federation: Federation, clipped: Sequence[float]) -> list[str]:
     """What a clip that shortens nearly everybody, or nobody, means. `clipped`: the fraction in each round."""
     if not clipped:
         return []
     mean, ruled = sum(clipped) / len(clipped), clip_by_rule(federation)
+    has_rule = facts_of(federation) is not None
     if mean > _MOST_CLIPPED:
-        mend = (
-            "[data.ranges] or prevalence may not be what these data have"
-            if ruled
-            else 'raise [privacy] clip and lower [training] learning_rate as much, or leave both to "auto"'
-        )
+        mend = "raise [privacy] clip and lower [training] learning_rate as much"
+        mend += ', or leave both to "auto"' if has_rule else ""
+        mend = "[data.ranges] or prevalence may not be what these data have" if ruled else mend
         return [f"the clip shortened over {_MOST_CLIPPED:.0%} of its units, which loses most of what they say: {mend}"]
     if mean == 0 and not ruled:
+        mend = "lower [privacy] clip" + (', or leave it to "auto"' if has_rule else "")
         return [
-            "the clip shortened none of its units, and noise grows with it: lower [privacy] clip, or leave it to "
-            '"auto" (this count is private: between real hospitals choose by declared facts alone)'
+            f"the clip shortened none of its units, and noise grows with it: {mend} (this count is private: between "
+            "real hospitals choose by declared facts alone)"
         ]
     return []
 

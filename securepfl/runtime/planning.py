@@ -187,7 +187,7 @@ def _patients_of_several(hospitals: Mapping[str, Hospital], spec: Declared, unit
     if found is None:
         return _tested_elsewhere(hospitals, spec)
     if spec.patient_scope == "hospital":
-        return [f'{found}, and are different people there: [data] patient_scope = "hospital" says so']
+        return [f'{found.split(" (")[0]}, and are different people there: [data] patient_scope = "hospital" says so']
     if unit == "patient":
         raise DataError(
             f'{found}, and [privacy] unit = "patient" counts each person once: keep a patient\'s rows at one site, or, '

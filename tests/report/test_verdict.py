@@ -109,12 +109,12 @@ def test_hospitals_count_as_many_as_their_test_patients_and_each_is_judged_at_ho
     assert majority.line.endswith("; can't be told at damson (6 patients).")
     worse = site(personalised=0.3)
     (*_, majority) = verdict(site(), site(), worse, worse)
-    assert "; no better at cedar (50 patients), damson (50 patients)." in majority.line
+    assert "; worse at cedar (50 patients), damson (50 patients)." in majority.line
 
 
 def test_long_lists_of_hospitals_are_cut():
     (*_, majority) = verdict(*[site(personalised=0.3)] * 4)
-    assert "no better at alder (50 patients), birch (50 patients), cedar (50 patients) and 1 more." in majority.line
+    assert "worse at alder (50 patients), birch (50 patients), cedar (50 patients) and 1 more." in majority.line
 
 
 def test_a_metric_of_which_less_is_better_gains_by_less():
@@ -156,10 +156,17 @@ def test_where_nothing_is_personal_personalising_is_not_judged():
         "Nothing is personal: no parameter is ([model] personal = []), so every hospital has the shared model "
         "(balanced accuracy 0.800)."
     )
+    levels = {"sites": {name: {"prevalence": 0.9 if name == "birch" else 0.5} for name in NAMES}}
+    moved = verdict(*[site(shared=0.8, spread=0.0)] * 4, **levels, **one)[1].line
+    assert moved.endswith(
+        "(balanced accuracy 0.800), moved towards its own declared prevalence at alder, birch, cedar and 1 more."
+    )
+    level = verdict(*[site(shared=0.7)] * 4, **levels, **one)[1]
+    assert level.line.startswith("Nothing is personal but each hospital's level: no parameter is")
     own = verdict(*[site(shared=0.7)] * 4, trajectory={"of": "local"}, **one)[1]
     assert own.holds is True and own.line.startswith(
-        "Nothing is personal but each hospital's threshold and average over rounds: no parameter is ([model] personal "
-        "= []); with its own, balanced accuracy 0.800 against 0.700 of the shared model as it is, +0.100"
+        "Nothing is personal but each hospital's average over rounds: no parameter is ([model] personal = []); with "
+        "its own, balanced accuracy 0.800 against 0.700 of the shared model as it is, +0.100"
     )
     by_pattern = verdict(*[site(shared=0.7)] * 4, trajectory={"alpha": {"*": 0.1}}, **one)[1]
     assert by_pattern.line.startswith("Nothing is personal but each hospital's threshold and average over rounds: ")

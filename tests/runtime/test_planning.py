@@ -71,7 +71,8 @@ def test_a_patient_of_two_hospitals_is_named_to_both_by_rows(tmp_path: Path, oth
     assert told in str(caught.value)
     own = {**settings, "data": {**settings["data"], "patient_scope": "hospital"}, "privacy": {"unit": "patient"}}
     numbered = plan_tables(Federation.from_mapping(own), tmp_path, seed=1, ledgers=None)
-    assert any(note.startswith(f"{told}, and are different people there") for note in numbered.notes)
+    (said,) = [note for note in numbered.notes if "patient id" in note]
+    assert said.startswith("1 patient id(s) stand at several sites, and are different people there"), "as was declared"
     assert numbered.federation.digest != planned.federation.changed("privacy", unit="patient").digest
 
 

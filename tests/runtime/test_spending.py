@@ -4,9 +4,11 @@ import re
 from contextlib import contextmanager
 
 import pytest
+from parties import federation_of
 from small_run import NAMES, prepare
 
 from securepfl.errors import BudgetError
+from securepfl.runtime.evaluation import clip_notes
 from securepfl.runtime.execution import execute
 from securepfl.runtime.planning import configured, plan_tables
 
@@ -100,6 +102,13 @@ def test_a_clip_that_shortens_nearly_everybody_or_nobody_is_told_with_what_to_do
     assert all(site["clipped_fraction"] == 0.0 for site in result["sites"].values())
     (note,) = [note for note in result["notes"] if "the clip shortened" in note]
     assert "shortened none of its units" in note and "lower [privacy] clip" in note
+
+
+def test_where_no_rule_chooses_a_clip_it_is_not_left_to_one():
+    """Of images "auto" is the default: whoever had left both alone was told to leave both alone."""
+    for share in (1.0, 0.0):
+        (note,) = clip_notes(federation_of(), [share])
+        assert "[privacy] clip" in note and "auto" not in note
 
 
 def test_units_are_told_as_declared_used_cut_and_padded(run):

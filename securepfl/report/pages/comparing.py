@@ -8,7 +8,7 @@ from securepfl.report.pages.blocks import Block, Figures, Section, Table, Text
 from securepfl.report.pages.dots import Dot, Line, dot_plot
 from securepfl.report.pages.ledgers import Checked
 from securepfl.report.pages.reading import Run
-from securepfl.report.pages.results import capital, figure_text
+from securepfl.report.pages.results import capital, figure_text, models_of
 from securepfl.report.pages.sentences import limit_of
 from securepfl.report.pages.settings import flat
 from securepfl.report.pages.traffic import size_text
@@ -29,11 +29,13 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> Section:
     metric = runs[0].result.metrics.decides
     title = runs[0].result.metrics.titles.get(metric, metric)
     models = {
-        "personalised": "personalised",
+        "personalised": _same([models_of(run).get("personalised", "") for run in runs]) or "personalised",
         "shared": "shared",
         "local": alone_title(dict(runs[0].raw)) if len({run.protected for run in runs}) == 1 else "local",
         "majority": _same([run.result.metrics.majority for run in runs]) or "baseline",
     }
+    if models["personalised"] == models["shared"]:
+        del models["shared"]
     lines, rows = [], []
     for run, name in zip(runs, names, strict=True):
         dots = _dots(run, metric)
@@ -114,8 +116,9 @@ def _by_hospital(runs: Sequence[Run], names: Sequence[str]) -> Section:
     titles = [run.result.metrics.titles.get(run.result.metrics.decides, _NONE) for run in runs]
     one = _same(titles)
     heads = names if one else [f"{name}: {title}" for name, title in zip(names, titles, strict=True)]
+    whose = "shared" if all(run.one_model for run in runs) else "personalised"
     table = Table(
-        f"Gain of the personalised model over one trained alone, in {one or 'the metric that decides each run'}",
+        f"Gain of the {whose} model over one trained alone, in {one or 'the metric that decides each run'}",
         ("hospital", *heads),
         rows,
         name="gains.csv",

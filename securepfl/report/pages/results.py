@@ -25,11 +25,20 @@ def models_of(run: Run) -> dict[str, str]:
         if any(value is not None for site in run.result.sites.values() for value in site.metrics[model].values())
     ]
     if run.one_model:
-        titles["personalised"] = "shared, with own threshold"
+        titles["personalised"] = f"shared, with own {_kept(run)}"
         if all(site.metrics["personalised"] == site.metrics["shared"] for site in run.result.sites.values()):
             titles["personalised"] = "shared"
             judged = [model for model in judged if model != "shared"]
     return {model: titles.get(model, model) for model in judged}
+
+
+def _kept(run: Run) -> str:
+    """What hospitals keep of a model that all share: see report.verdict."""
+    sites = run.settings.get("sites")
+    declared = [site.get("prevalence") for site in sites.values()] if isinstance(sites, Mapping) else []
+    averaged = run.setting("trajectory", "of", "") == "local" or run.setting("trajectory", "alpha", 0) != 0
+    kept = [*(["level"] if any(declared) else []), *(["average"] if averaged else [])]
+    return " and ".join(kept or ["threshold"])
 
 
 def results_section(run: Run, key: str) -> Section | None:

@@ -133,8 +133,13 @@ def _for_whom(run: Run) -> str:
         return f"at no hospital alone are there enough test {run.result.intervals.unit} to tell"
     told = [
         f"{words} {_listed(named)}"
-        for holds, words in ((True, "better at"), (False, "no better at"), (None, "can't be told at"))
-        if (named := [name for name, gain in gains.items() if gain.holds is holds])
+        for answer, words in (
+            ("better", "better at"),
+            ("worse", "worse at"),
+            ("same", "no better at"),
+            ("unknown", "can't be told at"),
+        )
+        if (named := [name for name, gain in gains.items() if Gain(gain.value, gain.interval).answer == answer])
     ]
     return ", ".join(told)
 

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from securepfl.report.epsilon import guess_text
 from securepfl.report.evidence.verify_evidence import words
+from securepfl.report.pages.blocks import Table
 from securepfl.report.pages.ledgers import checked_ledgers, ledgers_section
 from securepfl.report.pages.page import read_page
 from securepfl.report.pages.reading import Privacy, read_any
@@ -101,6 +102,33 @@ def test_a_run_of_one_model_is_compared_with_models_trained_alone(changed):
     assert (
         " the shared model reaches a balanced accuracy of" in answer and "trained alone at the same epsilon" in answer
     )
+
+
+def test_what_hospitals_keep_of_one_model_is_named_alike_on_both_pages(changed):
+    """A level of their own, from a declared prevalence, was called a threshold here and a personalised model there."""
+
+    def keep(result):
+        result["federation"]["shape"]["personal"] = 0
+        result["federation"]["trajectory"] = {"of": "mixture", "alpha": 0.0}
+        for site in result["federation"]["sites"].values():
+            site["prevalence"] = 0.3
+
+    folder = changed(keep)
+    page, both = read_page([folder]), read_page([folder, shutil.copytree(folder, folder.with_name("again"))])
+    assert page.sections[0].blocks[1].headings[2] == "shared, with own level"
+    tables = [block for section in both.sections for block in section.blocks if isinstance(block, Table)]
+    assert tables[0].headings[1:3] == ("shared, with own level", "shared")
+    assert tables[1].caption.startswith("Gain of the shared model over one trained alone")
+
+
+def test_a_hospital_where_it_is_worse_is_called_so(changed):
+    def lose(result):
+        for place, site in enumerate(result["sites"].values()):
+            ends = [-0.2, -0.1] if place == 0 else [0.0, 0.0]
+            site["gains"]["local"] = {"value": sum(ends) / 2, "interval": ends, "holds": False}
+
+    answer = told(changed(lose), "Did training together pay?")
+    assert "; worse at " in answer and ", no better at " in answer
 
 
 def test_a_run_without_privacy_or_with_a_seed_promises_none(changed, masks):
