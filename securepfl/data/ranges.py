@@ -100,7 +100,7 @@ def _data_lines(numbered: Sequence[str], site_column: str | None, kinds: Mapping
     if numbered:
         lines += [f"columns = [{', '.join(json.dumps(name) for name in numbered)}]  # names, in order: no header"]
     lines += ['# label = "..."           # the column to predict; for labels other than 0 and 1 add, say,']
-    lines += ['# positive = "> 0"        # which labels count as 1; other tasks: `classes`, `label_range`']
+    lines += ['# positive = "yes"        # which labels count as 1, or "> 0"; other tasks: `classes`, `label_range`']
     lines += ["# prevalence = ...        # the share of label 1 in published cohorts, not in these rows"]
     if site_column is not None:
         lines += [f"site = {json.dumps(site_column, ensure_ascii=False)}"]
@@ -155,7 +155,9 @@ def _range_line(name: str) -> str:
 
 
 def _level_line(name: str, kind: str) -> str:
-    mend = "; an id? then it is [data] patient, or one to drop" if _ID.search(name) else ""
+    counts = kind == "text" and unit_of(name)
+    mend = "; a number, by its unit? then it stands in [data.ranges]" if counts else ""
+    mend = "; an id? then it is [data] patient, or one to drop" if _ID.search(name) else mend
     return f"# {key_of(name)} = [...]  # {kind}{mend}"
 
 

@@ -53,6 +53,14 @@ def test_two_words_are_called_what_they_are(tmp_path: Path, cells: str, kind: st
     assert f"# of = [...]  # {kind}\n" in describe_columns(tmp_path, "basel", header=True)
 
 
+def test_a_column_that_a_hospital_never_fills_is_a_number_by_its_unit(tmp_path: Path):
+    """The unit is in the name; that no cell is filled isn't told."""
+    (tmp_path / "basel.csv").write_text("age,chol (mg/dl),note\n51,,x\n60,,y\n", encoding="utf-8")
+    text = describe_columns(tmp_path, "basel", header=True)
+    assert '# "chol (mg/dl)" = [...]  # text; a number, by its unit? then it stands in [data.ranges]\n' in text
+    assert "# note = [...]  # text\n" in text
+
+
 def test_a_column_that_is_called_an_id_is_no_feature(tmp_path: Path):
     (tmp_path / "basel.csv").write_text("patient_id,ward,age\nP1,Xanadu,51\nP2,Utopia,60\n", encoding="utf-8")
     text = describe_columns(tmp_path, "basel", header=True)
