@@ -169,7 +169,7 @@ def test_where_nothing_is_personal_personalising_is_not_judged():
         "its own, balanced accuracy 0.800 against 0.700 of the shared model as it is, +0.100"
     )
     by_pattern = verdict(*[site(shared=0.7)] * 4, trajectory={"alpha": {"*": 0.1}}, **one)[1]
-    assert by_pattern.line.startswith("Nothing is personal but each hospital's threshold and average over rounds: ")
+    assert by_pattern.line.startswith("Nothing is personal but each hospital's average over rounds: ")
     lacking = verdict(*[site(personalised=None, shared=None)] * 4, **one)[1].line
     assert lacking.endswith("; these test rows have no balanced accuracy.")
     assert not any("ersonalising" in finding.line for finding in (same, own))
