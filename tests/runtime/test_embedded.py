@@ -58,7 +58,7 @@ def test_models_are_judged_on_the_records_that_are_handed_in(clients):
     assert site["metrics"]["personalised"]["accuracy"] == pytest.approx(right)
     assert (site["train"], site["test"], site["metrics"]["local"]["auroc"]) == (40, 50, None)
     assert site["metrics"]["majority"]["auroc"] == 0.5 and result["simulation"] and not result["seeded"]
-    assert "Simulated run at alder, 1 rounds" in page.read_text() and "1 of 1 ledgers hold" in page.read_text()
+    assert "Simulated run at alder, 1 round" in page.read_text() and "1 of 1 ledgers hold" in page.read_text()
 
 
 def test_evidence_takes_in_what_the_folder_holds_and_says_what_it_does_not(clients, tmp_path):
