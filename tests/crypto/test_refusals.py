@@ -85,7 +85,7 @@ def test_a_name_that_hides_what_it_is_makes_no_card():
         IdentityCard.from_text(text.encode())
 
 
-@pytest.mark.parametrize("fingerprint", ["AAAA", f"{HOLDER.fingerprint}:more"])
+@pytest.mark.parametrize("fingerprint", ["AAAA", f"{HOLDER.fingerprint}:more"], ids=["short", "long"])
 def test_a_certificate_that_names_no_party_is_none_of_ours(fingerprint):
     leaf = make_leaf(ROOT, ROOT_KEY, public_key_of(OWN_KEY), Holder("hospital", "birch", fingerprint), (), NOW)
     for certificate in (leaf, ROOT):
