@@ -27,8 +27,10 @@ from securepfl.privacy.training.chance import without_dropout
 from securepfl.privacy.training.dpsgd import DPSettings, train_private, validate_model
 from securepfl.privacy.training.integer_sum import IntegerSum
 from securepfl.privacy.training.items import alike, fetched
+from securepfl.privacy.training.probe import check_independence
 from securepfl.privacy.training.shared_noise import SharedNoise
 from securepfl.privacy.training.state import HeldState
+from securepfl.privacy.training.units import PatientDataset
 from securepfl.randomness import RandomStream
 
 DP = DPSettings(clip=0.5, sample_rate=1.0, noise_multiplier=1e-12, steps=1, learning_rate=1.0)
@@ -244,3 +246,23 @@ def test_what_a_model_holds_is_compared_where_it_has_no_value():
     unbound = 7
     assert before.change(HeldState.of(model, kept)) == "loss[3]:unbound"
     assert bound_later() == 7
+
+
+class InSingleAlone(nn.Module):
+    """Centres large batches, and casts what it is given: it can't be run in double precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x):
+        x = x.float()
+        return self.head(self.layer(x - x.mean(0) if len(x) > 60 else x).tanh())
+
+
+def test_dependence_is_told_where_nothing_can_be_looked_at_in_double():
+    x = torch.randn(200, 3, 4, generator=torch.Generator().manual_seed(2))
+    patients = PatientDataset([(records, torch.zeros(3)) for records in x])
+    torch.manual_seed(4)
+    with pytest.raises(ModelError, match="depend on one another"):
+        check_independence(InSingleAlone(), patients, squared, device="cpu", unit="patient")
