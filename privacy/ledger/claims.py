@@ -17,6 +17,8 @@ __all__ = ["Claim", "Seen", "decide"]
 _MOSTLY_ALONE: Final = 0.01
 """Where at most this share of records has a twin, no two people are alike by chance."""
 _ABOVE_CHANCE: Final = 2.0
+_NAMED: Final = 3
+"""Of how many data sets a note gives the names."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def _begun_beside(seen: Sequence[Seen]) -> tuple[str, ...]:
     """For a new ledger that is not the first: numbers that were computed anew are not known again."""
     if not seen:
         return ()
-    names = ", ".join(one.id for one in seen)
+    names = ", ".join(one.id for one in seen[:_NAMED])
+    if len(seen) > _NAMED:
+        names += f" and {len(seen) - _NAMED} more (`securepfl audit ledgers` lists all)"
     return (
         f"a new ledger begins, as no record is known to those of {names}; numbers that were computed anew (scaled, "
         "resized, other columns) are not known again: if these are patients of one of those, declare its [data] id",

@@ -162,6 +162,8 @@ class Books:
         """The ledger of these records for a run; one that doesn't know what this state's run spent is the wrong one.
         Raises LedgerError, StorageError and what Registry.open raises.
         """
+        if self.kind == "seeded":  # its own registry is new, and a rehearsal trains on patients all the same
+            Registry(ledgers_place(), session.name).check_consent(rows.identities, rows.declared, rows.beside)
         trained = bool(state.trajectory) or (state.pending is not None and state.pending.trained)
         found = self.registry.find(rows.identities, rows.declared, self.kind, rows.beside)
         self._check_same(session, found.id)

@@ -167,10 +167,9 @@ class Client(Readings):
         self._path = folder / "state.safetensors"
         self._lock = lock_folder(folder)
         try:
+            self._books = Books.of(ledgers, name, simulation, folder, protects=federation.privacy.protects)
             self._state = open_state(self._path, self.session, simulation, *parts.models.starts())
             self.session = self.session.joining(bytes.fromhex(self._state.joined))
-            protects = federation.privacy.protects
-            self._books = Books.of(ledgers, name, simulation, folder, protects=protects)
             rows = self._books.rows_of(parts.records, parts.scanned.contents, data_set, federation, tested)
             self._charged = self._books.opened(self.session, rows, self._state, self.units)
             self.ledger, self.ledger_notes = self._charged.ledger, self._charged.notes

@@ -230,6 +230,21 @@ class Registry:
                 raise
         return Charged(ledger, claim.id, listing.registry, claim.notes + elsewhere)
 
+    def check_consent(self, identities: Identities, declared: str | None, beside: Identities | None = None) -> None:
+        """Raises LedgerError where some of the records are of patients who withdrew, by a ledger here.
+
+        For a run that is charged elsewhere. Patients' ids count in the data set of the id `declared`, and in those that
+        know the records.
+        """
+        if not self._exists():
+            return
+        with self._locked():
+            listing = self._listing()
+            prints = Fingerprints.of(self._key(listing), identities)
+            asked = (prints, Fingerprints.of(self._key(listing), beside or {}))
+            same = [one.id for one in listing.data_sets if one.id == declared or self._seen(one, prints).same]
+            self._check_consent(listing, asked, *same)
+
     def withdraw(
         self, identities: Identities, declared: str | None, units: int, opener: KindOpener
     ) -> tuple[Path, ...]:
@@ -381,16 +396,17 @@ class Registry:
             ledger.close()
         return listing
 
-    def _check_consent(self, listing: Listing, asked: Sequence[Fingerprints], id_: str) -> None:
+    def _check_consent(self, listing: Listing, asked: Sequence[Fingerprints], *ids: str) -> None:
         """Raises LedgerError where some of the records are of patients who withdrew, by any ledger here; patients' ids
-        count within the data set `id_`, as every study numbers from 1.
+        count within the data sets `ids`, as every study numbers from 1.
         """
         for one in listing.data_sets:
             path, file = self._path(one), WithdrawnFile(self._path(one, ".withdrawn"))
             file.check_whole(path, commitments_in(split_lines(_read(path))[0]))
-            marks, by_id = file.marks(), one.id == id_
-            count = sum(found_among(prints, marks, _fewer(one, prints), by_id=by_id) for prints in asked)
-            if count:
+            marks, by_id = file.marks(), one.id in ids
+            records = sum(found_among(prints, marks, _fewer(one, prints), by_id=False) for prints in asked)
+            patients = max(found_among(prints, marks, _fewer(one, prints), by_id=by_id) for prints in asked)
+            if count := max(records, patients):  # who trains is among those `beside` too, by name
                 raise refusal(self.site, count, path)
 
     def _claim(self, listing: Listing, prints: Fingerprints, declared: str | None, kind: Kind) -> Claim:

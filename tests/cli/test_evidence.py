@@ -164,6 +164,10 @@ def test_the_archive_says_what_the_ledger_says(opened, world):
     assert "Triage of &lt;b>charts" in card and "None. What was measured" in card
     for heading in ("Article 35(7)", "Annex IV", "SP 800-226"):
         assert heading in opened.files["headings.md"].decode()
+    named = {name for name in ("models/", "audit.json") if any(f.startswith(name) for f in opened.files)}
+    lacking = {"models/": "there is no models/", "audit.json": "there is no audit.json"}
+    for name, told in lacking.items():
+        assert (told in opened.files["headings.md"].decode()) == (name not in named)
 
 
 def test_nothing_private_is_in_it(opened, world):

@@ -20,7 +20,7 @@ def invoke(*words, **options):
     return CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=True, **options)
 
 
-def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path):
+def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path, monkeypatch):
     header, *rows = world.data(SITE).read_text().splitlines()
     ledger = ledgers_of(world, SITE) / SITE / f"{SITE}.jsonl"
     key = frozenset({world.holdings(SITE).identity.public.ed25519})
@@ -52,8 +52,12 @@ def test_a_hospital_withdraws_a_patient_and_trains_on_without(world, tmp_path):
     done = invoke("audit", "verify", cut, "--heads", tmp_path / "heads.json")
     assert done.exit_code == 1 and "cut off" in done.stderr
 
-    with pytest.raises(LedgerError, match="withdrew their consent") as refused:
+    with pytest.raises(LedgerError, match="cedar: 4 of these records or patients withdrew their consent") as refused:
         _opened(world, world.data(SITE), tmp_path / "run")
+    monkeypatch.setenv("SECUREPFL_LEDGERS", str(ledgers_of(world, SITE)))
+    with pytest.raises(LedgerError, match="withdrew their consent"):  # a rehearsal trains on patients too
+        _opened(world, world.data(SITE), tmp_path / "seeded", ledgers=None, seed=1)
+    _opened(world, rest, tmp_path / "rehearsed", ledgers=None, seed=1).client.close()
     assert not any(row.split(",")[1] in str(refused.value) for row in rows[:4])
     _opened(world, rest, tmp_path / "without").client.close()
     assert verify_ledger(ledger, ledger_verifier(key)).epsilon == before.epsilon
@@ -74,6 +78,6 @@ def test_nobody_is_left_out_of_a_withdrawal_unseen(tmp_path, patient, lost):
     assert done.exit_code != 0 and f"{lost} would be left out" in str(done.exception), done.output
 
 
-def _opened(world, data, out):
-    folder = world.folder(SITE)
-    return open_client(world.config, data, folder, PASSPHRASE, out, ledgers=ledgers_of(world, SITE), device="cpu")
+def _opened(world, data, out, **options):
+    options = {"ledgers": ledgers_of(world, SITE), "device": "cpu"} | options
+    return open_client(world.config, data, world.folder(SITE), PASSPHRASE, out, **options)

@@ -501,6 +501,13 @@ def test_a_second_ledger_is_said_when_it_begins(tmp_path):
         assert charge(tmp_path, features(records), declared) == (found, ())
 
 
+def test_of_many_ledgers_a_note_names_three(tmp_path):
+    for seed in range(4):
+        charge(tmp_path, features(rows(40, seed=seed + 10)), f"study-{seed}")
+    _, (note,) = charge(tmp_path, features(A))
+    assert "study-2 and 1 more (`securepfl audit ledgers` lists all)" in note and "study-3" not in note
+
+
 def test_a_relative_place_is_one_place(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     registry = Registry(type(tmp_path)("ledgers"), "north")

@@ -142,6 +142,16 @@ def test_another_spelling_of_an_id_is_the_same_patient(tmp_path, told, asked, re
             assert Registry(tmp_path, "north").find(again, id_, "real", beside).id == id_
 
 
+def test_one_patient_who_trains_counts_as_one(tmp_path):
+    """Its name stands among those of all rows (`beside`) as well."""
+    words = {ask: [word.encode() for word in ask("7")] for ask in (told_by, asked_by)}
+    charge(tmp_path, {"features": A, "patient": [b"7"]}, "stroke")
+    withdraw(tmp_path, {"features": A[:1], "patient": [b"7"], "spelling": words[told_by]}, "stroke")
+    again = {"features": A, "patient": [b"7"]}
+    with pytest.raises(LedgerError, match="north: 1 of these records"):
+        Registry(tmp_path, "north").find(again, "stroke", "real", {"spelling": words[asked_by]})
+
+
 def test_a_patient_whose_cells_were_corrected_did_train_all_the_same(tmp_path):
     charge(tmp_path, {"features": A, "patient": [b"1", b"2"]}, "stroke")
     corrected = {"features": B[:1], "patient": [b"1"]}

@@ -1,5 +1,6 @@
 """Where in an archive stands what others ask for under their own headings. It claims no compliance."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from securepfl.report.evidence.markdown import table
@@ -47,14 +48,15 @@ _NIST: Final = (
 )
 
 
-def headings_page() -> str:
-    """The page in Markdown: the same for every archive."""
+def headings_page(lacks: Sequence[str] = ()) -> str:
+    """The page in Markdown. lacks: what it points to, and this archive has not, as sentences."""
     return (
         "\n\n".join(
             [
                 "# Where it stands, by others' headings",
                 "This archive is evidence for your own documents. It is none of them, it claims no compliance "
                 'with any of them, and where it says "you" there is work left for a person.',
+                *lacks,
                 "## GDPR (Regulation (EU) 2016/679), Article 35(7): data protection impact assessment",
                 table(("Article 35(7)", "in this archive"), _GDPR),
                 "## AI Act (Regulation (EU) 2024/1689), Annex IV: technical documentation under Article 11(1)",

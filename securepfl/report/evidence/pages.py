@@ -31,7 +31,7 @@ def files_of(case: Case) -> dict[str, bytes]:
         "README.md": _readme(case),
         "threats.md": _threats(case),
         "ledger.md": _ledger(case),
-        "headings.md": headings_page(),
+        "headings.md": headings_page(tuple(_lacks(case))),
         "settings.json": case.federation.canonical,
         "ledger.jsonl": case.ledger,
         SCRIPT: script_bytes(),
@@ -193,6 +193,14 @@ def _not_shown(case: Case) -> Iterator[str]:
     )
 
 
+def _lacks(case: Case) -> Iterator[str]:
+    """What headings.md points to, and is not there."""
+    if not case.released:
+        yield "**No model left in this run, so there is no models/**: where a row names it, write that part yourself."
+    if case.audit is None:
+        yield "**No audit was filed, so there is no audit.json**: `securepfl evidence --audit FILE` takes one in."
+
+
 def _how_to_check(case: Case) -> Iterator[str]:
     yield "Take verify_evidence.py from where securepfl is published, not from here, and the hospital's key by phone:"
     yield ""
@@ -214,7 +222,7 @@ def _files(case: Case) -> Iterator[str]:
         ["settings.json", "all settings, in the bytes that the digest is of; budgets are left out"],
         ["threats.md", "who could learn what under these settings"],
         ["headings.md", "where things stand for a DPIA, the AI Act's Annex IV and NIST SP 800-226"],
-        ["models/", "a card for each model that left, by its line in the ledger"],
+        *([["models/", "a card for each model that left, by its line in the ledger"]] if case.released else []),
         *([["audit.json", "the report of the attack on a rehearsal"]] if case.audit is not None else []),
         *([["metrics.json", "metrics that were released with noise"]] if case.metrics is not None else []),
         ["manifest.json, signature.json", "every file's hash, and the hospital's signature over them"],

@@ -9,7 +9,7 @@ if [ -e rehearsal ]; then
 fi
 mkdir -m 700 rehearsal rehearsal/exchange rehearsal/heard rehearsal/logs
 export HUB=${HUB:-https://localhost:8443}
-export PRIVATE=rehearsal/private EXCHANGE=rehearsal/exchange SECUREPFL_LEDGERS=rehearsal/ledgers OMP_NUM_THREADS=1
+export PRIVATE=rehearsal/private EXCHANGE=rehearsal/exchange OMP_NUM_THREADS=1
 secret=rehearsal/passphrase
 (umask 077 && head -c 24 /dev/urandom | base64 > $secret)
 set -- %%{quoted}
@@ -47,6 +47,9 @@ for time in first second; do
 done
 
 echo "4. the rounds: the hub, and $# hospitals (their logs lie in rehearsal/logs)"
+echo "   where a hospital stands:    PRIVATE=$PRIVATE ./hospital.sh NAME status"
+echo "   after a kill it goes on by: HUB=$HUB PRIVATE=$PRIVATE ./hospital.sh NAME join \\"
+echo "                               --seed 1 --device cpu --passphrase-file $secret"
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT INT TERM
 coordinator serve --host 127.0.0.1 2> rehearsal/logs/coordinator.log &
 hub=$!
