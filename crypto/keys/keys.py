@@ -42,6 +42,8 @@ class FederationKey:
     (False, 32, True)
     >>> key.tag_key
     Secret(32 bytes)
+    >>> len({key.tag_key, key.support_key, key.similarity_key, key.snapshot_key})  # one for each use
+    4
     """
 
     epoch: int

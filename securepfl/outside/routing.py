@@ -81,7 +81,11 @@ class RoutedModel(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs as an expert gives them, mixed by the gates: [n, ...] from `inputs` [n, ...]."""
+        """Outputs as an expert gives them, mixed by the gates: [n, ...] from `inputs` [n, ...].
+
+        >>> RoutedModel([nn.Linear(3, 1), nn.Linear(3, 1)]).forward(torch.eye(3)).shape
+        torch.Size([3, 1])
+        """
         outputs: Tensor = self.model(inputs)
         return outputs
 

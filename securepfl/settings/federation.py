@@ -356,6 +356,10 @@ class Federation(Settings, frozen=True, dict=True):
     def once(self, make: Callable[[Self], Made]) -> Made:
         """What `make` (a function or a class method, no closure) derives from these settings: made once, and kept as
         long as they are.
+
+        >>> federation = Federation()
+        >>> federation.once(Federation.told) is federation.once(Federation.told)
+        True
         """
         if make not in self._made:
             self._made[make] = make(self)
@@ -382,6 +386,10 @@ class Federation(Settings, frozen=True, dict=True):
         Budgets are left out: each hospital keeps its own to itself. So are the preset's name, which numbers were
         chosen by rule, as what they are counts, and where the file of a start lies: what it holds is in the model's
         digest.
+
+        >>> federation = Federation(rounds=6)
+        >>> b'"rounds":6' in federation.canonical, federation.digest == hashlib.sha256(federation.canonical).digest()
+        (True, True)
         """
         plain = msgspec.to_builtins(self)
         plain.pop("preset")
@@ -433,13 +441,24 @@ class Federation(Settings, frozen=True, dict=True):
 
     @property
     def label_options(self) -> dict[str, Any]:
-        """What `[data]` declares of labels for the task: classes, labels, or centre, spread, limit and unit."""
+        """What `[data]` declares of labels for the task: classes, labels, or centre, spread, limit and unit.
+
+        >>> ranges, classes = {"age": {"centre": 50, "spread": 15}}, ["benign", "malignant"]
+        >>> data = {"label": "lesion", "classes": classes, "ranges": ranges}
+        >>> Federation.from_mapping({"model": {"task": "multiclass"}, "data": data}).label_options
+        {'classes': ('benign', 'malignant')}
+        """
         spec = self.data_spec
         return {} if spec is None else spec.label_options
 
     @cached_property
     def data_spec(self) -> Declared | None:
-        """What `[data]` declares about tables or images, or None. Read once."""
+        """What `[data]` declares about tables or images, or None. Read once.
+
+        >>> data = {"label": "ill", "ranges": {"age": {"centre": 50, "spread": 15}}}
+        >>> Federation.from_mapping({"data": data}).data_spec.label
+        'ill'
+        """
         return None if self.data is None else spec_of(self.data)
 
     @property
@@ -453,41 +472,70 @@ class Federation(Settings, frozen=True, dict=True):
 
     @property
     def shares_noise(self) -> bool:
-        """Whether each sum is protected by all hospitals' noise together, and no update by its own."""
+        """Whether each sum is protected by all hospitals' noise together, and no update by its own.
+
+        >>> settings = {"encryption": {"masking": "pairwise"}, "shared_noise": {"colluders": 1, "dropouts": 1}}
+        >>> Federation.from_mapping(settings).shares_noise, Federation().shares_noise
+        (True, False)
+        """
         return self.shared_noise is not None
 
     @property
     def least_in_sum(self) -> int:
-        """The fewest hospitals that a sum may be over: with shared noise, as many as the accounting counts on."""
+        """The fewest hospitals that a sum may be over: with shared noise, as many as the accounting counts on.
+
+        >>> Federation(minimum=4).least_in_sum
+        4
+        """
         if self.shared_noise is None:
             return self.minimum
         return max(self.minimum, len(self.roster) - self.shared_noise.dropouts)
 
     @property
     def coupled(self) -> bool:
-        """Whether personal parameters are drawn to those of similar hospitals."""
+        """Whether personal parameters are drawn to those of similar hospitals.
+
+        >>> Federation.from_mapping({"similarity": {"every": 1}, "coupling": {"strength": 0.5}}).coupled
+        True
+        """
         return self.coupling.strength > 0 or self.lasso is not None
 
     @property
     def compares(self) -> Literal["updates", "personal"]:
         """What similarity is between: accumulated updates, in which the noise is known exactly, or, for the distances
         of the network lasso, personal parameters less their start.
+
+        >>> Federation().compares
+        'updates'
         """
         return "updates" if self.lasso is None else "personal"
 
     @property
     def most_edge_weight(self) -> int:
-        """The largest integer weight of a hospital in another's neighbourhood sum."""
+        """The largest integer weight of a hospital in another's neighbourhood sum.
+
+        >>> lasso = Federation.from_mapping({"similarity": {"every": 1}, "lasso": {"penalty": 0.1}})
+        >>> Federation().most_edge_weight, lasso.most_edge_weight, lasso.compares
+        (1, 4095, 'personal')
+        """
         return 1 if self.lasso is None else 2**WEIGHT_BITS - 1
 
     @property
     def scheme(self) -> Scheme:
-        """How sums are encrypted: `[encryption] scheme`."""
+        """How sums are encrypted: `[encryption] scheme`.
+
+        >>> Federation().scheme.encrypted, Federation().changed("encryption", scheme="none").scheme.encrypted
+        (True, False)
+        """
         return find_scheme(self.encryption.scheme)
 
     def scheme_of(self, kind: SumKind) -> Scheme:
         """How sums of one kind are encrypted: updates by `scheme`, and what carries no masks by the one that it names
         for that, under the same key.
+
+        >>> lean = Federation.from_mapping({"encryption": {"scheme": "lean", "masking": "pairwise"}})
+        >>> lean.scheme_of("update") is lean.scheme, lean.scheme_of("personal") is lean.scheme
+        (True, False)
         """
         return self.scheme if kind == "update" and self.masked else find_scheme(self.scheme.unmasked)
 
@@ -496,6 +544,10 @@ class Federation(Settings, frozen=True, dict=True):
         """What the key ceremony is bound to: the settings and the roster, without the model's shape. 32 bytes.
 
         Raises ConfigError where numbers are to be chosen and some hospital's units aren't declared.
+
+        >>> federation = Federation().with_units(("north", "south", "west"), 40)
+        >>> federation.ceremony_digest == federation.replace(rounds=11).ceremony_digest
+        False
         """
         return chosen(self).replace(shape=None).digest
 
@@ -503,22 +555,41 @@ class Federation(Settings, frozen=True, dict=True):
         """What messages are bound to, whichever run they are of: these settings under one federation key. 32 bytes.
 
         `key_commitment` (FederationKey.commitment, 32 bytes) fixes the key and its epoch, and is public.
+
+        >>> from securepfl import FederationKey
+        >>> one, other = (FederationKey.generate(encrypted=False).commitment for _ in range(2))
+        >>> Federation().session_digest(one) == Federation().session_digest(other)
+        False
         """
         return hashlib.sha256(b"securepfl session 1" + self.digest + key_commitment).digest()
 
     def without_budgets(self) -> Self:
-        """A copy for the coordinator: budgets are each hospital's own business. The digest is the same."""
+        """A copy for the coordinator: budgets are each hospital's own business. The digest is the same.
+
+        >>> mine = Federation.from_mapping({"sites": {"north": {"units": 40, "budget": 4.0}}})
+        >>> mine.without_budgets().budget_is_explicit("north"), mine.without_budgets().digest == mine.digest
+        (False, True)
+        """
         sites = {name: msgspec.structs.replace(site, budget=None) for name, site in self.sites.items()}
         return msgspec.structs.replace(self, sites=sites, privacy=msgspec.structs.replace(self.privacy, budget=None))
 
     @property
     def trains_support(self) -> bool:
-        """Whether a round trains only the coordinates that it sends: so does "auto", which measured best."""
+        """Whether a round trains only the coordinates that it sends: so does "auto", which measured best.
+
+        >>> Federation().trains_support
+        True
+        """
         return self.sparsity.kind in ("auto", "support")
 
     @property
     def schedule(self) -> Schedule:
-        """Which round carries what."""
+        """Which round carries what.
+
+        >>> settings = {"rounds": 6, "similarity": {"every": 2}}
+        >>> [number for number in range(1, 7) if Federation.from_mapping(settings).schedule.similarity_due(number)]
+        [2, 4]
+        """
         return Schedule(self.rounds, self.similarity.every, self.coupled)
 
     @property
@@ -533,16 +604,30 @@ class Federation(Settings, frozen=True, dict=True):
 
     @property
     def evaluation_steps(self) -> int:
-        """The noisy steps that released metrics count as; 0 where none are released."""
+        """The noisy steps that released metrics count as; 0 where none are released.
+
+        >>> federation = Federation(rounds=10)
+        >>> federation.evaluation_steps, federation.changed("release", metrics=True).evaluation_steps
+        (0, 3)
+        """
         return math.ceil(EVALUATION_SHARE * self.rounds * self.training.steps) if self.release.metrics else 0
 
     @property
     def exchanges(self) -> int:
-        """Rounds of messages: those that train, and one more in which released metrics are summed."""
+        """Rounds of messages: those that train, and one more in which released metrics are summed.
+
+        >>> Federation(rounds=6).exchanges, Federation(rounds=6).changed("release", metrics=True).exchanges
+        (6, 7)
+        """
         return self.rounds + int(self.release.metrics)
 
     def evaluates(self, round_: int) -> bool:
-        """Whether `round_` is the one in which released metrics are summed."""
+        """Whether `round_` is the one in which released metrics are summed.
+
+        >>> federation = Federation(rounds=6).changed("release", metrics=True)
+        >>> federation.evaluates(6), federation.evaluates(7)
+        (False, True)
+        """
         return self.release.metrics and round_ == self.exchanges
 
     def sample_rate_for(self, units: int) -> float:
@@ -565,11 +650,24 @@ class Federation(Settings, frozen=True, dict=True):
         return next(value for value in (own, self.privacy.budget, self.privacy.epsilon) if value is not None)
 
     def budget_is_explicit(self, site: str) -> bool:
-        """Whether somebody declared a budget for `site`, rather than leaving it at this run's epsilon."""
+        """Whether somebody declared a budget for `site`, rather than leaving it at this run's epsilon.
+
+        >>> federation = Federation.from_mapping({"sites": {"north": {"budget": 4.0}, "south": {}, "west": {}}})
+        >>> federation.budget_is_explicit("north"), federation.budget_is_explicit("south")
+        (True, False)
+        """
         return self.declared_of(site).budget is not None or self.privacy.budget is not None
 
     def declared_of(self, site: str) -> SiteSettings:
-        """What is declared of `site`. Raises ConfigError where there is no such hospital."""
+        """What is declared of `site`. Raises ConfigError where there is no such hospital.
+
+        >>> federation = Federation().with_units(("north", "south", "west"), 40)
+        >>> federation.declared_of("north").units
+        40
+        >>> federation.declared_of("nort")
+        Traceback (most recent call last):
+        securepfl.errors.ConfigError: nort: no such hospital among north, south, west; mend the name
+        """
         if site not in self.sites:
             raise ConfigError(f"{site}: no such hospital among {', '.join(self.sites) or 'none'}; mend the name")
         return self.sites[site]
@@ -583,7 +681,11 @@ class Federation(Settings, frozen=True, dict=True):
 
     @cached_property
     def all_units(self) -> int:
-        """The declared training units of all hospitals together: under shared noise, what divides a sum."""
+        """The declared training units of all hospitals together: under shared noise, what divides a sum.
+
+        >>> Federation().with_units(("north", "south", "west"), {"north": 40, "south": 60, "west": 50}).all_units
+        150
+        """
         return sum(map(self.units_of, self.sites))
 
     def weight_share(self, site: str) -> float:
@@ -604,6 +706,11 @@ class Federation(Settings, frozen=True, dict=True):
     def prevalence_of(self, site: str | None = None) -> tuple[float, ...] | None:
         """The declared prevalence at `site`, or over all hospitals (None): of label 1, or of each class or label in
         their order. None where it isn't declared. Over all, sites that declare theirs count as their units do.
+
+        >>> data = {"label": "ill", "prevalence": 0.2, "ranges": {"age": {"centre": 50, "spread": 15}}}
+        >>> federation = Federation.from_mapping({"data": data, "sites": {"north": {"prevalence": 0.4}, "south": {}}})
+        >>> federation.prevalence_of(), federation.prevalence_of("north")
+        ((0.2,), (0.4,))
         """
         return prevalence_of(self, site)
 
@@ -611,6 +718,11 @@ class Federation(Settings, frozen=True, dict=True):
         """Where probabilities become decisions at `site`: `[data] threshold`, else what its model starts from, which is
         halfway to the prevalence there (all the way for a model that it trains `alone`; without a site, that of the
         shared model); else empty.
+
+        >>> data = {"label": "ill", "prevalence": 0.2, "ranges": {"age": {"centre": 50, "spread": 15}}}
+        >>> federation = Federation.from_mapping({"data": data, "sites": {"north": {"prevalence": 0.4}, "south": {}}})
+        >>> [round(share, 2) for site in ("north", "south") for share in federation.operating_point_of(site)]
+        [0.29, 0.2]
         """
         declared = None if self.data is None else self.data.get("threshold")
         return started_share_of(self, site, alone=alone) if declared is None else (float(declared),)
