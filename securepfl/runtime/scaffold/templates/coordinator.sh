@@ -27,7 +27,7 @@ case $step in
     create) securepfl keys create coordinator --coordinator --folder "$folder" --exchange "$EXCHANGE" "$@" ;;
     enrol) securepfl keys enrol federation.toml --folder "$folder" --exchange "$EXCHANGE" --steward "$STEWARD" "$@" ;;
     certificate) securepfl keys certificate --folder "$folder" --exchange "$EXCHANGE" --host "$host" "$@" ;;
-    serve) securepfl serve federation.toml --folder "$folder" --port "$port" "$@" ;;
+    serve) exec securepfl serve federation.toml --folder "$folder" --port "$port" "$@" ;;
     status) securepfl status "$folder" "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"; exit 2 ;;
 esac

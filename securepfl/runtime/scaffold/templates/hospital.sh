@@ -26,7 +26,7 @@ case $step in
     create) securepfl keys create "$name" --folder "$folder" --exchange "$EXCHANGE" "$@" ;;
     enrol) securepfl keys enrol federation.toml --folder "$folder" --exchange "$EXCHANGE" --steward "$STEWARD" "$@" ;;
     certificate) securepfl keys certificate --folder "$folder" --exchange "$EXCHANGE" "$@" ;;
-    join) securepfl join federation.toml --data "$DATA" --folder "$folder" --hub "$HUB" "$@" ;;
+    join) exec securepfl join federation.toml --data "$DATA" --folder "$folder" --hub "$HUB" "$@" ;;
     status) securepfl status "$folder" "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"; exit 2 ;;
 esac

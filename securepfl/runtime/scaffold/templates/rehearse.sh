@@ -50,10 +50,20 @@ echo "4. the rounds: the hub, and $# hospitals (their logs lie in rehearsal/logs
 echo "   where a hospital stands:    PRIVATE=$PRIVATE ./hospital.sh NAME status"
 echo "   after a kill it goes on by: HUB=$HUB PRIVATE=$PRIVATE ./hospital.sh NAME join \\"
 echo "                               --seed 1 --device cpu --passphrase-file $secret"
-trap 'kill $(jobs -p) 2> /dev/null || true' EXIT INT TERM
-coordinator serve --host 127.0.0.1 2> rehearsal/logs/coordinator.log &
+joins() {
+    ./hospital.sh "$1" join --seed 1 --device cpu --passphrase-file $secret 2> "rehearsal/logs/$1.log" &
+    party=$!
+    trap 'kill $party 2> /dev/null; exit' TERM
+    wait $party || echo "   $1 stopped: $(tail -n 1 "rehearsal/logs/$1.log")" >&2
+}
+./coordinator.sh serve --passphrase-file $secret --host 127.0.0.1 2> rehearsal/logs/coordinator.log &
 hub=$!
-for name; do hospital "$name" join --seed 1 --device cpu 2> "rehearsal/logs/$name.log" & done
+parties=$hub
+trap 'kill $parties 2> /dev/null || true' EXIT INT TERM
+for name; do
+    joins "$name" &
+    parties="$parties $!"
+done
 if wait $hub; then
     wait
     echo "all rounds are over; rehearsal/private/NAME/run has each hospital's model and result.json"
