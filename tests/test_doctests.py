@@ -3,9 +3,10 @@
 import ast
 import doctest
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import FunctionType
 
@@ -40,6 +41,14 @@ def used_by_others(package: str) -> list[tuple[str, str]]:
     return sorted(used)
 
 
+def examples_of_cached(public: type) -> Iterator[doctest.DocTest]:
+    """The examples of a class's cached properties: doctest looks at functions and plain properties alone."""
+    module = import_module(public.__module__)
+    for key, value in vars(public).items():
+        if isinstance(value, cached_property):
+            yield from doctest.DocTestFinder().find(value.func, f"{public.__name__}.{key}", module=module)
+
+
 def has_example(public: object) -> bool:
     """Whether the docstring of a function or class, or of one of its methods, holds an example."""
     found = doctest.DocTestFinder().find(public, "public", module=import_module(public.__module__))
@@ -52,6 +61,10 @@ def test_the_examples_of_a_module_hold(name):
     assert module.__name__ == name
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert results.failed == 0, f"{results.failed} of {results.attempted} examples of {name} fail: see the output above"
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    classes = [value for value in vars(module).values() if getattr(value, "__module__", "") == name]
+    for test in chain(*map(examples_of_cached, filter(inspect.isclass, classes))):
+        assert runner.run(test).failed == 0, f"an example of {test.name} fails: see the output above"
 
 
 @pytest.mark.parametrize("name", sorted(securepfl.__all__))
@@ -67,6 +80,28 @@ def test_every_method_of_a_public_class_says_what_it_does(name):
     callables = (property, cached_property, FunctionType)
     silent = [key for key, value in methods.items() if isinstance(value, callables) and not value.__doc__]
     assert silent == []
+
+
+def attributes_in_examples(names: Iterable[str]) -> set[str]:
+    """The name of every attribute that the examples of these public names, and of their methods, read or call."""
+    used = set()
+    for name in names:
+        public = getattr(securepfl, name)
+        found = doctest.DocTestFinder().find(public, name, module=import_module(public.__module__))
+        for test in chain(found, examples_of_cached(public) if inspect.isclass(public) else ()):
+            nodes = (node for example in test.examples for node in ast.walk(ast.parse(example.source)))
+            used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return used
+
+
+def test_every_method_of_a_public_class_is_used_in_an_example():
+    shown, methods = attributes_in_examples(securepfl.__all__), (property, cached_property, classmethod, staticmethod)
+    unused = []
+    for name in filter(lambda name: inspect.isclass(getattr(securepfl, name)), securepfl.__all__):
+        public = {key: value for key, value in vars(getattr(securepfl, name)).items() if not key.startswith("_")}
+        used = {key for key, value in public.items() if isinstance(value, (*methods, FunctionType))}
+        unused += [f"{name}.{key}" for key in sorted(used - shown)]
+    assert unused == [], "show each in an example, in its own docstring or in its class's"
 
 
 @pytest.mark.parametrize(("module", "name"), used_by_others("securepfl.privacy"))

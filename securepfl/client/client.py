@@ -113,20 +113,52 @@ class Client(Readings):
     Raises ConfigError, ModelError or DataError where model, data and federation don't fit, also where no more than half
     of the units can be used; LedgerError and StorageError where the ledger or folder can't be used.
 
+    Three hospitals of a rehearsal, and what one of them can read before it trains:
+
     >>> import tempfile, torch, securepfl
     >>> build_model = lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
-    >>> settings = {"model": {"kind": "own"}, "encryption": {"scheme": "none"}}
+    >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
     >>> federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model, units=4)
     >>> keyrings, coordinator = securepfl.local_parties(federation)
     >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     client = Client(
-    ...         federation, "north", build_model, rows, keyrings["north"], Path(folder, "run"),
-    ...         ledgers=Path(folder, "ledgers"), device="cpu",
+    >>> place = tempfile.TemporaryDirectory()
+    >>> clients = {
+    ...     name: Client(
+    ...         federation, name, build_model, rows, keys, Path(place.name, name),
+    ...         ledgers=Path(place.name, name), device="cpu", simulation=Simulation(),
     ...     )
-    ...     coordinator.receive(client.contribute(coordinator.invite()["north"]))
+    ...     for name, keys in keyrings.items()
+    ... }
+    >>> north = clients["north"]
+    >>> north.affords_run, north.spent_after_run <= federation.budget_of("north"), north.release_left.steps
+    (True, True, 1)
+    >>> north.training_set.found, north.gradient_mode.name
+    (4, 'ghost')
+
+    One round, bytes in and bytes out. In the field a socket, a queue or a folder carries them:
+
+    >>> for name, invitation in coordinator.invite().items():
+    ...     _ = coordinator.receive(clients[name].contribute(invitation))
+    >>> for name, answer in coordinator.close().items():
+    ...     clients[name].apply(answer)
+    ...     _ = coordinator.receive(clients[name].receipt())
+
+    The models that came of it, and what they cost:
+
+    >>> north.predict(torch.eye(4)).shape
+    (4,)
+    >>> [type(model).__name__ for model in (north.personal_model(), north.shared_model(), north.initial_model())]
+    ['Sequential', 'Sequential', 'Sequential']
+    >>> north.round, north.ledger.spent() == north.spent_after_run, north.release_left
+    (1, True, None)
+    >>> len({client.state_digest for client in clients.values()})  # all hold the same shared state
+    1
+    >>> for client in clients.values():
     ...     client.close()
-    'north'
+    >>> place.cleanup()
+
+    A masked round is shown at Coordinator, a dispute at Coordinator.settle, catching up at Coordinator.catch_up, what
+    leaves a hospital at `release` and `released_metrics`.
     """
 
     def __init__(
@@ -280,6 +312,26 @@ class Client(Readings):
         """How well hospitals' own models do on patients held out, over all hospitals whose counts are in the sum, with
         noise: a release that is charged in each one's ledger. None before it, where no sum was formed, and where
         `[release] metrics` is off.
+
+        >>> import tempfile, torch, securepfl
+        >>> def rows(count):
+        ...     x = torch.eye(4).repeat(count // 4, 1)
+        ...     return torch.utils.data.TensorDataset(x, x[:, 0])
+        >>> names, build_model = ("north", "south", "west"), lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+        >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
+        >>> settings |= {"release": {"metrics": True}, "privacy": {"epsilon": 1e4}}  # made-up rows: hardly any noise
+        >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=40)
+        >>> place, held_out = tempfile.TemporaryDirectory(), dict.fromkeys(names, rows(20))
+        >>> with securepfl.simulate(
+        ...     federation, dict.fromkeys(names, rows(40)), build_model, Path(place.name, "run"),
+        ...     testing=held_out, ledgers=Path(place.name, "ledgers"), device="cpu",
+        ... ) as run:
+        ...     north = run.clients["north"]
+        ...     north.released_by, round(north.released_metrics.units.value)  # patients held out, over all
+        ...     round(north.own_released_metrics.units.value), north.evaluation_release.steps
+        (('north', 'south', 'west'), 60)
+        (20, 1)
+        >>> place.cleanup()
         """
         return self._released.figures(self.federation) if self.federation.release.metrics else None
 
@@ -587,6 +639,32 @@ class Client(Readings):
         the same model is given again. Raises ConfigError where the federation does not release experts, or none of
         these, the run is seeded (its noise hides nothing), or there is no shared model, or not yet; BudgetError where
         the budget does not hold the fine-tuning, or it was interrupted and its noise is lost.
+
+        A run whose hospitals may release a model, one of their neighbourhood, and how common the outcome is:
+
+        >>> import tempfile, torch, securepfl
+        >>> names, x = ("east", "north", "south", "west"), torch.eye(4).repeat(10, 1)
+        >>> training = dict.fromkeys(names, torch.utils.data.TensorDataset(x, x[:, 0]))
+        >>> build_model = lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+        >>> settings = {"rounds": 3, "model": {"kind": "own", "personal": ["0.bias"]}, "encryption": {"scheme": "none"}}
+        >>> settings |= {"similarity": {"every": 1}, "coupling": {"strength": 0.5}}
+        >>> settings |= {"release": {"experts": True, "prior": True}}
+        >>> settings |= {"privacy": {"epsilon": 1e4}}  # made-up rows: hardly any noise
+        >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=40)
+        >>> place = tempfile.TemporaryDirectory()
+        >>> with securepfl.simulate(
+        ...     federation, training, build_model, Path(place.name, "run"),
+        ...     ledgers=Path(place.name, "ledgers"), device="cpu",
+        ... ) as run:
+        ...     north = run.clients["north"]
+        ...     model, record = north.release("personal")
+        ...     type(model).__name__, record["expert"], record["rounds"]
+        ...     north.neighbourhood.together, north.release_cluster(1)[1]["hospitals"]
+        ...     [round(share, 2) for share in north.release_prior()["shares"]], north.release_prior()
+        ('Sequential', 'personal', 3)
+        (('east', 'south', 'west'), ['east', 'south', 'west'])
+        ([0.25], None)
+        >>> place.cleanup()
         """
         found = self.personal_model() if expert == "personal" else self.shared_model()
         model = check_release(self.session, self._simulation, found)

@@ -99,6 +99,60 @@ class Coordinator(Progress):
     >>> Coordinator(federation, Identity.generate("hub"), hospitals, key_commitment=bytes(32))
     Traceback (most recent call last):
     securepfl.errors.ConfigError: the coordinator's hospitals are not the federation's roster; enrol exactly those
+
+    Four hospitals whose updates are masked, in one process:
+
+    >>> import tempfile, torch, securepfl
+    >>> build_model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    >>> names, settings = ("east", "north", "south", "west"), {"rounds": 1, "model": {"kind": "own"}}
+    >>> settings |= {"encryption": {"scheme": "none", "masking": "pairwise"}}
+    >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=4)
+    >>> keyrings, coordinator = securepfl.local_parties(federation)
+    >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    >>> place = tempfile.TemporaryDirectory()
+    >>> clients = {
+    ...     name: securepfl.Client(
+    ...         federation, name, build_model, rows, keys, Path(place.name, name),
+    ...         ledgers=Path(place.name, name), device="cpu", simulation=securepfl.Simulation(),
+    ...     )
+    ...     for name, keys in keyrings.items()
+    ... }
+
+    A round. West is away, and bytes that are none of its messages are refused in its name. Where updates are not
+    masked, the two steps in the middle fall away:
+
+    >>> invitations = coordinator.invite()
+    >>> coordinator.number, coordinator.least  # a sum needs three contributions
+    (1, 3)
+    >>> for name in ("east", "north", "south"):
+    ...     _ = coordinator.receive(clients[name].contribute(invitations[name]))
+    >>> try:
+    ...     _ = coordinator.receive(b"noise on the line")
+    ... except MessageError as reason:
+    ...     coordinator.refuse("west", reason)
+    >>> coordinator.survivors, sorted(coordinator.heard), [name for _, name in coordinator.named]
+    (('east', 'north', 'south'), ['east', 'north', 'south'], ['west'])
+    >>> len(coordinator.contribution("north").update) > 0, coordinator.contribution("west")
+    (True, None)
+    >>> for name, survivors in coordinator.fix_survivors().items():
+    ...     if name != "west":
+    ...         _ = coordinator.receive(clients[name].sign_survivors(survivors))
+    >>> for name, request in coordinator.unmask().items():
+    ...     _ = coordinator.receive(clients[name].reveal(request))
+    >>> for name, answer in coordinator.close().items():
+    ...     if name != "west":
+    ...         _ = coordinator.receive(clients[name].handle(answer))
+
+    Afterwards: whose updates are in the sum, who has applied it, and who is still owed its answer.
+
+    >>> sorted(coordinator.contributed), coordinator.latest("north"), coordinator.latest("west")
+    (['east', 'north', 'south'], 1, 0)
+    >>> sorted(coordinator.answers()), sorted(coordinator.owed()), coordinator.over
+    (['east', 'north', 'south', 'west'], ['west'], True)
+    >>> for client in clients.values():
+    ...     client.close()
+    >>> coordinator.stop()
+    >>> place.cleanup()
     """
 
     def __init__(
@@ -259,6 +313,57 @@ class Coordinator(Progress):
         """Where answers were refused, the next step to settle that: messages by hospital, whose replies are received
         before the next; none once nothing is left to settle, and always so after few steps (disputing.py). A
         coordinator that was started again first asks once more what it asked last.
+
+        West cheats: the tags of its updates are under a key of its own, so no sum that holds one can be right.
+
+        >>> import tempfile, torch, securepfl
+        >>> from dataclasses import replace
+        >>> build_model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+        >>> names, settings = ("east", "north", "south", "west"), {"rounds": 2, "model": {"kind": "own"}}
+        >>> settings |= {"encryption": {"scheme": "none", "masking": "pairwise"}}
+        >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=4)
+        >>> keyrings, coordinator = securepfl.local_parties(federation)
+        >>> class Forged(securepfl.FederationKey):
+        ...     tag_key = bytes(32)
+        >>> key = keyrings["west"].federation_key
+        >>> keyrings["west"] = replace(keyrings["west"], federation_key=Forged(key.epoch, key.root_key))
+        >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+        >>> place = tempfile.TemporaryDirectory()
+        >>> clients = {
+        ...     name: securepfl.Client(
+        ...         federation, name, build_model, rows, keys, Path(place.name, name),
+        ...         ledgers=Path(place.name, name), device="cpu", simulation=securepfl.Simulation(),
+        ...     )
+        ...     for name, keys in keyrings.items()
+        ... }
+        >>> for step in (coordinator.invite, coordinator.fix_survivors, coordinator.unmask, coordinator.close):
+        ...     for name, message in step().items():
+        ...         _ = coordinator.receive(clients[name].handle(message))
+
+        All have refused the answer. They open the masks of their updates, and then judge these, a hospital's in each
+        step, until another answer comes that leaves west out. `handle` takes any of these messages:
+
+        >>> for name, opening in coordinator.settle().items():
+        ...     _ = coordinator.receive(clients[name].open_masks(opening))
+        >>> for name, evidence in coordinator.settle().items():
+        ...     _ = coordinator.receive(clients[name].judge(evidence))
+        >>> while further := coordinator.settle():
+        ...     for name, message in further.items():
+        ...         if name != "west":
+        ...             _ = coordinator.receive(clients[name].handle(message))
+        >>> coordinator.settled, [client.round for client in clients.values()]
+        (True, [1, 1, 1, 0])
+        >>> coordinator.excluded
+        {'west': 'round 1: its update broke the rules, as 3 of 3 hospitals found by opening it'}
+
+        Once its operator has said why, and mended it, it may be invited again:
+
+        >>> coordinator.readmit("west")
+        >>> coordinator.excluded
+        {}
+        >>> for client in clients.values():
+        ...     client.close()
+        >>> place.cleanup()
         """
         if self.answered is None or self.dispute is None:
             return {}
@@ -388,6 +493,60 @@ class Coordinator(Progress):
     def catch_up(self, name: str, at: int, *, anew: bool) -> list[tuple[Kind, bytes]]:
         """What brings a hospital that has applied `at` rounds to the last one that is over: its answers. Where those
         are gone, or don't fit it (`anew`), the shared state with the answers since. Empty where that is not there.
+
+        West is away for two rounds, and yew has not begun:
+
+        >>> import tempfile, torch, securepfl
+        >>> build_model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+        >>> names = ("east", "north", "south", "west", "yew")
+        >>> settings = {"rounds": 3, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
+        >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=4)
+        >>> keyrings, coordinator = securepfl.local_parties(federation)
+        >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
+        >>> place = tempfile.TemporaryDirectory()
+        >>> clients = {
+        ...     name: securepfl.Client(
+        ...         federation, name, build_model, rows, keys, Path(place.name, name),
+        ...         ledgers=Path(place.name, name), device="cpu", simulation=securepfl.Simulation(),
+        ...     )
+        ...     for name, keys in keyrings.items()
+        ... }
+        >>> for step in (coordinator.invite, coordinator.close) * 2:
+        ...     for name, message in step().items():
+        ...         if name not in ("west", "yew"):
+        ...             _ = coordinator.receive(clients[name].handle(message))
+
+        It could take the answers that it missed. The shared state is shorter, where one of the others sends it:
+
+        >>> north, west = clients["north"], clients["west"]
+        >>> coordinator.can_catch_up("west", west.round, anew=False)
+        True
+        >>> [kind.name for kind, _ in coordinator.catch_up("west", west.round, anew=False)]
+        ['ANSWER', 'ANSWER']
+        >>> coordinator.wants_snapshot, coordinator.may_ask_snapshot("north")
+        (True, True)
+        >>> [(_, wanted)] = coordinator.ask_snapshot("north")
+        >>> coordinator.receive(north.send_snapshot(wanted))
+        'north'
+        >>> [(kind, state)] = coordinator.catch_up("west", west.round, anew=True)
+        >>> west.rejoin(state)
+        >>> kind.name, west.round, west.state_digest == north.state_digest
+        ('REJOIN', 2, True)
+
+        Had it not fitted, another hospital would be asked for its own:
+
+        >>> coordinator.doubt_snapshot(), coordinator.wants_snapshot, coordinator.may_ask_snapshot("north")
+        ('north', True, False)
+
+        A newcomer may also begin with what another hospital hands it, where the others' digests agree:
+
+        >>> digests = {name: clients[name].state_digest for name in ("east", "north", "south")}
+        >>> clients["yew"].join(north.snapshot(), digests)
+        >>> clients["yew"].round
+        2
+        >>> for client in clients.values():
+        ...     client.close()
+        >>> place.cleanup()
         """
         begin = self._from(name, at, anew=anew)
         if begin is None:

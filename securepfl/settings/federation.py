@@ -350,7 +350,11 @@ class Federation(Settings, frozen=True, dict=True):
 
     @cached_property
     def places(self) -> Mapping[str, int]:
-        """Each hospital's index in the roster."""
+        """Each hospital's index in the roster.
+
+        >>> dict(Federation().with_units(("south", "north", "west"), 40).places)
+        {'north': 0, 'south': 1, 'west': 2}
+        """
         return {name: index for index, name in enumerate(self.roster)}
 
     def once(self, make: Callable[[Self], Made]) -> Made:
