@@ -113,13 +113,17 @@ class Client(Readings):
     Raises ConfigError, ModelError or DataError where model, data and federation don't fit, also where no more than half
     of the units can be used; LedgerError and StorageError where the ledger or folder can't be used.
 
-    Three hospitals of a rehearsal, and what one of them can read before it trains:
+    Three hospitals of a rehearsal, and what one of them can read before it trains. (Scheme "none" keeps it short:
+    without that setting sums are encrypted.)
 
-    >>> import tempfile, torch, securepfl
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> from torch import nn
+    >>> from securepfl import Client, Federation, Simulation, local_parties
     >>> build_model = lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
     >>> settings = {"rounds": 1, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
     >>> federation = Federation.from_mapping(settings).bound(("north", "south", "west"), build_model, units=4)
-    >>> keyrings, coordinator = securepfl.local_parties(federation)
+    >>> keyrings, coordinator = local_parties(federation)
     >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
     >>> place = tempfile.TemporaryDirectory()
     >>> clients = {
@@ -313,7 +317,10 @@ class Client(Readings):
         noise: a release that is charged in each one's ledger. None before it, where no sum was formed, and where
         `[release] metrics` is off.
 
-        >>> import tempfile, torch, securepfl
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from torch import nn
+        >>> from securepfl import Federation, simulate
         >>> def rows(count):
         ...     x = torch.eye(4).repeat(count // 4, 1)
         ...     return torch.utils.data.TensorDataset(x, x[:, 0])
@@ -322,7 +329,7 @@ class Client(Readings):
         >>> settings |= {"release": {"metrics": True}, "privacy": {"epsilon": 1e4}}  # made-up rows: hardly any noise
         >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=40)
         >>> place, held_out = tempfile.TemporaryDirectory(), dict.fromkeys(names, rows(20))
-        >>> with securepfl.simulate(
+        >>> with simulate(
         ...     federation, dict.fromkeys(names, rows(40)), build_model, Path(place.name, "run"),
         ...     testing=held_out, ledgers=Path(place.name, "ledgers"), device="cpu",
         ... ) as run:
@@ -642,7 +649,10 @@ class Client(Readings):
 
         A run whose hospitals may release a model, one of their neighbourhood, and how common the outcome is:
 
-        >>> import tempfile, torch, securepfl
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from torch import nn
+        >>> from securepfl import Federation, simulate
         >>> names, x = ("east", "north", "south", "west"), torch.eye(4).repeat(10, 1)
         >>> training = dict.fromkeys(names, torch.utils.data.TensorDataset(x, x[:, 0]))
         >>> build_model = lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
@@ -652,7 +662,7 @@ class Client(Readings):
         >>> settings |= {"privacy": {"epsilon": 1e4}}  # made-up rows: hardly any noise
         >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=40)
         >>> place = tempfile.TemporaryDirectory()
-        >>> with securepfl.simulate(
+        >>> with simulate(
         ...     federation, training, build_model, Path(place.name, "run"),
         ...     ledgers=Path(place.name, "ledgers"), device="cpu",
         ... ) as run:

@@ -102,18 +102,20 @@ class Coordinator(Progress):
 
     Four hospitals whose updates are masked, in one process:
 
-    >>> import tempfile, torch, securepfl
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> from securepfl import Client, Federation, Simulation, local_parties
     >>> build_model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
     >>> names, settings = ("east", "north", "south", "west"), {"rounds": 1, "model": {"kind": "own"}}
     >>> settings |= {"encryption": {"scheme": "none", "masking": "pairwise"}}
     >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=4)
-    >>> keyrings, coordinator = securepfl.local_parties(federation)
+    >>> keyrings, coordinator = local_parties(federation)
     >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
     >>> place = tempfile.TemporaryDirectory()
     >>> clients = {
-    ...     name: securepfl.Client(
+    ...     name: Client(
     ...         federation, name, build_model, rows, keys, Path(place.name, name),
-    ...         ledgers=Path(place.name, name), device="cpu", simulation=securepfl.Simulation(),
+    ...         ledgers=Path(place.name, name), device="cpu", simulation=Simulation(),
     ...     )
     ...     for name, keys in keyrings.items()
     ... }
@@ -126,6 +128,7 @@ class Coordinator(Progress):
     (1, 3)
     >>> for name in ("east", "north", "south"):
     ...     _ = coordinator.receive(clients[name].contribute(invitations[name]))
+    >>> from securepfl.errors import MessageError
     >>> try:
     ...     _ = coordinator.receive(b"noise on the line")
     ... except MessageError as reason:
@@ -316,23 +319,26 @@ class Coordinator(Progress):
 
         West cheats: the tags of its updates are under a key of its own, so no sum that holds one can be right.
 
-        >>> import tempfile, torch, securepfl
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from securepfl import Client, Federation, Simulation, local_parties
         >>> from dataclasses import replace
+        >>> from securepfl import FederationKey
         >>> build_model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
         >>> names, settings = ("east", "north", "south", "west"), {"rounds": 2, "model": {"kind": "own"}}
         >>> settings |= {"encryption": {"scheme": "none", "masking": "pairwise"}}
         >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=4)
-        >>> keyrings, coordinator = securepfl.local_parties(federation)
-        >>> class Forged(securepfl.FederationKey):
+        >>> keyrings, coordinator = local_parties(federation)
+        >>> class Forged(FederationKey):
         ...     tag_key = bytes(32)
         >>> key = keyrings["west"].federation_key
         >>> keyrings["west"] = replace(keyrings["west"], federation_key=Forged(key.epoch, key.root_key))
         >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         >>> place = tempfile.TemporaryDirectory()
         >>> clients = {
-        ...     name: securepfl.Client(
+        ...     name: Client(
         ...         federation, name, build_model, rows, keys, Path(place.name, name),
-        ...         ledgers=Path(place.name, name), device="cpu", simulation=securepfl.Simulation(),
+        ...         ledgers=Path(place.name, name), device="cpu", simulation=Simulation(),
         ...     )
         ...     for name, keys in keyrings.items()
         ... }
@@ -496,18 +502,20 @@ class Coordinator(Progress):
 
         West is away for two rounds, and yew has not begun:
 
-        >>> import tempfile, torch, securepfl
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from securepfl import Client, Federation, Simulation, local_parties
         >>> build_model = lambda: torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
         >>> names = ("east", "north", "south", "west", "yew")
         >>> settings = {"rounds": 3, "model": {"kind": "own"}, "encryption": {"scheme": "none"}}
         >>> federation = Federation.from_mapping(settings).bound(names, build_model, units=4)
-        >>> keyrings, coordinator = securepfl.local_parties(federation)
+        >>> keyrings, coordinator = local_parties(federation)
         >>> rows = torch.utils.data.TensorDataset(torch.eye(4), torch.tensor([0.0, 1.0, 0.0, 1.0]))
         >>> place = tempfile.TemporaryDirectory()
         >>> clients = {
-        ...     name: securepfl.Client(
+        ...     name: Client(
         ...         federation, name, build_model, rows, keys, Path(place.name, name),
-        ...         ledgers=Path(place.name, name), device="cpu", simulation=securepfl.Simulation(),
+        ...         ledgers=Path(place.name, name), device="cpu", simulation=Simulation(),
         ...     )
         ...     for name, keys in keyrings.items()
         ... }
