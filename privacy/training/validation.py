@@ -149,10 +149,9 @@ def replace_unsupported(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     tensors: in evaluation, its outputs at positions that src_key_padding_mask hides are then numbers, not zeros.
     Raises ModelError for a lazy layer (see check_sizes).
 
-    Example:
-        >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        >>> replace_unsupported(layer)[1]
-        ('self_attn',)
+    >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    >>> replace_unsupported(layer)[1]
+    ('self_attn',)
     """
     check_sizes(model)
     copied = copy.deepcopy(model)
