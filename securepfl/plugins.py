@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, Final, Literal
 
 from securepfl.errors import ConfigError, SecurePFLError
@@ -126,11 +126,22 @@ def check_pinned(group: Group, key: str, name: str, known: tuple[str, ...], pins
 def _found(group: Group) -> Iterator[PlugIn]:
     seen = set[tuple[str, str]]()
     for point in entry_points(group=group):
-        if point.dist is None or not point.dist.name or not point.dist.version:
-            continue  # half uninstalled: its files may be anybody's
-        if (point.name, point.dist.name) not in seen:
-            seen.add((point.name, point.dist.name))
-            yield PlugIn(group, point.name, point.dist.name, point.dist.version, point)
+        brought = _named(point.dist)
+        if brought is not None and (point.name, brought[0]) not in seen:
+            seen.add((point.name, brought[0]))
+            yield PlugIn(group, point.name, *brought, point)
+
+
+def _named(distribution: Distribution | None) -> tuple[str, str] | None:
+    """Name and version; None where it is half uninstalled, and its files may be anybody's.
+
+    Python gives None for what its metadata lack. `importlib_metadata`, which takes its place once a library has
+    imported that, raises an OSError.
+    """
+    try:
+        return (distribution.name, distribution.version) if distribution and distribution.name else None
+    except (OSError, KeyError):
+        return None
 
 
 def _installed_version(name: str) -> str | None:

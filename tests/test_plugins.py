@@ -1,6 +1,7 @@
 """Plug-ins of a real distribution, installed as users install them: what they bring, and what they can't do."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -143,6 +144,15 @@ def test_what_is_installed_is_listed_and_nothing_of_it_is_loaded(plugged):
         ("line", "tiny-plugins", "1.2")
     ]
     assert "tiny_plugins" not in sys.modules and "half" not in {its.name for its in found}, "what is half uninstalled"
+
+
+def test_what_is_half_uninstalled_is_left_out_whoever_reads_metadata(place):
+    """`importlib_metadata` replaces Python's own reader in any process that imports it, as libraries do."""
+    pytest.importorskip("importlib_metadata")
+    code = "import importlib_metadata; from securepfl.plugins import installed; print(installed('securepfl.models'))"
+    paths = os.environ | {"PYTHONPATH": str(place)}
+    told = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=False)
+    assert told.returncode == 0 and "tiny-plugins" in told.stdout and "half" not in told.stdout, told.stderr
 
 
 def test_a_federation_names_a_plug_in_with_its_version_and_both_are_in_the_digest(plugged):
