@@ -66,6 +66,8 @@ class Reader:
             printed, code = done.output, done.exit_code
             if isinstance(done.exception, SecurePFLError):  # as `main` tells it
                 printed, code = f"{printed}securepfl: {done.exception}\n", 2
+            elif done.exception is not None and not isinstance(done.exception, SystemExit):
+                raise done.exception
         else:
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             shell = subprocess.run(

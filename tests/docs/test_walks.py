@@ -9,6 +9,7 @@ WORDS = {
     "PATH": "tables",
     "NAME": "north",
     "LEDGER": "ledgers/north/north.simulated.jsonl",
+    "HEADS": "runs/first/heads.json",
     "RUN": "runs/first",
     "runs/RUN": "runs/first",
 }

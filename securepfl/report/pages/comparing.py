@@ -38,7 +38,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> Section:
         del models["shared"]
     lines, rows = [], []
     for run, name in zip(runs, names, strict=True):
-        dots = _dots(run, metric)
+        dots = {model: dot for model, dot in _dots(run, metric).items() if model in models}
         if dots:
             lines.append(Line(name, dots))
         told = {model: figure_text(dot.value, dot.interval) for model, dot in dots.items()}

@@ -117,7 +117,7 @@ def _legend(page: Any, models: Mapping[str, str]) -> None:
 
 def _told(title: str, lines: Sequence[Line], models: Mapping[str, str]) -> str:
     told = (
-        f"{line.name}: " + ", ".join(f"{models[model]} {dot.value:.3f}" for model, dot in line.dots.items())
+        f"{line.name}: " + ", ".join(f"{models[its]} {line.dots[its].value:.3f}" for its in models if its in line.dots)
         for line in lines[:MOST_LINES]
     )
     return f"Dot plot of {title}. {'; '.join(told)}."
