@@ -118,7 +118,7 @@ def test_garbage_is_refused(run, body):
 
 
 def test_garbage_replies_cost_their_sender_alone(tmp_path):
-    with run_of(tmp_path, rounds=1, patience=8.0, limits=Limits(poll=0.5)) as (its, _, clients, shown, _):
+    with run_of(tmp_path, rounds=1, patience=5.0, limits=Limits(poll=0.5)) as (its, _, clients, shown, _):
         bad, *good = sorted(clients)
         parts = [joined(clients[name], its.url, shown[name]) for name in good]
         told, reply = Told(b"", [], False), Item(0, 9, b"", b"not a msg")
@@ -339,7 +339,7 @@ def test_two_processes_of_one_hospital_are_told_apart(run):
 
 
 def test_a_flood_of_garbage_leaves_the_others_run_as_it_is(tmp_path):
-    with run_of(tmp_path, rounds=2, patience=8.0, limits=Limits(shake=2.0)) as (its, _, clients, shown, _):
+    with run_of(tmp_path, rounds=2, patience=5.0, limits=Limits(shake=2.0)) as (its, _, clients, shown, _):
         bad, *good = sorted(clients)
         parts = [joined(clients[name], its.url, shown[name]) for name in good]
 

@@ -16,11 +16,11 @@ def gone(folder):
 
 @pytest.mark.parametrize("signs", [0.2, 1000.0], ids=["trains", "cut off"])
 def test_who_trains_is_here_and_who_was_cut_off_goes_on(tmp_path, monkeypatch, signs):
-    monkeypatch.setattr(hub, "AWAY", 3.0)
+    monkeypatch.setattr(hub, "AWAY", 2.5)
     monkeypatch.setattr(hospital, "SIGN", signs)
     with run_of(tmp_path, rounds=1, limits=Limits(poll=0.5)) as (its, coordinator, clients, shown, _):
-        slow, handle = clients["alder"], clients["alder"].handle
-        slow.handle = lambda message: time.sleep(0 if slow.round else 8) or handle(message)
+        handle, naps = clients["alder"].handle, iter([6])
+        clients["alder"].handle = lambda message: time.sleep(next(naps, 0)) or handle(message)
         parts = [joined(client, its.url, shown[name]) for name, client in clients.items()]
         assert [(part.wait(120).over, part.error, part.said) for part in parts] == [(True, None, [])] * 4
         assert "alder" in coordinator.contributed
