@@ -43,23 +43,25 @@ def corners(name: str) -> list[dict[str, float | int | str]]:
 
 @pytest.mark.parametrize(("name", "epsilon"), list(product(TRAINED, (NEVER, 1.0))), ids=str)
 def test_trains_each_hospital_a_model_within_the_budget_and_repeatably(name: str, epsilon: float) -> None:
-    task, settings = small_task(), Settings(epsilon, 1e-5, 12)
+    steps = 6 if name in TUNED else 12  # a preset takes as many as there are, each in a round of its own at worst
+    task, settings = small_task(), Settings(epsilon, 1e-5, steps)
     start = torch.cat([p.detach().flatten() for p in task.build_model().parameters()])
     tried = corners(name)
-    repeated = tried[0 if epsilon == NEVER else -1]  # is trained again, under the same seed and another
+    repeated = tried[0 if epsilon == NEVER else -1]  # is trained again, with noise under another seed too
     for hyper in tried:
         found = METHODS[name].fit(task, settings, hyper, 1)
         weights = weights_of(found)
         assert set(found.models) == {"a", "b", "c"}
         assert torch.isfinite(weights).all()
         assert not any(model.training for model in found.models.values())
-        assert 0 < int(str(found.facts["steps"])) <= 12
+        assert 0 < int(str(found.facts["steps"])) <= steps
         assert not torch.equal(weights, start.expand_as(weights))
         if hyper is repeated:
             assert torch.equal(weights, weights_of(METHODS[name].fit(task, settings, hyper, 1)))
-            other = weights_of(METHODS[name].fit(task, settings, hyper, 0))
-            assert torch.isfinite(other).all()
-            assert epsilon == NEVER or not torch.equal(weights, other)
+            if epsilon != NEVER:  # where all rows are taken and no noise is drawn, a seed may decide nothing
+                other = weights_of(METHODS[name].fit(task, settings, hyper, 0))
+                assert torch.isfinite(other).all()
+                assert not torch.equal(weights, other)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("local", "pooled", "ours", *TUNED)])
