@@ -168,7 +168,7 @@ def test_a_budget_of_the_target_always_pays_for_the_last_poisson_step(target, de
     assert 0.99 * target <= composed.epsilon(delta) <= target
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     target=st.floats(0.1, 20), delta=st.floats(1e-10, 1e-5), rate=st.floats(1e-4, 0.999), steps=st.integers(1, 100_000)
 )

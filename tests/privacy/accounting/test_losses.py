@@ -26,13 +26,30 @@ def of_library(noise, rate, steps, delta, adjacency, interval):
     return one.self_compose(steps).get_epsilon_for_delta(delta)
 
 
-@pytest.mark.parametrize("adjacency", ["zero-out", "replace-one"])
-@pytest.mark.parametrize(("noise", "rate", "steps"), CASES)
-def test_an_upper_bound_close_to_the_library_on_a_fine_grid(noise, rate, steps, adjacency):
-    fine = of_library(noise, rate, steps, 1e-5, adjacency, 2e-4 if rate > 0.01 else 1e-4)
-    ours = epsilon_of_steps([(Step(noise, rate), steps)], 1e-5, adjacency)
+# What `of_library` says at 1e-5 on grids of 2e-4 (1e-4 where draws are rare), for zero-out and replace-one. Kept, as it
+# takes seconds.
+FINE = [
+    (3.952776174644342, 6.1267340209435766),
+    (0.7208653347662155, 1.0476569534260916),
+    (1.2843186574388, 2.77198743106187),
+    (4.111089113640633, 8.921305145429773),
+    (0.14096873787390615, 0.14966291973288048),
+    (7.040775209177173, 7.733901270320293),
+]
+
+
+def test_the_kept_epsilons_are_the_librarys():
+    found = tuple(of_library(*CASES[2], 1e-5, adjacency, 2e-4) for adjacency in RELATIONS)
+    assert found == pytest.approx(FINE[2], rel=1e-9)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["zero-out", "replace-one"])
+@pytest.mark.parametrize(("case", "fine"), list(zip(CASES, FINE, strict=True)))
+def test_an_upper_bound_close_to_the_library_on_a_fine_grid(case, fine, place):
+    noise, rate, steps = case
+    ours = epsilon_of_steps([(Step(noise, rate), steps)], 1e-5, list(RELATIONS)[place])
     # The library's own grid rounds up too: by less than 3e-4 here.
-    assert (1 - 3e-4) * fine <= ours <= 1.003 * fine
+    assert (1 - 3e-4) * fine[place] <= ours <= 1.003 * fine[place]
 
 
 @pytest.mark.parametrize("adjacency", ["zero-out", "replace-one"])
@@ -85,7 +102,7 @@ def test_different_steps_compose_to_less_than_the_sum_of_each_and_more_than_eith
     assert together == pytest.approx(composed.get_epsilon_for_delta(1e-5), rel=1.5e-3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     noise=st.floats(0.4, 50),
     rate=st.floats(1e-3, 1),
