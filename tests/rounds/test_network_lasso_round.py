@@ -15,7 +15,7 @@ from securepfl.tasks.models import build_model
 
 NAMES = ("alder", "birch", "cedar", "damson", "elm", "fir", "gorse", "hazel")
 FEATURES = 2
-CLIP, ROUNDS, PENALTY = 4.0, 20, 0.02
+CLIP, ROUNDS, PENALTY = 4.0, 12, 0.02
 
 
 def federation_of(**changes):
