@@ -2,7 +2,7 @@
 
 Lives are processes of their own, killed (SIGKILL) before a chosen fsync or rename, or at random moments. What must
 hold is compared with a run that nothing happened to: seeded runs end with the same result in all but seconds.
-`SECUREPFL_KILLS` (default 3) says how many kills a test takes.
+`SECUREPFL_KILLS` (default 2) says how many kills a test takes.
 """
 
 import json
@@ -25,7 +25,7 @@ from securepfl.privacy.ledger.summary import verify_ledger
 from securepfl.storage.folder import lock_folder
 from securepfl.storage.unfinished import UNFINISHED
 
-KILLS = int(os.environ.get("SECUREPFL_KILLS", "3"))
+KILLS = int(os.environ.get("SECUREPFL_KILLS", "2"))
 MOST_LIVES = 6
 ROUNDS = 3
 RUN = ("run", "federation.toml", "--data", "rows.csv")

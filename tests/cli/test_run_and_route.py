@@ -153,7 +153,7 @@ def test_released_experts_carry_their_audit_record_and_ranges(demo):
 def test_encrypted_and_plaintext_runs_apply_identical_aggregates(tmp_path):
     """`--plaintext` from the same seed: all state but the messages themselves is the same, bit for bit."""
     for name, plaintext in (("encrypted", False), ("plain", True)):
-        plan = plan_demo(configured(None, rounds=5, epsilon=1e3, plaintext=plaintext), seed=5, ledgers=None)
+        plan = plan_demo(configured(None, rounds=3, epsilon=1e3, plaintext=plaintext), seed=5, ledgers=None)
         execute(plan, tmp_path / name, seed=5, device="cpu", display=quiet)
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("encrypted", "plain")]
     assert results[0]["mean"] == results[1]["mean"]

@@ -194,10 +194,10 @@ def test_record_level_epsilon_understates_what_a_patient_with_many_records_loses
 
 
 def test_a_group_under_poisson_sampling_costs_between_one_record_and_records_always_drawn_together():
-    spent = [release(2.0, 0.05, 100)]
+    spent = [release(2.0, 0.05, 20)]
     groups = [epsilon_of_group(spent, 1e-5, size) for size in (1, 2, 3)]
     assert groups[0] == epsilon(spent, 1e-5) < groups[1] < groups[2]
-    together = [epsilon([release(2.0 / size, 0.05, 100)], 1e-5) for size in (2, 3)]
+    together = [epsilon([release(2.0 / size, 0.05, 20)], 1e-5) for size in (2, 3)]
     assert groups[1] < together[0] and groups[2] < together[1]
 
 
