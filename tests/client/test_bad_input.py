@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fuzz.mutator import fingerprint
-from parties import FEATURES, MODEL, close_all, federation_of
+from parties import FEATURES, MODEL, close_all, federation_of, scanned_once
 from torch.utils.data import DataLoader, TensorDataset
 
 from securepfl.cli.main import main
@@ -106,16 +106,18 @@ BAD = {
 def parties(bound, folder, data, noise_key=None):
     keyrings, coordinator = local_parties(bound, noise_key)
     options = {"device": "cpu", "simulation": Simulation(noise_key), "ledgers": folder / "ledgers"}
-    clients = {
-        name: Client(bound, name, MODEL, data[name], keyring, folder / name, **options)
-        for name, keyring in keyrings.items()
-    }
+    with scanned_once(MODEL):
+        clients = {
+            name: Client(bound, name, MODEL, data[name], keyring, folder / name, **options)
+            for name, keyring in keyrings.items()
+        }
     return coordinator, clients
 
 
 def finished(bound, folder, data, seed=None):
     """A whole run's clients, closed."""
-    with simulate(bound, data, MODEL, folder, ledgers=folder / "ledgers", seed=seed, device="cpu") as run:
+    options = {"ledgers": folder / "ledgers", "seed": seed, "device": "cpu"}
+    with scanned_once(MODEL), simulate(bound, data, MODEL, folder, **options) as run:
         return dict(run.clients)
 
 
