@@ -107,7 +107,7 @@ def test_hospitals_join_a_hub_and_the_run_ends_everywhere(machines):
 
 
 def test_a_hub_that_sigterm_stopped_goes_on_with_the_same_command(machines):
-    its = machines(rounds=3)
+    its = machines(rounds=2)
     its.certify()
     hub, url = its.serve()
     port = url.rsplit(":", 1)[1]
