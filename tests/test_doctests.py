@@ -33,7 +33,8 @@ def used_by_others(package: str) -> list[tuple[str, str]]:
     """(module, name) of what lies under `package` and is imported from another folder than its own."""
     used = set()
     for path, importer in files():
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)) if f"from {package}." in text else ():
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{package}."):
                 folder = node.module.rpartition(".")[0]
                 if not importer.startswith(folder):

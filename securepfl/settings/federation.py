@@ -537,9 +537,9 @@ class Federation(Settings, frozen=True, dict=True):
         """How sums of one kind are encrypted: updates by `scheme`, and what carries no masks by the one that it names
         for that, under the same key.
 
-        >>> lean = Federation.from_mapping({"encryption": {"scheme": "lean", "masking": "pairwise"}})
-        >>> lean.scheme_of("update") is lean.scheme, lean.scheme_of("personal") is lean.scheme
-        (True, False)
+        >>> masked = Federation.from_mapping({"encryption": {"masking": "pairwise"}})
+        >>> masked.scheme_of("update") is masked.scheme, masked.scheme_of("personal").encrypted
+        (True, True)
         """
         return self.scheme if kind == "update" and self.masked else find_scheme(self.scheme.unmasked)
 

@@ -1,6 +1,7 @@
 """Each block of code that people read is run here, or says on the page why not."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -101,7 +102,9 @@ def is_sound(line):
 
 def recipe_of(target):
     """The lines that make would run for it; what it needs before them too."""
-    asked = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True)
+    # `make test` hands its own options down, and a make within a make says where it is.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    asked = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, env=ours, capture_output=True, text=True, check=True)
     return asked.stdout.splitlines()
 
 
