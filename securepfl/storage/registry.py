@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +192,7 @@ class Registry:
             listing = self._listing()
             prints = Fingerprints.of(self._key(listing), identities)
             claim = self._claim(listing, prints, declared, kind)
-            self._check_consent(listing, (prints, Fingerprints.of(self._key(listing), beside or {})), claim.id)
+            self._check_consent(listing, prints, beside, claim.id)
             return claim
 
     def open(
@@ -216,7 +216,7 @@ class Registry:
             listing = self._listing(create=True)
             prints = Fingerprints.of(self._key(listing), identities)
             claim = self._claim(listing, prints, declared, kind)
-            self._check_consent(listing, (prints, Fingerprints.of(self._key(listing), beside or {})), claim.id)
+            self._check_consent(listing, prints, beside, claim.id)
             elsewhere = self._notes_of_other_sites(identities) if claim.new and kind == "real" else ()
             held = _entry(listing, claim.id, kind) or _new_entry(listing, claim.id, kind)
             self._check_head(held)
@@ -241,9 +241,8 @@ class Registry:
         with self._locked():
             listing = self._listing()
             prints = Fingerprints.of(self._key(listing), identities)
-            asked = (prints, Fingerprints.of(self._key(listing), beside or {}))
             same = [one.id for one in listing.data_sets if one.id == declared or self._seen(one, prints).same]
-            self._check_consent(listing, asked, *same)
+            self._check_consent(listing, prints, beside, *same)
 
     def withdraw(
         self, identities: Identities, declared: str | None, units: int, opener: KindOpener
@@ -396,16 +395,17 @@ class Registry:
             ledger.close()
         return listing
 
-    def _check_consent(self, listing: Listing, asked: Sequence[Fingerprints], *ids: str) -> None:
-        """Raises LedgerError where some of the records are of patients who withdrew, by any ledger here; patients' ids
-        count within the data sets `ids`, as every study numbers from 1.
+    def _check_consent(self, listing: Listing, prints: Fingerprints, beside: Identities | None, *ids: str) -> None:
+        """Raises LedgerError where some of the records, or of those `beside` them, are of patients who withdrew, by any
+        ledger here; patients' ids count within the data sets `ids`, as every study numbers from 1.
         """
+        asked = (prints, Fingerprints.of(self._key(listing), beside or {}))
         for one in listing.data_sets:
             path, file = self._path(one), WithdrawnFile(self._path(one, ".withdrawn"))
             file.check_whole(path, commitments_in(split_lines(_read(path))[0]))
             marks, by_id = file.marks(), one.id in ids
-            records = sum(found_among(prints, marks, _fewer(one, prints), by_id=False) for prints in asked)
-            patients = max(found_among(prints, marks, _fewer(one, prints), by_id=by_id) for prints in asked)
+            records = sum(found_among(each, marks, _fewer(one, each), by_id=False) for each in asked)
+            patients = max(found_among(each, marks, _fewer(one, each), by_id=by_id) for each in asked)
             if count := max(records, patients):  # who trains is among those `beside` too, by name
                 raise refusal(self.site, count, path)
 
