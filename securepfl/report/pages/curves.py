@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from securepfl.report.pages.blocks import Block, Figure, Figures, Fold, Section, Text
-from securepfl.report.pages.drawing import LINE, MODEL_COLOURS, MODEL_MARKS, MUTED, SIZE, drawing
+from securepfl.report.pages.drawing import LINE, MODEL_COLOURS, MODEL_MARKS, MUTED, drawing
 from securepfl.report.pages.reading import Curve, Run, Site
 
 _MOST_SITES: Final = 12
@@ -116,21 +116,11 @@ def roc_and_calibration(
         left.set_ylabel("sensitivity", labelpad=1)
         right.set(xlabel="predicted")
         right.set_ylabel("observed", labelpad=1)
-        if not curves["personalised"].calibration if "personalised" in curves else True:
+        if "personalised" not in curves or not curves["personalised"].calibration:
             right.text(0.5, 0.5, "too few rows", ha="center", va="center", color=MUTED)
         handles = [_handle(model) for model in curves]
-        page.figure.legend(
-            handles,
-            [models.get(model, model) for model in curves],
-            loc="upper left",
-            bbox_to_anchor=(0, 1),
-            ncols=len(curves),
-            fontsize=SIZE - 1,
-            borderaxespad=0.2,
-            handlelength=1.8,
-            columnspacing=1.0,
-            labelcolor=MUTED,
-        )
+        named = [models[model] for model in curves]
+        page.legend(handles, named, columns=len(curves), handlelength=1.8, columnspacing=1.0)
         return Figure(page.svg(key, f"ROC and calibration: {title}", about), about)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from securepfl.report.pages.blocks import Block, Figure, Figures, Fold, Section, Text
-from securepfl.report.pages.drawing import LINE, MODEL_COLOURS, MODEL_MARKS, MUTED, SIZE, drawing
+from securepfl.report.pages.drawing import LINE, MODEL_COLOURS, MODEL_MARKS, drawing
 from securepfl.report.pages.reading import Group, Run
 
 _MOST_SITES: Final = 12
@@ -75,15 +75,7 @@ def _figure(
         axes.set(xlabel=f"predicted, {unit}" if unit else "predicted")
         axes.set_ylabel(f"observed, {unit}" if unit else "observed")
         axes.locator_params(nbins=5)
-        page.figure.legend(
-            loc="upper left",
-            bbox_to_anchor=(0, 1),
-            ncols=len(known),
-            fontsize=SIZE - 1,
-            borderaxespad=0.2,
-            handlelength=1.2,
-            labelcolor=MUTED,
-        )
+        page.legend(columns=len(known), handlelength=1.2)
         rows = max((sum(one.rows for one in its) for its in known.values()), default=0)
         told = "; ".join(f"{models[model]}: {_told(its)}" for model, its in known.items())
         svg = page.svg(key, f"Predicted and observed: {title}", f"Means of groups. {told}.")

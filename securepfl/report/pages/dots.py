@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from securepfl.report.pages.blocks import Figure
-from securepfl.report.pages.drawing import LINE, MODEL_COLOURS, MODEL_MARKS, MUTED, SIZE, WIDTH, drawing, short
+from securepfl.report.pages.drawing import LINE, MODEL_COLOURS, MODEL_MARKS, WIDTH, drawing, short
 from securepfl.report.pages.reading import Interval
 
 _STEP: Final = 11.0
@@ -101,18 +101,7 @@ def _legend(page: Any, models: Mapping[str, str]) -> None:
         Line2D([], [], color=MODEL_COLOURS[model], marker=MODEL_MARKS[model], linewidth=1.4, markersize=5.5)
         for model in models
     ]
-    page.figure.legend(
-        marks,
-        list(models.values()),
-        loc="upper left",
-        bbox_to_anchor=(0.0, 1.0),
-        ncols=2,
-        fontsize=SIZE - 1,
-        borderaxespad=0.2,
-        handlelength=1.6,
-        columnspacing=1.2,
-        labelcolor=MUTED,
-    )
+    page.legend(marks, list(models.values()), columns=2, handlelength=1.6, columnspacing=1.2)
 
 
 def _told(title: str, lines: Sequence[Line], models: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -85,6 +85,19 @@ class Drawing:
         axes.set_axisbelow(True)
         axes.tick_params(length=3)
         return axes
+
+    def legend(self, *marks: Sequence[Any], columns: int = 1, **room: float) -> None:
+        """Names in the upper left corner: `marks` and what they are called, or else what was drawn under a label."""
+        self.figure.legend(
+            *marks,
+            loc="upper left",
+            bbox_to_anchor=(0, 1),
+            ncols=columns,
+            fontsize=SIZE - 1,
+            borderaxespad=0.2,
+            labelcolor=MUTED,
+            **room,
+        )
 
     def svg(self, key: str, title: str, description: str) -> Markup:
         """The drawing as an element of a page. `key` is its own in the page; title and description are for those who

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from securepfl.report.pages.blocks import Block, Figure, Figures, Section, Table, Text
-from securepfl.report.pages.drawing import INK, MODEL_COLOURS, MODEL_MARKS, MUTED, SIZE, WIDTH, drawing
+from securepfl.report.pages.drawing import INK, MODEL_COLOURS, MODEL_MARKS, WIDTH, drawing
 from securepfl.report.pages.reading import Run
 from securepfl.report.pages.results import capital, drawn_metrics, metrics_in_order, models_of
 
@@ -130,16 +130,7 @@ def _legend(page: Any, models: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415 - as in drawing
 
     handles = [Line2D([], [], color=MODEL_COLOURS[m], marker=MODEL_MARKS[m], markersize=5) for m in models]
-    page.figure.legend(
-        handles,
-        list(models.values()),
-        loc="upper left",
-        bbox_to_anchor=(0, 1),
-        ncols=len(models),
-        fontsize=SIZE - 1,
-        borderaxespad=0.2,
-        labelcolor=MUTED,
-    )
+    page.legend(handles, list(models.values()), columns=len(models))
 
 
 def _table(run: Run, metrics: Sequence[str], models: Mapping[str, str], key: str) -> Table:

@@ -79,9 +79,7 @@ def _figure(key: str, sent: Communication, whose: str) -> Figure:
         axes.spines["left"].set_visible(False)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        page.figure.legend(
-            loc="upper left", bbox_to_anchor=(0, 1), fontsize=SIZE - 1, borderaxespad=0.2, labelcolor=MUTED, ncols=1
-        )
+        page.legend()
         told = ", ".join(f"{name} {size:,} bytes" for name, size in parts.items())
         title = "Bytes by purpose"
         about = f"Stacked bar: {told}. Beside it: a dense exchange in float32, {dense:,} bytes."
